@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine with Python 3.11: `make run` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test test-full-size lint format openapi constraints clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its background worker
+	$(BIN)/foxhound migrate
+	$(BIN)/foxhound serve
+
+test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
+	$(BIN)/python -m pytest
+
+test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
+	$(BIN)/python -m pytest -m full_size tests/full_size
+
+lint: $(VENV)/dev.stamp ## Check formatting, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy app
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## Put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
+	$(BIN)/foxhound openapi docs/openapi.json
+
+constraints: ## Pin the newest versions that pyproject.toml allows, from a fresh environment
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet '.[dev]'
+	build/constraints/bin/python -m pip freeze --exclude foxhound > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf build/constraints
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info
+
+# Stamps, not the files themselves: an installation that was interrupted is repeated.
+$(VENV)/venv.stamp:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/venv.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/venv.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(VENV)/run.stamp $@

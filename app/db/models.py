@@ -1,0 +1,161 @@
+"""The tables: what was generated, which datasets and jobs exist, what was trained.
+
+Rows point at files by a path relative to the data folder; no row exists before its file. The job
+engine's own tables stand beside these and are not described here.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, Id, utc_now
+
+JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+DATASET_STATUSES = ("empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=f"{column}_known")
+
+
+class Generation(Base):
+    """One answered `/generate` request: what was asked, with every value as used."""
+
+    __tablename__ = "generations"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    job_id: Mapped[str | None] = mapped_column(Id, index=True)
+    pack: Mapped[str] = mapped_column(String(64))
+    pack_revision: Mapped[str] = mapped_column(String(128))
+    parameters: Mapped[dict[str, Any]]
+    warnings: Mapped[list[Any]]
+    timings: Mapped[dict[str, Any]]
+
+
+class Image(Base):
+    """One stored image with its lineage; of a generation or of a dataset."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        CheckConstraint("(generation_id IS NULL) != (dataset_id IS NULL)", name="has_one_owner"),
+        UniqueConstraint("dataset_id", "split", "class_index", "position"),
+        Index("ix_images_dataset_id_split_class_index", "dataset_id", "split", "class_index"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    path: Mapped[str] = mapped_column(String(512), unique=True)
+    format: Mapped[str] = mapped_column(String(8))
+    width: Mapped[int]
+    height: Mapped[int]
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    flagged: Mapped[bool | None]
+    clip_score: Mapped[float | None]
+    label_probabilities: Mapped[list[Any] | None]
+    # How the image came to be: prompt, seed, steps, pack, revision, dtype, torch version, ...
+    lineage: Mapped[dict[str, Any]]
+
+    generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), index=True)
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
+    split: Mapped[str | None] = mapped_column(String(8))
+    class_index: Mapped[int | None]
+    # Place among its generation's images, or among its class's images in this split.
+    position: Mapped[int]
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Dataset(Base):
+    """A labelled dataset: its folder's name is its own."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (_one_of("status", DATASET_STATUSES),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    # [{"name", "folder", "prompts", "negative_prompt"}, ...]; a class is known by its index here.
+    classes: Mapped[list[Any]]
+    train_per_class: Mapped[int]
+    test_per_class: Mapped[int]
+    generation: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(Id)
+    pack: Mapped[str | None] = mapped_column(String(64))
+    pack_revision: Mapped[str | None] = mapped_column(String(128))
+
+
+class Job(Base):
+    """A piece of background work as its users see it; `version` grows with every change."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (_one_of("status", JOB_STATUSES), Index("ix_jobs_kind_id", "kind", "id"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str] = mapped_column(String(16), default="queued")
+    spec: Mapped[dict[str, Any]]
+    progress_done: Mapped[int] = mapped_column(default=0)
+    progress_total: Mapped[int] = mapped_column(default=0)
+    progress_unit: Mapped[str] = mapped_column(String(16))
+    result: Mapped[dict[str, Any] | None]
+    # A problem as of errors.py: {"type", "title", "status", "detail", "code"}.
+    error: Mapped[dict[str, Any] | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class TrainedModel(Base):
+    """A classifier head trained here, with what it was trained on and how well it does."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    job_id: Mapped[str] = mapped_column(Id, unique=True)
+    dataset_id: Mapped[str] = mapped_column(Id)
+    backbone: Mapped[str] = mapped_column(String(32))
+    # SHA-256 of the backbone's weights: the head means nothing on others.
+    backbone_sha256: Mapped[str] = mapped_column(String(64))
+    classes: Mapped[list[Any]]
+    metrics: Mapped[dict[str, Any]]
+    lineage: Mapped[dict[str, Any]]
+    path: Mapped[str] = mapped_column(String(512))
+    sha256: Mapped[str] = mapped_column(String(64))
+    num_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class TrainEpoch(Base):
+    """What one epoch of a train job gave."""
+
+    __tablename__ = "train_epochs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    train_loss: Mapped[float]
+    train_accuracy: Mapped[float]
+    test_loss: Mapped[float | None]
+    test_accuracy: Mapped[float | None]
+    lr: Mapped[float]
+    elapsed_ms: Mapped[float]
+
+
+class Worker(Base):
+    """A running worker process; `beat_at` is by the database's clock."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    beat_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -1,0 +1,137 @@
+"""The database of a process and its transactions; the one place for SQLite's pragmas.
+
+Knows nothing of tables. A `Database` is made once per process, never at import; any thread may use it.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.errors import StorageFull, Unavailable
+
+SQLITE_BUSY_TIMEOUT_MS = 10_000
+
+# Two processes that write a WAL file can corrupt it before these versions (the WAL-reset bug of 3.7.0 to
+# 3.51.2, with two backports); on an older library we keep the rollback journal.
+_WAL_SAFE_FROM = (3, 51, 3)
+_WAL_BACKPORTS = ((3, 44, 6), (3, 50, 7))
+
+
+def wal_is_safe(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> bool:
+    """Tell whether this SQLite may be used in WAL mode by more than one process."""
+    return version >= _WAL_SAFE_FROM or any(version[:2] == fix[:2] and version >= fix for fix in _WAL_BACKPORTS)
+
+
+def database_url(url: str) -> URL:
+    """Parse a database URL and settle its driver: psycopg 3 for Postgres, the standard library for SQLite.
+
+    Raises:
+        ValueError: The URL names another database or cannot be parsed.
+    """
+    parsed = make_url(re.sub(r"^postgres://", "postgresql://", url))
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise ValueError("the database must be SQLite or Postgres")
+
+
+def make_db_engine(url: str, *, pool_size: int = 10) -> Engine:
+    """Open a database engine; SQLite files get their pragmas on every connection.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://...`.
+        pool_size: Connections kept open, >= 1.
+    """
+    parsed = database_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        db_engine = create_engine(parsed, pool_size=pool_size, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+        event.listen(db_engine, "connect", _set_pragmas)
+        event.listen(db_engine, "begin", _begin)
+        return db_engine
+    return create_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=5,
+        pool_pre_ping=True,
+        pool_timeout=10,
+        connect_args={"connect_timeout": 5},
+    )
+
+
+class Database:
+    """A database with its two kinds of transactions."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        """Open the database of `url` lazily; nothing is connected yet."""
+        self.engine = make_db_engine(url, pool_size=pool_size)
+        self._writing = sessionmaker(self.engine, expire_on_commit=False)
+        self._reading = sessionmaker(self.engine.execution_options(foxhound_reads=True), expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open a session that commits at the end of the block, or rolls back and re-raises.
+
+        Raises:
+            Unavailable: The database cannot be reached, or stays locked.
+            StorageFull: It has no room left.
+        """
+        with _translated(), self._writing.begin() as session:
+            yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Open a session for reading alone; on SQLite it takes no write lock.
+
+        Raises:
+            Unavailable: The database cannot be reached.
+        """
+        with _translated(), self._reading() as session:
+            yield session
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of a SQLite URL; None for Postgres."""
+    parsed = database_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, PoolTimeout) as error:
+        if "database or disk is full" in str(error):
+            raise StorageFull("the database has no room left") from error
+        raise Unavailable("the database does not answer", code="database_unavailable", retry_after_s=5) from error
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # pysqlite must not begin transactions of its own: _begin does
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'DELETE'}")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once under contention (SQLITE_BUSY_SNAPSHOT),
+    # whatever the busy timeout; one that announces its writing waits.
+    reads = connection.get_execution_options().get("foxhound_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

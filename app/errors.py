@@ -1,0 +1,178 @@
+"""Every error that Foxhound raises on purpose.
+
+Knows HTTP status numbers and nothing of any framework. The class docstring's first line is the default
+detail, `title` names the kind of problem, and `code` is the stable word that clients switch on.
+
+AppError
+├── Malformed             400  malformed_request
+├── NotFound              404  not_found
+├── NotAcceptable         406  not_acceptable
+├── Conflict              409  conflict (or a more exact code)
+├── PayloadTooLarge       413  payload_too_large
+├── UnsupportedImage      415  unsupported_image
+├── UnsupportedBody       415  unsupported_media_type
+├── Invalid               422  invalid_request (or a more exact code), with pointers
+├── QueueFull             503  queue_full + Retry-After
+├── ModelNotReady         503  model_not_ready + Retry-After
+├── Unavailable           503  unavailable + Retry-After
+├── InferenceFailed       500  inference_failed
+└── StorageFull           507  storage_full
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with a request.
+
+    Attributes:
+        pointer: JSON Pointer (RFC 6901) into the body, or `#query/limit`-like for other places.
+        detail: What is wrong, in words, without repeating the value.
+        code: Stable snake_case word.
+    """
+
+    pointer: str
+    detail: str
+    code: str
+
+
+class AppError(Exception):
+    """The request could not be completed."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Request failed"
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        code: str | None = None,
+        errors: Sequence[FieldError] = (),
+        retry_after_s: int | None = None,
+    ) -> None:
+        """Describe this occurrence.
+
+        Args:
+            detail: What happened, for a person; default: the first line of the class docstring.
+            code: Stable word; default: the class's own.
+            errors: The single faults of an invalid request.
+            retry_after_s: Whole seconds after which a retry makes sense, >= 1.
+        """
+        self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.code = code or self.default_code
+        self.errors = tuple(errors)
+        self.retry_after_s = retry_after_s
+        super().__init__(self.detail)
+
+
+class Malformed(AppError):
+    """The request is not well-formed."""
+
+    status = 400
+    title = "Malformed request"
+    default_code = "malformed_request"
+
+
+class NotFound(AppError):
+    """There is nothing here under this id."""
+
+    status = 404
+    title = "Not found"
+    default_code = "not_found"
+
+
+class NotAcceptable(AppError):
+    """The answer cannot be given in the form asked for."""
+
+    status = 406
+    title = "Not acceptable"
+    default_code = "not_acceptable"
+
+
+class Conflict(AppError):
+    """The state of the resource does not allow this."""
+
+    status = 409
+    title = "Conflict"
+    default_code = "conflict"
+
+
+class PayloadTooLarge(AppError):
+    """The request is larger than this service accepts."""
+
+    status = 413
+    title = "Payload too large"
+    default_code = "payload_too_large"
+
+
+class UnsupportedImage(AppError):
+    """The file is not a PNG, JPEG or WebP image."""
+
+    status = 415
+    title = "Unsupported image"
+    default_code = "unsupported_image"
+
+
+class UnsupportedBody(AppError):
+    """The body's Content-Type is not one that this route reads."""
+
+    status = 415
+    title = "Unsupported media type"
+    default_code = "unsupported_media_type"
+
+
+class Invalid(AppError):
+    """The request is well-formed but invalid."""
+
+    status = 422
+    title = "Invalid request"
+    default_code = "invalid_request"
+
+    @classmethod
+    def field(cls, pointer: str, detail: str, code: str) -> "Invalid":
+        """Build the error for one faulty field, with the same code on the problem itself."""
+        return cls(detail, code=code, errors=[FieldError(pointer, detail, code)])
+
+
+class QueueFull(AppError):
+    """The service is at its capacity; the request was not taken."""
+
+    status = 503
+    title = "Queue full"
+    default_code = "queue_full"
+
+
+class ModelNotReady(AppError):
+    """The model that this request needs is not loaded."""
+
+    status = 503
+    title = "Model not ready"
+    default_code = "model_not_ready"
+
+
+class Unavailable(AppError):
+    """The service cannot do this at the moment."""
+
+    status = 503
+    title = "Temporarily unavailable"
+    default_code = "unavailable"
+
+
+class InferenceFailed(AppError):
+    """The model failed on this request."""
+
+    status = 500
+    title = "Inference failed"
+    default_code = "inference_failed"
+
+
+class StorageFull(AppError):
+    """There is no room left to store the result."""
+
+    status = 507
+    title = "Storage full"
+    default_code = "storage_full"

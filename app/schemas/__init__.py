@@ -1,0 +1,1 @@
+"""The wire contract: requests with limits, responses without defaults; read by `api` and `services`."""

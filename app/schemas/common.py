@@ -1,0 +1,79 @@
+"""What every resource's schemas share: text and number rules, pages, problems.
+
+Bounds here are static: they are in the OpenAPI file and do not depend on the running node.
+"""
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+MAX_SEED = 2**53 - 1
+Item = TypeVar("Item")
+
+NoiseSchedulerName = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
+OutputFormat = Literal["png", "jpeg", "webp"]
+Split = Literal["train", "test"]
+
+
+def _clean_text(value: str) -> str:
+    """Refuse what UTF-8 or Postgres cannot hold: lone surrogates and NUL."""
+    if "\x00" in value or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise PydanticCustomError("text_not_storable", "must not contain NUL or lone surrogates")
+    return value
+
+
+def _visible_text(value: str) -> str:
+    """Refuse text without a single visible character."""
+    if not any(unicodedata.category(char)[0] not in "ZCM" for char in value):
+        raise PydanticCustomError("text_empty", "must contain at least one visible character")
+    return value
+
+
+def _utc_z(value: datetime) -> str:
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(_clean_text)]
+VisibleText = Annotated[Text, Field(min_length=1), AfterValidator(_visible_text)]
+Prompt = Annotated[VisibleText, Field(max_length=2_000, description="What to draw; 77 tokens count.")]
+NegativePrompt = Annotated[Text, Field(max_length=2_000, description="What to keep out of the image.")]
+Label = Annotated[VisibleText, Field(max_length=200)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED, json_schema_extra={"format": "int64"})]
+GuidanceScale = Annotated[float, Field(strict=True, ge=0, le=30, description="Weight of the prompt; <= 1: none.")]
+NumInferenceSteps = Annotated[int, Field(strict=True, ge=1, le=150, description="Denoising steps.")]
+Side = Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8, description="Pixels, in steps of 8.")]
+Name = Annotated[
+    str,
+    Field(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case name, also the folder's name."),
+]
+ResourceId = Annotated[
+    str, Field(strict=True, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")
+]
+UtcTime = Annotated[
+    datetime, PlainSerializer(_utc_z, return_type=str), Field(json_schema_extra={"format": "date-time"})
+]
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes.")]
+
+
+class Request(BaseModel):
+    """Base of request bodies: unknown fields and non-finite numbers are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Response(BaseModel):
+    """Base of answers: every field is always there."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+
+class Page(Response, Generic[Item]):
+    """A page of a list, newest first, and the cursor of the next one."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="Hand it back as `cursor` for the next page; null on the last.")

@@ -1,0 +1,151 @@
+"""Images from a prompt: what `/generate` takes and what it and `/generations` answer."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from app.schemas.common import (
+    GuidanceScale,
+    Label,
+    NegativePrompt,
+    NoiseSchedulerName,
+    NumInferenceSteps,
+    OutputFormat,
+    Prompt,
+    Request,
+    Response,
+    Seed,
+    Side,
+    UtcTime,
+)
+
+
+class GenerationSettings(Request):
+    """How an image is made, whatever its prompt; shared with datasets."""
+
+    guidance_scale: GuidanceScale = 7.5
+    num_inference_steps: NumInferenceSteps = 50
+    width: Side | None = Field(None, description="Default: the loaded model's own width.")
+    height: Side | None = Field(None, description="Default: the loaded model's own height.")
+    scheduler: NoiseSchedulerName | None = Field(None, description="Noise scheduler; default: the loaded model's own.")
+    output_format: OutputFormat = "png"
+
+
+class GenerateRequest(GenerationSettings):
+    """A prompt and how to turn it into images; only `prompt` is required."""
+
+    prompt: Prompt
+    negative_prompt: NegativePrompt = ""
+    num_images_per_prompt: Annotated[int, Field(strict=True, ge=1, le=16, description="Image k has seed + k.")] = 1
+    seed: Seed | None = Field(None, description="Default: one is drawn and returned.")
+    response_format: Literal["url", "b64_json"] = Field("url", description="`b64_json` adds the bytes to the answer.")
+    labels: Annotated[list[Label], Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Score each image against these labels with CLIP."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "a watercolor painting of a red fox", "num_inference_steps": 25, "seed": 42}]
+        }
+    )
+
+
+class ModelRef(Response):
+    """Which model answered: of a pack (`id` null) or trained here."""
+
+    id: str | None
+    name: str
+    revision: str
+
+
+class LabelProbability(Response):
+    """How probable a label is among those asked for."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
+class WarningRead(Response):
+    """Something the client should know about a request that was answered all the same."""
+
+    code: str = Field(description="`prompt_truncated` or `negative_prompt_truncated`; more may come.")
+    detail: str
+
+
+class GeneratedImageRead(Response):
+    """One image of a generation."""
+
+    id: str
+    url: str
+    seed: int
+    width: int
+    height: int
+    format: OutputFormat
+    sha256: str
+    b64_json: str | None = Field(description="The bytes in base64, if `response_format` asked for them.")
+    flagged: bool | None = Field(description="The safety checker's word; null where the pack has none.")
+    clip_score: float | None = Field(description="100 · max(cosine(image, prompt), 0); filled when `labels` are given.")
+    label_probabilities: list[LabelProbability] | None
+
+
+class GenerationTimings(Response):
+    """Where the time of a generation went, summed over its images."""
+
+    queued_ms: float
+    denoising_ms: float
+    decoding_ms: float
+
+
+class GenerationParameters(Response):
+    """Every value as used: a request with these gives the same images."""
+
+    prompt: str
+    negative_prompt: str
+    guidance_scale: float
+    num_inference_steps: int
+    num_images_per_prompt: int
+    width: int
+    height: int
+    seed: int
+    scheduler: NoiseSchedulerName
+    output_format: OutputFormat
+    labels: list[str] | None
+
+
+class GenerationRead(Response):
+    """An answered `/generate` request."""
+
+    id: str
+    created_at: UtcTime
+    model: ModelRef
+    parameters: GenerationParameters
+    images: list[GeneratedImageRead]
+    warnings: list[WarningRead]
+    timings: GenerationTimings
+
+
+class ImageRead(Response):
+    """A stored image, of a generation or of a dataset."""
+
+    id: str
+    created_at: UtcTime
+    url: str
+    width: int
+    height: int
+    format: OutputFormat
+    num_bytes: int
+    sha256: str
+    seed: int | None
+    flagged: bool | None
+    generation_id: str | None
+    dataset_id: str | None
+    class_name: str | None
+    split: str | None
+
+
+class ImageMetadata(ImageRead):
+    """A stored image with its lineage: how it came to be."""
+
+    clip_score: float | None
+    label_probabilities: list[LabelProbability] | None
+    lineage: dict[str, Any] = Field(description="Prompt, seed, settings, model revision, device, versions.")

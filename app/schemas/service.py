@@ -1,0 +1,65 @@
+"""The service itself: what is loaded, what it can do, whether it is ready."""
+
+from typing import Literal
+
+from app.schemas.common import NoiseSchedulerName, Response
+
+
+class Liveness(Response):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class ModelState(Response):
+    """One model's state of loading."""
+
+    state: Literal["loading", "ready", "failed"]
+    detail: str | None
+
+
+class Readiness(Response):
+    """Everything is loaded and reachable."""
+
+    status: Literal["ready"]
+    models: dict[str, ModelState]
+
+
+class Limits(Response):
+    """The bounds of the running node, at most those of this file."""
+
+    prompt_chars: int
+    num_inference_steps: int
+    num_images_per_prompt: int
+    min_side: int
+    max_side: int
+    side_multiple: int
+    work_pixel_steps: int
+    dataset_images: int
+    upload_bytes: int
+    upload_pixels: int
+    queue_size: int
+
+
+class PackRead(Response):
+    """The model pack that is served."""
+
+    name: str
+    revision: str
+    licence: str
+    native_size: int
+    classifier_classes: list[str]
+
+
+class Capabilities(Response):
+    """What this node can do."""
+
+    version: str
+    pack: PackRead
+    models: dict[str, ModelState]
+    device: str
+    dtype: str
+    noise_schedulers: list[NoiseSchedulerName]
+    default_noise_scheduler: str
+    limits: Limits
+    versions: dict[str, str]
