@@ -1,0 +1,93 @@
+"""A cache of features on disk: what the frozen backbone says of an image, kept so that it is asked once.
+
+Knows neither the backbone nor the records. Losing any of it costs time and nothing else: a missing, damaged
+or foreign file is a miss. Any thread and any number of processes may share one folder.
+"""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from app.storage.files import TEMPORARIES, remove_file, write_atomic
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def feature_key(image_sha256: str, backbone_revision: str, preprocessing: str) -> str:
+    """Name the features of one image under one backbone and preprocessing: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in (image_sha256, backbone_revision, preprocessing):
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """float32 arrays in `{root}/{ab}/{key}.npy`, bounded in bytes; the ones written first go first."""
+
+    def __init__(self, root: Path, max_bytes: int = 2_000_000_000) -> None:
+        """Open the cache.
+
+        Args:
+            root: Its folder; made at the first `put`.
+            max_bytes: Size that the files may have together; a `put` beyond it evicts a tenth.
+        """
+        self._root = root
+        self._max_bytes = max_bytes
+        self._num_bytes: int | None = None
+
+    def get(self, key: str) -> npt.NDArray[np.float32] | None:
+        """Fetch an array; None where it is not there or not readable."""
+        path = self._path(key)
+        try:
+            array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        except (OSError, ValueError, EOFError, MemoryError):
+            return None
+        return array if isinstance(array, np.ndarray) and array.dtype == np.float32 else None
+
+    def put(self, key: str, array: npt.NDArray[np.float32]) -> None:
+        """Keep an array under a key of `feature_key`.
+
+        Raises:
+            StorageFull: There is no room on the disk.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
+        data = buffer.getvalue()
+        write_atomic(self._path(key), data, temporaries=self._root / TEMPORARIES)
+        self._num_bytes = self._measure() if self._num_bytes is None else self._num_bytes + len(data)
+        if self._num_bytes > self._max_bytes:
+            self._evict()
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError("not a feature key")
+        return self._root / key[:2] / f"{key}.npy"
+
+    def _measure(self) -> int:
+        return sum(num_bytes for _, num_bytes, _ in self._files())
+
+    def _evict(self) -> None:
+        files = sorted(self._files())
+        num_bytes = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if num_bytes <= self._max_bytes * 0.9:
+                break
+            remove_file(path)
+            num_bytes -= size
+        self._num_bytes = num_bytes
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """List modification time in ns, size in bytes and path of every file."""
+        files = []
+        for path in self._root.glob("??/*.npy"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # evicted by another process
+                continue
+            files.append((status.st_mtime_ns, status.st_size, path))
+        return files

@@ -1,0 +1,208 @@
+"""Where things lie in the data folder, and how they get there. Knows no records and looks into no file.
+
+    images/{last two of id}/{id}.{format}
+    datasets/{name}/{split}/{class folder}/{position}-{seed}.{format}     what torchvision's ImageFolder reads
+    models/{id}/model.safetensors
+    features/...                                                          a cache, see features.py
+    .tmp/                                                                 unfinished and removed things
+
+Records hold paths relative to the data folder. `ImageFolder` must load a split at every moment, so a class
+folder appears together with its first image, goes together with its last one, and never holds anything else.
+"""
+
+import errno
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import stat
+import unicodedata
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from app.errors import NotFound
+from app.storage.files import (
+    TEMPORARIES,
+    contained_path,
+    make_folder,
+    remove_file,
+    remove_tree,
+    storage_errors,
+    sweep_temporaries,
+    sync_folder,
+    write_atomic,
+)
+
+_DATASETS = "datasets"
+_MAX_SLUG_CHARS = 48
+# Device names on Windows, with any extension.
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)}
+
+
+class DataFolder:
+    """The data folder: names the place of each kind of file, and writes, reads and removes files there.
+
+    Any thread and any number of processes may use it side by side, but nothing may be deleted from a dataset
+    while something is written to it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.features = self.root / "features"
+        self._temporaries = self.root / TEMPORARIES
+
+    def image_path(self, image_id: str, image_format: str) -> str:
+        """Name the relative path of a generated image; two characters of the id spread them over folders."""
+        return f"images/{image_id[-2:]}/{image_id}.{image_format}"
+
+    def dataset_image_path(
+        self, dataset: str, split: str, class_folder: str, position: int, image_format: str, *, seed: int | None = None
+    ) -> str:
+        """Name the relative path of a dataset's image; `seed` is None for an uploaded one."""
+        stem = f"{position:06d}" if seed is None else f"{position:06d}-{seed}"
+        return f"{_DATASETS}/{dataset}/{split}/{class_folder}/{stem}.{image_format}"
+
+    def model_path(self, model_id: str) -> str:
+        """Name the relative path of a trained model's weights."""
+        return f"models/{model_id}/model.safetensors"
+
+    def dataset_folder(self, dataset: str) -> Path:
+        """Give the folder of a dataset, which holds its splits; it may not exist yet."""
+        return contained_path(self.root / _DATASETS, dataset)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a whole file at a relative path, atomically and on disk; a missing folder appears with the file in it.
+
+        Raises:
+            ValueError: The path leaves the data folder.
+            StorageFull: There is no room; nothing is left behind.
+            Unavailable: The storage cannot be written.
+        """
+        target = contained_path(self.root, path)
+        make_folder(self._temporaries)
+        # A turn is lost only to a writer that put a folder of this path in place.
+        for _ in target.relative_to(self.root).parts:
+            if target.parent.is_dir():
+                break
+            if self._write_with_folders(target, data):
+                return
+        write_atomic(target, data, temporaries=self._temporaries)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a stored file for reading.
+
+        Raises:
+            NotFound: There is no regular file inside the data folder at this path.
+            Unavailable: The storage cannot be read.
+        """
+        try:
+            with storage_errors():
+                # O_NONBLOCK: a FIFO in a file's place must not hang the reader.
+                descriptor = os.open(contained_path(self.root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except (OSError, ValueError) as error:
+            raise NotFound from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise NotFound
+        return open(descriptor, "rb")
+
+    def read(self, path: str) -> bytes:
+        """Read a stored file whole; raises NotFound like `open`."""
+        with self.open(path) as file:
+            return file.read()
+
+    def locate(self, path: str) -> Path:
+        """Give the absolute path of a stored file; raises NotFound like `open`."""
+        self.open(path).close()
+        return contained_path(self.root, path)
+
+    def delete(self, path: str) -> None:
+        """Remove a stored file; the last file of a class takes its folder with it."""
+        target = contained_path(self.root, path)
+        if target.is_relative_to(self.root / _DATASETS) and (folder := self._holder_of_nothing_else(target)):
+            remove_tree(folder, temporaries=self._temporaries)
+        else:
+            remove_file(target)
+
+    def delete_dataset(self, dataset: str) -> None:
+        """Remove a dataset's files; from outside it is whole at one moment and gone at the next."""
+        remove_tree(self.dataset_folder(dataset), temporaries=self._temporaries)
+
+    def sweep(self, *, older_than_s: float = 3600.0) -> int:
+        """Remove what dead processes left unfinished; see `sweep_temporaries`."""
+        return sum(sweep_temporaries(root, older_than_s=older_than_s) for root in (self.root, self.features))
+
+    def _write_with_folders(self, target: Path, data: bytes) -> bool:
+        """Build the missing folders with the file in them, then rename them into place; False if another was first."""
+        missing = next((folder for folder in reversed(target.parents) if not folder.is_dir()), None)
+        if missing is None:
+            return False
+        staged = self._temporaries / uuid.uuid4().hex
+        try:
+            write_atomic(staged / target.relative_to(missing), data, temporaries=self._temporaries)
+            with storage_errors():
+                os.rename(staged, missing)
+                sync_folder(missing.parent)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return True
+
+    def _holder_of_nothing_else(self, target: Path) -> Path | None:
+        """Find the outermost folder of a dataset that holds this file alone."""
+        holder = None
+        for folder in target.parents:
+            if folder == self.root / _DATASETS or not folder.is_dir() or len(os.listdir(folder)) > 1:
+                break
+            holder = folder
+        return holder
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """Turn class names, which may be any text, into folder names that every filesystem keeps apart.
+
+    A folder depends on its own name and those before it alone, so a class added later changes none.
+
+    Args:
+        names: Class names in the dataset's order.
+
+    Returns:
+        One folder name each, `[a-z0-9][a-z0-9._-]*`, at most 64 characters, unequal even where case is ignored.
+
+    Raises:
+        ValueError: Two names are the same text but for case or Unicode normal form.
+    """
+    seen: set[str] = set()
+    folders: list[str] = []
+    for name in names:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if key in seen:
+            raise ValueError("two class names are equal")
+        seen.add(key)
+        folders.append(_free_folder(key, taken=set(folders)))
+    return folders
+
+
+def _free_folder(key: str, *, taken: set[str]) -> str:
+    slug = _slug(key)
+    if slug and slug not in taken:
+        return slug
+    candidates = (f"{slug or 'class'}-{_short_hash(key, attempt)}" for attempt in itertools.count())
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _short_hash(key: str, attempt: int) -> str:
+    return hashlib.sha256(f"{attempt}:{key}".encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def _slug(key: str) -> str:
+    """Reduce text to `[a-z0-9._-]`; empty where nothing of it remains."""
+    ascii_text = unicodedata.normalize("NFKD", key).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9._-]+", "-", ascii_text).strip("._-")[:_MAX_SLUG_CHARS].rstrip("._-")
+    return f"class-{slug}" if slug.split(".")[0] in _RESERVED else slug

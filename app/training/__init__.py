@@ -1,0 +1,1 @@
+"""Torch training on frozen features: no HTTP, no SQL, no pydantic."""

@@ -1,0 +1,270 @@
+"""The data folder keeps its promises to torchvision's ImageFolder, and class names become safe folders."""
+
+import os
+import random
+import re
+import threading
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.datasets import ImageFolder
+
+from app.errors import NotFound, StorageFull
+from app.storage.images import encode_image
+from app.storage.layout import DataFolder, class_folders
+from tests.unit.storage.test_files import all_files, largest_file
+
+PNG = encode_image(np.zeros((8, 8, 3), np.uint8), "png", {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path / "data")
+
+
+def put(folder: DataFolder, split: str, class_folder: str, position: int, dataset: str = "fox-dog") -> str:
+    path = folder.dataset_image_path(dataset, split, class_folder, position, "png", seed=position + 100)
+    folder.write(path, PNG)
+    return path
+
+
+def test_what_is_written_can_be_read_found_and_deleted(folder: DataFolder) -> None:
+    for path in (folder.image_path("0195-ab", "png"), folder.model_path("0195-ab"), "features/x.npy"):
+        folder.write(path, b"content")
+        assert folder.read(path) == b"content"
+        assert folder.locate(path) == folder.root / path
+        with folder.open(path) as file:
+            assert file.read(3) == b"con"
+        folder.delete(path)
+        folder.delete(path)
+        with pytest.raises(NotFound):
+            folder.read(path)
+    assert all_files(folder.root) == []
+
+
+def test_paths_in_records_are_relative_and_spread(folder: DataFolder) -> None:
+    assert folder.image_path("0195f2-4c", "webp") == "images/4c/0195f2-4c.webp"
+    assert folder.model_path("0195f2-4c") == "models/0195f2-4c/model.safetensors"
+    assert folder.dataset_image_path("d", "train", "fox", 7, "png", seed=42) == "datasets/d/train/fox/000007-42.png"
+    assert folder.dataset_image_path("d", "test", "fox", 7, "jpeg") == "datasets/d/test/fox/000007.jpeg"
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "images/../../x", "", "a\0b", "x" * 5000])
+def test_nothing_outside_is_read_or_written(folder: DataFolder, path: str) -> None:
+    with pytest.raises(NotFound):
+        folder.read(path)
+    with pytest.raises((ValueError, OSError)):
+        folder.write(path, b"content")
+    with pytest.raises((ValueError, OSError)):
+        folder.delete(path)
+
+
+def test_whatever_is_no_regular_file_is_not_found(folder: DataFolder, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    images = folder.root / "images"
+    (images / "folder").mkdir(parents=True)
+    (images / "link").symlink_to(secret)
+    os.mkfifo(images / "fifo")
+    for name in ("folder", "link", "fifo", "missing", "folder/x", "link/x"):
+        with pytest.raises(NotFound):
+            folder.open(f"images/{name}")
+
+
+def test_a_full_disk_leaves_no_trace_of_a_new_class(folder: DataFolder) -> None:
+    put(folder, "train", "fox", 0)
+    before = sorted(folder.root.rglob("*"))
+    with largest_file(100), pytest.raises(StorageFull):
+        folder.write("datasets/fox-dog/train/dog/000000-1.png", bytes(5000))
+    assert sorted(folder.root.rglob("*")) == before
+
+
+def test_the_sweep_clears_what_a_killed_writer_left(folder: DataFolder) -> None:
+    put(folder, "train", "fox", 0)
+    for leftovers in (folder.root / ".tmp", folder.features / ".tmp"):
+        (leftovers / "half" / "dog").mkdir(parents=True)
+        (leftovers / "half" / "dog" / "x.part").write_bytes(b"half")
+        (leftovers / "y.part").write_bytes(b"half")
+    assert folder.sweep() == 0
+    assert folder.sweep(older_than_s=0) == 4
+    assert [path.name for path in all_files(folder.root)] == ["000000-100.png"]
+
+
+def test_torchvision_reads_a_dataset_as_it_lies(folder: DataFolder) -> None:
+    for split, count in (("train", 3), ("test", 1)):
+        for class_folder in ("fox", "dog"):
+            for position in range(count):
+                put(folder, split, class_folder, position)
+    train = ImageFolder(folder.dataset_folder("fox-dog") / "train")
+    assert train.classes == ["dog", "fox"]
+    assert [label for _, label in train.samples] == [0, 0, 0, 1, 1, 1]
+    assert train[0][0].size == (8, 8)
+    assert len(ImageFolder(folder.dataset_folder("fox-dog") / "test")) == 2
+
+
+def is_still(path: Path, descriptor: int) -> bool:
+    """Say whether the path leads to the open folder; not so when that one was taken away with its files."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def test_a_dataset_loads_at_every_moment_while_it_grows_and_shrinks(folder: DataFolder) -> None:
+    """A reader that lists as fast as it can meets no empty class and no foreign file."""
+    put(folder, "train", "always", 0)
+    split = folder.dataset_folder("fox-dog") / "train"
+    problems: list[str] = []
+    num_looks = 0
+    stopped = threading.Event()
+
+    def look() -> None:
+        nonlocal num_looks
+        while not stopped.is_set():
+            for class_folder in split.iterdir():
+                try:
+                    descriptor = os.open(class_folder, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue  # removed since the listing above
+                names = os.listdir(descriptor)
+                if names and not all(name.endswith(".png") for name in names):
+                    problems.append(f"{class_folder.name}: {names}")
+                if not names and is_still(class_folder, descriptor):
+                    problems.append(f"{class_folder.name} is empty")
+                os.close(descriptor)
+            num_looks += 1
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for turn in range(15):
+        paths = [put(folder, "train", f"class-{turn % 3}", position) for position in range(3)]
+        for path in paths:
+            folder.delete(path)
+    stopped.set()
+    reader.join()
+    assert problems == []
+    assert num_looks > 10
+    assert len(ImageFolder(split)) == 1
+
+
+def test_deleting_the_last_images_takes_their_folders_along(folder: DataFolder) -> None:
+    fox, dog, other = put(folder, "train", "fox", 0), put(folder, "test", "dog", 0), put(folder, "train", "fox", 0, "b")
+    folder.delete(fox)
+    assert [path.name for path in folder.dataset_folder("fox-dog").iterdir()] == ["test"]
+    folder.delete(dog)
+    assert not folder.dataset_folder("fox-dog").exists()
+    assert folder.read(other) == PNG
+
+
+def test_writers_that_begin_a_class_together_lose_nothing(folder: DataFolder) -> None:
+    barrier = threading.Barrier(8)
+
+    def write(index: int) -> None:
+        barrier.wait()
+        for position in range(5):
+            put(folder, ("train", "test")[index % 2], f"class-{position}", index)
+
+    writers = [threading.Thread(target=write, args=(index,)) for index in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(ImageFolder(folder.dataset_folder("fox-dog") / "train")) == 20
+    assert len(ImageFolder(folder.dataset_folder("fox-dog") / "test")) == 20
+    assert list((folder.root / ".tmp").iterdir()) == []
+
+
+def test_a_deleted_dataset_is_gone_and_its_neighbours_stay(folder: DataFolder) -> None:
+    put(folder, "train", "fox", 0)
+    other = put(folder, "train", "fox", 0, dataset="other")
+    folder.delete_dataset("fox-dog")
+    folder.delete_dataset("fox-dog")
+    assert not folder.dataset_folder("fox-dog").exists()
+    assert folder.read(other) == PNG
+    assert list((folder.root / ".tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../images", "/", "other/../.."])
+def test_no_name_deletes_more_than_a_dataset(folder: DataFolder, name: str) -> None:
+    image = folder.image_path("0195", "png")
+    folder.write(image, PNG)
+    with pytest.raises(ValueError, match="leaves"):
+        folder.delete_dataset(name)
+    assert folder.read(image) == PNG
+
+
+@pytest.mark.parametrize(
+    ("name", "folder_name"),
+    [
+        ("fox", "fox"),
+        ("Golden Retriever", "golden-retriever"),
+        ("Füchse", "fuchse"),
+        ("Straße", "strasse"),
+        ("a/b", "a-b"),
+        ("a\\b", "a-b"),
+        ("v1.5_x", "v1.5_x"),
+        ("../../etc", "etc"),
+        (".hidden", "hidden"),
+        ("-rf", "rf"),
+        ("trailing. ", "trailing"),
+        ("$(reboot)", "reboot"),
+        ("CON", "class-con"),
+        ("nul.txt", "class-nul.txt"),
+        ("Com1", "class-com1"),
+        ("x" * 300, "x" * 48),
+        ("a\0b\nc", "a-b-c"),
+    ],
+)
+def test_a_class_name_becomes_a_safe_folder_name(name: str, folder_name: str) -> None:
+    assert class_folders([name]) == [folder_name]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "~", "狐", "🦊", "   ", "---", "\udc80"])
+def test_a_name_without_safe_letters_gets_a_hash(name: str) -> None:
+    assert re.fullmatch(r"class-[0-9a-f]{8}", class_folders([name])[0])
+
+
+def test_names_that_would_share_a_folder_are_kept_apart() -> None:
+    names = ["red fox", "red-fox", "Red  Fox!", "狐", "犬", "x" * 60, "x" * 61, "con", "class-con"]
+    folders = class_folders(names)
+    assert len(set(folders)) == len(names)
+    assert folders[0] == "red-fox"
+    assert re.fullmatch(r"red-fox-[0-9a-f]{8}", folders[1])
+
+
+def test_a_name_cannot_take_the_folder_that_another_is_given() -> None:
+    given_to_second = class_folders(["red fox", "red-fox"])[1]
+    folders = class_folders(["red fox", given_to_second, "red-fox"])
+    assert len(set(folders)) == 3
+
+
+@pytest.mark.parametrize(
+    "names", [("fox", "fox"), ("fox", "Fox"), ("Füchse", unicodedata.normalize("NFD", "FÜCHSE")), ("Straße", "STRASSE")]
+)
+def test_names_that_are_the_same_text_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="equal"):
+        class_folders(["cat", *names])
+
+
+@given(
+    st.lists(
+        st.text(max_size=70) | st.sampled_from(["con", "a b", "a-b", "A.b", "..", "x" * 48, "x" * 49]), max_size=12
+    )
+)
+def test_folders_are_safe_unequal_and_unchanged_by_later_names(names: list[str]) -> None:
+    distinct: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        distinct.setdefault(key, name)
+    folders = class_folders(list(distinct.values()))
+    assert len({folder.casefold() for folder in folders}) == len(distinct)
+    for folder in folders:
+        assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", folder)
+        assert not folder.endswith(".")
+        assert folder.split(".")[0] not in {"con", "nul", "prn", "aux", "com1", "lpt9"}
+    cut = random.Random(0).randint(0, len(distinct))
+    assert class_folders(list(distinct.values())[:cut]) == folders[:cut]
