@@ -15,6 +15,7 @@ AppError
 ├── QueueFull             503  queue_full + Retry-After
 ├── ModelNotReady         503  model_not_ready + Retry-After
 ├── Unavailable           503  unavailable + Retry-After
+│   └── DatabaseUnavailable    database_unavailable
 ├── InferenceFailed       500  inference_failed
 └── StorageFull           507  storage_full
 """
@@ -160,6 +161,12 @@ class Unavailable(AppError):
     status = 503
     title = "Temporarily unavailable"
     default_code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    default_code = "database_unavailable"
 
 
 class InferenceFailed(AppError):

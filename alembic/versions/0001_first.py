@@ -139,9 +139,6 @@ def upgrade() -> None:
         ),
         sa.UniqueConstraint("path", name=op.f("uq_images_path")),
     )
-    op.create_index(
-        "ix_images_dataset_id_split_class_index", "images", ["dataset_id", "split", "class_index"], unique=False
-    )
     op.create_index("ix_images_generation_id", "images", ["generation_id"], unique=False)
 
     op.create_table(
@@ -162,7 +159,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("train_epochs")
     op.drop_index("ix_images_generation_id", table_name="images")
-    op.drop_index("ix_images_dataset_id_split_class_index", table_name="images")
 
     op.drop_table("images")
     op.drop_table("workers")

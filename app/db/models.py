@@ -42,7 +42,6 @@ class Image(Base):
     __table_args__ = (
         CheckConstraint("(generation_id IS NULL) != (dataset_id IS NULL)", name="has_one_owner"),
         UniqueConstraint("dataset_id", "split", "class_index", "position"),
-        Index("ix_images_dataset_id_split_class_index", "dataset_id", "split", "class_index"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.errors import StorageFull, Unavailable
+from app.errors import DatabaseUnavailable, StorageFull
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 
@@ -83,7 +83,7 @@ class Database:
         """Open a session that commits at the end of the block, or rolls back and re-raises.
 
         Raises:
-            Unavailable: The database cannot be reached, or stays locked.
+            DatabaseUnavailable: The database cannot be reached, or stays locked.
             StorageFull: It has no room left.
         """
         with _translated(), self._writing.begin() as session:
@@ -94,7 +94,7 @@ class Database:
         """Open a session for reading alone; on SQLite it takes no write lock.
 
         Raises:
-            Unavailable: The database cannot be reached.
+            DatabaseUnavailable: The database cannot be reached.
         """
         with _translated(), self._reading() as session:
             yield session
@@ -117,7 +117,7 @@ def _translated() -> Iterator[None]:
     except (OperationalError, PoolTimeout) as error:
         if "database or disk is full" in str(error):
             raise StorageFull("the database has no room left") from error
-        raise Unavailable("the database does not answer", code="database_unavailable", retry_after_s=5) from error
+        raise DatabaseUnavailable(retry_after_s=5) from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

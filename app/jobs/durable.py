@@ -1,0 +1,69 @@
+"""What every process agrees on with DBOS: names, queues, the version of our workflows, JSON and no pickle.
+
+Knows nothing of handlers or of the job row.
+"""
+
+import logging
+
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+from app.db.session import database_url
+
+# Raised only when the recorded order of steps changes; jobs in flight belong to the version that began them.
+JOBS_VERSION = "1"
+APPLICATION = "foxhound"
+SCHEMA = "dbos"
+JOB_WORKFLOW = "job"
+CHUNK_WORKFLOW = "chunk"
+
+# How many workflows of a queue one worker runs at a time. Parents wait more than they work; of the
+# chunks, one, since each keeps the node's engine or its processor busy.
+CHUNK_QUEUE = "chunks"
+QUEUES = {"jobs": 8, CHUNK_QUEUE: 1, "generate": 4}
+
+# Plain JSON: whoever can write the database must not be able to run code in a worker.
+SERIALIZER = DBOSPortableJSONSerializer()
+
+ACTIVE = ["ENQUEUED", "PENDING"]
+ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+
+
+def job_workflow_id(job_id: str) -> str:
+    """Return the id of a job's parent workflow."""
+    return f"job-{job_id}"
+
+
+def chunk_workflow_id(job_id: str, index: int) -> str:
+    """Return the id of the workflow of a job's chunk, counted from 0."""
+    return f"job-{job_id}-c{index}"
+
+
+def engine_url(url: str) -> str:
+    """Return a database URL as DBOS takes it, password included."""
+    return database_url(url).render_as_string(hide_password=False)
+
+
+def open_client(url: str, *, wait_for_database: bool) -> DBOSClient:
+    """Open a connection to the job engine's tables that runs no workflow itself.
+
+    Args:
+        url: The database of the job rows.
+        wait_for_database: Whether a lost database is waited for; else it raises.
+    """
+    quiet_logging()
+    return DBOSClient(
+        system_database_url=engine_url(url),
+        dbos_system_schema=SCHEMA,
+        serializer=SERIALIZER,
+        application_name=APPLICATION,
+        lazy=True,
+        retry_connection_errors=wait_for_database,
+    )
+
+
+def quiet_logging() -> None:
+    """Leave DBOS's log to our handlers, from warnings up: a handler in place keeps it from adding its own."""
+    logger = logging.getLogger("dbos")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    logger.setLevel(logging.WARNING)

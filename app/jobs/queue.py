@@ -1,0 +1,78 @@
+"""Handing work over: a job row and its place in the queue, in one transaction. Runs in the API process.
+
+Runs no job itself and knows only the names of the kinds.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.models import Job
+from app.db.session import Database
+from app.errors import NotFound
+from app.jobs import durable, record
+from app.jobs.handler import JobKind, Json
+
+
+class JobQueue:
+    """Where services leave jobs and ask for their end; any thread may use it."""
+
+    def __init__(self, db: Database, database_url: str, kinds: Sequence[JobKind]) -> None:
+        """Open the queue; nothing is connected yet.
+
+        Args:
+            db: Where the job rows are.
+            database_url: The same database; the job engine's tables stand beside the rows.
+            kinds: Every kind of job that may be submitted.
+        """
+        self._db = db
+        self._kinds = {kind.kind: kind for kind in kinds}
+        self._client = durable.open_client(database_url, wait_for_database=False)
+
+    def submit(
+        self, session: Session, *, kind: str, spec: dict[str, Json], total: int, unit: str, job_id: str | None = None
+    ) -> Job:
+        """Add a job in the caller's transaction: with its commit the job exists and is queued, or neither.
+
+        Args:
+            session: A writing transaction of the same database.
+            kind: One of the kinds that the queue was made with.
+            spec: What to do, as plain JSON.
+            total: Units of work, >= 0; the handler may correct it.
+            unit: What progress counts, e.g. `images`.
+            job_id: Default: a new id.
+        """
+        job = Job(id=job_id or new_id(), kind=kind, spec=spec, progress_total=total, progress_unit=unit)
+        session.add(job)
+        session.flush()
+        self._client.enqueue_in_transaction(
+            session,
+            {
+                "workflow_name": durable.JOB_WORKFLOW,
+                "queue_name": self._kinds[kind].queue,
+                "workflow_id": durable.job_workflow_id(job.id),
+                "app_version": durable.JOBS_VERSION,
+            },
+            job.id,
+        )
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to stop and return it: a queued one is cancelled already, a running one stops soon.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        with self._db.transaction() as session:
+            job = record.request_cancel(session, job_id, self._on_end)
+            if job is None:
+                raise NotFound
+            return job
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.destroy()
+
+    def _on_end(self, session: Session, job: Job) -> None:
+        self._kinds[job.kind].on_end(session, job)

@@ -1,0 +1,223 @@
+"""Who works and who is dead: a worker's heartbeat, and the taking over of what a dead worker held.
+
+DBOS fences (a workflow that was taken over can record nothing under its old execution) but does not
+notice that a process died; that is done here, by public calls alone. Runs in the worker process, on the
+heartbeat's thread.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from dbos import DBOSClient, WorkflowStatus
+from sqlalchemy import delete, func, select, type_coerce, update
+from sqlalchemy.orm import Session
+
+from app.db.base import UtcDateTime
+from app.db.models import Job, Worker
+from app.db.session import Database
+from app.errors import AppError
+from app.jobs import durable, record
+from app.jobs.handler import JobFailed
+
+logger = logging.getLogger(__name__)
+
+# A part of a job whose worker died this many times while holding it is taken to be the cause.
+MAX_ATTEMPTS = 3
+
+_EXHAUSTED = JobFailed(
+    f"The job was given up after {MAX_ATTEMPTS} attempts that ended with their worker.", code="attempts_exhausted"
+)
+_LOST = AppError("The job failed for an internal reason.")
+
+
+class Reaper:
+    """One worker's row, its beats, and its watch over the others.
+
+    A row says which process answers for the worker's workflows. Whoever takes over a dead worker writes
+    itself into that row first, so that of several reapers one acts, and a reaper that dies half-way is
+    found in its turn. The row goes when nothing is left.
+
+    Attributes:
+        lost: Set when another worker has taken this one for dead; the process has to end.
+    """
+
+    def __init__(self, db: Database, client: DBOSClient, on_end: record.OnEnd, *, worker_id: str, ttl_s: float) -> None:
+        self._db = db
+        self._client = client
+        self._on_end = on_end
+        self._id = worker_id
+        self._ttl_s = ttl_s
+        self._host = host_name()
+        self._last_beat = -float("inf")
+        self.lost = threading.Event()
+
+    def register(self) -> None:
+        """Write this worker's row: before it claims anything."""
+        with self._db.transaction() as session:
+            now = _database_now(session)
+            session.add(Worker(id=self._id, host=self._host, pid=os.getpid(), started_at=now, beat_at=now))
+        self._last_beat = time.monotonic()
+
+    def withdraw(self) -> None:
+        """Give back what this worker holds and remove its row; when it claims nothing more."""
+        self._requeue(self._id, count=False)
+        self._remove(self._id)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Beat and look after the others until told to stop or lost."""
+        while not self.lost.is_set():
+            try:
+                self.round()
+            except Exception:
+                logger.exception("The heartbeat failed; it goes on.")
+            if stop.wait(self._ttl_s / 4):
+                return
+
+    def round(self) -> None:
+        """Beat once; then take over from the dead, and let one worker settle what nobody holds."""
+        gap_s = time.monotonic() - self._last_beat
+        if not self._beat():
+            logger.warning("This worker was taken for dead and ends.")
+            self.lost.set()
+            return
+        self._last_beat = time.monotonic()
+        if gap_s > self._ttl_s / 2:
+            return  # who was silent himself, as in an outage, gives the others time to be heard
+        for worker_id in self._claim_dead():
+            # Not removed in the same round: should it live after all, it may claim anew until its next beat.
+            if not self._requeue(worker_id, count=True):
+                self._remove(worker_id)
+        if self._is_first():
+            self._adopt_orphans()
+            self._reconcile()
+
+    def _beat(self) -> bool:
+        mine = (Worker.id == self._id, Worker.host == self._host, Worker.pid == os.getpid())
+        with self._db.transaction() as session:
+            beat = update(Worker).where(*mine).values(beat_at=_database_now(session)).returning(Worker.id)
+            return session.execute(beat).first() is not None
+
+    def _claim_dead(self) -> list[str]:
+        with self._db.transaction() as session:
+            now = _database_now(session)
+            others = select(Worker).where(Worker.id != self._id).with_for_update(skip_locked=True)
+            dead = [worker for worker in session.scalars(others) if self._is_dead(worker, now)]
+            for worker in dead:
+                worker.host, worker.pid, worker.beat_at = self._host, os.getpid(), now
+            return [worker.id for worker in dead]
+
+    def _is_dead(self, worker: Worker, now: datetime) -> bool:
+        if worker.host == self._host and (worker.pid == os.getpid() or not _is_running(worker.pid)):
+            return True  # my own process is never another worker: taken over before, or a reused pid
+        return (now - worker.beat_at).total_seconds() > self._ttl_s
+
+    def _requeue(self, worker_id: str, *, count: bool) -> int:
+        """Put all that a worker holds back on the queues it came from and return how much that was."""
+        held = self._client.list_workflows(executor_id=worker_id, status="PENDING", load_output=False)
+        for workflow in held:
+            if count:
+                logger.warning("Worker %s died; queueing %s again.", worker_id, workflow.workflow_id)
+                self._count_death(workflow)
+            self._client.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
+        return len(held)
+
+    def _remove(self, worker_id: str) -> None:
+        with self._db.transaction() as session:
+            session.execute(delete(Worker).where(Worker.id == worker_id))
+
+    def _count_death(self, workflow: WorkflowStatus) -> None:
+        """Note that a worker died while it held this; doom the job when that happened too often.
+
+        A parent with chunks under way only waits. One that works itself begins a new count with each progress.
+        """
+        job_id = _job_id(workflow)
+        with self._db.snapshot() as session:
+            job = session.get(Job, job_id)
+        if job is None or (workflow.name == durable.JOB_WORKFLOW and self._has_chunks(workflow)):
+            return
+        noted = workflow.attributes or {}
+        progress = job.progress_done if workflow.name == durable.JOB_WORKFLOW else None
+        deaths = 1 + (noted.get("deaths", 0) if noted.get("progress") == progress else 0)
+        self._client.update_workflow_attributes(workflow.workflow_id, {"deaths": deaths, "progress": progress})
+        with self._db.transaction() as session:
+            again = min(deaths + 1, MAX_ATTEMPTS)
+            session.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.attempts < again)
+                .values(attempts=again, version=Job.version + 1)
+            )
+            if deaths >= MAX_ATTEMPTS:
+                record.doom(session, job_id, record.problem_of(_EXHAUSTED))
+
+    def _has_chunks(self, parent: WorkflowStatus) -> bool:
+        return bool(
+            self._client.list_workflows(
+                parent_workflow_id=parent.workflow_id,
+                status=durable.ACTIVE,
+                limit=1,
+                load_input=False,
+                load_output=False,
+            )
+        )
+
+    def _is_first(self) -> bool:
+        with self._db.snapshot() as session:
+            return session.scalar(select(func.min(Worker.id))) == self._id
+
+    def _adopt_orphans(self) -> None:
+        """Take over what was claimed by a worker without a row: one that was dead, woke up and ended."""
+        running = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
+        with self._db.snapshot() as session:  # read after the workflows: a new worker's row precedes its claims
+            known = set(session.scalars(select(Worker.id)))
+        for worker_id in {workflow.executor_id for workflow in running} - {None, *known}:
+            self._requeue(str(worker_id), count=True)
+
+    def _reconcile(self) -> None:
+        """End jobs whose workflow ended without ending them."""
+        with self._db.snapshot() as session:
+            active = session.scalars(select(Job.id).where(Job.status.not_in(record.ENDED))).all()
+        workflow_ids = [durable.job_workflow_id(job_id) for job_id in active]
+        if not workflow_ids:
+            return
+        ended = self._client.list_workflows(workflow_ids=workflow_ids, status=durable.ENDED, load_output=False)
+        for workflow in ended:
+            with self._db.transaction() as session:
+                if workflow.status != "CANCELLED":
+                    record.doom(session, _job_id(workflow), record.problem_of(_LOST))
+                record.finish(session, _job_id(workflow), self._on_end, completed=False)
+
+
+def host_name() -> str:
+    """Name the place where a pid means the same process: machine, this boot of it, and container."""
+    parts = [socket.gethostname()]
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
+    if boot_id.exists():
+        parts += [boot_id.read_text().strip()[:8], str(Path("/proc/self/ns/pid").stat().st_ino)]
+    return "/".join(parts)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _database_now(session: Session) -> datetime:
+    # One clock for all workers; SQLite's is this machine's, in whole seconds.
+    now: datetime = session.scalars(select(type_coerce(func.current_timestamp(), UtcDateTime))).one()
+    return now
+
+
+def _job_id(workflow: WorkflowStatus) -> str:
+    assert workflow.input is not None
+    job_id: str = workflow.input["args"][0]
+    return job_id

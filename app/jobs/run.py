@@ -1,0 +1,212 @@
+"""One execution of a job or of one of its chunks, as a handler sees it: recorded steps, chunks, cancellation.
+
+Everything a handler needs of the job engine, and the only thing it sees of it. Runs in the worker
+process, on the thread of the workflow.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dbos import DBOS, DBOSClient, PortableWorkflowError, SQLAlchemyDatasource, WorkflowStatus
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.db.models import Job
+from app.db.session import Database
+from app.errors import AppError
+from app.jobs import durable, record
+from app.jobs.handler import DATABASE_AWAY, JobCancelled, Json, TryLater
+
+logger = logging.getLogger(__name__)
+
+# Chunks of one job that are queued or running at a time: enough for eight workers, few enough that a
+# second job's chunks are reached soon.
+CHUNKS_AHEAD = 16
+
+
+class Failure(Exception):
+    """A handler's error as it is recorded: its problem alone; DBOS stores `data` and gives it back on replay."""
+
+    def __init__(self, problem: dict[str, Json]) -> None:
+        super().__init__(problem["detail"])
+        self.data = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all executions in one worker process share.
+
+    Attributes:
+        stopping: Set when the worker takes no new work; who only waits gives his work back.
+        leaving: Set when the worker's grace is over; everybody gives his work back.
+    """
+
+    db: Database
+    datasource: SQLAlchemyDatasource
+    client: DBOSClient
+    poll_s: float
+    stopping: threading.Event
+    leaving: threading.Event
+
+
+class JobRun:
+    """A job under way.
+
+    Attributes:
+        id: The job's id.
+        spec: What was submitted.
+    """
+
+    def __init__(self, job: Job, workshop: Workshop) -> None:
+        self.id = job.id
+        self.spec: dict[str, Json] = job.spec
+        self._workshop = workshop
+        self._num_chunks = 0
+
+    def step(self, name: str, fn: Callable[[], Json]) -> Json:
+        """Run a function and record what it returns; after a crash in the middle it runs again.
+
+        Args:
+            name: The same at each execution.
+            fn: Its effects must bear repetition: write a file under a name that follows from the spec.
+        """
+
+        def body() -> Json:
+            self.check_cancelled()
+            try:
+                return fn()
+            except DATABASE_AWAY as error:
+                raise TryLater from error
+            except Exception as error:
+                raise Failure(problem_of(error)) from error
+
+        return _recorded(lambda: DBOS.run_step({"name": name}, body))
+
+    def transaction(self, name: str, fn: Callable[[Session], Json]) -> Json:
+        """Run a function in a database transaction that commits together with its record: exactly once.
+
+        Args:
+            name: The same at each execution.
+            fn: May run more than once, but only one of its transactions commits. No waiting inside.
+        """
+        datasource = self._workshop.datasource
+
+        def body() -> Json:
+            session = datasource.sql_session()
+            if record.must_stop(session.get(Job, self.id, populate_existing=True)):
+                raise JobCancelled
+            try:
+                return fn(session)
+            except DBAPIError:  # DBOS tries again what a retry can mend
+                raise
+            except Exception as error:
+                raise Failure(problem_of(error)) from error
+
+        # Rows are guarded by constraints and locks; SQLite knows no other level than its own.
+        serializable = datasource.engine.dialect.name == "sqlite"
+        return _recorded(
+            lambda: datasource.run_tx_step(
+                {"name": name, "isolation_level": "SERIALIZABLE" if serializable else "READ COMMITTED"}, body
+            )
+        )
+
+    def chunks(self, items: Sequence[Json]) -> list[Json]:
+        """Hand every item to `run_chunk`, on any worker, and return the results in the items' order.
+
+        Raises:
+            Exception: A chunk failed: the job is to fail with that chunk's problem.
+        """
+        results: list[Json] = [None] * len(items)
+        waiting: dict[str, int] = {}
+        for position, item in enumerate(items):
+            while len(waiting) >= CHUNKS_AHEAD:
+                self._collect(waiting, results)
+            waiting[self._enqueue_chunk(item)] = position
+        while waiting:
+            self._collect(waiting, results)
+        return results
+
+    def check_cancelled(self) -> None:
+        """Return if the work may go on: a read of one row, to be called between images.
+
+        Raises:
+            JobCancelled: The job has to stop; let it pass.
+            TryLater: The worker is leaving; let it pass.
+        """
+        if self._workshop.leaving.is_set():
+            raise TryLater
+        try:
+            with self._workshop.db.snapshot() as session:
+                job = session.get(Job, self.id)
+        except DATABASE_AWAY as error:
+            raise TryLater from error
+        if record.must_stop(job):
+            raise JobCancelled
+
+    def drain(self) -> None:
+        """Wait until no chunk of a stopped job runs any more, and let none begin."""
+        client = self._workshop.client
+        parent_id = durable.job_workflow_id(self.id)
+        while active := client.list_workflows(
+            parent_workflow_id=parent_id, status=durable.ACTIVE, load_input=False, load_output=False
+        ):
+            # One that is claimed meanwhile sees the row before it does anything, so cancelling is safe.
+            client.cancel_workflows([chunk.workflow_id for chunk in active if chunk.status == "ENQUEUED"])
+            self._pause()
+
+    def _enqueue_chunk(self, item: Json) -> str:
+        workflow_id = durable.chunk_workflow_id(self.id, self._num_chunks)
+        self._num_chunks += 1
+        DBOS.enqueue_workflow_with_options(
+            {
+                "workflow_name": durable.CHUNK_WORKFLOW,
+                "queue_name": durable.CHUNK_QUEUE,
+                "workflow_id": workflow_id,
+                "app_version": durable.JOBS_VERSION,
+            },
+            self.id,
+            item,
+        )
+        return workflow_id
+
+    def _collect(self, waiting: dict[str, int], results: list[Json]) -> None:
+        ended = self._workshop.client.list_workflows(workflow_ids=list(waiting), status=durable.ENDED, load_input=False)
+        for chunk in ended:
+            results[waiting.pop(chunk.workflow_id)] = _chunk_result(chunk)
+        if not ended:
+            self._pause()
+            self.check_cancelled()
+
+    def _pause(self) -> None:
+        if self._workshop.stopping.wait(self._workshop.poll_s):
+            raise TryLater
+
+
+def problem_of(error: Exception) -> dict[str, Json]:
+    """Describe what a handler raised; the text of an unexpected exception goes to the log alone."""
+    if isinstance(error, Failure):
+        return error.data
+    if isinstance(error, AppError):
+        return record.problem_of(error)
+    logger.error("A job failed unexpectedly.", exc_info=error)
+    return record.problem_of(AppError("The job failed for an internal reason."))
+
+
+def _recorded(call: Callable[[], Json]) -> Json:
+    try:
+        return call()
+    except PortableWorkflowError as error:  # a recorded failure, replayed
+        raise Failure(error.data if isinstance(error.data, dict) else problem_of(error)) from None
+
+
+def _chunk_result(chunk: WorkflowStatus) -> Json:
+    if chunk.status != "SUCCESS" or chunk.output is None:
+        logger.error("Chunk %s ended as %s.", chunk.workflow_id, chunk.status)
+        raise Failure(problem_of(RuntimeError("a chunk did not end")))
+    if "problem" in chunk.output:
+        raise Failure(chunk.output["problem"])
+    if "result" not in chunk.output:
+        raise JobCancelled
+    return chunk.output["result"]

@@ -1,0 +1,118 @@
+"""The worker: takes jobs and chunks from the queues and runs their handlers, until it is stopped or killed.
+
+Either is fine: what a killed worker held, another one (or the same one, restarted) takes over. One per
+process, since DBOS is; it has threads for the heartbeat, for polling and for each workflow under way.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+
+from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
+
+from app.db.session import Database
+from app.jobs import durable
+from app.jobs.handler import JobHandler
+from app.jobs.reaper import Reaper
+from app.jobs.run import Workshop
+from app.jobs.workflows import Workflows
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """A worker process's work; make, start, stop once."""
+
+    def __init__(
+        self,
+        db: Database,
+        database_url: str,
+        handlers: Sequence[JobHandler],
+        *,
+        ttl_s: float = 20.0,
+        poll_s: float = 0.2,
+    ) -> None:
+        """Describe a worker; nothing is connected yet.
+
+        Args:
+            db: Where the job rows are.
+            database_url: The same database; the job engine's tables stand beside the rows.
+            handlers: One for each kind of job.
+            ttl_s: Silence after which a worker counts as dead, in seconds, >= 2.
+            poll_s: How often the queues are looked at, in seconds, > 0.
+        """
+        # Never the same twice: two processes with one id would strand each other's work.
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._db = db
+        self._url = database_url
+        self._handlers = {handler.kind: handler for handler in handlers}
+        self._ttl_s = ttl_s
+        self._poll_s = poll_s
+        self._stopping = threading.Event()
+        self._leaving = threading.Event()
+
+    def start(self) -> None:
+        """Connect, take over what dead workers of this machine held, and begin to work."""
+        self._client = durable.open_client(self._url, wait_for_database=True)
+        DBOS(
+            config={
+                "name": durable.APPLICATION,
+                "system_database_url": durable.engine_url(self._url),
+                "dbos_system_schema": durable.SCHEMA,
+                "application_version": durable.JOBS_VERSION,
+                "executor_id": self.id,
+                "serializer": durable.SERIALIZER,
+                "sys_db_pool_size": 10,
+                "run_migrations": False,
+                "log_level": "WARNING",
+            }
+        )
+        workflows = Workflows(self._handlers, self._workshop(self._client))
+        workflows.register()
+        self._register_queues(self._client)
+        self._reaper = Reaper(self._db, self._client, workflows.on_end, worker_id=self.id, ttl_s=self._ttl_s)
+        self._reaper.register()
+        DBOS.launch()
+        self._heart = threading.Thread(
+            target=self._reaper.watch, args=(self._leaving,), name="worker-heartbeat", daemon=True
+        )
+        self._heart.start()
+        logger.info("Worker %s is ready.", self.id)
+
+    def stop(self, grace_s: int = 10) -> None:
+        """Take no more work, let what runs end, and give the rest back.
+
+        Args:
+            grace_s: How long what runs may go on, in whole seconds, >= 0; what then still runs is left
+                at its next cancellation point, and repeated elsewhere.
+        """
+        self._stopping.set()
+        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=grace_s)
+        self._leaving.set()
+        self._heart.join()
+        self._reaper.withdraw()
+        self._client.destroy()
+
+    def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
+        """Work until the event is set, or until another worker has taken this one for dead."""
+        self.start()
+        while not stop_event.wait(0.1) and not self._reaper.lost.is_set():
+            pass
+        self.stop(grace_s)
+
+    def _workshop(self, client: DBOSClient) -> Workshop:
+        datasource = SQLAlchemyDatasource.create(
+            durable.engine_url(self._url),
+            engine=self._db.engine,
+            schema=durable.SCHEMA,
+            serializer=durable.SERIALIZER,
+            run_migrations=False,
+        )
+        return Workshop(self._db, datasource, client, self._poll_s, self._stopping, self._leaving)
+
+    def _register_queues(self, client: DBOSClient) -> None:
+        for name, concurrency in durable.QUEUES.items():
+            client.register_queue(name, worker_concurrency=concurrency, polling_interval_sec=self._poll_s)

@@ -1,0 +1,127 @@
+"""The two workflows of the job engine: a job, and a chunk of a job.
+
+A workflow hands its handler a `JobRun` and turns whatever comes back into the job's row; it never ends
+badly itself. Runs in the worker process, each execution on a thread of its own.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from dbos import DBOS
+from sqlalchemy.orm import Session
+
+from app.db.models import Job
+from app.jobs import durable, record
+from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobHandler, Json, TryLater
+from app.jobs.run import JobRun, Workshop, problem_of
+
+logger = logging.getLogger(__name__)
+
+# After giving work back, so that what cannot go on here does not spin.
+_GIVE_BACK_DELAY_S = 1.0
+
+
+class Workflows:
+    """The workflow functions over a set of handlers."""
+
+    def __init__(self, handlers: Mapping[str, JobHandler], workshop: Workshop) -> None:
+        self._handlers = handlers
+        self._workshop = workshop
+        self._db = workshop.db
+
+    def register(self) -> None:
+        """Make the workflows known to DBOS; before its launch."""
+
+        # No limit of DBOS's own: `Reaper` counts what dies, and DBOS's count restarts at each resume.
+        @DBOS.workflow(name=durable.JOB_WORKFLOW, max_recovery_attempts=None)
+        def job(job_id: str) -> None:
+            self.run_job(job_id)
+
+        @DBOS.workflow(name=durable.CHUNK_WORKFLOW, max_recovery_attempts=None)
+        def chunk(job_id: str, item: Json) -> dict[str, Json]:
+            return self.run_chunk(job_id, item)
+
+    def run_job(self, job_id: str) -> None:
+        """Carry a job to its last status."""
+        with self._giving_back():
+            with self._db.transaction() as session:
+                job = record.begin(session, job_id)
+            if job is None:
+                return
+            handler = self._handler(job.kind)
+            run = JobRun(job, self._workshop)
+            completed, result = False, None
+            if not record.must_stop(job):
+                completed, result = self._carry_out(handler, run)
+            if not completed:
+                run.drain()
+            with self._db.transaction() as session:
+                record.finish(session, job_id, handler.on_end, completed=completed, result=result)
+
+    def run_chunk(self, job_id: str, item: Json) -> dict[str, Json]:
+        """Do one chunk: {"result": ...}, {"problem": ...}, or {} when the job has to stop."""
+        with self._giving_back():
+            with self._db.snapshot() as session:
+                job = session.get(Job, job_id)
+            if job is None or record.must_stop(job):
+                return {}
+            try:
+                return {"result": self._handler(job.kind).run_chunk(JobRun(job, self._workshop), item)}
+            except JobCancelled:
+                return {}
+            except DATABASE_AWAY:
+                raise
+            except Exception as error:
+                return {"problem": self._problem_of(error)}
+
+    def on_end(self, session: Session, job: Job) -> None:
+        """Tell a job's handler that it has ended; for who ends jobs from outside."""
+        if job.kind in self._handlers:
+            self._handlers[job.kind].on_end(session, job)
+
+    def _carry_out(self, handler: JobHandler, run: JobRun) -> tuple[bool, dict[str, Json] | None]:
+        try:
+            return True, handler.run(run)
+        except JobCancelled:
+            pass
+        except DATABASE_AWAY:
+            raise
+        except Exception as error:
+            problem = self._problem_of(error)
+            with self._db.transaction() as session:
+                record.doom(session, run.id, problem)
+        return False, None
+
+    def _problem_of(self, error: Exception) -> dict[str, Json]:
+        if self._workshop.leaving.is_set():  # DBOS is gone already: that is what failed
+            raise TryLater from error
+        return problem_of(error)
+
+    def _handler(self, kind: str) -> JobHandler:
+        if kind not in self._handlers:  # submitted by a newer node; one of its workers will take it
+            logger.warning("No handler for jobs of kind %s in this worker.", kind)
+            raise TryLater
+        return self._handlers[kind]
+
+    @contextmanager
+    def _giving_back(self) -> Iterator[None]:
+        """Queue this workflow again when it says TryLater or the database is away.
+
+        What leaves here is no Exception, so DBOS records no outcome.
+        """
+        workflow_id = DBOS.workflow_id
+        try:
+            yield
+        except (TryLater, *DATABASE_AWAY) as error:
+            assert workflow_id is not None
+            if not self._workshop.leaving.is_set():  # else the worker gives back everything at once
+                self._workshop.stopping.wait(_GIVE_BACK_DELAY_S)
+                give_back(self._workshop, workflow_id)
+            raise TryLater from error
+
+
+def give_back(workshop: Workshop, workflow_id: str) -> None:
+    """Put a workflow that is running back on its own queue; whoever runs it now can record nothing more."""
+    for workflow in workshop.client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False):
+        workshop.client.resume_workflow(workflow_id, queue_name=workflow.queue_name)

@@ -1,0 +1,85 @@
+"""The worker's way to its node's engine: HTTP over the node's Unix socket.
+
+Knows nothing of jobs, records or models; any thread of the worker process may use a client.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import numpy as np
+
+from app.errors import InferenceFailed, Invalid, Unavailable
+
+# An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
+_TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
+_RETRY_S = 0.5
+
+
+class NodeClient:
+    """The engine of this node, as seen from another process."""
+
+    def __init__(self, socket: Path) -> None:
+        """Use the node whose engine listens at `socket`; it need not be up yet."""
+        transport = httpx.HTTPTransport(uds=str(socket))
+        self._http = httpx.Client(transport=transport, base_url="http://node", timeout=_TIMEOUT)
+
+    def render(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        labels: Sequence[str] | None,
+        background: bool,
+        keep_waiting: Callable[[], None],
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Make one image.
+
+        Args:
+            spec: An `ImageSpec` as JSON.
+            labels: Score the image against these.
+            background: Whether interactive requests go first.
+            keep_waiting: Called while the engine is away or full; raises to give up.
+
+        Returns:
+            The file's bytes and what is known of the image.
+
+        Raises:
+            InferenceFailed: The model failed on this image.
+            Invalid: The loaded model refuses the spec.
+        """
+        body = {"spec": dict(spec), "labels": list(labels) if labels else None, "background": background}
+        answer = self._post("/render", keep_waiting, json=body)
+        return answer.content, cast(dict[str, Any], json.loads(answer.headers["x-foxhound-info"]))
+
+    def features(self, image: bytes, *, keep_waiting: Callable[[], None]) -> np.ndarray:
+        """Return the frozen backbone's features of an image file, (D,) float32."""
+        answer = self._post("/features", keep_waiting, content=image)
+        return np.frombuffer(answer.content, dtype="<f4").astype(np.float32)
+
+    def backbone(self, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
+        """Return what features depend on: `architecture`, `weights_sha256`, `preprocessing`."""
+        return cast(dict[str, Any], self._post("/backbone", keep_waiting).json())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _post(self, path: str, keep_waiting: Callable[[], None], **body: Any) -> httpx.Response:
+        while True:
+            keep_waiting()
+            try:
+                answer = self._http.post(path, **body)
+            except httpx.TransportError:  # the API process is restarting
+                time.sleep(_RETRY_S)
+                continue
+            if answer.status_code == Unavailable.status:  # loading, full, or shutting down
+                time.sleep(_RETRY_S)
+                continue
+            if answer.is_success:
+                return answer
+            problem = answer.json()
+            refused = Invalid if answer.status_code < 500 else InferenceFailed
+            raise refused(problem["detail"], code=problem["code"])

@@ -1,0 +1,112 @@
+"""Worker processes killed with SIGKILL: what was accepted is completed, and nothing is there twice."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from app.db.session import Database
+from app.jobs.queue import JobQueue
+from tests.crash.conftest import StartWorker
+from tests.pictures import (
+    dataset_status,
+    job_row,
+    made,
+    recorded_positions,
+    submit_pictures,
+    wait_for_end,
+    wait_until,
+)
+
+
+def test_a_killed_worker_costs_at_most_its_chunk(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "d"
+    job_id = submit_pictures(queue, db, folder, num=12, chunk_size=3, stop_at=7)
+    worker = start_worker()
+    wait_until((folder / "reached").exists)
+    worker.kill()
+    worker.wait()
+    before = made(folder)
+    (folder / "go").touch()
+    start_worker()
+    job = wait_for_end(db, job_id)
+    assert job.status == "succeeded"
+    assert job.result == {"made": list(range(12))}
+    assert recorded_positions(db) == list(range(12))
+    assert sorted(made(folder)) == sorted([6, *range(12)])
+    assert before[-1] == 6
+    assert (job.progress_done, job.attempts) == (12, 2)
+    assert dataset_status(db, job_id) == "ready"
+
+
+def test_a_worker_that_wakes_up_after_it_was_taken_for_dead_records_nothing(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "d"
+    job_id = submit_pictures(queue, db, folder, num=6, chunk_size=3, stop_at=4)
+    sleeper = start_worker()
+    wait_until((folder / "reached").exists)
+    sleeper.send_signal(signal.SIGSTOP)
+    (folder / "go").touch()
+    start_worker()
+    job = wait_for_end(db, job_id)
+    sleeper.send_signal(signal.SIGCONT)
+    assert sleeper.wait(timeout=60) == 0  # it noticed, and its supervisor would start it anew
+    assert job.status == "succeeded"
+    assert recorded_positions(db) == list(range(6))
+    assert job_row(db, job_id).version == job.version
+
+
+@pytest.mark.parametrize("in_parent", [False, True])
+def test_a_job_that_kills_its_worker_is_given_up_after_three_attempts(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path, in_parent: bool
+) -> None:
+    folder = tmp_path / "d"
+    job_id = submit_pictures(queue, db, folder, num=6, chunk_size=3, die_at=4, in_parent=in_parent)
+    for _ in range(3):
+        assert start_worker().wait(timeout=60) == -signal.SIGKILL
+    start_worker()
+    job = wait_for_end(db, job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "attempts_exhausted"
+    assert job.attempts == 3
+    assert (folder / "deaths.log").read_text().split() == ["4"] * 3
+    assert recorded_positions(db) == ([] if in_parent else [0, 1, 2])
+    assert dataset_status(db, job_id) == "failed"
+
+
+def test_a_job_cancelled_while_its_worker_is_dead_ends_as_cancelled(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "d"
+    job_id = submit_pictures(queue, db, folder, num=12, chunk_size=3, stop_at=4)
+    worker = start_worker()
+    wait_until((folder / "reached").exists)
+    worker.kill()
+    worker.wait()
+    assert queue.cancel(job_id).status == "running"
+    (folder / "go").touch()
+    start_worker()
+    assert wait_for_end(db, job_id).status == "cancelled"
+    assert made(folder) == [0, 1, 2, 3]
+    assert dataset_status(db, job_id) == "cancelled"
+
+
+def test_a_stopped_worker_ends_by_itself_and_another_goes_on(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "d"
+    job_id = submit_pictures(queue, db, folder, num=12, chunk_size=3, stop_at=4)
+    worker = start_worker()
+    wait_until((folder / "reached").exists)
+    worker.terminate()
+    (folder / "go").touch()
+    assert worker.wait(timeout=60) == 0
+    assert job_row(db, job_id).status == "running"
+    start_worker()
+    job = wait_for_end(db, job_id)
+    assert (job.status, job.attempts) == ("succeeded", 1)
+    assert sorted(made(folder)) == recorded_positions(db) == list(range(12))

@@ -1,0 +1,42 @@
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import pytest
+
+from app.db.session import Database
+from app.jobs.queue import JobQueue
+from app.jobs.worker import Worker
+from tests.pictures import Pictures
+
+
+class StartWorker(Protocol):
+    def __call__(self, *handlers: Any) -> AbstractContextManager[Worker]: ...
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    db = Database(database_url)
+    yield db
+    db.close()
+
+
+@pytest.fixture
+def queue(db: Database, database_url: str) -> Iterator[JobQueue]:
+    queue = JobQueue(db, database_url, [Pictures()])
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def working(db: Database, database_url: str) -> StartWorker:
+    """A worker in this process, for the length of a with block."""
+
+    @contextmanager
+    def start(*handlers: Any) -> Iterator[Worker]:
+        worker = Worker(db, database_url, handlers or [Pictures()], ttl_s=2, poll_s=0.02)
+        worker.start()
+        yield worker
+        worker.stop(grace_s=0)
+
+    return start
