@@ -1,0 +1,61 @@
+"""Latents to pixels: the VAE's decoder, then the safety checker where the pack has one.
+
+Knows nothing of prompts and steps. Runs on the device thread.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+
+from app.errors import InferenceFailed
+
+
+class ImageDecoder:
+    """Decodes one image at a time, as StableDiffusionPipeline does."""
+
+    def __init__(self, vae: Any, safety_checker: Any | None, feature_extractor: Any | None) -> None:
+        """Take the pack's models, on the device and in eval mode.
+
+        Args:
+            vae: An `AutoencoderKL`.
+            safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
+            feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
+        """
+        self._vae = vae
+        self._safety_checker = safety_checker
+        self._feature_extractor = feature_extractor
+        self._image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
+
+    def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, bool | None]:
+        """Return the image and whether the safety checker flagged it (None: there is no checker).
+
+        A flagged image comes back as the checker leaves it: black.
+
+        Shapes:
+            latents: (1, C, h, w), the VAE's dtype.
+            returns: (H, W, 3), uint8.
+
+        Raises:
+            InferenceFailed: The image holds values that are not numbers.
+
+        Source:
+            diffusers `StableDiffusionPipeline.__call__`, `run_safety_checker` and `VaeImageProcessor.postprocess`.
+        """
+        image = self._vae.decode(latents / self._vae.config.scaling_factor, return_dict=False)[0]
+        if not torch.isfinite(image).all():
+            raise InferenceFailed("The model made an image that is not a number.")
+        image, flagged = self._check_safety(image)
+        values = self._image_processor.postprocess(image, output_type="np", do_denormalize=[not flagged])[0]
+        return (values * 255).round().astype(np.uint8), flagged
+
+    def _check_safety(self, image: torch.Tensor) -> tuple[torch.Tensor, bool | None]:
+        if self._safety_checker is None or self._feature_extractor is None:
+            return image, None
+        pictures = self._image_processor.postprocess(image, output_type="pil")
+        clip_input = self._feature_extractor(pictures, return_tensors="pt").pixel_values
+        image, flags = self._safety_checker(
+            images=image, clip_input=clip_input.to(image.device, self._safety_checker.dtype)
+        )
+        return image, bool(flags[0])

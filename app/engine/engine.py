@@ -1,0 +1,214 @@
+"""The engine: one device thread that steps all models, and a loader thread that brings them up.
+
+Knows queues, threads and futures, and nothing of torch: a `Runner` is all it sees of a model. `submit` and `status`
+are called from any thread and never block; the runners are called by the device thread alone.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from app.engine.batcher import Batch, Batcher
+from app.engine.request import EngineRequest, Priority
+from app.engine.runner import Runner
+from app.errors import AppError, InferenceFailed, ModelNotReady, Unavailable
+
+logger = logging.getLogger(__name__)
+
+LOADING_RETRY_AFTER_S = 5
+FAILED_RETRY_AFTER_S = 60
+
+# A step of the full-size model on a slow CPU fits; a model that hangs must not hold up the exit for ever.
+CLOSE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Where one model stands.
+
+    Attributes:
+        detail: Why it failed, for a person, with the command that helps where there is one; else None.
+        loaded_s: Seconds that loading took; None until it is ready.
+    """
+
+    state: Literal["loading", "ready", "failed"]
+    detail: str | None = None
+    loaded_s: float | None = None
+
+
+class Engine:
+    """Admits, steps and retires the requests of all models, one step of one model at a time.
+
+    Exceptions that a model raises reach the futures they belong to, as `InferenceFailed` with the cause chained
+    (an `AppError` unchanged), and the loop lives on. If the device thread itself dies, every future fails.
+    """
+
+    def __init__(self, *, max_queue_size: int = 64, batcher: Batcher | None = None) -> None:
+        """Make an engine without models.
+
+        Args:
+            max_queue_size: Waiting requests per model and priority; >= 1.
+            batcher: Another policy; default: a new `Batcher`.
+        """
+        self._batcher = batcher or Batcher(max_queue_size=max_queue_size)
+        self._condition = threading.Condition()  # guards the batcher and the two flags
+        self._is_closing = False
+        self._is_stopped = False
+        self._loads: dict[str, Callable[[], Runner]] = {}
+        self._runners: dict[str, Runner] = {}
+        self._status: dict[str, ModelStatus] = {}
+        self._device_thread = threading.Thread(target=self._run, name="engine-device", daemon=True)
+        self._loader_thread = threading.Thread(target=self._load_models, name="engine-loader", daemon=True)
+
+    def add_model(self, name: str, load: Callable[[], Runner], *, max_batch_size: int = 1) -> None:
+        """Register a model, before `start`.
+
+        Args:
+            name: What `submit` calls it.
+            load: Brings it up, on the loader thread. If it raises an exception with a `detail` (`AppError`,
+                `PackError`), that text becomes the status; any other text stays in the log.
+            max_batch_size: Requests that may share one step; >= 1.
+        """
+        self._loads[name] = load
+        self._status[name] = ModelStatus("loading")
+        self._batcher.add_model(name, max_batch_size=max_batch_size)
+
+    def start(self) -> None:
+        """Start the device thread, and load the models one after the other in the order they were added."""
+        self._device_thread.start()
+        self._loader_thread.start()
+
+    def submit(self, model: str, payload: object, *, priority: Priority = Priority.INTERACTIVE) -> "Future[Any]":
+        """Queue a request; `cancel()` on the future takes it out at the next step boundary.
+
+        Raises:
+            ModelNotReady: The model is unknown, loading, or could not be loaded.
+            QueueFull: Too many requests wait for this model.
+            Unavailable: The engine is closing or dead.
+        """
+        request = EngineRequest(model, payload, priority)
+        with self._condition:
+            if self._is_closing or self._is_stopped:
+                raise Unavailable("The inference engine is not running.", retry_after_s=LOADING_RETRY_AFTER_S)
+            self._check_ready(model)
+            self._batcher.submit(request)
+            self._condition.notify_all()
+        return request.future
+
+    def status(self) -> dict[str, ModelStatus]:
+        """Tell what is loaded, without waiting for anything."""
+        return dict(self._status)
+
+    def queue_depth(self) -> dict[str, int]:
+        """Count the waiting requests of every model."""
+        with self._condition:
+            return self._batcher.depth()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the device thread runs."""
+        return self._device_thread.is_alive() and not self._is_stopped
+
+    def close(self) -> None:
+        """Stop after the current step and fail what waits or runs. May be called again."""
+        with self._condition:
+            self._is_closing = True
+            self._condition.notify_all()
+        for thread in (self._device_thread, self._loader_thread):
+            if thread.is_alive():
+                thread.join(CLOSE_TIMEOUT_S)
+        self._stop(Unavailable("The service is shutting down.", retry_after_s=LOADING_RETRY_AFTER_S))
+
+    def _check_ready(self, model: str) -> None:
+        status = self._status.get(model)
+        if status is None:
+            raise ModelNotReady("This node does not serve that model.", retry_after_s=FAILED_RETRY_AFTER_S)
+        if status.state == "loading":
+            raise ModelNotReady("The model is still loading.", retry_after_s=LOADING_RETRY_AFTER_S)
+        if status.state == "failed":
+            raise ModelNotReady("The model could not be loaded.", retry_after_s=FAILED_RETRY_AFTER_S)
+
+    # The loader thread.
+
+    def _load_models(self) -> None:
+        for name, load in self._loads.items():
+            if self._is_closing:
+                return
+            started_at = time.monotonic()
+            try:
+                self._runners[name] = load()
+            except BaseException as error:  # nothing that a model does may keep the next one from loading
+                logger.exception("Model %s could not be loaded.", name)
+                detail = getattr(error, "detail", None) or "The model could not be loaded; the log says why."
+                self._status[name] = ModelStatus("failed", detail=str(detail))
+            else:
+                loaded_s = time.monotonic() - started_at
+                self._status[name] = ModelStatus("ready", loaded_s=loaded_s)
+                logger.info("Model %s is ready after %.1f s.", name, loaded_s)
+
+    # The device thread.
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._wait_for_batch()) is not None:
+                self._turn(batch)
+        except BaseException:
+            logger.critical("The device thread died.", exc_info=True)
+        finally:
+            self._stop(Unavailable("The inference engine stopped.", retry_after_s=FAILED_RETRY_AFTER_S))
+
+    def _wait_for_batch(self) -> Batch | None:
+        with self._condition:
+            while not self._is_closing:
+                batch = self._batcher.next_batch()
+                if batch is not None:
+                    return batch
+                self._condition.wait()
+        return None
+
+    def _turn(self, batch: Batch) -> None:
+        """Give one model one step: prepare who is new, step all, finish who is done, retire who is settled."""
+        runner = self._runners[batch.model]
+        for request in batch.admitted:
+            self._attempt([request], partial(runner.prepare, request))
+        stepping = [request for request in batch.requests if not request.settled]
+        if stepping and self._attempt(stepping, partial(runner.step, stepping)):
+            for request in stepping:
+                self._attempt([request], partial(self._finish_if_done, runner, request))
+        with self._condition:
+            for request in batch.requests:
+                if request.settled:
+                    self._batcher.retire(request)
+
+    def _finish_if_done(self, runner: Runner, request: EngineRequest) -> None:
+        if runner.is_finished(request):
+            request.resolve(runner.finish(request))
+
+    def _attempt(self, requests: Sequence[EngineRequest], call: Callable[[], None]) -> bool:
+        """Call into a model; whatever it raises fails these requests and nothing else."""
+        try:
+            call()
+        except AppError as error:
+            failure: AppError = error
+        except BaseException as error:  # also SystemExit and RecursionError: the loop lives
+            logger.exception("Model %s failed.", requests[0].model)
+            failure = InferenceFailed()
+            failure.__cause__ = error
+        else:
+            return True
+        for request in requests:
+            request.fail(failure)
+        return False
+
+    def _stop(self, error: AppError) -> None:
+        """Fail all that is left; nothing is admitted afterwards."""
+        with self._condition:
+            self._is_stopped = True
+            requests = self._batcher.drain()
+        for request in requests:
+            request.fail(error)

@@ -1,0 +1,94 @@
+"""ResNet: ImageNet-style classification, and the features that a linear probe is trained on.
+
+Knows torchvision's networks with their preprocessing, nothing of class names; runs on the device thread.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from app.engine.request import EngineRequest
+from app.errors import InferenceFailed
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyPayload:
+    """One image (RGB) to classify."""
+
+    image: Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Probabilities: (K,), float32, in the order of the model's classes; they add up to 1."""
+
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePayload:
+    """One image (RGB) to take the features of."""
+
+    image: Image.Image
+
+
+class _ResNetRunner:
+    """One forward of a network over the images of a batch.
+
+    Shapes:
+        request.state: the preprocessed image (C, H, W), after the step the network's outputs for it.
+    """
+
+    def __init__(self, *, model: nn.Module, preprocess: Callable[[Image.Image], torch.Tensor], device: torch.device):
+        """Take the network on the device and the preprocessing that belongs to its weights.
+
+        The network is put into eval mode: BatchNorm neither drifts nor mixes neighbours.
+        """
+        self._model = model.eval()
+        self._preprocess = preprocess
+        self._device = device
+
+    def prepare(self, request: EngineRequest) -> None:
+        """Resize, crop and normalise the image."""
+        payload = request.payload
+        assert isinstance(payload, ClassifyPayload | FeaturePayload)
+        request.state = self._preprocess(payload.image)
+
+    @torch.inference_mode()
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        """Run the network once for all requests."""
+        dtype = next(self._model.parameters()).dtype
+        images = torch.stack([request.state for request in requests]).to(self._device, dtype)
+        for request, outputs in zip(requests, self._model(images).float().cpu(), strict=True):
+            request.state = outputs
+
+    def is_finished(self, request: EngineRequest) -> bool:
+        """One step is all."""
+        return True
+
+
+class ClassifierRunner(_ResNetRunner):
+    """A ResNet with its head."""
+
+    def finish(self, request: EngineRequest) -> Classification:
+        """Turn the logits (K,) into probabilities; raises InferenceFailed where they are no numbers."""
+        return Classification(_finite(request.state.softmax(dim=0)))
+
+
+class BackboneRunner(_ResNetRunner):
+    """A ResNet without its head (`fc` is the identity)."""
+
+    def finish(self, request: EngineRequest) -> np.ndarray:
+        """Hand over the features (D,), float32: what `fc` would see; raises InferenceFailed if they are no numbers."""
+        return _finite(request.state)
+
+
+def _finite(values: torch.Tensor) -> np.ndarray:
+    if not torch.isfinite(values).all():
+        raise InferenceFailed("The model's answer is not a number.")
+    array: np.ndarray = values.numpy().copy()
+    return array

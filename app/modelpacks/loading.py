@@ -1,0 +1,261 @@
+"""Packs to models, by the same code for real and demo weights.
+
+Loads safetensors from local files, nothing else, and refuses files that do not fit the architecture: the libraries
+below would fill what is missing with random numbers. Runs on the engine's loader thread.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.models
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from app.modelpacks.pack import ModelPack, sha256_of, verify_part
+from app.modelpacks.preprocessing import Preprocessing
+
+# The networks a pack may hold, and the width of what their `fc` sees.
+NUM_FEATURES = {"resnet18": 512, "resnet50": 2048}
+
+# What the libraries raise for files that are missing, broken or of another architecture.
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionComponents:
+    """What `StableDiffusionPipeline` is made of; models on the device, in eval mode.
+
+    Attributes:
+        noise_scheduler_config: The pack's `scheduler_config.json`.
+        safety_checker: None where the pack has none; then so is `feature_extractor`.
+    """
+
+    tokenizer: Any
+    text_encoder: Any
+    unet: Any
+    vae: Any
+    noise_scheduler_config: Mapping[str, object]
+    safety_checker: Any | None
+    feature_extractor: Any | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipComponents:
+    """A `CLIPModel` on the device, in eval mode, and its `CLIPProcessor`."""
+
+    model: Any
+    processor: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierComponents:
+    """A ResNet on the device, in eval mode.
+
+    Attributes:
+        preprocess: Picture (RGB) to (3, crop, crop).
+        classes: Names in the order of the logits.
+    """
+
+    model: nn.Module
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    preprocessing: Preprocessing
+    architecture: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneComponents:
+    """A ResNet whose `fc` is the identity, on the device, in eval mode.
+
+    Attributes:
+        preprocess: Picture (RGB) to (3, crop, crop).
+        num_features: Width of what it returns (512 for ResNet18).
+        weights_sha256: Of its file; features made by other weights are other features.
+    """
+
+    model: nn.Module
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    preprocessing: Preprocessing
+    architecture: str
+    num_features: int
+    weights_sha256: str
+
+
+def load_diffusion(pack: ModelPack, device: torch.device, dtype: torch.dtype) -> DiffusionComponents:
+    """Load the parts of a Stable Diffusion pipeline.
+
+    Raises:
+        PackError: A file is missing, broken, or does not fit; names it.
+    """
+    folder = verify_part(pack, "diffusion")
+    index = _read_json(pack, folder / "model_index.json")
+    has_safety_checker = (index.get("safety_checker") or [None])[0] is not None
+    load = _ModelLoader(pack, device, dtype)
+    unet = load(UNet2DConditionModel, folder / "unet")
+    if unet.config.time_cond_proj_dim is not None:
+        raise pack.fault(folder / "unet" / "config.json", "is of a guidance-distilled model, which is not supported")
+    return DiffusionComponents(
+        tokenizer=_load_processor(pack, CLIPTokenizer, folder / "tokenizer"),
+        text_encoder=load(CLIPTextModel, folder / "text_encoder"),
+        unet=unet,
+        vae=load(AutoencoderKL, folder / "vae"),
+        noise_scheduler_config=_read_json(pack, folder / "scheduler" / "scheduler_config.json"),
+        safety_checker=load(StableDiffusionSafetyChecker, folder / "safety_checker") if has_safety_checker else None,
+        feature_extractor=(
+            _load_processor(pack, CLIPImageProcessor, folder / "feature_extractor") if has_safety_checker else None
+        ),
+    )
+
+
+def load_clip(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.float32) -> ClipComponents:
+    """Load CLIP.
+
+    Raises:
+        PackError: A file is missing, broken, or does not fit; names it.
+    """
+    folder = verify_part(pack, "clip")
+    return ClipComponents(
+        model=_ModelLoader(pack, device, dtype)(CLIPModel, folder),
+        processor=_load_processor(pack, CLIPProcessor, folder),
+    )
+
+
+def load_classifier(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.float32) -> ClassifierComponents:
+    """Load the classifier with the names of its classes.
+
+    Raises:
+        PackError: A file is missing, broken, or does not fit; names it.
+    """
+    folder = verify_part(pack, "classifier")
+    architecture, preprocessing, classes = _read_resnet_config(pack, folder)
+    model = _load_resnet(pack, folder, architecture, num_classes=len(classes))
+    return ClassifierComponents(
+        model=model.to(device, dtype),
+        preprocess=preprocessing.transform(),
+        preprocessing=preprocessing,
+        architecture=architecture,
+        classes=classes,
+    )
+
+
+def load_backbone(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.float32) -> BackboneComponents:
+    """Load the network whose features a linear probe is trained on; the classifier's where the pack has no other.
+
+    Raises:
+        PackError: A file is missing, broken, or does not fit; names it.
+    """
+    folder = verify_part(pack, "backbone" if pack.part("backbone").is_dir() else "classifier")
+    architecture, preprocessing, _ = _read_resnet_config(pack, folder)
+    model = _load_resnet(pack, folder, architecture, num_classes=None)
+    return BackboneComponents(
+        model=model.to(device, dtype),
+        preprocess=preprocessing.transform(),
+        preprocessing=preprocessing,
+        architecture=architecture,
+        num_features=NUM_FEATURES[architecture],
+        weights_sha256=sha256_of(folder / "model.safetensors"),
+    )
+
+
+class _ModelLoader:
+    """Loads diffusers' and transformers' models, which share `from_pretrained`."""
+
+    def __init__(self, pack: ModelPack, device: torch.device, dtype: torch.dtype) -> None:
+        disable_progress_bar()  # a server has no terminal to draw on
+        self._pack = pack
+        self._device = device
+        self._dtype = dtype
+
+    def __call__(self, model_class: Any, folder: Path) -> Any:
+        """Load one model in eval mode; raises PackError unless every weight of it was in the file."""
+        weights = _find_weights(self._pack, folder)
+        try:
+            model, report = model_class.from_pretrained(
+                folder,
+                variant="fp16" if weights.name.endswith(".fp16.safetensors") else None,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=self._dtype,
+            )
+        except LOADING_ERRORS as error:
+            raise self._pack.fault(weights, "cannot be loaded: it is broken or of another architecture") from error
+        if report["missing_keys"] or report["mismatched_keys"] or report["error_msgs"]:
+            raise self._pack.fault(weights, "does not have all the weights of its architecture")
+        return model.eval().requires_grad_(False).to(self._device)
+
+
+def _find_weights(pack: ModelPack, folder: Path) -> Path:
+    """Find a model's file; the half-precision variant where there is one."""
+    candidates = sorted(folder.glob("*.fp16.safetensors")) + sorted(folder.glob("*.safetensors"))
+    if not candidates:
+        raise pack.fault(folder / "*.safetensors", "is missing")
+    return candidates[0]
+
+
+def _load_processor(pack: ModelPack, processor_class: Any, folder: Path) -> Any:
+    try:
+        return processor_class.from_pretrained(folder, local_files_only=True)
+    except LOADING_ERRORS as error:
+        raise pack.fault(folder, "cannot be loaded: files are missing or broken") from error
+
+
+def _load_resnet(pack: ModelPack, folder: Path, architecture: str, num_classes: int | None) -> nn.Module:
+    """Build a ResNet around its state dict; without `fc` when `num_classes` is None."""
+    path = folder / "model.safetensors"
+    # on "meta": no time and no random numbers are spent on weights that are replaced
+    with torch.device("meta"):
+        model: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes or 1)
+    try:
+        weights = load_file(path)
+        if num_classes is None:
+            model.fc = nn.Identity()
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
+        model.load_state_dict(weights, strict=True, assign=True)
+    except FileNotFoundError as error:
+        raise pack.fault(path, "is missing") from error
+    except LOADING_ERRORS as error:
+        raise pack.fault(path, f"cannot be loaded: it is broken or not a {architecture} of these classes") from error
+    return model.eval().requires_grad_(False)
+
+
+def _read_resnet_config(pack: ModelPack, folder: Path) -> tuple[str, Preprocessing, tuple[str, ...]]:
+    """Read architecture, preprocessing and class names, the latter two from torchvision's weights where it says so."""
+    path = folder / "config.json"
+    config = _read_json(pack, path)
+    try:
+        classes = config.get("classes", ())
+        weights = torchvision.models.get_weight(classes["weights"]) if isinstance(classes, dict) else None
+        names = tuple(weights.meta["categories"] if weights else classes)
+        preprocessing = (
+            Preprocessing.from_weights(weights)
+            if weights and "preprocessing" not in config
+            else Preprocessing.from_config(config["preprocessing"])
+        )
+        if config["architecture"] not in NUM_FEATURES or not all(isinstance(name, str) for name in names):
+            raise ValueError("an architecture or a class name that is none")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise pack.fault(path, "does not describe a classifier of a known architecture") from error
+    return str(config["architecture"]), preprocessing, names
+
+
+def _read_json(pack: ModelPack, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise pack.fault(path, "is missing") from error
+    except ValueError as error:
+        raise pack.fault(path, "is not JSON") from error
+    if not isinstance(content, dict):
+        raise pack.fault(path, "is not a JSON object")
+    return content

@@ -1,0 +1,202 @@
+"""What a model pack is, where it is found, and whether its files are the ones it was made of.
+
+Reads manifests and hashes files; knows nothing of torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from app.modelpacks.sd15 import SD15_FACTS
+
+PARTS = ("diffusion", "clip", "classifier", "backbone")
+
+MANIFEST = "manifest.json"
+
+# What to do about a missing or broken file, by the pack's name.
+REMEDIES: Mapping[str, str] = {
+    "demo": "It ships with Foxhound: install Foxhound again.",
+    "sd15": "Run `foxhound models fetch sd15`.",
+}
+
+
+class PackError(Exception):
+    """A model pack cannot be used; the message names the file and what helps, without a path of this machine."""
+
+    def __init__(self, detail: str) -> None:
+        """Keep the text for a person to read as `detail` too."""
+        self.detail = detail
+        super().__init__(detail)
+
+
+@dataclass(frozen=True, slots=True)
+class PackFile:
+    """One file of a pack: its path below the pack's folder, with `/`, and what it must be."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPack:
+    """A set of weights that work together.
+
+    Attributes:
+        revision: Which edition of the weights.
+        folder: Where the parts are.
+        native_size: Width and height in pixels that the diffusion model was trained for.
+        min_side: Least width or height in pixels.
+        max_side: Largest width or height in pixels.
+        default_noise_scheduler: Used where a request names none.
+        files: What the manifest lists; empty for a pack that is not fetched yet.
+        overrides: Parts that come from a local folder instead.
+    """
+
+    name: str
+    revision: str
+    licence: str
+    folder: Path
+    native_size: int
+    min_side: int
+    max_side: int
+    default_noise_scheduler: str
+    files: tuple[PackFile, ...] = ()
+    overrides: Mapping[str, Path] = field(default_factory=dict)
+
+    def part(self, name: str) -> Path:
+        """Return the folder of a part, whether it exists or not."""
+        return self.overrides.get(name, self.folder / name)
+
+    def label(self, path: Path) -> str:
+        """Name a file for people: below the pack, or below the local folder that replaces a part."""
+        for name, folder in self.overrides.items():
+            if path.is_relative_to(folder):
+                return f"the local folder for {name}: {path.relative_to(folder).as_posix()}"
+        return f"{self.name}: {path.relative_to(self.folder).as_posix()}"
+
+    def fault(self, path: Path, what: str) -> PackError:
+        """Build the error for a file that is missing or wrong, with what helps."""
+        is_override = any(path.is_relative_to(folder) for folder in self.overrides.values())
+        remedy = "Check the folder in the settings." if is_override else REMEDIES.get(self.name, "")
+        return PackError(f"{self.label(path)} {what}. {remedy}".strip())
+
+
+def demo_pack_folder() -> Path:
+    """Return the folder of the demo pack, which is part of this package."""
+    return Path(__file__).parent / "demo" / "pack"
+
+
+def find_pack(name: str, models_dir: Path, overrides: Mapping[str, Path] | None = None) -> ModelPack:
+    """Find a pack by the name that the settings give it.
+
+    An `sd15` that was not fetched is returned all the same, with the facts known beforehand: each part then fails
+    to load with a `PackError` that names what is missing, and parts from local folders work.
+
+    Args:
+        name: `demo` or `sd15`.
+        models_dir: Where fetched packs are kept.
+        overrides: Part to local folder.
+
+    Raises:
+        PackError: There is no pack of that name, or its manifest cannot be read.
+    """
+    overrides = dict(overrides or {})
+    if unknown := set(overrides) - set(PARTS):
+        raise PackError(f"A pack has no part {', '.join(sorted(unknown))}; its parts are {', '.join(PARTS)}.")
+    if name == "demo":
+        return read_pack(demo_pack_folder(), overrides, name="demo")
+    if name != "sd15":
+        raise PackError("There is no such model pack; there are demo and sd15.")
+    folder = models_dir / "sd15"
+    if not (folder / MANIFEST).exists():
+        return _make_pack({**SD15_FACTS, "files": []}, folder, overrides)
+    return read_pack(folder, overrides, name="sd15")
+
+
+def read_pack(folder: Path, overrides: Mapping[str, Path] | None = None, *, name: str = "") -> ModelPack:
+    """Read the manifest of a pack.
+
+    Args:
+        folder: The pack's folder.
+        overrides: Part to local folder.
+        name: The pack that is expected, for the message.
+
+    Raises:
+        PackError: The manifest is missing or not one.
+    """
+    remedy = REMEDIES.get(name, "A fetched pack has one: run `foxhound models fetch sd15`.")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return _make_pack(manifest, folder, dict(overrides or {}))
+    except OSError as error:
+        raise PackError(f"{name or folder.name}: {MANIFEST} is missing. {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PackError(f"{name or folder.name}: {MANIFEST} is not a manifest of a model pack. {remedy}") from error
+
+
+def verify_part(pack: ModelPack, part: str) -> Path:
+    """Check a part's files against the manifest, by size and SHA-256, and return its folder.
+
+    A part from a local folder has no manifest; there only the loading itself can tell.
+
+    Raises:
+        PackError: The part or one of its files is missing, truncated or another file.
+    """
+    folder = pack.part(part)
+    if not folder.is_dir():
+        raise pack.fault(folder, "is missing")
+    if part not in pack.overrides:
+        for file in pack.files:
+            if PurePosixPath(file.path).parts[0] == part:
+                verify_file(pack, file)
+    return folder
+
+
+def verify_file(pack: ModelPack, file: PackFile) -> None:
+    """Check one file against its entry in the manifest.
+
+    Raises:
+        PackError: It is missing, truncated or another file.
+    """
+    path = pack.folder / file.path
+    if not path.is_file():
+        raise pack.fault(path, "is missing")
+    if path.stat().st_size != file.size:
+        raise pack.fault(path, "is truncated or too long")
+    if sha256_of(path) != file.sha256:
+        raise pack.fault(path, "is not the file that the manifest lists (its SHA-256 differs)")
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_file(folder: Path, path: Path) -> PackFile:
+    """Make the manifest's entry for a file below the pack's folder."""
+    return PackFile(path.relative_to(folder).as_posix(), sha256_of(path), path.stat().st_size)
+
+
+def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str, Path]) -> ModelPack:
+    files = tuple(PackFile(str(file["path"]), str(file["sha256"]), int(file["size"])) for file in manifest["files"])
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ValueError("a path that leaves the pack")
+    return ModelPack(
+        name=str(manifest["name"]),
+        revision=str(manifest["revision"]),
+        licence=str(manifest["licence"]),
+        folder=folder,
+        native_size=int(manifest["native_size"]),
+        min_side=int(manifest["min_side"]),
+        max_side=int(manifest["max_side"]),
+        default_noise_scheduler=str(manifest["default_noise_scheduler"]),
+        files=files,
+        overrides=overrides,
+    )

@@ -1,0 +1,318 @@
+"""The engine's loop with fake models: order, failures, cancelling, starting and stopping."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, wait
+
+import pytest
+
+from app.engine.batcher import Batch, Batcher
+from app.engine.engine import Engine
+from app.engine.request import Priority
+from app.engine.runner import Runner
+from app.errors import InferenceFailed, Invalid, ModelNotReady, QueueFull, Unavailable
+from tests.fakes import PATIENCE_S, FakePayload, FakeRunner
+
+StartEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def start_engine() -> Iterator[StartEngine]:
+    """Starts engines with fake runners under the given names, ready, and closes them."""
+    engines: list[tuple[Engine, dict[str, FakeRunner]]] = []
+
+    def start(max_batch_size: int = 1, max_queue_size: int = 64, **runners: FakeRunner) -> Engine:
+        engine = Engine(max_queue_size=max_queue_size)
+        is_loaded = threading.Event()
+        for name, runner in runners.items():
+            engine.add_model(name, lambda runner=runner: runner, max_batch_size=max_batch_size)  # type: ignore[misc]
+        engine.add_model("last", lambda: signal_loaded(is_loaded))
+        engine.start()
+        assert is_loaded.wait(PATIENCE_S)
+        engines.append((engine, runners))
+        return engine
+
+    yield start
+    for engine, runners in engines:
+        for runner in runners.values():
+            runner.open()
+        engine.close()
+
+
+def signal_loaded(event: threading.Event) -> FakeRunner:
+    event.set()
+    return FakeRunner()
+
+
+def test_a_request_takes_its_steps_and_gets_its_result(start_engine: StartEngine) -> None:
+    runner = FakeRunner()
+    engine = start_engine(model=runner)
+
+    future = engine.submit("model", FakePayload("image", num_steps=3))
+    assert future.result(PATIENCE_S) == "image"
+    assert runner.batches == [["image"]] * 3
+    assert runner.prepared == ["image"]
+
+
+def test_waiting_requests_share_the_next_step(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_batch_size=4, model=runner)
+
+    futures = [engine.submit("model", FakePayload("first"))]
+    runner.wait_for_step()
+    futures += [engine.submit("model", FakePayload(name)) for name in "abc"]
+    runner.open()
+    assert [future.result(PATIENCE_S) for future in futures] == ["first", "a", "b", "c"]
+    assert runner.batches == [["first"], ["a", "b", "c"]]
+
+
+def test_a_short_request_does_not_wait_for_a_long_one_of_another_model(start_engine: StartEngine) -> None:
+    diffusion, clip = FakeRunner(is_gated=True), FakeRunner()
+    engine = start_engine(diffusion=diffusion, clip=clip)
+
+    long = engine.submit("diffusion", FakePayload(num_steps=50))
+    diffusion.wait_for_step()
+    short = engine.submit("clip", FakePayload("short"))
+    diffusion.allow(1)
+    assert short.result(PATIENCE_S) == "short"
+    assert not long.done()
+
+
+def test_an_interactive_request_overtakes_background_work_at_the_next_step(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(model=runner)
+
+    background = engine.submit("model", FakePayload("background", num_steps=3), priority=Priority.BACKGROUND)
+    runner.wait_for_step()
+    interactive = engine.submit("model", FakePayload("interactive", num_steps=2))
+    runner.open()
+    wait([background, interactive], PATIENCE_S)
+    names = [name for [name] in runner.batches]
+    assert names == ["background", "interactive", "interactive", "background", "background"]
+    assert runner.prepared == ["background", "interactive"], "the preempted one kept its state"
+
+
+@pytest.mark.parametrize("phase", ["prepare", "finish"])
+def test_a_failure_before_or_after_the_step_fails_that_request_alone(start_engine: StartEngine, phase: str) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_batch_size=4, model=runner)
+    first = engine.submit("model", FakePayload("first"))
+    runner.wait_for_step()
+
+    cause = ValueError("a secret")
+    bad = engine.submit("model", FakePayload("bad", fails_in=phase, error=cause))
+    good = engine.submit("model", FakePayload("good"))
+    runner.open()
+    error = bad.exception(PATIENCE_S)
+    assert isinstance(error, InferenceFailed)
+    assert error.__cause__ is cause
+    assert "secret" not in error.detail
+    assert [first.result(PATIENCE_S), good.result(PATIENCE_S)] == ["first", "good"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(), MemoryError(), RecursionError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()]
+)
+def test_a_failure_in_the_step_fails_that_batch_and_the_loop_lives(
+    start_engine: StartEngine, error: BaseException
+) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_batch_size=2, model=runner)
+    first = engine.submit("model", FakePayload("first"))
+    runner.wait_for_step()
+    bad = engine.submit("model", FakePayload("bad", fails_in="step", error=error))
+    neighbour = engine.submit("model", FakePayload("neighbour"))
+    later = engine.submit("model", FakePayload("later"))
+    runner.open()
+
+    assert isinstance(bad.exception(PATIENCE_S), InferenceFailed)
+    assert isinstance(neighbour.exception(PATIENCE_S), InferenceFailed)
+    assert [first.result(PATIENCE_S), later.result(PATIENCE_S)] == ["first", "later"]
+    assert engine.is_alive
+
+
+def test_an_app_error_of_a_model_reaches_the_caller_unchanged(start_engine: StartEngine) -> None:
+    engine = start_engine(model=FakeRunner())
+    invalid = Invalid("Not that many steps.")
+
+    future = engine.submit("model", FakePayload(fails_in="prepare", error=invalid))
+    assert future.exception(PATIENCE_S) is invalid
+
+
+def test_a_cancelled_request_leaves_between_steps(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(model=runner)
+
+    unwanted = engine.submit("model", FakePayload("unwanted", num_steps=1000))
+    runner.wait_for_step()
+    assert unwanted.cancel(), "a running request can be cancelled"
+    wanted = engine.submit("model", FakePayload("wanted"))
+    runner.open()
+    assert wanted.result(PATIENCE_S) == "wanted"
+    assert runner.batches == [["unwanted"], ["wanted"]]
+    assert wait([unwanted], PATIENCE_S).done == {unwanted}
+    with pytest.raises(CancelledError):
+        unwanted.result()
+
+
+def test_a_request_cancelled_in_its_last_step_stays_cancelled(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(model=runner)
+
+    unwanted = engine.submit("model", FakePayload("unwanted"))
+    runner.wait_for_step()
+    unwanted.cancel()
+    runner.open()
+    assert engine.submit("model", FakePayload("next")).result(PATIENCE_S) == "next"
+    assert unwanted.cancelled()
+
+
+def test_a_full_queue_refuses_at_once(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_queue_size=1, model=runner)
+    engine.submit("model", FakePayload("running"))
+    runner.wait_for_step()
+    engine.submit("model", FakePayload("waiting"))
+    assert engine.queue_depth()["model"] == 1
+
+    with pytest.raises(QueueFull) as caught:
+        engine.submit("model", FakePayload("too many"))
+    assert caught.value.retry_after_s
+    assert caught.value.retry_after_s >= 1
+
+
+def test_models_load_one_after_the_other_in_the_order_they_were_added() -> None:
+    order: list[str] = []
+    may_load, is_done = threading.Event(), threading.Event()
+
+    def load(name: str) -> Runner:
+        assert may_load.wait(PATIENCE_S)
+        order.append(name)
+        if name == "third":
+            is_done.set()
+        return FakeRunner()
+
+    engine = Engine()
+    for name in ("first", "second", "third"):
+        engine.add_model(name, lambda name=name: load(name))  # type: ignore[misc]
+    engine.start()
+    assert {status.state for status in engine.status().values()} == {"loading"}
+    with pytest.raises(ModelNotReady) as caught:
+        engine.submit("first", FakePayload())
+    assert caught.value.retry_after_s
+
+    may_load.set()
+    assert is_done.wait(PATIENCE_S)
+    engine.close()
+    assert order == ["first", "second", "third"]
+    assert {status.state for status in engine.status().values()} == {"ready"}
+    assert engine.status()["first"].loaded_s is not None
+
+
+class LoadingError(Exception):
+    """Carries a text for people, as PackError does."""
+
+    detail = "unet.safetensors is missing. Run `foxhound models fetch sd15`."
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (LoadingError("internal"), LoadingError.detail),
+        (OSError("/a/path/of/this/machine"), "The model could not be loaded; the log says why."),
+        (SystemExit(3), "The model could not be loaded; the log says why."),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_says_so_and_leaves_the_others_serving(error: BaseException, detail: str) -> None:
+    def fail() -> Runner:
+        raise error
+
+    is_loaded = threading.Event()
+    engine = Engine()
+    engine.add_model("broken", fail)
+    engine.add_model("whole", FakeRunner)
+    engine.add_model("last", lambda: signal_loaded(is_loaded))
+    engine.start()
+    try:
+        assert is_loaded.wait(PATIENCE_S)
+        assert engine.status()["broken"].state == "failed"
+        assert engine.status()["broken"].detail == detail
+        with pytest.raises(ModelNotReady):
+            engine.submit("broken", FakePayload())
+        assert engine.submit("whole", FakePayload("served")).result(PATIENCE_S) == "served"
+    finally:
+        engine.close()
+
+
+def test_an_unknown_model_is_not_ready(start_engine: StartEngine) -> None:
+    with pytest.raises(ModelNotReady):
+        start_engine(model=FakeRunner()).submit("another", FakePayload())
+
+
+def test_closing_fails_what_waits_and_what_runs(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(model=runner)
+    running = engine.submit("model", FakePayload("running", num_steps=1000))
+    runner.wait_for_step()
+    waiting = engine.submit("model", FakePayload("waiting"))
+
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    with pytest.raises(Unavailable):
+        submit_for_ever(engine)  # until it has begun to close
+    runner.allow(1)  # the step it is in
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    assert isinstance(running.exception(PATIENCE_S), Unavailable)
+    assert isinstance(waiting.exception(PATIENCE_S), Unavailable)
+    assert runner.batches == [["running"]], "no step after that one"
+    assert not engine.is_alive
+    with pytest.raises(Unavailable):
+        engine.submit("model", FakePayload())
+    engine.close()
+
+
+def submit_for_ever(engine: Engine) -> None:
+    while True:
+        engine.submit("last", FakePayload()).cancel()
+
+
+def test_closing_an_engine_that_was_never_started_is_harmless() -> None:
+    engine = Engine()
+    engine.add_model("model", FakeRunner)
+    engine.close()
+    assert not engine.is_alive
+
+
+class DyingBatcher(Batcher):
+    """Breaks when told, as no bug of the engine should."""
+
+    is_broken = False
+
+    def next_batch(self) -> Batch | None:
+        if self.is_broken:
+            raise ZeroDivisionError
+        return super().next_batch()
+
+
+def test_a_dead_device_thread_fails_all_futures_and_is_seen() -> None:
+    batcher, runner = DyingBatcher(max_queue_size=8), FakeRunner(is_gated=True)
+    is_loaded = threading.Event()
+    engine = Engine(batcher=batcher)
+    engine.add_model("model", lambda: runner)
+    engine.add_model("last", lambda: signal_loaded(is_loaded))
+    engine.start()
+    assert is_loaded.wait(PATIENCE_S)
+    running = engine.submit("model", FakePayload("running", num_steps=9))
+    runner.wait_for_step()
+    waiting = engine.submit("model", FakePayload("waiting"))
+    assert engine.is_alive
+
+    batcher.is_broken = True
+    runner.open()
+    assert isinstance(running.exception(PATIENCE_S), Unavailable)
+    assert isinstance(waiting.exception(PATIENCE_S), Unavailable)
+    assert not engine.is_alive
+    with pytest.raises(Unavailable):
+        engine.submit("model", FakePayload())
+    engine.close()

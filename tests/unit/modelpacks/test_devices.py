@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from app.modelpacks.devices import resolve_device, resolve_dtype
+from app.modelpacks.pack import PackError
+
+HAS_CUDA = torch.cuda.is_available()
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    assert resolve_device("auto").type == ("cuda" if HAS_CUDA else "cpu")
+
+
+def test_the_cpu_can_be_asked_for() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99"] if HAS_CUDA else ["cuda", "cuda:0", "cuda:99"])
+def test_a_gpu_that_is_not_there_is_an_error_and_no_silent_cpu(name: str) -> None:
+    with pytest.raises(PackError, match="does not have"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "meta", "cuda:x", "CPU "])
+def test_what_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(PackError, match="no such device"):
+        resolve_device(name)
+
+
+def test_auto_means_half_precision_on_a_gpu_alone() -> None:
+    assert resolve_dtype("auto", torch.device("cuda")) == torch.float16
+    assert resolve_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+def test_a_dtype_can_be_asked_for() -> None:
+    assert resolve_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    with pytest.raises(PackError, match="no such dtype"):
+        resolve_dtype("int8", torch.device("cpu"))  # type: ignore[arg-type]

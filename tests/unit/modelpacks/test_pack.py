@@ -1,0 +1,135 @@
+"""Manifests, and finding packs by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.modelpacks.pack import PARTS, PackError, demo_pack_folder, find_pack, read_pack, verify_part
+from app.modelpacks.sd15 import SD15_FACTS
+from tests.tiny import write_manifest
+from tests.unit.modelpacks.conftest import CopyParts
+
+
+def test_a_manifest_is_read(built_pack: Path) -> None:
+    pack = read_pack(built_pack)
+    assert (pack.name, pack.revision, pack.licence) == ("tiny", "1", "Apache-2.0")
+    assert (pack.native_size, pack.min_side, pack.max_side) == (64, 16, 192)
+    assert pack.default_noise_scheduler == "pndm"
+    assert "diffusion/unet/config.json" in {file.path for file in pack.files}
+    assert pack.part("clip") == built_pack / "clip"
+
+
+@pytest.mark.parametrize("part", ["diffusion", "clip", "classifier"])
+def test_an_untouched_part_is_verified(built_pack: Path, part: str) -> None:
+    assert verify_part(read_pack(built_pack), part) == built_pack / part
+
+
+def test_a_missing_manifest_is_named_with_the_command_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"manifest\.json is missing.*foxhound models fetch sd15") as caught:
+        read_pack(tmp_path)
+    assert str(tmp_path) not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "{}", '{"files": 3}', '{"name": "tiny", "files": [{"path": "a"}]}', "\x00"],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(PackError, match="not a manifest"):
+        read_pack(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "clip/../../secret", ""])
+def test_a_manifest_cannot_reach_outside_its_pack(copy_parts: CopyParts, path: str) -> None:
+    own_pack = copy_parts("clip")
+    manifest = json.loads((own_pack / "manifest.json").read_text())
+    manifest["files"].append({"path": path, "sha256": "0" * 64, "size": 1})
+    (own_pack / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PackError, match="not a manifest"):
+        read_pack(own_pack)
+
+
+def damage_missing(path: Path) -> None:
+    path.unlink()
+
+
+def damage_truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damage_changed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_missing, "is missing"),
+        (damage_truncated, "is truncated"),
+        (damage_changed, "SHA-256 differs"),
+    ],
+)
+def test_a_damaged_file_is_named(copy_parts: CopyParts, damage: object, words: str) -> None:
+    own_pack = copy_parts("clip", "diffusion")
+    pack = read_pack(own_pack)
+    assert callable(damage)
+    damage(own_pack / "clip" / "model.safetensors")
+    with pytest.raises(PackError, match=rf"clip/model\.safetensors.*{words}") as caught:
+        verify_part(pack, "clip")
+    assert str(own_pack) not in caught.value.detail
+    verify_part(pack, "diffusion")  # the other parts are not concerned
+
+
+def test_a_missing_part_is_named(copy_parts: CopyParts) -> None:
+    own_pack = copy_parts("diffusion")
+    with pytest.raises(PackError, match="tiny: clip is missing"):
+        verify_part(read_pack(own_pack), "clip")
+
+
+def test_an_unfetched_sd15_is_known_but_each_part_is_missing(tmp_path: Path) -> None:
+    pack = find_pack("sd15", tmp_path)
+    assert (pack.name, pack.native_size) == ("sd15", 512)
+    for part in PARTS:
+        with pytest.raises(PackError, match=f"{part} is missing. Run `foxhound models fetch sd15`"):
+            verify_part(pack, part)
+
+
+def test_a_fetched_sd15_is_read_from_the_models_folder(built_pack: Path, tmp_path: Path) -> None:
+    shutil.copytree(built_pack / "clip", tmp_path / "sd15" / "clip")
+    write_manifest(tmp_path / "sd15", **SD15_FACTS)
+    pack = find_pack("sd15", tmp_path)
+    assert pack.revision == SD15_FACTS["revision"]
+    verify_part(pack, "clip")
+
+
+def test_a_part_may_come_from_a_local_folder(built_pack: Path, tmp_path: Path) -> None:
+    pack = find_pack("sd15", tmp_path, {"clip": built_pack / "clip"})
+    assert verify_part(pack, "clip") == built_pack / "clip"
+    with pytest.raises(PackError):
+        verify_part(pack, "diffusion")
+
+
+def test_a_local_folder_that_is_missing_is_named_without_its_path(tmp_path: Path) -> None:
+    pack = find_pack("sd15", tmp_path, {"clip": tmp_path / "nowhere"})
+    with pytest.raises(PackError, match=r"local folder for clip.*Check the folder in the settings") as caught:
+        verify_part(pack, "clip")
+    assert "nowhere" not in caught.value.detail
+
+
+def test_a_part_that_no_pack_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="no part vae"):
+        find_pack("sd15", tmp_path, {"vae": tmp_path})
+
+
+def test_an_unknown_pack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="no such model pack"):
+        find_pack("../demo", tmp_path)
+
+
+def test_the_demo_pack_is_part_of_the_package() -> None:
+    assert demo_pack_folder().parts[-4:] == ("app", "modelpacks", "demo", "pack")
