@@ -62,6 +62,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield from _postgres_database(server, f"TEMPLATE {request.getfixturevalue('postgres_template')}")
 
 
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated database of each kind for all tests that leave nothing in it."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("shared") / "foxhound.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    yield from _postgres_database(server, f"TEMPLATE {request.getfixturevalue('postgres_template')}")
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database of each kind in which nothing exists yet; the SQLite file does not exist either."""

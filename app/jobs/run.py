@@ -65,6 +65,11 @@ class JobRun:
         self._workshop = workshop
         self._num_chunks = 0
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker takes no new work: who only waits should give his work back."""
+        return self._workshop.stopping.is_set()
+
     def step(self, name: str, fn: Callable[[], Json]) -> Json:
         """Run a function and record what it returns; after a crash in the middle it runs again.
 

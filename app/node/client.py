@@ -75,11 +75,12 @@ class NodeClient:
             except httpx.TransportError:  # the API process is restarting
                 time.sleep(_RETRY_S)
                 continue
-            if answer.status_code == Unavailable.status:  # loading, full, or shutting down
-                time.sleep(_RETRY_S)
-                continue
             if answer.is_success:
                 return answer
+            is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+            if answer.status_code == Unavailable.status or not is_problem:  # loading, full, or cut off at its end
+                time.sleep(_RETRY_S)
+                continue
             problem = answer.json()
             refused = Invalid if answer.status_code < 500 else InferenceFailed
             raise refused(problem["detail"], code=problem["code"])

@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: no SQL, no torch, no file access."""

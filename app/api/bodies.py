@@ -1,0 +1,136 @@
+"""Bodies that come as JSON or as a multipart form: one request model for both."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from app.api.problems import faults_of_validation
+from app.errors import FieldError, Invalid, Malformed, PayloadTooLarge, UnsupportedBody
+from app.schemas.judging import MAX_IMAGES
+from app.services.judging import Upload
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_FORM_FIELDS = 300
+MAX_FORM_BYTES = 200_000_000
+
+
+def media_type_of(request: Request) -> str:
+    """Return the body's media type in lower case, without parameters."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def read_json(request: Request, model: type[Model], *, max_bytes: int) -> Model:
+    """Read a JSON body into a model.
+
+    Raises:
+        PayloadTooLarge: The body is larger than `max_bytes`.
+        Malformed: It is not JSON.
+        Invalid: It does not fit the model.
+    """
+    body = await request.body()
+    if len(body) > max_bytes:
+        raise PayloadTooLarge(f"a JSON body may have at most {max_bytes} bytes")
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Malformed("the body is not valid JSON", code="malformed_json") from None
+    return validate(model, value)
+
+
+async def read_form(request: Request, model: type[Model], *, lists: Sequence[str]) -> tuple[list[Upload], Model]:
+    """Read a multipart form with images and fields.
+
+    Args:
+        request: The request, its body unread.
+        model: Takes the fields.
+        lists: Fields that may be repeated.
+
+    Raises:
+        Malformed: It is not a multipart form.
+        Invalid: There is no image, or a field does not fit.
+    """
+    try:
+        form = await request.form(max_files=MAX_IMAGES, max_fields=MAX_FORM_FIELDS)
+    except HTTPException as error:
+        if error.status_code == 413:
+            raise
+        raise Malformed("the multipart form cannot be read, or has too many parts", code="malformed_form") from None
+    async with _closing(form):
+        uploads = [
+            Upload(await part.read(), f"#/{name}" if name == "image" else f"#/{name}/{index}")
+            for index, (name, part) in enumerate(_files(form))
+        ]
+        fields = _fields(form, lists)
+    if not uploads:
+        raise Invalid.field("#/image", "an image file is missing", "missing")
+    return uploads, validate(model, fields)
+
+
+def validate(model: type[Model], value: Any) -> Model:
+    """Fit a value into a model.
+
+    Raises:
+        Invalid: It does not fit; every fault is named, no input repeated.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = faults_of_validation(error.errors(include_input=False), known=sorted(model.model_fields))
+        detail = faults[0].detail if len(faults) == 1 else f"{len(faults)} values are invalid"
+        raise Invalid(detail, errors=faults) from None
+
+
+def unsupported() -> UnsupportedBody:
+    """Return the error for a body of neither type."""
+    return UnsupportedBody("send application/json or multipart/form-data")
+
+
+class _closing:
+    """Closes the form's temporary files at the end of the block."""
+
+    def __init__(self, form: FormData) -> None:
+        self._form = form
+
+    async def __aenter__(self) -> None:
+        """Nothing to do."""
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._form.close()
+
+
+def _files(form: FormData) -> list[tuple[str, UploadFile]]:
+    found = []
+    for name, part in form.multi_items():
+        if isinstance(part, UploadFile):
+            if name not in ("image", "images"):
+                raise Invalid.field(f"#/{name[:64]}", "files are taken as `image` or `images`", "unknown_field")
+            found.append((name, part))
+    return found
+
+
+def _fields(form: FormData, lists: Sequence[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    faults = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            continue
+        if name in lists:
+            fields.setdefault(name, []).append(value)
+        elif name in fields:
+            faults.append(FieldError(f"#/{name[:64]}", "is given twice", "repeated_field"))
+        else:
+            fields[name] = _number(value) if name == "top_k" else value
+    if faults:
+        raise Invalid(faults[0].detail, errors=faults)
+    return fields
+
+
+def _number(value: str) -> int | str:
+    """Return a form's text as the integer it spells; a model's strict field refuses the rest."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value

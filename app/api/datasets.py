@@ -1,0 +1,62 @@
+"""Datasets: create, list, read, delete, look at the images."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
+from app.api.openapi import problems
+from app.schemas.common import Page, Split
+from app.schemas.datasets import DatasetCreate, DatasetRead
+from app.schemas.generations import ImageRead
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+LOCATION = {"Location": {"description": "The resource.", "schema": {"type": "string"}}}
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Make a dataset",
+    responses={
+        202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
+        **problems(400, 408, 409, 413, 415, 422, 503, 507),
+    },
+)
+def create_dataset(body: DatasetCreate, services: ServicesDep, response: Response) -> DatasetRead:
+    """Generate `train/{class}` and `test/{class}` in the background; the same seed gives the same files."""
+    dataset = services.datasets.create(body)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.get("", summary="List datasets", responses=problems(400, 422, 503))
+def list_datasets(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[DatasetRead]:
+    """Newest first."""
+    return services.datasets.page(limit, cursor)
+
+
+@router.get("/{dataset_id}", summary="Read a dataset", responses=problems(404, 503))
+def get_dataset(dataset_id: Id, services: ServicesDep) -> DatasetRead:
+    """Its classes with their counts, its status and how far it is."""
+    return services.datasets.read(dataset_id)
+
+
+@router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 503))
+def delete_dataset(dataset_id: Id, services: ServicesDep) -> None:
+    """Delete it with its images and its folder; refused while a job works on it."""
+    services.datasets.delete(dataset_id)
+
+
+@router.get("/{dataset_id}/images", summary="List a dataset's images", responses=problems(400, 404, 422, 503))
+def list_dataset_images(
+    dataset_id: Id,
+    services: ServicesDep,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    class_name: ClassQuery = None,
+    split: Split | None = None,
+) -> Page[ImageRead]:
+    """Newest first; of one class or split if given."""
+    services.datasets.read(dataset_id)
+    return services.images.page(limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split)

@@ -1,0 +1,49 @@
+"""The services as routes receive them: made once in `main`, kept in the application's state."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+
+from app.schemas.common import Text
+from app.services.datasets import DatasetService
+from app.services.generation import GenerationService
+from app.services.images import ImageService
+from app.services.inference import Inference
+from app.services.jobs import JobService
+from app.services.judging import JudgingService
+from app.services.models import ModelService
+from app.services.node_status import NodeStatus
+from app.services.train_jobs import TrainJobService
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Every service of an API process."""
+
+    status: NodeStatus
+    inference: Inference
+    generations: GenerationService
+    images: ImageService
+    judging: JudgingService
+    datasets: DatasetService
+    train_jobs: TrainJobService
+    models: ModelService
+    jobs: JobService
+
+
+def get_services(request: Request) -> Services:
+    """Return what `main` put into the application's state."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+# A path that cannot be an id is answered like one that is none: 404.
+Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
+DatasetIdQuery = Annotated[str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+ClassQuery = Annotated[Text | None, Query(alias="class", max_length=200, description="A class's name.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
+Cursor = Annotated[
+    str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the page before.")
+]

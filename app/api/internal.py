@@ -1,0 +1,47 @@
+"""The engine for this node's worker: a second application on a Unix socket, never on the network.
+
+Requests go behind interactive ones unless they say otherwise. Not in the OpenAPI file.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from app.api import problems
+from app.api.generate import unless_left
+from app.services.node_engine import NodeEngine
+
+
+class RenderBody(BaseModel):
+    """One image to make."""
+
+    spec: dict[str, Any]
+    labels: list[str] | None
+    background: bool
+
+
+def create_internal_app(engine: NodeEngine) -> FastAPI:
+    """Return the application of the node's socket."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    problems.install(app)
+
+    @app.post("/render")
+    async def render(request: Request, body: RenderBody) -> Response:
+        image = await unless_left(request, engine.render(body.spec, labels=body.labels, background=body.background))
+        return Response(image.data, headers={"X-Foxhound-Info": json.dumps(image.info())})
+
+    @app.post("/features")
+    async def features(request: Request) -> Response:
+        data = await request.body()
+        row: np.ndarray = await unless_left(request, engine.features(data))
+        return Response(row.astype("<f4").tobytes())
+
+    @app.post("/backbone")
+    async def backbone() -> Response:
+        return JSONResponse(engine.backbone())
+
+    return app

@@ -1,0 +1,104 @@
+"""What the OpenAPI file says beyond the routes: operation ids, problems, bodies that are read by hand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app import __version__
+from app.schemas.judging import ClassifyRequest, ClipScoreRequest
+from app.schemas.problems import Problem
+
+DESCRIPTION = "From a prompt to a trained image classifier."
+TAGS = [
+    {"name": "images", "description": "Images from a prompt, and stored images."},
+    {"name": "judging", "description": "CLIP scores and classifications."},
+    {"name": "datasets", "description": "Labelled datasets made of generated images."},
+    {"name": "training", "description": "Train jobs and the models that they give."},
+    {"name": "jobs", "description": "Background work of every kind."},
+    {"name": "service", "description": "The node itself."},
+]
+
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_REASONS = {
+    400: "Malformed: the JSON, the cursor or the form cannot be read.",
+    404: "There is nothing under this id.",
+    406: "The answer cannot be given in the form asked for.",
+    408: "The body did not arrive in time.",
+    409: "The state of the resource does not allow this.",
+    413: "The body or the image is too large.",
+    415: "The body or the image is of a type that is not read.",
+    416: "The range lies outside the file.",
+    422: "Well-formed but invalid; `errors` names each fault.",
+    500: "The service failed.",
+    503: "Not loaded, full, or shutting down; try again after `Retry-After` seconds.",
+    507: "There is no room left to store the result.",
+}
+# Models of bodies that routes read themselves, because they take JSON or a form.
+_HAND_READ: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem]
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the route function's name in camelCase: `create_dataset` is `createDataset`."""
+    head, *rest = route.name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that can answer these errors, and 500 as every route can."""
+    return {status: _response(status) for status in sorted({*statuses, 500})}
+
+
+def _response(status: int) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": _REASONS[status], "content": _PROBLEM}
+    if status == 503:
+        schema = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400}
+        response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": schema}}
+    return response
+
+
+def install(app: FastAPI) -> None:
+    """Let the application give its OpenAPI file in this form."""
+
+    def build() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _build(app)
+        return app.openapi_schema
+
+    app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way to extend the file
+
+
+def _build(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title="Foxhound",
+        version=__version__,
+        description=DESCRIPTION,
+        routes=app.routes,
+        tags=TAGS,
+        servers=[{"url": "/", "description": "This node."}],
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    schemas = document["components"]["schemas"]
+    _, extra = models_json_schema(
+        [(model, "validation") for model in _HAND_READ], ref_template="#/components/schemas/{model}"
+    )
+    for name, schema in extra["$defs"].items():
+        schemas.setdefault(name, schema)
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"] = dict(sorted(operation["responses"].items()))
+            _drop_default_422(operation["responses"])
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    return document
+
+
+def _drop_default_422(responses: dict[str, Any]) -> None:
+    """Replace FastAPI's own validation error by ours."""
+    content = responses.get("422", {}).get("content", {})
+    if "application/json" in content:
+        responses["422"] = _response(422)

@@ -1,0 +1,169 @@
+"""Every exception to `application/problem+json` (RFC 9457); the one place that writes error bodies.
+
+Never repeats the rejected input or an exception's text.
+"""
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.errors import AppError, FieldError, Invalid, Malformed, NotFound, UnsupportedBody
+
+log = logging.getLogger("foxhound.api")
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 50
+
+# pydantic's words for the commonest faults, in ours; others keep pydantic's type as their code.
+_CODES = {
+    "extra_forbidden": "unknown_field",
+    "missing": "missing",
+    "finite_number": "not_finite",
+    "string_too_long": "too_long",
+    "string_too_short": "too_short",
+    "too_long": "too_many",
+    "too_short": "too_few",
+    "greater_than": "too_small",
+    "greater_than_equal": "too_small",
+    "less_than": "too_large",
+    "less_than_equal": "too_large",
+}
+
+
+def problem_body(
+    scope: Scope,
+    *,
+    status: int,
+    title: str,
+    detail: str,
+    code: str,
+    errors: Sequence[FieldError] = (),
+    more: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return a problem as JSON.
+
+    Args:
+        scope: The request's ASGI scope; gives `instance` and `request_id`.
+        status: HTTP status, 400 .. 599.
+        title: The kind of problem.
+        detail: This occurrence, for a person.
+        code: Stable word for clients.
+        errors: The single faults of an invalid request; at most 50 are told.
+        more: Further members.
+    """
+    problem: dict[str, Any] = {
+        "type": f"/problems/{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": scope["path"],
+        "code": code,
+        "request_id": scope.get("state", {}).get("request_id", ""),
+        **(more or {}),
+    }
+    if errors:
+        problem["errors"] = [
+            {"pointer": error.pointer, "detail": error.detail, "code": error.code} for error in errors[:MAX_ERRORS]
+        ]
+    return json.dumps(problem).encode()
+
+
+def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = None) -> Response:
+    """Return the answer for an error of ours."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == 503:
+        headers.setdefault("Retry-After", "1")
+    body = problem_body(
+        request.scope,
+        status=error.status,
+        title=error.title,
+        detail=error.detail,
+        code=error.code,
+        errors=error.errors,
+        more=more,
+    )
+    return Response(body, error.status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer every exception as a problem."""
+
+    @app.exception_handler(AppError)
+    async def on_app_error(request: Request, error: AppError) -> Response:
+        if error.status >= 500:
+            log.warning("%s: %s", error.code, error.detail, exc_info=error.__cause__)
+        return respond(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return respond(request, _invalid(request, error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:
+            return respond(request, Malformed("the body is not valid JSON", code="malformed_json"))
+        if error.status_code == 404:
+            return respond(request, NotFound("there is nothing at this path"))
+        # 405, 413, 416: the edge gives them our form and keeps their headers.
+        return Response(status_code=error.status_code, headers=error.headers)
+
+
+def faults_of_validation(faults: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:
+    """Translate pydantic's faults; neither the input nor its place in our code is repeated.
+
+    Args:
+        faults: As `ValidationError.errors()` gives them.
+        known: Valid names of top-level fields, to suggest the closest to an unknown one.
+    """
+    return [_fault(fault, known) for fault in faults]
+
+
+def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
+    location = list(fault["loc"])
+    where = location.pop(0) if location and location[0] in ("body", "query", "path", "header", "cookie") else "body"
+    steps = "".join("/" + _escape(step) for step in location)
+    pointer = f"#{steps}" if where == "body" else f"#{where}{steps}"
+    code = _CODES.get(fault["type"], fault["type"])
+    detail = fault["msg"]
+    if code == "unknown_field":
+        # The name is the client's own, so it is cut short; it stands in the pointer already.
+        close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)
+        detail = "this field does not exist" + (f"; did you mean {close[0]}?" if close else "")
+    return FieldError(pointer, detail, code)
+
+
+def _escape(step: Any) -> str:
+    text = str(step)[:64].encode("utf-8", "replace").decode()
+    return text.replace("~", "~0").replace("/", "~1")
+
+
+def _invalid(request: Request, error: RequestValidationError) -> AppError:
+    faults = error.errors()
+    if any(fault["loc"][0] == "path" for fault in faults):
+        return NotFound("there is nothing at this path")
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return Malformed("the body is not valid JSON", code="malformed_json")
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    is_whole_body = any(tuple(fault["loc"]) == ("body",) for fault in faults)
+    if is_whole_body and media_type != "application/json" and not media_type.endswith("+json"):
+        return UnsupportedBody("send application/json")
+    known = sorted({name for field in _body_fields(request) for name in field})
+    found = faults_of_validation(faults, known=known)
+    if len(found) == 1:
+        return Invalid(found[0].detail, errors=found)
+    return Invalid(f"{len(found)} values are invalid", errors=found)
+
+
+def _body_fields(request: Request) -> list[list[str]]:
+    route = request.scope.get("route")
+    body_field = getattr(route, "body_field", None)
+    model = getattr(getattr(body_field, "field_info", None), "annotation", None)
+    return [list(getattr(model, "model_fields", {}))]

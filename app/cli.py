@@ -1,0 +1,257 @@
+"""The `foxhound` command: serve, api, worker, migrate, models, openapi.
+
+Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from app import __version__
+from app.config import Settings
+from app.db.session import sqlite_path
+from app.node.supervisor import EXIT_CONFIG, run_supervised, watch_supervisor
+
+app = typer.Typer(
+    name="foxhound",
+    help="From a prompt to a trained image classifier, behind one REST service.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Model packs: list them, fetch them ahead.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+out = Console()
+err = Console(stderr=True)
+
+
+def settings_help() -> str:
+    """Return every setting with its meaning and default, one a paragraph."""
+    lines = ["Settings are environment variables (a `.env` file works too):", ""]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f" [default: {field.default}]"
+        lines += [f"`FOXHOUND_{name.upper()}` {field.description}{default}", ""]
+    return "\n".join(lines)
+
+
+@app.command(epilog=settings_help())
+def serve() -> None:
+    """Serve a whole node: the API with its engine, and a worker; each is restarted when it dies."""
+    settings = _settings()
+    with _prepared(settings):
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    out.print(f"[bold]Foxhound {__version__}[/bold] serves the [bold]{settings.model_pack}[/bold] pack at {url}")
+    out.print(f"Ready when {url}/readyz answers 200; documentation at {url}/docs. Then try, in another shell:")
+    out.print(_TRY.format(url=url), highlight=False, soft_wrap=True)
+    command = [sys.executable, "-m", "app.cli"]
+    children = {"api": [*command, "api"], "worker": [*command, "worker"]}
+    raise typer.Exit(run_supervised(children, grace_s=settings.shutdown_grace_s + 5))
+
+
+_TRY = """
+  curl {url}/generate -H 'Content-Type: application/json' -H 'Accept: image/png' \\
+    -d '{{"prompt": "a watercolor painting of a red fox", "seed": 42}}' -o fox.png
+  sh examples/fox_or_dog.sh
+"""
+
+
+@app.command(epilog=settings_help())
+def api() -> None:
+    """Serve the API with its engine alone, without a worker."""
+    import uvicorn
+
+    from app.main import create_app, with_edge
+
+    settings = _settings()
+    _configure_logging(settings)
+    _check_database(settings)
+    watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    uvicorn.run(
+        with_edge(create_app(settings)),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+
+
+@app.command(epilog=settings_help())
+def worker() -> None:
+    """Work off background jobs; asks the engine of the `foxhound api` beside it."""
+    from app.node.client import NodeClient
+    from app.worker import run_worker
+
+    settings = _settings()
+    _configure_logging(settings)
+    _check_database(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watch_supervisor(stop.set)
+    run_worker(settings, NodeClient(settings.engine_socket), stop)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's schema: ours and the job engine's, under one lock."""
+    from app.db.migrations import migrate as migrate_ours
+    from app.db.migrations import migration_lock
+    from app.jobs.migrations import migrate_job_engine
+
+    settings = _settings()
+    _configure_logging(settings)
+    url = settings.resolved_database_url
+    if (path := sqlite_path(url)) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with migration_lock(url):
+        migrate_ours(url)
+        migrate_job_engine(url)
+    out.print("The database is up to date.")
+
+
+@app.command()
+def openapi(
+    path: Annotated[Path | None, typer.Argument(help="Where to write it; default: standard output.")] = None,
+) -> None:
+    """Write the OpenAPI file."""
+    from app.main import create_app
+
+    text = json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
+    if path is None:
+        typer.echo(text, nl=False)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+@models_app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show the packs, their revisions and whether they are here."""
+    from app.modelpacks.pack import PackError, find_pack
+
+    settings = _settings()
+    rows = []
+    for name in ("demo", "sd15"):
+        try:
+            pack = find_pack(name, settings.resolved_models_dir)
+            size = sum(file.size for file in pack.files)
+            row = {"name": name, "revision": pack.revision, "licence": pack.licence, "bytes": size, "here": size > 0}
+        except PackError as error:
+            row = {"name": name, "revision": "", "licence": "", "bytes": 0, "here": False, "detail": error.detail}
+        rows.append(row)
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("Pack", "Revision", "Licence", "Size", "Here")
+    for row in rows:
+        size_mb = f"{int(row['bytes']) / 1e6:.1f} MB"
+        table.add_row(
+            str(row["name"]), str(row["revision"]), str(row["licence"]), size_mb, "yes" if row["here"] else "no"
+        )
+    out.print(table)
+
+
+@models_app.command("fetch")
+def fetch_models(name: Annotated[str, typer.Argument(help="The pack, e.g. sd15.")]) -> None:
+    """Download a pack ahead; may be interrupted and repeated, and goes on where it was."""
+    from app.modelpacks.fetch import fetch_pack
+    from app.modelpacks.pack import PackError
+
+    settings = _settings()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=out) as progress:
+
+        def on_progress(file: str, done_bytes: int, total_bytes: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file, total=total_bytes)
+            progress.update(tasks[file], completed=done_bytes, total=total_bytes)
+
+        try:
+            pack = fetch_pack(name, settings.resolved_models_dir, on_progress)
+        except PackError as error:
+            err.print(error.detail)
+            raise typer.Exit(1) from None
+    out.print(f"{pack.name} {pack.revision} is complete.")
+
+
+def _settings() -> Settings:
+    """Return the settings, or end the command with every mistake named."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for fault in error.errors(include_input=False):
+            name = str(fault["loc"][0]).upper().removeprefix("FOXHOUND_")
+            err.print(f"FOXHOUND_{name}: {fault['msg']}", highlight=False)
+        raise typer.Exit(EXIT_CONFIG) from None
+
+
+@contextmanager
+def _prepared(settings: Settings) -> Iterator[None]:
+    """Check what must be right before any process starts; hold the data folder until the node ends."""
+    from app.node.lock import DataDirInUse, lock_data_dir
+
+    _check_database(settings)
+    with ExitStack() as held:
+        if sqlite_path(settings.resolved_database_url) is not None:  # on Postgres, nodes may share a folder
+            try:
+                held.enter_context(lock_data_dir(settings.data_dir))
+            except DataDirInUse as error:
+                _refuse(error)
+        yield
+
+
+def _check_database(settings: Settings) -> None:
+    """End the command if the database is not at this version's schema."""
+    from app.db.migrations import SchemaMismatch, check
+    from app.jobs.migrations import check_job_engine
+
+    try:
+        check(settings.resolved_database_url)
+        check_job_engine(settings.resolved_database_url)
+    except SchemaMismatch as error:
+        _refuse(error)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """End the command: starting it again cannot help."""
+    err.print(str(error), highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_CONFIG) from None
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

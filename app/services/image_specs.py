@@ -1,0 +1,110 @@
+"""What one image is made from, every value settled; travels between processes as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from app.errors import FieldError
+from app.schemas.common import OutputFormat
+from app.schemas.generations import GenerationSettings
+from app.services.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """One image to make: two equal specs on the same models give the same file."""
+
+    prompt: str
+    negative_prompt: str
+    guidance_scale: float
+    num_inference_steps: int
+    width: int
+    height: int
+    seed: int
+    scheduler: str
+    output_format: OutputFormat
+
+    def with_seed(self, seed: int) -> "ImageSpec":
+        """Return the same image under another seed."""
+        return replace(self, seed=seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImage:
+    """One image as a file in memory, with what is known of it."""
+
+    data: bytes
+    sha256: str
+    flagged: bool | None
+    lineage: dict[str, Any]
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    clip_score: float | None = None
+    label_probabilities: list[dict[str, Any]] | None = None
+
+    def info(self) -> dict[str, Any]:
+        """Return everything but the bytes, as plain JSON values, and how many bytes they are."""
+        info = {key: value for key, value in asdict(self).items() if key != "data"}
+        return {**info, "num_bytes": len(self.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRules:
+    """What sizes the loaded diffusion model draws, in pixels, and its own defaults."""
+
+    native: int
+    min_side: int
+    max_side: int
+    default_scheduler: str
+
+
+def settle(settings: GenerationSettings, sizes: SizeRules) -> dict[str, Any]:
+    """Return the settings with the loaded model's own values where none were given."""
+    values = settings.model_dump(
+        include={"guidance_scale", "num_inference_steps", "width", "height", "scheduler", "output_format"}
+    )
+    values["width"] = values["width"] or sizes.native
+    values["height"] = values["height"] or sizes.native
+    values["scheduler"] = values["scheduler"] or sizes.default_scheduler
+    return values
+
+
+def faults_of(values: dict[str, Any], sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
+    """Return what this node refuses in settled settings.
+
+    Args:
+        values: As `settle` gives them.
+        sizes: The loaded model's sizes.
+        limits: The node's bounds.
+        base: JSON Pointer of the object that held the settings.
+    """
+    faults = []
+    for side in ("width", "height"):
+        if not sizes.min_side <= values[side] <= sizes.max_side:
+            detail = f"must be between {sizes.min_side} and {sizes.max_side} pixels for the loaded model"
+            faults.append(FieldError(f"{base}/{side}", detail, "size_not_supported"))
+    if values["num_inference_steps"] > limits.num_inference_steps:
+        detail = f"must be at most {limits.num_inference_steps} on this node"
+        faults.append(FieldError(f"{base}/num_inference_steps", detail, "too_many_steps"))
+    return faults
+
+
+def work_fault(values: dict[str, Any], num_images: int, limits: Limits) -> list[FieldError]:
+    """Return the fault of a request whose images x steps x pixels exceed the node's bound, if it does."""
+    work = num_images * values["num_inference_steps"] * values["width"] * values["height"]
+    if work <= limits.work_pixel_steps:
+        return []
+    detail = f"images x steps x width x height is {work}; at most {limits.work_pixel_steps} are taken"
+    return [FieldError("#", detail, "work_too_large")]
+
+
+def prompt_faults(prompts: Sequence[tuple[str, str]], limits: Limits) -> list[FieldError]:
+    """Return a fault for each (pointer, prompt) longer than the node's bound."""
+    detail = f"must have at most {limits.prompt_chars} characters on this node"
+    return [
+        FieldError(pointer, detail, "prompt_too_long") for pointer, text in prompts if len(text) > limits.prompt_chars
+    ]

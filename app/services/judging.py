@@ -1,0 +1,187 @@
+"""Scoring images against labels, and classifying them."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from app.errors import AppError, FieldError, Invalid
+from app.schemas.generations import ModelRef
+from app.schemas.judging import (
+    ClassifyRequest,
+    ClassifyResult,
+    ClipScoreRequest,
+    ClipScoreResult,
+    JudgedImages,
+    LabelScore,
+    Prediction,
+)
+from app.services.images import ImageService
+from app.services.inference import Inference
+from app.services.limits import Limits
+from app.services.models import ModelService
+from app.storage.images import decode_image
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One image as it came: its bytes, where it stood in the request, its id if it is a stored one."""
+
+    data: bytes
+    pointer: str
+    image_id: str | None = None
+
+
+class JudgingService:
+    """CLIP scores and classifications."""
+
+    def __init__(self, inference: Inference, images: ImageService, models: ModelService, limits: Limits) -> None:
+        """Wire the service."""
+        self._inference = inference
+        self._images = images
+        self._models = models
+        self._limits = limits
+
+    def pack_ref(self) -> ModelRef:
+        """Return the loaded pack as the model that answers."""
+        pack = self._inference.pack
+        return ModelRef(id=None, name=pack.name, revision=pack.revision)
+
+    async def uploads_of(self, request: JudgedImages) -> list[Upload]:
+        """Return the bytes of the images that a JSON request names.
+
+        Raises:
+            Invalid: None or more than one way was used, an id is unknown, or the base64 is broken.
+        """
+        given = [request.image_id, request.image_b64, request.image_ids]
+        if sum(value is not None for value in given) != 1:
+            raise Invalid("exactly one of image_id, image_b64 and image_ids must be given", code="one_image_source")
+        if request.image_b64 is not None:
+            return [Upload(_decode_base64(request.image_b64), "#/image_b64")]
+        ids = [request.image_id] if request.image_id is not None else request.image_ids or []
+        pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]
+        return await asyncio.to_thread(self._stored, ids, pointers)
+
+    async def score(self, uploads: Sequence[Upload], request: ClipScoreRequest) -> list[ClipScoreResult]:
+        """Score each image against the request's labels, in their order.
+
+        Raises:
+            Invalid: Labels are not all different, the template lacks `{}`, or an image is broken.
+            UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
+            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+        """
+        texts = _texts(request)
+        images = await self._decode(uploads)
+        scores = await _all(self._inference.score(image, texts) for image in images)
+        return [
+            ClipScoreResult(
+                image_id=upload.image_id,
+                scores=[
+                    LabelScore(label=label, probability=probability, logit=logit, cosine=cosine)
+                    for label, probability, logit, cosine in zip(
+                        request.labels, score.probabilities, score.logits, score.cosines, strict=True
+                    )
+                ],
+            )
+            for upload, score in zip(uploads, scores, strict=True)
+        ]
+
+    async def classify(
+        self, uploads: Sequence[Upload], request: ClassifyRequest
+    ) -> tuple[ModelRef, list[ClassifyResult]]:
+        """Classify each image with the pretrained classifier or a model trained here.
+
+        Raises:
+            Invalid: There is no such model, or an image is broken.
+            Conflict: The model was trained on another backbone than the one loaded.
+            UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
+            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+        """
+        if request.model is None or request.model == self._inference.pack.name:
+            ref, classes = self.pack_ref(), self._inference.classes
+            classify = self._inference.classify
+        else:
+            head = await asyncio.to_thread(self._models.head, request.model, self._inference.backbone.weights_sha256)
+            ref, classes = head.ref, head.classes
+            classify = partial(_classify_trained, self._inference, head.predict)
+        images = await self._decode(uploads)
+        rows = await _all(classify(image) for image in images)
+        results = [
+            ClassifyResult(image_id=upload.image_id, predictions=_top(row, classes, request.top_k))
+            for upload, row in zip(uploads, rows, strict=True)
+        ]
+        return ref, results
+
+    def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
+        uploads = []
+        for image_id, pointer in zip(ids, pointers, strict=True):
+            try:
+                data = self._images.file(image_id).path.read_bytes()
+            except (AppError, OSError):
+                raise Invalid.field(pointer, "there is no image with this id", "image_not_found") from None
+            uploads.append(Upload(data, pointer, image_id))
+        return uploads
+
+    async def _decode(self, uploads: Sequence[Upload]) -> list[Image.Image]:
+        # Decoding is bounded by the default thread pool; the first bad image refuses the call and is named.
+        images = []
+        for upload in uploads:
+            try:
+                images.append(await asyncio.to_thread(self._decode_one, upload.data))
+            except AppError as error:
+                error.errors = (FieldError(upload.pointer, error.detail, error.code),)
+                raise
+        return images
+
+    def _decode_one(self, data: bytes) -> Image.Image:
+        return decode_image(data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+
+
+async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all calls at once; when one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _classify_trained(
+    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], image: Image.Image
+) -> np.ndarray:
+    features = await inference.features(image)
+    probabilities: np.ndarray = predict(features[None])[0]  # (K,)
+    return probabilities
+
+
+def _texts(request: ClipScoreRequest) -> list[str]:
+    if len(set(request.labels)) < len(request.labels):
+        raise Invalid.field("#/labels", "must all be different", "duplicate_labels")
+    if request.template is None:
+        return request.labels
+    if request.template.count("{}") != 1:
+        raise Invalid.field("#/template", "must contain {} exactly once", "bad_template")
+    # A plain replace: format strings from a client are never interpreted.
+    return [request.template.replace("{}", label) for label in request.labels]
+
+
+def _top(probabilities: np.ndarray, classes: Sequence[str], top_k: int) -> list[Prediction]:
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [Prediction(label=classes[i], index=int(i), probability=float(probabilities[i])) for i in best]
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        detail = "must be plain base64 with padding, without a data URL's prefix"
+        raise Invalid.field("#/image_b64", detail, "bad_base64") from None

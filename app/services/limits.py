@@ -1,0 +1,28 @@
+"""The bounds of the running node, as plain values; tighter than or equal to those in the OpenAPI file."""
+
+from dataclasses import dataclass
+
+from app.errors import FieldError, Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one request may ask for."""
+
+    prompt_chars: int = 2_000
+    num_inference_steps: int = 150
+    num_images_per_prompt: int = 16
+    # images x steps x width x height of one request; 2e9 is 16 images of 512x512 in 476 steps.
+    work_pixel_steps: int = 2_000_000_000
+    dataset_images: int = 100_000
+    upload_bytes: int = 20_000_000
+    upload_pixels: int = 40_000_000
+    queue_size: int = 64
+
+
+def refuse(faults: list[FieldError]) -> None:
+    """Raise `Invalid` if there are faults, all of them at once."""
+    if len(faults) == 1:
+        raise Invalid(faults[0].detail, code=faults[0].code, errors=faults)
+    if faults:
+        raise Invalid(f"{len(faults)} values are invalid", errors=faults)

@@ -1,0 +1,139 @@
+"""From a choice of model pack and device to a started engine that loads its models in the background."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import diffusers
+import torch
+import torchvision
+import transformers
+
+from app.engine.clip import ClipRunner
+from app.engine.diffusion import DiffusionRunner
+from app.engine.engine import Engine
+from app.engine.resnet import BackboneRunner, ClassifierRunner
+from app.engine.runner import Runner
+from app.modelpacks.devices import resolve_device, resolve_dtype
+from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
+from app.modelpacks.pack import ModelPack, PackError, find_pack
+from app.services.inference import (
+    BACKBONE,
+    CLASSIFIER,
+    CLIP,
+    DIFFUSION,
+    BackboneFacts,
+    Inference,
+    LoadedFacts,
+    Runtime,
+)
+
+# One-step models share a forward; more rows than this gain nothing on a CPU and delay the next step.
+ONE_STEP_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which models to load, and onto what.
+
+    Attributes:
+        pack: `demo` or `sd15`.
+        models_dir: Where fetched packs lie.
+        overrides: Local folders instead of single parts of the pack, by part.
+        device: `auto`, `cpu`, `cuda` or `cuda:n`.
+        dtype: Number format of the diffusion model; `auto` is float16 on CUDA and float32 on the CPU.
+        num_threads: CPU threads of a forward; None: all cores.
+        max_queue_size: Engine requests that may wait, >= 1.
+    """
+
+    pack: str
+    models_dir: Path
+    overrides: Mapping[str, Path]
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    num_threads: int | None
+    max_queue_size: int
+
+
+def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
+    """Start an engine on the chosen device; its models load in the background, one failing alone.
+
+    Raises:
+        PackError: The device asked for is not there (never a silent fall-back to the CPU).
+    """
+    device = resolve_device(choice.device)
+    dtype = resolve_dtype(choice.dtype, device)
+    # The thread count decides the last bits of a result: fixed here, recorded with every image.
+    torch.set_num_threads(choice.num_threads or os.cpu_count() or 1)
+    pack = _find(choice)
+    facts = LoadedFacts()
+    engine = Engine(max_queue_size=choice.max_queue_size)
+    loads = _Loads(choice, pack, device, dtype, facts)
+    engine.add_model(CLASSIFIER, loads.classifier, max_batch_size=ONE_STEP_BATCH_SIZE)
+    engine.add_model(BACKBONE, loads.backbone, max_batch_size=ONE_STEP_BATCH_SIZE)
+    engine.add_model(CLIP, loads.clip, max_batch_size=ONE_STEP_BATCH_SIZE)
+    engine.add_model(DIFFUSION, loads.diffusion)
+    engine.start()
+    return engine, Inference(engine, pack, _runtime(device, dtype), facts)
+
+
+def _find(choice: ModelChoice) -> ModelPack | None:
+    try:
+        return find_pack(choice.pack, choice.models_dir, choice.overrides)
+    except PackError:
+        return None  # each model's load raises it again, so that /readyz tells why
+
+
+def _runtime(device: torch.device, dtype: torch.dtype) -> Runtime:
+    libraries = {"torch": torch, "torchvision": torchvision, "diffusers": diffusers, "transformers": transformers}
+    return Runtime(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        dtype=str(dtype).removeprefix("torch."),
+        num_threads=torch.get_num_threads(),
+        versions={name: str(library.__version__) for name, library in libraries.items()},
+    )
+
+
+class _Loads:
+    """How each model of the pack is loaded; called by the engine's loader thread."""
+
+    def __init__(
+        self, choice: ModelChoice, pack: ModelPack | None, device: torch.device, dtype: torch.dtype, facts: LoadedFacts
+    ) -> None:
+        self._choice = choice
+        self._pack = pack
+        self._device = device
+        self._dtype = dtype
+        self._facts = facts
+
+    def _found(self) -> ModelPack:
+        return self._pack or find_pack(self._choice.pack, self._choice.models_dir, self._choice.overrides)
+
+    def classifier(self) -> Runner:
+        parts = load_classifier(self._found(), self._device)
+        self._facts.classes = list(parts.classes)
+        return ClassifierRunner(model=parts.model, preprocess=parts.preprocess, device=self._device)
+
+    def backbone(self) -> Runner:
+        parts = load_backbone(self._found(), self._device)
+        self._facts.backbone = BackboneFacts(parts.architecture, parts.weights_sha256, str(parts.preprocessing))
+        return BackboneRunner(model=parts.model, preprocess=parts.preprocess, device=self._device)
+
+    def clip(self) -> Runner:
+        parts = load_clip(self._found(), self._device)
+        return ClipRunner(model=parts.model, processor=parts.processor, device=self._device)
+
+    def diffusion(self) -> Runner:
+        parts = load_diffusion(self._found(), self._device, self._dtype)
+        return DiffusionRunner(
+            tokenizer=parts.tokenizer,
+            text_encoder=parts.text_encoder,
+            unet=parts.unet,
+            vae=parts.vae,
+            noise_scheduler_config=parts.noise_scheduler_config,
+            safety_checker=parts.safety_checker,
+            feature_extractor=parts.feature_extractor,
+            device=self._device,
+        )

@@ -1,0 +1,191 @@
+"""The `train` job: features once, a linear probe on them, a registered model; in the worker process."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Select, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
+from app.db.session import Database
+from app.errors import Conflict, Invalid
+from app.jobs.handler import Json
+from app.jobs.record import advance
+from app.jobs.run import JobRun
+from app.node.client import NodeClient
+from app.services.dataset_job import DatasetImages
+from app.services.datasets import find_dataset
+from app.services.job_kinds import TrainKind
+from app.services.patience import patience
+from app.storage.features import FeatureCache, feature_key
+from app.storage.layout import DataFolder
+from app.training.evaluation import evaluate
+from app.training.linear_probe import Diverged, EpochMetrics, FitResult, OptimizerSettings, fit, save_probe
+
+FEATURES_CHUNK_SIZE = 64
+# Requests at a time: enough that the engine finds a batch waiting after each forward.
+FEATURES_THREADS = 16
+
+
+class TrainJob(TrainKind):
+    """Handler of `train` jobs."""
+
+    def __init__(
+        self, db: Database, folder: DataFolder, features: FeatureCache, node: NodeClient, images: DatasetImages
+    ) -> None:
+        """Wire the handler."""
+        self._db = db
+        self._folder = folder
+        self._features = features
+        self._node = node
+        self._images = images
+
+    def run(self, job: JobRun) -> dict[str, Json]:
+        """Generate the dataset if the request brought one, extract features, fit, register."""
+        dataset_id = job.spec["dataset_id"]
+        if job.spec["dataset"] is not None:
+            made = self._images.make(job, dataset_id)
+            if made["num_missing"]:
+                raise Conflict(f"{made['num_missing']} images could not be made", code="dataset_incomplete")
+        backbone: Any = job.step("backbone", lambda: self._backbone(job))
+        total: Any = job.transaction("count-images", lambda session: _count(session, dataset_id))
+        items = [
+            {"part": "features", "dataset_id": dataset_id, "start": start, "backbone": backbone}
+            for start in range(0, total, FEATURES_CHUNK_SIZE)
+        ]
+        job.chunks(items)
+        fitted: Any = job.step("fit", lambda: self._fit(job, backbone))
+        job.transaction("register", lambda session: _register(session, job, backbone, fitted))
+        return {"model_id": job.id}
+
+    def run_chunk(self, job: JobRun, item: Json) -> Json:
+        """Make images, or extract features, as the chunk says."""
+        if not isinstance(item, dict):
+            raise TypeError("a chunk is a JSON object")
+        return self._images.make_chunk(job, item) if item["part"] == "images" else self._features_chunk(job, item)
+
+    def _backbone(self, job: JobRun) -> Json:
+        loaded = self._node.backbone(keep_waiting=patience(job))
+        if loaded["weights_sha256"] != job.spec["backbone_sha256"]:
+            raise Conflict("another backbone is loaded than when this job was accepted", code="backbone_changed")
+        return loaded
+
+    def _features_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
+        with self._db.snapshot() as session:
+            query = _in_order(item["dataset_id"]).offset(item["start"]).limit(FEATURES_CHUNK_SIZE)
+            images = list(session.scalars(query))
+
+        with ThreadPoolExecutor(FEATURES_THREADS) as pool:
+            list(pool.map(lambda image: self._feature(job, image, item["backbone"]), images))
+        job.transaction("progress", lambda session: advance(session, job.id, len(images)))
+        return None
+
+    def _feature(self, job: JobRun, image: Image, backbone: dict[str, Any]) -> np.ndarray:
+        key = feature_key(image.sha256, backbone["weights_sha256"], backbone["preprocessing"])
+        known = self._features.get(key)
+        if known is not None:
+            return known
+        features = self._node.features(self._folder.read(image.path), keep_waiting=patience(job))
+        self._features.put(key, features)
+        return features
+
+    def _fit(self, job: JobRun, backbone: dict[str, Any]) -> Json:
+        """Train the head and write its file; what is returned becomes the model's record."""
+        spec = job.spec
+        with self._db.snapshot() as session:
+            dataset = find_dataset(session, spec["dataset_id"])
+            images = list(session.scalars(_in_order(dataset.id)))
+        features = np.stack([self._feature(job, image, backbone) for image in images])  # (N, D)
+        labels = np.array([image.class_index for image in images])  # (N,)
+        train = np.array([image.split == "train" for image in images])  # (N,)
+        try:
+            result = fit(
+                features[train],
+                labels[train],
+                features[~train],
+                labels[~train],
+                num_classes=len(dataset.classes),
+                epochs=spec["epochs"],
+                batch_size=spec["batch_size"],
+                optimizer=OptimizerSettings(**spec["optimizer"]),
+                seed=spec["seed"],
+                on_epoch=lambda metrics: self._record_epoch(job, metrics),
+            )
+        except Diverged as error:
+            detail = "the loss left the finite numbers; a smaller learning rate may help"
+            raise Invalid(detail, code="diverged") from error
+        splits = {"train": train, "test": ~train}
+        metrics = {
+            split: _evaluation(result, features[rows], labels[rows], dataset)
+            for split, rows in splits.items()
+            if rows.any()
+        }
+        return {**self._write(job, result, dataset, backbone), "metrics": metrics, "dataset": _origin(dataset, images)}
+
+    def _record_epoch(self, job: JobRun, metrics: EpochMetrics) -> None:
+        job.check_cancelled()
+        with self._db.transaction() as session:
+            # A repeated fit gives the same epochs again: the row is replaced, the progress counted once.
+            if session.get(TrainEpoch, (job.id, metrics.epoch)) is None:
+                advance(session, job.id, 1)
+            session.merge(TrainEpoch(job_id=job.id, **asdict(metrics)))
+
+    def _write(self, job: JobRun, result: FitResult, dataset: Dataset, backbone: dict[str, Any]) -> dict[str, Any]:
+        classes = [entry["name"] for entry in dataset.classes]
+        data = save_probe(result.probe, classes=classes, backbone=backbone["weights_sha256"])
+        path = self._folder.model_path(job.id)
+        self._folder.write(path, data)
+        return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+
+
+def _in_order(dataset_id: str) -> Select[Image]:
+    return select(Image).where(Image.dataset_id == dataset_id).order_by(Image.split, Image.class_index, Image.position)
+
+
+def _count(session: Session, dataset_id: str) -> Json:
+    return session.scalar(select(func.count()).select_from(Image).where(Image.dataset_id == dataset_id)) or 0
+
+
+def _evaluation(result: FitResult, features: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    return asdict(evaluate(result.probe, features, labels, num_classes=len(dataset.classes)))
+
+
+def _origin(dataset: Dataset, images: Sequence[Image]) -> dict[str, Any]:
+    """Return what the model was trained on; the hash covers every image's class, split and bytes in order."""
+    content = "\n".join(f"{image.split}/{image.class_index}/{image.sha256}" for image in images)
+    return {
+        "id": dataset.id,
+        "name": dataset.name,
+        "num_images": len(images),
+        "content_sha256": hashlib.sha256(content.encode()).hexdigest(),
+    }
+
+
+def _register(session: Session, job: JobRun, backbone: dict[str, Any], fitted: dict[str, Any]) -> Json:
+    """Add the model's row; its id is the job's, so that a repeat cannot add a second one."""
+    settings = ("method", "epochs", "batch_size", "optimizer", "seed")
+    model = TrainedModel(
+        id=job.id,
+        name=job.spec["name"],
+        job_id=job.id,
+        dataset_id=job.spec["dataset_id"],
+        backbone=job.spec["backbone"],
+        backbone_sha256=backbone["weights_sha256"],
+        lineage={
+            "dataset": fitted["dataset"],
+            "backbone": backbone,
+            "training": {name: job.spec[name] for name in settings},
+        },
+        **{name: fitted[name] for name in ("classes", "metrics", "path", "sha256", "num_bytes")},
+    )
+    session.add(model)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise Conflict("a model of this name exists", code="model_name_taken") from None
+    return None

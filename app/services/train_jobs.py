@@ -1,0 +1,154 @@
+"""Train jobs: accept, list, read, cancel. The training itself is a job, see `train_job.py`."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.models import Dataset, Job, TrainedModel, TrainEpoch
+from app.db.session import Database
+from app.errors import Conflict, Invalid, NotFound
+from app.jobs.queue import JobQueue
+from app.schemas.common import Page
+from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead
+from app.services.datasets import DatasetService, num_images
+from app.services.inference import Inference
+from app.services.jobs import progress_read
+from app.services.limits import refuse
+from app.services.paging import fetch_page
+
+PACK_NAMES = ("demo", "sd15")
+
+
+class TrainJobService:
+    """Everything about train jobs but the training."""
+
+    def __init__(self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService) -> None:
+        """Wire the service."""
+        self._db = db
+        self._inference = inference
+        self._jobs = jobs
+        self._datasets = datasets
+
+    def create(self, request: TrainJobCreate) -> TrainJobRead:
+        """Accept a train job, with the dataset to generate first if the request brings one.
+
+        Raises:
+            Invalid: There is no such dataset, or it cannot be trained on.
+            Conflict: The dataset is not ready, or a name is taken.
+        """
+        if request.dataset is not None:
+            refuse(self._datasets.faults(request.dataset, base="#/dataset"))
+        with self._db.transaction() as session:
+            job_id = new_id()
+            dataset, total = self._dataset(session, request, job_id)
+            spec = {
+                **request.model_dump(mode="json"),
+                "name": _settle_name(session, request.name, dataset.name),
+                "dataset_id": dataset.id,
+                "backbone_sha256": self._inference.backbone.weights_sha256,
+            }
+            job = self._jobs.submit(session, kind="train", spec=spec, total=total, unit="steps", job_id=job_id)
+            return _read(session, [job])[0]
+
+    def page(self, limit: int, cursor: str | None) -> Page[TrainJobRead]:
+        """Return a page of train jobs, newest first."""
+        with self._db.snapshot() as session:
+            rows, next_cursor = fetch_page(session, select(Job).where(Job.kind == "train"), Job.id, limit, cursor)
+            return Page[TrainJobRead](items=_read(session, rows), next_cursor=next_cursor)
+
+    def read(self, job_id: str) -> TrainJobRead:
+        """Return one train job.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            return _read(session, [_train_job(session, job_id)])[0]
+
+    def cancel(self, job_id: str) -> TrainJobRead:
+        """Cancel a train job; a finished one stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            _train_job(session, job_id)
+        self._jobs.cancel(job_id)
+        return self.read(job_id)
+
+    def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:
+        """Return the dataset and the job's steps: images to make, images to read, epochs."""
+        if request.dataset is not None:
+            dataset = self._datasets.add(session, request.dataset, job_id=job_id)
+            refuse_untrainable(dataset)
+            return dataset, 2 * num_images(dataset) + request.epochs
+        found = session.get(Dataset, request.dataset_id)
+        if found is None:
+            raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
+        if found.status != "ready":
+            raise Conflict(f"the dataset is {found.status}; only a ready one trains", code="dataset_not_ready")
+        refuse_untrainable(found)
+        return found, num_images(found) + request.epochs
+
+
+def refuse_untrainable(dataset: Dataset) -> None:
+    """Raise `Invalid` if the dataset has no image to train on."""
+    if dataset.train_per_class < 1:
+        raise Invalid.field("#/dataset_id", "the dataset has no training images", "dataset_empty")
+
+
+def _settle_name(session: Session, asked: str | None, dataset_name: str) -> str:
+    if asked is not None:
+        if _is_like_an_id(asked):
+            raise Invalid.field("#/name", "must not have the form of an id", "bad_model_name")
+        if asked in PACK_NAMES or asked in _taken(session, asked):
+            raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
+        return asked
+    stem = dataset_name[:56]
+    taken = _taken(session, stem)
+    return next(name for k in range(1, len(taken) + 2) if (name := f"{stem}-{k}") not in taken)
+
+
+def _is_like_an_id(name: str) -> bool:
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _taken(session: Session, prefix: str) -> set[str]:
+    models = session.scalars(select(TrainedModel.name).where(TrainedModel.name.startswith(prefix, autoescape=True)))
+    active = session.scalars(select(Job.spec).where(Job.kind == "train", Job.status.in_(("queued", "running"))))
+    return {*models, *(spec["name"] for spec in active)}
+
+
+def _train_job(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None or job.kind != "train":
+        raise NotFound("there is no train job with this id")
+    return job
+
+
+def _read(session: Session, jobs: Sequence[Job]) -> list[TrainJobRead]:
+    ids = [job.id for job in jobs]
+    epochs: dict[str, list[EpochRead]] = {job_id: [] for job_id in ids}
+    for row in session.scalars(select(TrainEpoch).where(TrainEpoch.job_id.in_(ids)).order_by(TrainEpoch.epoch)):
+        epochs[row.job_id].append(EpochRead.model_validate(row))
+    return [_train_job_read(job, epochs[job.id]) for job in jobs]
+
+
+def _train_job_read(job: Job, epochs: list[EpochRead]) -> TrainJobRead:
+    columns = ("id", "status", "spec", "error", "attempts", "created_at", "started_at", "finished_at")
+    fields: dict[str, Any] = {name: getattr(job, name) for name in columns}
+    return TrainJobRead(
+        **fields,
+        progress=progress_read(job),
+        dataset_id=job.spec["dataset_id"],
+        epochs=epochs,
+        model_id=(job.result or {}).get("model_id"),
+    )

@@ -1,0 +1,46 @@
+"""The worker process: registers the handlers of every kind of job and runs them until it is told to stop.
+
+Holds no model: it asks its node's engine.
+"""
+
+import threading
+
+import torch
+
+from app.config import Settings
+from app.db.session import Database
+from app.jobs.handler import JobHandler
+from app.jobs.worker import Worker
+from app.node.client import NodeClient
+from app.services.dataset_job import DatasetImages, DatasetJob
+from app.services.generate_job import GenerateJob
+from app.services.train_job import TrainJob
+from app.storage.features import FeatureCache
+from app.storage.layout import DataFolder
+
+
+def run_worker(settings: Settings, node: NodeClient, stop: threading.Event) -> None:
+    """Work off the queues until `stop` is set.
+
+    Args:
+        settings: The node's settings.
+        node: The node's engine.
+        stop: Ends the work at the next image; what is unfinished goes on elsewhere or later.
+    """
+    url = settings.resolved_database_url
+    # A probe's matrices are tiny, and one thread gives the same bytes on every machine size.
+    torch.set_num_threads(1)
+    db = Database(url)
+    folder = DataFolder(settings.data_dir)
+    folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
+    images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
+    handlers: list[JobHandler] = [
+        GenerateJob(folder, node),
+        DatasetJob(images),
+        TrainJob(db, folder, FeatureCache(folder.features), node, images),
+    ]
+    try:
+        Worker(db, url, handlers, ttl_s=settings.worker_ttl_s).run(stop, settings.shutdown_grace_s)
+    finally:
+        node.close()
+        db.close()

@@ -1,0 +1,96 @@
+"""Alive, ready, capable."""
+
+import os
+import stat
+from pathlib import Path
+
+import httpx
+
+from app.engine.engine import Engine
+from app.errors import AppError
+from app.services.inference import Inference
+from app.services.model_loading import ModelChoice, start_inference
+from tests.fake_models import FakeModels
+from tests.node import Node, make_settings, serve
+
+
+def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:
+    assert http.get("/livez").json() == {"status": "ok"}
+    answer = http.get("/readyz")
+    assert answer.status_code == 200
+    states = {name: model["state"] for name, model in answer.json()["models"].items()}
+    assert states == {"diffusion": "ready", "clip": "ready", "classifier": "ready", "backbone": "ready"}
+
+
+class _BrokenClip(AppError):
+    """clip/model.safetensors is missing. Run `foxhound models fetch sd15`."""
+
+
+class _WithoutClip(FakeModels):
+    def start(self, choice: ModelChoice) -> tuple[Engine, Inference]:
+        engine, inference = super().start(choice)
+        engine.close()
+        broken = Engine(max_queue_size=4)
+
+        def fail() -> None:
+            raise _BrokenClip
+
+        broken.add_model("clip", fail)  # type: ignore[arg-type]
+        broken.add_model("diffusion", lambda: self.diffusion)
+        broken.start()
+        return broken, Inference(broken, self.pack, inference.runtime, inference._facts)
+
+
+def test_one_model_that_fails_to_load_leaves_the_others_serving(tmp_path: Path, database_url: str) -> None:
+    with serve(make_settings(tmp_path / "data", database_url), _WithoutClip()) as node:
+        answer = node.http.get("/readyz")
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+        problem = answer.json()
+        assert problem["models"]["clip"]["state"] == "failed"
+        assert "foxhound models fetch" in problem["detail"]
+        assert node.http.get("/livez").status_code == 200
+        drawn = node.http.post("/generate", json={"prompt": "a fox", "num_inference_steps": 1})
+        assert drawn.status_code == 200
+        scored = node.http.post("/clip-score", json={"labels": ["fox"], "image_id": drawn.json()["images"][0]["id"]})
+        assert (scored.status_code, scored.json()["code"]) == (503, "model_not_ready")
+        assert int(scored.headers["retry-after"]) > 0
+
+
+def test_a_pack_that_was_not_fetched_is_told_with_the_command_that_helps(tmp_path: Path, database_url: str) -> None:
+    class Sd15(FakeModels):
+        start = staticmethod(start_inference)  # type: ignore[assignment]
+
+    settings = make_settings(tmp_path / "data", database_url, model_pack="sd15", device="cpu")
+    with serve(settings, Sd15()) as node:
+        while True:
+            problem = node.http.get("/readyz").json()
+            if not any(model["state"] == "loading" for model in problem["models"].values()):
+                break
+        assert {model["state"] for model in problem["models"].values()} == {"failed"}
+        assert "foxhound models fetch sd15" in problem["detail"]
+        answer = node.http.post("/generate", json={"prompt": "a fox"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "model_not_ready")
+
+
+def test_capabilities_tell_the_bounds_of_this_node(node: Node) -> None:
+    read = node.http.get("/capabilities").json()
+    assert read["pack"]["name"] == "demo"
+    assert (read["limits"]["min_side"], read["limits"]["max_side"]) == (64, 192)
+    assert read["limits"]["queue_size"] == node.settings.max_queue_size
+    assert len(read["noise_schedulers"]) == 8
+
+
+def test_the_engine_socket_is_for_this_user_alone(node: Node) -> None:
+    mode = os.stat(node.settings.engine_socket).st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_the_engine_socket_is_not_on_the_network(http: httpx.Client) -> None:
+    assert http.post("/render", json={}).status_code == 404
+    assert http.post("/features", content=b"").status_code == 404
+
+
+def test_a_request_id_is_kept_if_it_is_harmless(http: httpx.Client) -> None:
+    assert http.get("/livez", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    assert http.get("/livez", headers={"X-Request-Id": "a b\tc"}).headers["x-request-id"] != "a b\tc"

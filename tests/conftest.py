@@ -1,0 +1,32 @@
+"""What every test has at hand: real databases, and a node with models that answer at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fake_models import FakeModels
+from tests.node import Node, make_settings, serve
+
+pytest_plugins = ["tests.databases"]
+
+
+@pytest.fixture
+def node(tmp_path: Path, database_url: str) -> Iterator[Node]:
+    """A served node on a database of each kind, with models that answer at once."""
+    with serve(make_settings(tmp_path / "data", database_url), FakeModels()) as served:
+        yield served
+
+
+@pytest.fixture
+def http(node: Node) -> httpx.Client:
+    """A client of that node."""
+    return node.http
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory, shared_database_url: str) -> Iterator[Node]:
+    """A served node for all tests that change nothing but by adding images."""
+    with serve(make_settings(tmp_path_factory.mktemp("node"), shared_database_url), FakeModels()) as served:
+        yield served

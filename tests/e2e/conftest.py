@@ -1,0 +1,117 @@
+"""A whole node as a user starts it: real processes, the demo pack, a real client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOXHOUND = [sys.executable, "-m", "app.cli"]
+START_TIMEOUT_S = 120.0
+
+
+class ServedNode:
+    """A running `foxhound serve`.
+
+    Attributes:
+        http: A client of it.
+        process: The supervisor.
+        data_dir: Its data folder.
+    """
+
+    def __init__(self, http: httpx.Client, process: "subprocess.Popen[bytes]", data_dir: Path) -> None:
+        self.http = http
+        self.process = process
+        self.data_dir = data_dir
+
+    def child(self, command: str) -> int:
+        """Return the process id of the supervisor's child `api` or `worker`."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            for pid in children:
+                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(command.encode()):
+                    return int(pid)
+            time.sleep(0.05)
+        raise AssertionError(f"no child {command}")
+
+
+def environment(data_dir: Path, database_url: str, port: int) -> dict[str, str]:
+    """Return the environment of a node that depends on nothing of the surroundings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "FOXHOUND_DATA_DIR": str(data_dir),
+        "FOXHOUND_DATABASE_URL": database_url,
+        "FOXHOUND_PORT": str(port),
+        "FOXHOUND_CHUNK_SIZE": "2",
+        "FOXHOUND_SHUTDOWN_GRACE_S": "5",
+    }
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def served(data_dir: Path, database_url: str) -> Iterator[ServedNode]:
+    """Migrate and serve a node until the block ends; it must then end by itself."""
+    port = free_port()
+    env = environment(data_dir, database_url, port)
+    subprocess.run([*FOXHOUND, "migrate"], env=env, check=True, cwd=data_dir.parent)
+    process = subprocess.Popen([*FOXHOUND, "serve"], env=env, cwd=data_dir.parent)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
+            wait_until_ready(http, process)
+            yield ServedNode(http, process, data_dir)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, 143, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_ready(http: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until `/readyz` answers 200."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the node ended"
+        try:
+            if http.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError("the node did not become ready")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Where a SQLite database will be, once it is migrated."""
+    return f"sqlite:///{tmp_path / 'foxhound.db'}"
+
+
+@pytest.fixture
+def live_on_sqlite(tmp_path: Path, sqlite_url: str) -> Iterator[ServedNode]:
+    """A served node with the demo pack."""
+    with served(tmp_path / "data", sqlite_url) as node:
+        yield node
+
+
+@pytest.fixture
+def live(tmp_path: Path, database_url: str) -> Iterator[ServedNode]:
+    """A served node with the demo pack, on a database of each kind."""
+    with served(tmp_path / "data", database_url) as node:
+        yield node

@@ -1,0 +1,52 @@
+"""A job's run without the job engine: every step and transaction happens at once, chunks one after the other."""
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.orm import Session
+
+from app.db.models import Job
+from app.db.session import Database
+from app.jobs.handler import JobCancelled, JobHandler, Json
+
+
+class FakeJobRun:
+    """What a handler sees of a job, recorded.
+
+    Attributes:
+        names: The steps and transactions taken, in order.
+        cancel_after: Names that are taken before the job counts as cancelled; None: never.
+    """
+
+    def __init__(self, db: Database, job_id: str, handler: JobHandler) -> None:
+        self._db = db
+        self._handler = handler
+        self.id = job_id
+        with db.snapshot() as session:
+            job = session.get(Job, job_id)
+            assert job is not None
+            self.spec = job.spec
+        self.names: list[str] = []
+        self.cancel_after: int | None = None
+        self.is_stopping = False
+
+    def step(self, name: str, fn: Callable[[], Json]) -> Json:
+        self.check_cancelled()
+        self.names.append(name)
+        return fn()
+
+    def transaction(self, name: str, fn: Callable[[Session], Json]) -> Json:
+        self.names.append(name)
+        with self._db.transaction() as session:
+            return fn(session)
+
+    def chunks(self, items: Sequence[Json]) -> list[Json]:
+        return [self._handler.run_chunk(self, item) for item in items]  # type: ignore[arg-type]
+
+    def check_cancelled(self) -> None:
+        if self.cancel_after is not None and len(self.names) >= self.cancel_after:
+            raise JobCancelled
+
+
+def run_job(db: Database, job_id: str, handler: JobHandler) -> dict[str, Json] | None:
+    """Run a job to its end in the calling thread; only its handler's own effects happen."""
+    return handler.run(FakeJobRun(db, job_id, handler))  # type: ignore[arg-type]

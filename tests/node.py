@@ -1,0 +1,59 @@
+"""A node for tests: the real application on a real server, on a real socket, with models that are given to it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from app.config import Settings
+from app.main import create_app, with_edge
+from tests.fake_models import FakeModels
+
+START_TIMEOUT_S = 20.0
+
+
+class Node:
+    """A served application.
+
+    Attributes:
+        http: A client of it.
+        settings: Its settings.
+        models: Its models.
+    """
+
+    def __init__(self, http: httpx.Client, settings: Settings, models: FakeModels) -> None:
+        self.http = http
+        self.settings = settings
+        self.models = models
+
+
+def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
+    """Return settings that depend on nothing of the surroundings."""
+    values = {"data_dir": data_dir, "database_url": database_url, "port": 0, **changes}
+    return Settings(_env_file=None, **values)  # type: ignore[arg-type, call-arg]
+
+
+@contextmanager
+def serve(settings: Settings, models: FakeModels) -> Iterator[Node]:
+    """Serve the application on a free port until the block ends."""
+    app = with_edge(create_app(settings, start_models=models.start))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server did not start in time"
+        thread.join(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            yield Node(http, settings, models)
+    finally:
+        models.diffusion.gate.set()
+        server.should_exit = True
+        thread.join()

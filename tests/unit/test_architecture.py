@@ -1,0 +1,91 @@
+"""What the structure promises, read from the code itself."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "app"
+MODULES = sorted(APP.rglob("*.py"))
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for path in MODULES:
+        yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_every_async_route_awaits_something() -> None:
+    """A route that never awaits belongs into a thread: there it cannot hold up the event loop."""
+    idle = [
+        f"{path}:{node.lineno}"
+        for path, tree in trees()
+        if path.parts[1] == "api"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncFunctionDef)
+        and node.decorator_list
+        and "exception_handler" not in ast.unparse(node.decorator_list[0])
+        and not any(isinstance(inner, ast.Await) for inner in ast.walk(node))
+        and node.name not in ("get_liveness", "backbone")  # constant answers, wanted even when threads are busy
+    ]
+    assert idle == []
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "BaseHTTPMiddleware",  # hides from routes that a client has left
+        "pickle.load",
+        " eval(",
+        "shell=True",
+        "yaml.load",
+        "trust_remote_code=True",
+    ],
+)
+def test_no_module_uses(forbidden: str) -> None:
+    users = [str(path) for path, tree in trees() if forbidden in ast.unparse(_without_texts(tree))]
+    assert users == []
+
+
+def test_torch_load_converts_fetched_files_alone_and_only_with_weights_only() -> None:
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert words.get("weights_only") == "True", path
+                assert path.as_posix() == "app/modelpacks/convert.py" or "build" in path.parts, path
+
+
+def test_every_module_says_what_it_is() -> None:
+    assert [str(path) for path, tree in trees() if not ast.get_docstring(tree)] == []
+
+
+def test_functions_and_files_stay_short() -> None:
+    long_files = [str(path) for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > 350]
+    long_functions = [
+        f"{path}:{node.lineno} {node.name}"
+        for path, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _body_lines(node) > 45
+    ]
+    assert (long_files, long_functions) == ([], [])
+
+
+def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = function.body[1:] if ast.get_docstring(function) else function.body
+    return (function.end_lineno or 0) - first[0].lineno + 1 if first else 0
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = {path.as_posix() for path, tree in trees() if "os.environ" in ast.unparse(_without_texts(tree))}
+    # The supervisor hands its children the number of a file descriptor this way.
+    assert {reader for reader in readers if "/demo/build/" not in reader} <= {"app/node/supervisor.py"}
+
+
+def _without_texts(tree: ast.Module) -> ast.Module:
+    """Return the tree without its docstrings and other bare texts."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
+    return tree

@@ -1,0 +1,66 @@
+"""Settings and the command line's words about them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.config import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def foxhound(tmp_path: Path, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
+    surroundings = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **env}
+    command = [sys.executable, "-m", "app.cli", *words]
+    return subprocess.run(command, env=surroundings, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+
+def test_everything_has_a_default_and_a_description() -> None:
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    assert (settings.host, settings.port, settings.model_pack, settings.device) == ("127.0.0.1", 8000, "demo", "auto")
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_database_is_sqlite_in_the_data_folder_unless_a_url_is_given(tmp_path: Path) -> None:
+    assert Settings(data_dir=tmp_path).resolved_database_url == f"sqlite:///{tmp_path}/foxhound.db"
+    assert Settings(database_url="postgresql://x/y").resolved_database_url == "postgresql://x/y"
+
+
+def test_the_socket_path_fits_however_deep_the_data_folder_lies(tmp_path: Path) -> None:
+    deep = Settings(data_dir=tmp_path / ("d" * 200))
+    assert len(str(deep.engine_socket)) < 108
+    assert deep.engine_socket == Settings(data_dir=tmp_path / ("d" * 200)).engine_socket
+    assert deep.engine_socket != Settings(data_dir=tmp_path / ("e" * 200)).engine_socket
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("device", "gpu"), ("port", 70_000), ("database_url", "mysql://x"), ("model_pack", "sdxl"), ("max_queue_size", 0)],
+)
+def test_wrong_values_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_wrong_values_stop_the_start_with_all_mistakes_named_at_once(tmp_path: Path) -> None:
+    ended = foxhound(tmp_path, "serve", FOXHOUND_PORT="none", FOXHOUND_DEVICE="gpu", DATABASE_URL="mysql://x")
+    assert ended.returncode == 78
+    assert all(name in ended.stderr for name in ("FOXHOUND_PORT", "FOXHOUND_DEVICE", "DATABASE_URL"))
+    assert "Traceback" not in ended.stderr
+
+
+def test_serve_without_migration_names_the_command_and_changes_nothing(tmp_path: Path) -> None:
+    ended = foxhound(tmp_path, "serve", FOXHOUND_DATA_DIR=str(tmp_path / "data"))
+    assert ended.returncode == 78
+    assert "foxhound migrate" in ended.stderr
+    assert not (tmp_path / "data" / "foxhound.db").exists()
+
+
+def test_serve_help_lists_every_setting(tmp_path: Path) -> None:
+    text = foxhound(tmp_path, "serve", "--help").stdout
+    assert [name for name in Settings.model_fields if f"FOXHOUND_{name.upper()}" not in text] == []
