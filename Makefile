@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-full-size lint format openapi constraints clean
+.PHONY: help run test test-full-size lint format openapi demo-pack constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ format: $(VENV)/dev.stamp ## Put the code into its form
 
 openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
 	$(BIN)/foxhound openapi docs/openapi.json
+
+demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about two hours on two cores
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m app.modelpacks.demo.build all
 
 constraints: ## Pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf build/constraints
