@@ -58,7 +58,8 @@ def serve() -> None:
 def _serve(settings: Settings) -> None:
     url = f"http://{settings.host}:{settings.port}"
     out.print(f"[bold]Foxhound {__version__}[/bold] serves the [bold]{settings.model_pack}[/bold] pack at {url}")
-    out.print(f"Ready when {url}/readyz answers 200; documentation at {url}/docs. Then try, in another shell:")
+    out.print(f"Ready when {url}/readyz answers 200; documentation at {url}/docs.", soft_wrap=True)
+    out.print("Then try, in another shell:")
     out.print(_TRY.format(url=url), highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "app.cli"]
     children = {"api": [*command, "api"], "worker": [*command, "worker"]}
@@ -118,7 +119,6 @@ def migrate() -> None:
     from app.jobs.migrations import migrate_job_engine
 
     settings = _settings()
-    _configure_logging(settings)
     url = settings.resolved_database_url
     if (path := sqlite_path(url)) is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
