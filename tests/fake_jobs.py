@@ -14,7 +14,7 @@ class FakeJobRun:
 
     Attributes:
         names: The steps and transactions taken, in order.
-        cancel_after: Names that are taken before the job counts as cancelled; None: never.
+        is_cancelled: Tells whether the job was cancelled meanwhile.
     """
 
     def __init__(self, db: Database, job_id: str, handler: JobHandler) -> None:
@@ -26,7 +26,7 @@ class FakeJobRun:
             assert job is not None
             self.spec = job.spec
         self.names: list[str] = []
-        self.cancel_after: int | None = None
+        self.is_cancelled: Callable[[], bool] = lambda: False
         self.is_stopping = False
 
     def step(self, name: str, fn: Callable[[], Json]) -> Json:
@@ -35,6 +35,7 @@ class FakeJobRun:
         return fn()
 
     def transaction(self, name: str, fn: Callable[[Session], Json]) -> Json:
+        self.check_cancelled()
         self.names.append(name)
         with self._db.transaction() as session:
             return fn(session)
@@ -43,10 +44,14 @@ class FakeJobRun:
         return [self._handler.run_chunk(self, item) for item in items]  # type: ignore[arg-type]
 
     def check_cancelled(self) -> None:
-        if self.cancel_after is not None and len(self.names) >= self.cancel_after:
+        if self.is_cancelled():
             raise JobCancelled
 
 
-def run_job(db: Database, job_id: str, handler: JobHandler) -> dict[str, Json] | None:
+def run_job(
+    db: Database, job_id: str, handler: JobHandler, is_cancelled: Callable[[], bool] = lambda: False
+) -> dict[str, Json] | None:
     """Run a job to its end in the calling thread; only its handler's own effects happen."""
-    return handler.run(FakeJobRun(db, job_id, handler))  # type: ignore[arg-type]
+    run = FakeJobRun(db, job_id, handler)
+    run.is_cancelled = is_cancelled
+    return handler.run(run)  # type: ignore[arg-type]

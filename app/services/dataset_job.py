@@ -14,7 +14,7 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import InferenceFailed
-from app.jobs.handler import Json
+from app.jobs.handler import JobCancelled, Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
@@ -55,18 +55,33 @@ class DatasetImages:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, item["dataset_id"])
         # No step: a chunk that dies before its record is made again, and gives the same files.
-        made = self._render(job, dataset, item["start"], item["stop"])
+        try:
+            made = self._render(job, dataset, item["start"], item["stop"])
+            self._record(job, dataset, made, item["stop"] - item["start"])
+        except JobCancelled:
+            self._discard(dataset, item["start"], item["stop"])
+            raise
+        return len(made)
 
+    def _record(self, job: JobRun, dataset: Dataset, made: list[dict[str, Any]], num_places: int) -> None:
         def record(session: Session) -> Json:
             for entry in made:
                 info = entry["info"]
                 place = {name: entry[name] for name in ("id", "path", "split", "class_index", "position")}
                 session.add(Image(**place, dataset_id=dataset.id, **image_columns(info)))
-            advance(session, job.id, item["stop"] - item["start"])
+            advance(session, job.id, num_places)
             return None
 
         job.transaction("record", record)
-        return len(made)
+
+    def _discard(self, dataset: Dataset, start: int, stop: int) -> None:
+        """Remove what a cancelled chunk has written and will not record."""
+        places = [(place, attempt) for place in range(start, stop) for attempt in range(MAX_ATTEMPTS)]
+        paths = {self._path(dataset, place, attempt) for place, attempt in places}
+        with self._db.snapshot() as session:
+            paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
+        for path in paths:
+            self._folder.delete(path)
 
     def _render(self, job: JobRun, dataset: Dataset, start: int, stop: int) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(stop - start) as pool:
@@ -77,11 +92,10 @@ class DatasetImages:
         split, class_index, position = _slot(dataset, place)
         entry = dataset.classes[class_index]
         for attempt in range(MAX_ATTEMPTS):
-            seed = image_seed(dataset.seed, entry["name"], split, position, attempt)
             spec = ImageSpec(
                 prompt=entry["prompts"][position % len(entry["prompts"])],
                 negative_prompt=entry["negative_prompt"],
-                seed=seed,
+                seed=image_seed(dataset.seed, entry["name"], split, position, attempt),
                 **dataset.generation,
             )
             try:
@@ -89,13 +103,18 @@ class DatasetImages:
             except InferenceFailed:
                 continue
             if not info["flagged"]:
-                path = self._folder.dataset_image_path(
-                    dataset.name, split, entry["folder"], position, spec.output_format, seed=seed
-                )
+                path = self._path(dataset, place, attempt)
                 self._folder.write(path, data)
                 named = {"split": split, "class_index": class_index, "position": position}
                 return {**named, "id": new_id(), "path": path, "info": info}
         return None
+
+    def _path(self, dataset: Dataset, place: int, attempt: int) -> str:
+        split, class_index, position = _slot(dataset, place)
+        entry = dataset.classes[class_index]
+        seed = image_seed(dataset.seed, entry["name"], split, position, attempt)
+        image_format = dataset.generation["output_format"]
+        return self._folder.dataset_image_path(dataset.name, split, entry["folder"], position, image_format, seed=seed)
 
 
 class DatasetJob(DatasetKind):

@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from app.db.models import Job
 from app.db.session import Database
-from app.jobs.handler import JobHandler
+from app.jobs.handler import JobCancelled, JobHandler
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages, DatasetJob
 from app.services.generate_job import GenerateJob
@@ -117,6 +117,15 @@ def test_a_flagged_or_failed_image_is_tried_again_and_then_missing(desk: Desk) -
     assert read["status"] == "incomplete"
     refused = desk.node.http.post("/train-jobs", json={"dataset_id": created["id"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "dataset_not_ready")
+
+
+def test_a_chunk_cancelled_before_its_record_leaves_no_files(desk: Desk) -> None:
+    created = create(desk.node.http)
+    diffusion, handler = desk.node.models.diffusion, desk.handlers["dataset"]
+    with pytest.raises(JobCancelled):
+        run_job(desk.db, created["job_id"], handler, lambda: diffusion.num_steps >= 6)
+    kept = list((desk.node.settings.data_dir / "datasets").rglob("*.png"))
+    assert len(kept) == len(desk.node.http.get("/images").json()["items"]) == 3
 
 
 def test_a_cancelled_dataset_says_so_and_can_be_deleted(http: httpx.Client) -> None:
