@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from app.errors import AppError, FieldError, Invalid, Malformed, NotFound, UnsupportedBody
@@ -113,7 +114,8 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return respond(request, NotFound("there is nothing at this path"))
         # 405, 413, 416: the edge gives them our form and keeps their headers.
-        return Response(status_code=error.status_code, headers=error.headers)
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return Response(status_code=error.status_code, headers=headers)
 
 
 def faults_of_validation(faults: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:
@@ -138,6 +140,13 @@ def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
         close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)
         detail = "this field does not exist" + (f"; did you mean {close[0]}?" if close else "")
     return FieldError(pointer, detail, code)
+
+
+def _allowed(request: Request) -> str:
+    """Return every method of the path; the framework names those of the first route that fits, alone."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    fitting = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    return ", ".join(sorted({method.upper() for methods in fitting for method in methods}))
 
 
 def _escape(step: Any) -> str:

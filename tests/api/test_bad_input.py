@@ -184,10 +184,12 @@ def test_deleting_nothing_is_404(http: httpx.Client, path: str) -> None:
     assert_problem(http.delete(path), 404)
 
 
-def test_a_wrong_method_is_405_with_allow(http: httpx.Client) -> None:
+def test_a_wrong_method_is_405_with_every_method_allowed(http: httpx.Client) -> None:
     answer = http.get("/generate")
     assert_problem(answer, 405)
     assert answer.headers["allow"] == "POST"
+    assert http.put("/datasets").headers["allow"] == "GET, POST"
+    assert http.put("/datasets/some-id").headers["allow"] == "DELETE, GET"
 
 
 @pytest.mark.parametrize(
