@@ -244,7 +244,7 @@ def _configure_logging(settings: Settings) -> None:
         stream=sys.stderr,
         force=True,
     )
-    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+    for noisy in ("alembic", "dbos", "httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
