@@ -6,8 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.db.session import Database
+from app.jobs.queue import JobQueue
 from tests.fake_models import FakeModels
 from tests.node import Node, make_settings, serve
+from tests.pictures import Pictures
 
 pytest_plugins = ["tests.databases"]
 
@@ -30,3 +33,19 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory, shared_database_url: s
     """A served node for all tests that change nothing but by adding images."""
     with serve(make_settings(tmp_path_factory.mktemp("node"), shared_database_url), FakeModels()) as served:
         yield served
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A database of each kind, opened."""
+    db = Database(database_url)
+    yield db
+    db.close()
+
+
+@pytest.fixture
+def queue(db: Database, database_url: str) -> Iterator[JobQueue]:
+    """A queue that knows the one kind of job of the tests of jobs."""
+    queue = JobQueue(db, database_url, [Pictures()])
+    yield queue
+    queue.close()

@@ -6,27 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.db.session import Database
-from app.jobs.queue import JobQueue
-from tests.pictures import Pictures
-
 ROOT = Path(__file__).parents[2]
 
 StartWorker = Callable[[], "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    db = Database(database_url)
-    yield db
-    db.close()
-
-
-@pytest.fixture
-def queue(db: Database, database_url: str) -> Iterator[JobQueue]:
-    queue = JobQueue(db, database_url, [Pictures()])
-    yield queue
-    queue.close()
 
 
 @pytest.fixture

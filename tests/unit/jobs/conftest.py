@@ -5,27 +5,12 @@ from typing import Any, Protocol
 import pytest
 
 from app.db.session import Database
-from app.jobs.queue import JobQueue
 from app.jobs.worker import Worker
 from tests.pictures import Pictures
 
 
 class StartWorker(Protocol):
     def __call__(self, *handlers: Any) -> AbstractContextManager[Worker]: ...
-
-
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    db = Database(database_url)
-    yield db
-    db.close()
-
-
-@pytest.fixture
-def queue(db: Database, database_url: str) -> Iterator[JobQueue]:
-    queue = JobQueue(db, database_url, [Pictures()])
-    yield queue
-    queue.close()
 
 
 @pytest.fixture
