@@ -83,8 +83,9 @@ def api() -> None:
     settings = _settings()
     _configure_logging(settings)
     _check_database(settings)
+    _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    uvicorn.run(
+    config = uvicorn.Config(
         with_edge(create_app(settings)),
         host=settings.host,
         port=settings.port,
@@ -93,6 +94,14 @@ def api() -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
+    try:
+        listener = config.bind_socket()  # before any model loads
+    except SystemExit:  # uvicorn's way to say so, after it has logged why
+        _refuse(f"Nothing can be served at {settings.host}:{settings.port}. Choose another FOXHOUND_PORT.")
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(1)
 
 
 @app.command(epilog=settings_help())
@@ -231,7 +240,18 @@ def _check_database(settings: Settings) -> None:
         _refuse(error)
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _check_device(settings: Settings) -> None:
+    """End the command if the device asked for is not there: never a silent change to the CPU."""
+    from app.modelpacks.devices import resolve_device
+    from app.modelpacks.pack import PackError
+
+    try:
+        resolve_device(settings.device)
+    except PackError as error:
+        _refuse(error)
+
+
+def _refuse(error: Exception | str) -> NoReturn:
     """End the command: starting it again cannot help."""
     err.print(str(error), highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_CONFIG) from None

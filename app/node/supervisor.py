@@ -92,10 +92,12 @@ def _tend(child: _Child, alive_fd: int) -> int | None:
     status = child.process.poll()
     if status is None:
         return None
+    child.process = None
+    if status == EXIT_CONFIG:
+        return status
     if now - child.started_at >= _LONG_LIFE_S:
         child.delay_s = _FIRST_DELAY_S
     logger.warning("The %s ended with status %d; starting it again in %.1f s.", child.name, status, child.delay_s)
-    child.process = None
     child.start_at = now + child.delay_s
     child.delay_s = min(2 * child.delay_s, _MAX_DELAY_S)
     return status

@@ -1,6 +1,7 @@
 """Settings and the command line's words about them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_serve_without_migration_names_the_command_and_changes_nothing(tmp_path:
     assert ended.returncode == 78
     assert "foxhound migrate" in ended.stderr
     assert not (tmp_path / "data" / "foxhound.db").exists()
+
+
+def test_a_missing_gpu_or_a_taken_port_ends_the_api_with_its_reason(tmp_path: Path) -> None:
+    env = {"FOXHOUND_DATA_DIR": str(tmp_path / "data")}
+    assert foxhound(tmp_path, "migrate", **env).returncode == 0
+    without_gpu = foxhound(tmp_path, "api", **env, FOXHOUND_DEVICE="cuda:99")
+    assert (without_gpu.returncode, "CUDA" in without_gpu.stderr) == (78, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = foxhound(tmp_path, "api", **env, FOXHOUND_PORT=port)
+    assert (refused.returncode, port in refused.stderr) == (78, True)
 
 
 def test_serve_help_lists_every_setting(tmp_path: Path) -> None:
