@@ -3,6 +3,7 @@
 Called by `fetch.py` alone, for a file whose hash was pinned and checked, with `weights_only`.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -27,7 +28,20 @@ def convert_state_dict(pickle: Path, target: Path, source: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     save_file(tensors, part, metadata={"format": "pt", "source": source})
+    _sort_header(part)
     os.replace(part, target)
+
+
+def _sort_header(path: Path) -> None:
+    """Put a safetensors header into one order: the library writes several metadata keys in a random one.
+
+    Features and trained heads are tied to the hash of this file, which must be the same on every node.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"))
+        file.seek(8)
+        file.write(header.encode().ljust(size))  # the format pads with spaces
 
 
 def is_converted_from(target: Path, source: str) -> bool:

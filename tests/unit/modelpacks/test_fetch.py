@@ -278,6 +278,15 @@ def test_a_file_damaged_on_the_disk_is_fetched_again_alone(
     assert [name for name, _ in server.downloads()] == [damaged.name]
 
 
+def test_a_conversion_gives_the_same_bytes_each_time(tmp_path: Path, resnet_pickle: bytes) -> None:
+    """Several metadata keys came in a random order, so that no two nodes had the same backbone hash."""
+    (tmp_path / "pickle").write_bytes(resnet_pickle)
+    for name in "abcdefgh":
+        convert_state_dict(tmp_path / "pickle", tmp_path / name, "resnet.pth")
+    assert len({(tmp_path / name).read_bytes() for name in "abcdefgh"}) == 1
+    assert load_file(tmp_path / "a")["fc.weight"].shape == (3, 3)
+
+
 def test_a_converted_file_damaged_on_the_disk_is_made_again(
     server: Server, sources: PackSources, models_dir: Path
 ) -> None:
