@@ -42,7 +42,6 @@ class ImageService:
         """Return a page of stored images, newest first, of one dataset, class or split if given.
 
         Raises:
-            NotFound: There is no such dataset.
             Invalid: A class was given without its dataset, or the dataset has no such class.
         """
         with self._db.snapshot() as session:

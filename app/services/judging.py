@@ -65,7 +65,8 @@ class JudgingService:
         if sum(value is not None for value in given) != 1:
             raise Invalid("exactly one of image_id, image_b64 and image_ids must be given", code="one_image_source")
         if request.image_b64 is not None:
-            return [Upload(_decode_base64(request.image_b64), "#/image_b64")]
+            data = await asyncio.to_thread(_decode_base64, request.image_b64)
+            return [Upload(data, "#/image_b64")]
         ids = [request.image_id] if request.image_id is not None else request.image_ids or []
         pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]
         return await asyncio.to_thread(self._stored, ids, pointers)

@@ -84,21 +84,20 @@ class TrainJobService:
         """Return the dataset and the job's steps: images to make, images to read, epochs."""
         if request.dataset is not None:
             dataset = self._datasets.add(session, request.dataset, job_id=job_id)
-            refuse_untrainable(dataset)
+            _refuse_untrainable(dataset, "#/dataset/train_per_class")
             return dataset, 2 * num_images(dataset) + request.epochs
         found = session.get(Dataset, request.dataset_id)
         if found is None:
             raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
         if found.status != "ready":
             raise Conflict(f"the dataset is {found.status}; only a ready one trains", code="dataset_not_ready")
-        refuse_untrainable(found)
+        _refuse_untrainable(found, "#/dataset_id")
         return found, num_images(found) + request.epochs
 
 
-def refuse_untrainable(dataset: Dataset) -> None:
-    """Raise `Invalid` if the dataset has no image to train on."""
+def _refuse_untrainable(dataset: Dataset, pointer: str) -> None:
     if dataset.train_per_class < 1:
-        raise Invalid.field("#/dataset_id", "the dataset has no training images", "dataset_empty")
+        raise Invalid.field(pointer, "the dataset has no training images", "dataset_empty")
 
 
 def _settle_name(session: Session, asked: str | None, dataset_name: str) -> str:

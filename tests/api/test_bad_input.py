@@ -343,6 +343,12 @@ def test_train_jobs_that_cannot_be(http: httpx.Client, fields: dict, status: int
     assert http.get("/datasets").json()["items"] == []
 
 
+def test_a_dataset_without_training_images_is_named_where_it_was_given(http: httpx.Client) -> None:
+    body = {"dataset": {**DATASET, "train_per_class": 0}}
+    problem = assert_problem(http.post("/train-jobs", json=body), 422, "dataset_empty")
+    assert problem["errors"][0]["pointer"] == "#/dataset/train_per_class"
+
+
 def test_a_body_over_the_limit_is_413_with_or_without_its_length(tmp_path: Path, shared_database_url: str) -> None:
     settings = make_settings(tmp_path / "data2", shared_database_url, max_body_bytes=10_000)
     with serve(settings, FakeModels()) as node:
