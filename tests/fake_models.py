@@ -138,9 +138,9 @@ class FakeModels:
 
     def start(self, choice: ModelChoice) -> tuple[Engine, Inference]:
         engine = Engine(max_queue_size=choice.max_queue_size)
-        engine.add_model(CLASSIFIER, FakeClassifier, max_batch_size=16)
-        engine.add_model(BACKBONE, FakeBackbone, max_batch_size=16)
-        engine.add_model(CLIP, FakeClip, max_batch_size=16)
+        engine.add_model(CLASSIFIER, FakeClassifier, max_rows=16)
+        engine.add_model(BACKBONE, FakeBackbone, max_rows=16)
+        engine.add_model(CLIP, FakeClip, max_rows=16)
         engine.add_model(DIFFUSION, lambda: self.diffusion)
         engine.start()
         facts = LoadedFacts(classes=CLASSES, backbone=BackboneFacts("resnet18", "f" * 64, "mean colour"))

@@ -20,18 +20,25 @@ class FakePayload:
     error: BaseException | None = None
 
 
+class OutOfMemoryError(RuntimeError):
+    """Called as torch's is."""
+
+
 class FakeRunner:
     """A model without weights: counts steps, fails on demand, and can wait for a permit before every step.
+
+    With `memory_rows` a step of more rows runs out of memory and leaves the states untouched.
 
     Attributes:
         batches: The names of the payloads of every step taken, in order.
         prepared: The names of the payloads prepared, in order.
     """
 
-    def __init__(self, *, is_gated: bool = False) -> None:
+    def __init__(self, *, is_gated: bool = False, memory_rows: int | None = None) -> None:
         self.batches: list[list[str]] = []
         self.prepared: list[str] = []
         self._is_gated = is_gated
+        self._memory_rows = memory_rows
         self._permits = threading.Semaphore(0)
         self._entered = threading.Semaphore(0)
 
@@ -60,6 +67,8 @@ class FakeRunner:
         if self._is_gated:
             assert self._permits.acquire(timeout=PATIENCE_S), "no permit came"
         _fail_in("step", requests)
+        if self._memory_rows is not None and sum(request.demand.rows for request in requests) > self._memory_rows:
+            raise OutOfMemoryError("a secret of the device")
         for request in requests:
             request.state += 1
 

@@ -34,7 +34,7 @@ class ImageDecoder:
         A flagged image comes back as the checker leaves it: black.
 
         Shapes:
-            latents: (1, C, h, w), the VAE's dtype.
+            latents: (1, C, h, w) float32.
             returns: (H, W, 3), uint8.
 
         Raises:
@@ -43,7 +43,8 @@ class ImageDecoder:
         Source:
             diffusers `StableDiffusionPipeline.__call__`, `run_safety_checker` and `VaeImageProcessor.postprocess`.
         """
-        image = self._vae.decode(latents / self._vae.config.scaling_factor, return_dict=False)[0]
+        scaled = latents.to(self._vae.dtype) / self._vae.config.scaling_factor
+        image = self._vae.decode(scaled, return_dict=False)[0]
         if not torch.isfinite(image).all():
             raise InferenceFailed("The model made an image that is not a number.")
         image, flagged = self._check_safety(image)

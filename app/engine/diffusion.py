@@ -1,11 +1,10 @@
-"""Stable Diffusion, one denoising step a call.
+"""Stable Diffusion as a model of the engine: many images share each denoising step.
 
 Our own sampling loop over diffusers' models: `StableDiffusionPipeline` keeps the guidance and the noise scheduler of
-its one run on itself, so it can neither pause between steps nor serve two images. Knows nothing of queues; runs on
-the device thread.
+its one run on itself, so it can neither pause between steps nor serve two images that differ in them. Knows nothing
+of queues; runs on the device thread.
 """
 
-import inspect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 from app.engine.decoding import ImageDecoder
-from app.engine.noise_schedulers import make_noise_scheduler, set_timesteps
+from app.engine.denoising import Denoiser, ImageState, draw_noise
+from app.engine.noise_plan import REMEMBERED, make_noise_plan
 from app.engine.prompts import PromptEncoder
-from app.engine.request import EngineRequest
+from app.engine.request import Demand, EngineRequest
+
+# Pixels for each side of a latent, in every Stable Diffusion; sizes on the wire are multiples of it.
+LATENT_FACTOR = 8
+
+# A node must not start late for this: the demo pack gets to about sixteen rows on two cores.
+CALIBRATION_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,21 @@ class DiffusionPayload:
     seed: int = 0
     noise_scheduler: str = "pndm"
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether a step takes two rows."""
+        return self.guidance_scale > 1
+
+    @property
+    def demand(self) -> Demand:
+        """What this image asks of the device."""
+        takes_one_more = self.noise_scheduler == "pndm" and self.num_inference_steps > 1  # its second step, twice
+        return Demand(
+            shape=(self.height // LATENT_FACTOR, self.width // LATENT_FACTOR),
+            rows=2 if self.is_guided else 1,
+            steps=self.num_inference_steps + takes_one_more,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
@@ -65,34 +85,6 @@ class GeneratedImage:
     queued_ms: float
     denoising_ms: float
     decoding_ms: float
-
-
-@dataclass(slots=True)
-class _Sequence:
-    """One image on its way.
-
-    Shapes:
-        prompt_embeds: (R, T, D); the unconditional row first when guided.
-        latents: (1, C, h, w), model dtype.
-    """
-
-    # set once by prepare
-    prompt_embeds: torch.Tensor
-    guidance_scale: float
-    noise_scheduler: Any
-    timesteps: list[torch.Tensor]
-    step_kwargs: dict[str, Any]
-    prompt_cut: str | None
-    negative_prompt_cut: str | None
-
-    # moved on by step
-    latents: torch.Tensor
-    step_index: int = 0
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether a step takes two rows."""
-        return self.prompt_embeds.shape[0] == 2
 
 
 class DiffusionRunner:
@@ -123,15 +115,22 @@ class DiffusionRunner:
             device: Where the models are.
         """
         self._prompts = PromptEncoder(tokenizer, text_encoder, device)
+        with torch.inference_mode():
+            self._denoiser = Denoiser(unet, device, self._prompts.encode(""))
         self._decoder = ImageDecoder(vae, safety_checker, feature_extractor)
-        self._unet = unet
+        self._latent_channels = unet.config.in_channels
         self._vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._noise_scheduler_config = dict(noise_scheduler_config)
         self._device = device
 
+    def calibrate(self, height: int, width: int) -> dict[int, float]:
+        """Measure, before the first request, how many seconds a step takes at this size in pixels, by its rows."""
+        factor = self._vae_scale_factor
+        return self._denoiser.calibrate(height // factor, width // factor, CALIBRATION_LIMIT_S).seconds
+
     @torch.inference_mode()
     def prepare(self, request: EngineRequest) -> None:
-        """Encode the prompts, plan the timesteps and draw the initial noise.
+        """Encode the prompts, plan the steps and draw the initial noise.
 
         Raises:
             Invalid: The noise scheduler is unknown or cannot take that many steps.
@@ -141,40 +140,30 @@ class DiffusionRunner:
         """
         payload = request.payload
         assert isinstance(payload, DiffusionPayload)
-        noise_scheduler = make_noise_scheduler(payload.noise_scheduler, self._noise_scheduler_config)
-        timesteps = set_timesteps(noise_scheduler, payload.num_inference_steps, self._device)
-        is_guided = payload.guidance_scale > 1
-        prompts = [payload.negative_prompt, payload.prompt] if is_guided else [payload.prompt]
+        plan = make_noise_plan(payload.noise_scheduler, payload.num_inference_steps, self._noise_scheduler_config)
+        prompts = [payload.negative_prompt, payload.prompt] if payload.is_guided else [payload.prompt]
         prompt_embeds = torch.cat([self._prompts.encode(prompt) for prompt in prompts])
         generator = torch.Generator("cpu").manual_seed(payload.seed)
-        shape = (
-            1,
-            self._unet.config.in_channels,
-            payload.height // self._vae_scale_factor,
-            payload.width // self._vae_scale_factor,
-        )
-        noise = randn_tensor(shape, generator=generator, device=self._device, dtype=prompt_embeds.dtype)
-        request.state = _Sequence(
+        height, width = payload.height // self._vae_scale_factor, payload.width // self._vae_scale_factor
+        tensors = torch.zeros(1 + REMEMBERED, self._latent_channels, height, width, device=self._device)
+        noise = draw_noise(tensors.shape[1:], generator, self._device, prompt_embeds.dtype)
+        tensors[0] = noise * plan.init_noise_sigma
+        request.state = ImageState(
+            plan=plan,
             prompt_embeds=prompt_embeds,
             guidance_scale=payload.guidance_scale,
-            noise_scheduler=noise_scheduler,
-            timesteps=timesteps,
-            step_kwargs=_step_kwargs(noise_scheduler, generator),
-            prompt_cut=self._prompts.cut(payload.prompt),
-            negative_prompt_cut=self._prompts.cut(payload.negative_prompt) if is_guided else None,
-            latents=noise * noise_scheduler.init_noise_sigma,
+            generator=generator,
+            tensors=tensors,
         )
 
-    @torch.inference_mode()
     def step(self, requests: Sequence[EngineRequest]) -> None:
-        """Advance every request by one denoising step."""
-        for request in requests:
-            self._denoise(request.state)
+        """Advance every request by one denoising step, in one forward."""
+        self._denoiser.step([request.state for request in requests])
 
     def is_finished(self, request: EngineRequest) -> bool:
-        """Tell whether the last timestep is done."""
-        sequence: _Sequence = request.state
-        return sequence.step_index == len(sequence.timesteps)
+        """Tell whether the last step is taken."""
+        image: ImageState = request.state
+        return image.is_denoised
 
     @torch.inference_mode()
     def finish(self, request: EngineRequest) -> GeneratedImage:
@@ -183,44 +172,18 @@ class DiffusionRunner:
         Raises:
             InferenceFailed: The image holds values that are not numbers.
         """
-        sequence: _Sequence = request.state
+        image: ImageState = request.state
+        payload = request.payload
+        assert isinstance(payload, DiffusionPayload)
         denoised_at = time.monotonic()
-        pixels, flagged = self._decoder.decode(sequence.latents)
+        pixels, flagged = self._decoder.decode(image.latents[None])
         started_at = request.started_at or request.submitted_at
         return GeneratedImage(
             pixels=pixels,
             flagged=flagged,
-            prompt_cut=sequence.prompt_cut,
-            negative_prompt_cut=sequence.negative_prompt_cut,
+            prompt_cut=self._prompts.cut(payload.prompt),
+            negative_prompt_cut=self._prompts.cut(payload.negative_prompt) if payload.is_guided else None,
             queued_ms=(started_at - request.submitted_at) * 1000,
             denoising_ms=(denoised_at - started_at) * 1000,
             decoding_ms=(time.monotonic() - denoised_at) * 1000,
         )
-
-    def _denoise(self, sequence: _Sequence) -> None:
-        """Predict the noise, guide it, and let the noise scheduler take it out.
-
-        Source:
-            diffusers `StableDiffusionPipeline.__call__`, step 7; guidance as in arXiv:2207.12598, with the weight
-            of arXiv:2205.11487.
-        """
-        timestep = sequence.timesteps[sequence.step_index]
-        rows = torch.cat([sequence.latents] * 2) if sequence.is_guided else sequence.latents
-        rows = sequence.noise_scheduler.scale_model_input(rows, timestep)
-        noise_pred = self._unet(
-            rows, timestep, encoder_hidden_states=sequence.prompt_embeds, return_dict=False
-        )[0]  # fmt: skip
-        if sequence.is_guided:
-            noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)
-            noise_pred = noise_pred_uncond + sequence.guidance_scale * (noise_pred_text - noise_pred_uncond)
-        sequence.latents = sequence.noise_scheduler.step(
-            noise_pred, timestep, sequence.latents, **sequence.step_kwargs, return_dict=False
-        )[0]
-        sequence.step_index += 1
-
-
-def _step_kwargs(noise_scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
-    """Choose what this noise scheduler's `step` takes: `eta` (DDIM) and the generator (ancestral ones, LCM)."""
-    accepted = inspect.signature(noise_scheduler.step).parameters
-    offered: dict[str, Any] = {"eta": 0.0, "generator": generator}
-    return {name: value for name, value in offered.items() if name in accepted}

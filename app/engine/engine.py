@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from app.engine.batcher import Batch, Batcher
-from app.engine.request import EngineRequest, Priority
+from app.engine.batcher import Batch, Batcher, row_pixels
+from app.engine.request import Demand, EngineRequest, Priority
+from app.engine.row_budget import Shape
 from app.engine.runner import Runner
 from app.errors import AppError, InferenceFailed, ModelNotReady, Unavailable
 
@@ -25,6 +26,8 @@ FAILED_RETRY_AFTER_S = 60
 
 # A step of the full-size model on a slow CPU fits; a model that hangs must not hold up the exit for ever.
 CLOSE_TIMEOUT_S = 30.0
+
+ONE_ROW = Demand()  # what a request asks of the device unless it says otherwise: one step of one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Engine:
     """Admits, steps and retires the requests of all models, one step of one model at a time.
 
     Exceptions that a model raises reach the futures they belong to, as `InferenceFailed` with the cause chained
-    (an `AppError` unchanged), and the loop lives on. If the device thread itself dies, every future fails.
+    (an `AppError` unchanged), and the loop lives on. A step that runs out of memory is taken again with fewer rows, and
+    that model's steps stay smaller. If the device thread itself dies, every future fails.
     """
 
     def __init__(self, *, max_queue_size: int = 64, batcher: Batcher | None = None) -> None:
@@ -62,36 +66,68 @@ class Engine:
         self._loads: dict[str, Callable[[], Runner]] = {}
         self._runners: dict[str, Runner] = {}
         self._status: dict[str, ModelStatus] = {}
+        self._notes: dict[str, str] = {}
         self._device_thread = threading.Thread(target=self._run, name="engine-device", daemon=True)
         self._loader_thread = threading.Thread(target=self._load_models, name="engine-loader", daemon=True)
 
-    def add_model(self, name: str, load: Callable[[], Runner], *, max_batch_size: int = 1) -> None:
+    def add_model(self, name: str, load: Callable[[], Runner], *, max_rows: int = 1) -> None:
         """Register a model, before `start`.
 
         Args:
             name: What `submit` calls it.
             load: Brings it up, on the loader thread. If it raises an exception with a `detail` (`AppError`,
                 `PackError`), that text becomes the status; any other text stays in the log.
-            max_batch_size: Requests that may share one step; >= 1.
+            max_rows: Rows of one step, >= 1, until `set_row_budget` knows better. A request that demands more
+                still runs, alone.
         """
         self._loads[name] = load
         self._status[name] = ModelStatus("loading")
-        self._batcher.add_model(name, max_batch_size=max_batch_size)
+        self._batcher.add_model(name, max_rows=max_rows)
+
+    def set_row_budget(
+        self, name: str, budget: Callable[[Shape], int], cost: Callable[[Shape, int], float] = row_pixels
+    ) -> None:
+        """Change how many rows a step takes, from the next step on; for the loader, once it has measured the model.
+
+        Args:
+            name: A model that was added.
+            budget: Rows of one step by shape, >= 1. Called by the device thread at every turn: quick and pure.
+            cost: What a step costs by shape and rows, > 0 in any unit; shapes share the device's time by it. Called
+                like `budget`. Default: rows times pixels.
+        """
+        with self._condition:
+            self._batcher.set_row_budget(name, budget, cost)
 
     def start(self) -> None:
         """Start the device thread, and load the models one after the other in the order they were added."""
         self._device_thread.start()
         self._loader_thread.start()
 
-    def submit(self, model: str, payload: object, *, priority: Priority = Priority.INTERACTIVE) -> "Future[Any]":
+    def submit(
+        self,
+        model: str,
+        payload: object,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        demand: Demand = ONE_ROW,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> "Future[Any]":
         """Queue a request; `cancel()` on the future takes it out at the next step boundary.
+
+        Args:
+            model: The name that it was added under.
+            payload: What its runner takes.
+            priority: Who goes first.
+            demand: What the request asks of the device.
+            on_step: Called by the device thread after each step of this request with the steps done and those
+                demanded; must not block. If it raises, that is logged and it is called no more.
 
         Raises:
             ModelNotReady: The model is unknown, loading, or could not be loaded.
             QueueFull: Too many requests wait for this model.
             Unavailable: The engine is closing or dead.
         """
-        request = EngineRequest(model, payload, priority)
+        request = EngineRequest(model, payload, priority, demand, on_step)
         with self._condition:
             if self._is_closing or self._is_stopped:
                 raise Unavailable("The inference engine is not running.", retry_after_s=LOADING_RETRY_AFTER_S)
@@ -103,6 +139,15 @@ class Engine:
     def status(self) -> dict[str, ModelStatus]:
         """Tell what is loaded, without waiting for anything."""
         return dict(self._status)
+
+    def notes(self) -> dict[str, str]:
+        """Tell, by model, what an operator should know of those that serve all the same."""
+        return dict(self._notes)
+
+    def expected_wait_s(self, model: str, priority: Priority = Priority.INTERACTIVE) -> float:
+        """Estimate the seconds until all that goes before a new request of this model is done, >= 0."""
+        with self._condition:
+            return self._batcher.expected_wait_s(model, priority)
 
     def queue_depth(self) -> dict[str, int]:
         """Count the waiting requests of every model."""
@@ -173,37 +218,76 @@ class Engine:
 
     def _turn(self, batch: Batch) -> None:
         """Give one model one step: prepare who is new, step all, finish who is done, retire who is settled."""
+        started_at = time.monotonic()
         runner = self._runners[batch.model]
         for request in batch.admitted:
-            self._attempt([request], partial(runner.prepare, request))
+            self._attempt(request, partial(runner.prepare, request))
         stepping = [request for request in batch.requests if not request.settled]
-        if stepping and self._attempt(stepping, partial(runner.step, stepping)):
+        has_stepped = bool(stepping) and self._step(runner, stepping)
+        if has_stepped:
             for request in stepping:
-                self._attempt([request], partial(self._finish_if_done, runner, request))
+                self._count_step(request)
+                self._attempt(request, partial(self._finish_if_done, runner, request))
         with self._condition:
+            if has_stepped:
+                self._batcher.learn(batch, time.monotonic() - started_at)
             for request in batch.requests:
                 if request.settled:
                     self._batcher.retire(request)
+
+    def _step(self, runner: Runner, requests: Sequence[EngineRequest]) -> bool:
+        """Advance all requests; False when that failed them, or left them as they were for a smaller step."""
+        try:
+            runner.step(requests)
+        except BaseException as error:  # also SystemExit and RecursionError: the loop lives
+            if not (_is_out_of_memory(error) and self._reduce_rows(requests)):
+                self._fail(requests, error)
+            return False
+        return True
+
+    def _reduce_rows(self, requests: Sequence[EngineRequest]) -> bool:
+        """Make this model's steps smaller; False when they cannot be."""
+        with self._condition:
+            max_rows = self._batcher.reduce_rows(requests)
+        if max_rows is None:
+            return False
+        model, shape = requests[0].model, requests[0].demand.shape
+        size = f" of {'x'.join(map(str, shape))}" if shape else ""
+        self._notes[model] = f"A step ran out of memory; steps now take at most {max_rows} rows{size}."
+        logger.warning("Model %s: %s", model, self._notes[model])
+        return True
+
+    def _count_step(self, request: EngineRequest) -> None:
+        request.steps_done += 1
+        if request.on_step is None:
+            return
+        try:
+            request.on_step(request.steps_done, request.demand.steps)
+        except BaseException:  # a watcher's fault is not the request's
+            logger.exception("Nobody watches a request of model %s any longer: on_step failed.", request.model)
+            request.on_step = None
 
     def _finish_if_done(self, runner: Runner, request: EngineRequest) -> None:
         if runner.is_finished(request):
             request.resolve(runner.finish(request))
 
-    def _attempt(self, requests: Sequence[EngineRequest], call: Callable[[], None]) -> bool:
-        """Call into a model; whatever it raises fails these requests and nothing else."""
+    def _attempt(self, request: EngineRequest, call: Callable[[], None]) -> None:
+        """Call into a model for one request; whatever it raises fails that request and nothing else."""
         try:
             call()
-        except AppError as error:
+        except BaseException as error:
+            self._fail([request], error)
+
+    def _fail(self, requests: Sequence[EngineRequest], error: BaseException) -> None:
+        """Give the requests what their model raised: an AppError as it is, anything else behind InferenceFailed."""
+        if isinstance(error, AppError):
             failure: AppError = error
-        except BaseException as error:  # also SystemExit and RecursionError: the loop lives
-            logger.exception("Model %s failed.", requests[0].model)
+        else:
+            logger.error("Model %s failed.", requests[0].model, exc_info=error)
             failure = InferenceFailed()
             failure.__cause__ = error
-        else:
-            return True
         for request in requests:
             request.fail(failure)
-        return False
 
     def _stop(self, error: AppError) -> None:
         """Fail all that is left; nothing is admitted afterwards."""
@@ -212,3 +296,8 @@ class Engine:
             requests = self._batcher.drain()
         for request in requests:
             request.fail(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name: torch's class is not imported here.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,14 +1,17 @@
 """One request to the engine and how its future is resolved.
 
 Knows nothing of torch or of any model: `payload` and `state` belong to the runner. Made on the caller's thread,
-afterwards touched by the device thread alone; the caller keeps the future.
+afterwards changed by the device thread alone; the caller keeps the future.
 """
 
 import enum
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
+
+from app.engine.row_budget import Shape
 
 
 class Priority(enum.IntEnum):
@@ -16,6 +19,27 @@ class Priority(enum.IntEnum):
 
     INTERACTIVE = 0  #: somebody waits for the answer
     BACKGROUND = 1  #: datasets and training
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request asks of the device, known before it runs.
+
+    Attributes:
+        shape: Sides of what one row works on (for diffusion the latent's h, w), each >= 1. Requests of one shape
+            can share a forward; empty where all requests can.
+        rows: Rows of each step's forward, >= 1: two for a guided image.
+        steps: Steps it takes in all, >= 1; for progress and the expected wait, the runner has the last word.
+    """
+
+    shape: Shape = ()
+    rows: int = 1
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be computed from, on the caller's thread rather than on the device's."""
+        if min(self.rows, self.steps, *self.shape) < 1:
+            raise ValueError(f"{self} must be of numbers >= 1")
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +50,8 @@ class EngineRequest:
     cancelled request leaves at the next step boundary.
 
     Attributes:
+        on_step: Called by the device thread after each step with the steps done and those demanded; must not block.
+        steps_done: Steps taken, counted by the engine.
         submitted_at: Monotonic seconds.
         started_at: Monotonic seconds of the admission; None while it waits.
         state: The runner's own, from `prepare` on.
@@ -35,7 +61,10 @@ class EngineRequest:
     model: str
     payload: object
     priority: Priority = Priority.INTERACTIVE
+    demand: Demand = field(default_factory=Demand)
+    on_step: Callable[[int, int], None] | None = None
 
+    steps_done: int = 0
     future: "Future[Any]" = field(default_factory=Future)
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None

@@ -16,7 +16,11 @@ class Runner(Protocol):
         """Build `request.state` from `request.payload`. An exception fails this request alone."""
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
-        """Advance every request by one step, in one forward if it can. An exception fails all of them."""
+        """Advance every request by one step, in one forward if it can.
+
+        All requests are of one shape. A step that raises leaves the states of all of them untouched: after running
+        out of memory the engine takes the same step again with fewer requests. Any other exception fails them all.
+        """
 
     def is_finished(self, request: EngineRequest) -> bool:
         """Tell after a step whether this request took its last one."""

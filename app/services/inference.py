@@ -14,8 +14,8 @@ from PIL import Image
 
 from app.engine.clip import ClipPayload, ClipScores
 from app.engine.diffusion import DiffusionPayload, GeneratedImage
-from app.engine.engine import Engine, ModelStatus
-from app.engine.request import Priority
+from app.engine.engine import ONE_ROW, Engine, ModelStatus
+from app.engine.request import Demand, Priority
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.errors import ModelNotReady
 from app.modelpacks.pack import ModelPack
@@ -137,7 +137,7 @@ class Inference:
             seed=spec.seed,
             noise_scheduler=spec.scheduler,
         )
-        image: GeneratedImage = await self._ask(DIFFUSION, payload, priority)
+        image: GeneratedImage = await self._ask(DIFFUSION, payload, priority, payload.demand)
         lineage = {**spec.to_json(), **self._origin()}
         data = await asyncio.to_thread(encode_image, image.pixels, spec.output_format, lineage)
         scores = await self._judge(Image.fromarray(image.pixels), spec.prompt, labels, priority) if labels else {}
@@ -195,9 +195,9 @@ class Inference:
             ],
         }
 
-    async def _ask(self, model: str, payload: object, priority: Priority) -> Any:
+    async def _ask(self, model: str, payload: object, priority: Priority, demand: Demand = ONE_ROW) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
-        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority))
+        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, demand=demand))
 
 
 def _warnings(image: GeneratedImage) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """From a choice of model pack and device to a started engine that loads its models in the background."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import torchvision
 import transformers
 
 from app.engine.clip import ClipRunner
-from app.engine.diffusion import DiffusionRunner
+from app.engine.diffusion import LATENT_FACTOR, DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.resnet import BackboneRunner, ClassifierRunner
+from app.engine.row_budget import RowBudget
 from app.engine.runner import Runner
 from app.modelpacks.devices import resolve_device, resolve_dtype
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
@@ -30,8 +32,10 @@ from app.services.inference import (
     Runtime,
 )
 
+logger = logging.getLogger(__name__)
+
 # One-step models share a forward; more rows than this gain nothing on a CPU and delay the next step.
-ONE_STEP_BATCH_SIZE = 16
+ONE_STEP_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,10 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
     pack = _find(choice)
     facts = LoadedFacts()
     engine = Engine(max_queue_size=choice.max_queue_size)
-    loads = _Loads(choice, pack, device, dtype, facts)
-    engine.add_model(CLASSIFIER, loads.classifier, max_batch_size=ONE_STEP_BATCH_SIZE)
-    engine.add_model(BACKBONE, loads.backbone, max_batch_size=ONE_STEP_BATCH_SIZE)
-    engine.add_model(CLIP, loads.clip, max_batch_size=ONE_STEP_BATCH_SIZE)
+    loads = _Loads(choice, pack, device, dtype, facts, engine)
+    engine.add_model(CLASSIFIER, loads.classifier, max_rows=ONE_STEP_ROWS)
+    engine.add_model(BACKBONE, loads.backbone, max_rows=ONE_STEP_ROWS)
+    engine.add_model(CLIP, loads.clip, max_rows=ONE_STEP_ROWS)
     engine.add_model(DIFFUSION, loads.diffusion)
     engine.start()
     return engine, Inference(engine, pack, _runtime(device, dtype), facts)
@@ -100,13 +104,20 @@ class _Loads:
     """How each model of the pack is loaded; called by the engine's loader thread."""
 
     def __init__(
-        self, choice: ModelChoice, pack: ModelPack | None, device: torch.device, dtype: torch.dtype, facts: LoadedFacts
+        self,
+        choice: ModelChoice,
+        pack: ModelPack | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        facts: LoadedFacts,
+        engine: Engine,
     ) -> None:
         self._choice = choice
         self._pack = pack
         self._device = device
         self._dtype = dtype
         self._facts = facts
+        self._engine = engine
 
     def _found(self) -> ModelPack:
         return self._pack or find_pack(self._choice.pack, self._choice.models_dir, self._choice.overrides)
@@ -126,8 +137,9 @@ class _Loads:
         return ClipRunner(model=parts.model, processor=parts.processor, device=self._device)
 
     def diffusion(self) -> Runner:
-        parts = load_diffusion(self._found(), self._device, self._dtype)
-        return DiffusionRunner(
+        pack = self._found()
+        parts = load_diffusion(pack, self._device, self._dtype)
+        runner = DiffusionRunner(
             tokenizer=parts.tokenizer,
             text_encoder=parts.text_encoder,
             unet=parts.unet,
@@ -137,3 +149,13 @@ class _Loads:
             feature_extractor=parts.feature_extractor,
             device=self._device,
         )
+        self._set_row_budget(runner, pack.native_size)
+        return runner
+
+    def _set_row_budget(self, runner: DiffusionRunner, side: int) -> None:
+        seconds = runner.calibrate(side, side)
+        shape = (side // LATENT_FACTOR, side // LATENT_FACTOR)
+        budget = RowBudget(seconds, shape)
+        self._engine.set_row_budget(DIFFUSION, budget.rows, budget.seconds)
+        curve = ", ".join(f"{rows}: {1000 * step_s:.0f}" for rows, step_s in seconds.items())
+        logger.info("A step takes up to %d rows (milliseconds by rows: %s).", budget.rows(shape), curve)

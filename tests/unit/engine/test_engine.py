@@ -1,14 +1,15 @@
 """The engine's loop with fake models: order, failures, cancelling, starting and stopping."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import CancelledError, Future, wait
 
 import pytest
 
 from app.engine.batcher import Batch, Batcher
 from app.engine.engine import Engine
-from app.engine.request import Priority
+from app.engine.request import Demand, Priority
 from app.engine.runner import Runner
 from app.errors import InferenceFailed, Invalid, ModelNotReady, QueueFull, Unavailable
 from tests.fakes import PATIENCE_S, FakePayload, FakeRunner
@@ -21,11 +22,11 @@ def start_engine() -> Iterator[StartEngine]:
     """Starts engines with fake runners under the given names, ready, and closes them."""
     engines: list[tuple[Engine, dict[str, FakeRunner]]] = []
 
-    def start(max_batch_size: int = 1, max_queue_size: int = 64, **runners: FakeRunner) -> Engine:
+    def start(max_rows: int = 1, max_queue_size: int = 64, **runners: FakeRunner) -> Engine:
         engine = Engine(max_queue_size=max_queue_size)
         is_loaded = threading.Event()
         for name, runner in runners.items():
-            engine.add_model(name, lambda runner=runner: runner, max_batch_size=max_batch_size)  # type: ignore[misc]
+            engine.add_model(name, lambda runner=runner: runner, max_rows=max_rows)  # type: ignore[misc]
         engine.add_model("last", lambda: signal_loaded(is_loaded))
         engine.start()
         assert is_loaded.wait(PATIENCE_S)
@@ -56,7 +57,7 @@ def test_a_request_takes_its_steps_and_gets_its_result(start_engine: StartEngine
 
 def test_waiting_requests_share_the_next_step(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
-    engine = start_engine(max_batch_size=4, model=runner)
+    engine = start_engine(max_rows=4, model=runner)
 
     futures = [engine.submit("model", FakePayload("first"))]
     runner.wait_for_step()
@@ -95,7 +96,7 @@ def test_an_interactive_request_overtakes_background_work_at_the_next_step(start
 @pytest.mark.parametrize("phase", ["prepare", "finish"])
 def test_a_failure_before_or_after_the_step_fails_that_request_alone(start_engine: StartEngine, phase: str) -> None:
     runner = FakeRunner(is_gated=True)
-    engine = start_engine(max_batch_size=4, model=runner)
+    engine = start_engine(max_rows=4, model=runner)
     first = engine.submit("model", FakePayload("first"))
     runner.wait_for_step()
 
@@ -117,7 +118,7 @@ def test_a_failure_in_the_step_fails_that_batch_and_the_loop_lives(
     start_engine: StartEngine, error: BaseException
 ) -> None:
     runner = FakeRunner(is_gated=True)
-    engine = start_engine(max_batch_size=2, model=runner)
+    engine = start_engine(max_rows=2, model=runner)
     first = engine.submit("model", FakePayload("first"))
     runner.wait_for_step()
     bad = engine.submit("model", FakePayload("bad", fails_in="step", error=error))
@@ -129,6 +130,134 @@ def test_a_failure_in_the_step_fails_that_batch_and_the_loop_lives(
     assert isinstance(neighbour.exception(PATIENCE_S), InferenceFailed)
     assert [first.result(PATIENCE_S), later.result(PATIENCE_S)] == ["first", "later"]
     assert engine.is_alive
+
+
+def submit_behind_a_first_one(
+    engine: Engine, runner: FakeRunner, payloads: list[FakePayload], *, demand: Demand
+) -> "list[Future[object]]":
+    """Let them all wait before the next step, so that they share it."""
+    engine.submit("model", FakePayload("first"))
+    runner.wait_for_step()
+    futures = [engine.submit("model", payload, demand=demand) for payload in payloads]
+    runner.open()
+    return futures
+
+
+def test_a_step_out_of_memory_is_taken_again_with_fewer_rows(
+    start_engine: StartEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = FakeRunner(is_gated=True, memory_rows=4)
+    engine = start_engine(max_rows=8, model=runner)
+    assert engine.notes() == {}
+
+    with caplog.at_level(logging.WARNING):
+        futures = submit_behind_a_first_one(
+            engine, runner, [FakePayload(name, num_steps=2) for name in "abcd"], demand=Demand((4, 4), 2, 2)
+        )
+        assert [future.result(PATIENCE_S) for future in futures] == ["a", "b", "c", "d"]
+    assert runner.prepared == ["first", "a", "b", "c", "d"], "nobody lost its state"
+    assert runner.batches[1:] == [["a", "b", "c", "d"], ["a", "b"], ["a", "b"], ["c", "d"], ["c", "d"]]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "4 rows of 4x4" in caplog.text
+    assert "4 rows of 4x4" in engine.notes()["model"]
+
+
+def test_rows_are_halved_until_the_step_fits(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True, memory_rows=2)
+    engine = start_engine(max_rows=8, model=runner)
+
+    futures = submit_behind_a_first_one(engine, runner, [FakePayload(name) for name in "abcd"], demand=Demand(rows=2))
+    assert [future.result(PATIENCE_S) for future in futures] == ["a", "b", "c", "d"]
+    assert [len(names) for names in runner.batches] == [1, 4, 2, 1, 1, 1, 1]
+
+
+def test_a_request_that_runs_out_of_memory_alone_fails_and_the_next_one_is_served(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True, memory_rows=2)
+    engine = start_engine(max_rows=8, model=runner)
+
+    large = engine.submit("model", FakePayload("large"), demand=Demand((8, 8), rows=3))
+    runner.open()
+    error = large.exception(PATIENCE_S)
+    assert isinstance(error, InferenceFailed)
+    assert "secret" not in error.detail
+    small = engine.submit("model", FakePayload("small"), demand=Demand((8, 8), rows=2))
+    assert small.result(PATIENCE_S) == "small"
+    assert engine.notes() == {}, "the model's steps are as large as before"
+
+
+def test_a_step_of_the_smallest_size_out_of_memory_fails_its_requests(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True, memory_rows=1)
+    engine = start_engine(max_rows=8, model=runner)
+
+    futures = submit_behind_a_first_one(engine, runner, [FakePayload(name) for name in "abc"], demand=Demand())
+    errors = [future.exception(PATIENCE_S) for future in futures]
+    assert [type(error) for error in errors] == [InferenceFailed, InferenceFailed, type(None)]
+    assert runner.batches == [["first"], ["a", "b", "c"], ["a", "b"], ["c"]]
+
+
+def test_memory_that_runs_out_before_the_step_fails_that_request_alone(start_engine: StartEngine) -> None:
+    runner = FakeRunner()
+    engine = start_engine(max_rows=8, model=runner)
+
+    bad = engine.submit("model", FakePayload("bad", fails_in="prepare", error=MemoryError()))
+    assert isinstance(bad.exception(PATIENCE_S), InferenceFailed)
+    assert engine.submit("model", FakePayload("good")).result(PATIENCE_S) == "good"
+    assert engine.notes() == {}
+
+
+def test_every_step_is_told_to_who_asked(start_engine: StartEngine) -> None:
+    engine = start_engine(model=FakeRunner())
+    told: list[tuple[int, int]] = []
+
+    future = engine.submit(
+        "model",
+        FakePayload(num_steps=3),
+        demand=Demand(steps=3),
+        on_step=lambda done, total: told.append((done, total)),
+    )
+    future.result(PATIENCE_S)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("error", [ValueError(), SystemExit()])
+def test_who_is_told_and_fails_hurts_nobody(
+    start_engine: StartEngine, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    engine = start_engine(model=FakeRunner())
+    told: list[int] = []
+
+    def fail(done: int, total: int) -> None:
+        told.append(done)
+        raise error
+
+    future = engine.submit("model", FakePayload("image", num_steps=3), on_step=fail)
+    assert future.result(PATIENCE_S) == "image"
+    assert told == [1], "it is not called again"
+    assert len(caplog.records) == 1
+    assert engine.is_alive
+
+
+def test_a_row_budget_that_is_known_later_counts_from_the_next_step_on(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_rows=1, model=runner)
+    engine.submit("model", FakePayload("first"))
+    runner.wait_for_step()
+
+    futures = [engine.submit("model", FakePayload(name), demand=Demand(rows=2)) for name in "abc"]
+    engine.set_row_budget("model", lambda _shape: 4)
+    runner.open()
+    wait(futures, PATIENCE_S)
+    assert runner.batches == [["first"], ["a", "b"], ["c"]]
+
+
+def test_the_expected_wait_of_an_idle_model_is_nothing(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(model=runner)
+    assert engine.expected_wait_s("model") == 0
+
+    engine.submit("model", FakePayload(num_steps=9), demand=Demand(steps=9))
+    runner.wait_for_step()
+    assert engine.expected_wait_s("model") > 0
 
 
 def test_an_app_error_of_a_model_reaches_the_caller_unchanged(start_engine: StartEngine) -> None:

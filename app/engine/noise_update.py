@@ -1,0 +1,54 @@
+"""One step of any number of images, whatever their noise schedulers, in one update.
+
+Elementwise arithmetic in a fixed order, each operation rounded by itself: a row's result is the same bytes alone and
+in any batch. Knows nothing of requests or of where the coefficients come from; runs on the device thread.
+"""
+
+import torch
+
+
+def scale_inputs(samples: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Scale the samples to what the model takes.
+
+    Shapes:
+        samples: (B, C, h, w).
+        scales: (B,); `NoisePlan.input_scales` at each row's step.
+        returns: (B, C, h, w).
+
+    Source:
+        diffusers `SchedulerMixin.scale_model_input`.
+    """
+    return samples * scales[:, None, None, None]
+
+
+def advance(
+    states: torch.Tensor, model_outputs: torch.Tensor, noises: torch.Tensor | None, coefficients: torch.Tensor
+) -> torch.Tensor:
+    """Take every row one step on.
+
+    A product and a sum are two operations, as a fused one may round differently at a tensor's edge. The sum starts
+    from +0, to which a column of zero coefficients adds nothing, not even a sign: so leaving out the noise changes no
+    bit.
+
+    Args:
+        states: The sample and the remembered tensors of each row.
+        model_outputs: What the model said at each row's sample, guided already.
+        noises: Fresh noise; finite numbers, say zeros, in a row that draws none. None where no row draws.
+        coefficients: `NoisePlan.coefficients` at each row's step.
+
+    Shapes:
+        states: (B, 1 + H, C, h, w) float32.
+        model_outputs, noises: (B, C, h, w).
+        coefficients: (B, 1 + H, 3 + H) float32.
+        returns: (B, 1 + H, C, h, w) float32.
+
+    Source:
+        diffusers' `step` of every scheduler in `NOISE_SCHEDULERS`, as a weighted sum.
+    """
+    sample, *remembered = states.unbind(1)
+    advanced = torch.zeros_like(states)
+    weights = coefficients[..., None, None, None].unbind(2)
+    for weight, column in zip(weights, [sample, model_outputs, noises, *remembered], strict=True):
+        if column is not None:
+            advanced += weight * column[:, None]
+    return advanced
