@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -157,25 +157,44 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="For script
     from app.modelpacks.pack import PackError, find_pack
 
     settings = _settings()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in ("demo", "sd15"):
+        row: dict[str, Any] = {"name": name, "revision": "", "licence": "", "bytes": 0, "here": False}
         try:
             pack = find_pack(name, settings.resolved_models_dir)
-            size = sum(file.size for file in pack.files)
-            row = {"name": name, "revision": pack.revision, "licence": pack.licence, "bytes": size, "here": size > 0}
         except PackError as error:
-            row = {"name": name, "revision": "", "licence": "", "bytes": 0, "here": False, "detail": error.detail}
-        rows.append(row)
+            rows.append({**row, "detail": error.detail})
+            continue
+        facts = {
+            "revision": pack.revision,
+            "licence": pack.licence,
+            "bytes": pack.total_bytes,
+            "files": len(pack.files),
+        }
+        rows.append({**row, **facts, "here": bool(pack.files), "quality": pack.quality, "made": pack.made})
     if as_json:
         typer.echo(json.dumps(rows))
         return
     table = Table("Pack", "Revision", "Licence", "Size", "Here")
     for row in rows:
-        size_mb = f"{int(row['bytes']) / 1e6:.1f} MB"
-        table.add_row(
-            str(row["name"]), str(row["revision"]), str(row["licence"]), size_mb, "yes" if row["here"] else "no"
-        )
+        size, here = f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["here"] else "no"
+        table.add_row(row["name"], row["revision"], row["licence"], size, here)
     out.print(table)
+    for row in rows:
+        if measured := _quality_line(row.get("quality", {})):
+            out.print(f"{row['name']} as measured: {measured}", highlight=False, soft_wrap=True)
+
+
+def _quality_line(quality: Mapping[str, Any]) -> str:
+    """Sum up a pack's measured quality in a line; what was not measured is left out."""
+    generated, drawings = quality.get("generated", {}), quality.get("held_out_drawings", {})
+    figures = (
+        ("CLIP class {:.0%}", generated.get("clip_class_accuracy")),
+        ("ResNet18 {:.0%}", generated.get("classifier_top1")),
+        ("VAE {:.1f} dB", drawings.get("vae_psnr_db", {}).get("overall")),
+    )
+    told = (wording.format(value) for wording, value in figures if value is not None)
+    return ", ".join(told).replace("%", " %")
 
 
 @models_app.command("fetch")

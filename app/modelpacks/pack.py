@@ -54,6 +54,8 @@ class ModelPack:
         default_noise_scheduler: Used where a request names none.
         files: What the manifest lists; empty for a pack that is not fetched yet.
         overrides: Parts that come from a local folder instead.
+        quality: What was measured on the weights, as the manifest tells it; empty where nothing was.
+        made: How the weights came to be, as the manifest tells it; empty where it does not.
     """
 
     name: str
@@ -66,6 +68,13 @@ class ModelPack:
     default_noise_scheduler: str
     files: tuple[PackFile, ...] = ()
     overrides: Mapping[str, Path] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def total_bytes(self) -> int:
+        """Return the size of all files together."""
+        return sum(file.size for file in self.files)
 
     def part(self, name: str) -> Path:
         """Return the folder of a part, whether it exists or not."""
@@ -199,4 +208,6 @@ def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str
         default_noise_scheduler=str(manifest["default_noise_scheduler"]),
         files=files,
         overrides=overrides,
+        quality=dict(manifest.get("quality", {})),
+        made=dict(manifest.get("made", {})),
     )

@@ -1,6 +1,6 @@
 """The service itself: what is loaded, what it can do, whether it is ready."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from app.schemas.common import NoiseSchedulerName, Response
 
@@ -42,13 +42,17 @@ class Limits(Response):
 
 
 class PackRead(Response):
-    """The model pack that is served."""
+    """The model pack that is served; `quality` is what was measured on its weights, `made` how they came to be."""
 
     name: str
     revision: str
     licence: str
     native_size: int
     classifier_classes: list[str]
+    total_bytes: int
+    files: int
+    quality: dict[str, Any]
+    made: dict[str, Any]
 
 
 class Capabilities(Response):

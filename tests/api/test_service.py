@@ -2,12 +2,14 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
 from app.engine.engine import Engine
 from app.errors import AppError
+from app.modelpacks.pack import PackFile
 from app.services.inference import Inference
 from app.services.model_loading import ModelChoice, start_inference
 from tests.fake_models import FakeModels
@@ -78,6 +80,16 @@ def test_capabilities_tell_the_bounds_of_this_node(node: Node) -> None:
     assert (read["limits"]["min_side"], read["limits"]["max_side"]) == (64, 192)
     assert read["limits"]["queue_size"] == node.settings.max_queue_size
     assert len(read["noise_schedulers"]) == 8
+
+
+def test_capabilities_tell_size_and_quality_of_the_pack(tmp_path: Path, database_url: str) -> None:
+    models = FakeModels()
+    files = (PackFile("clip/a", "0" * 64, 3), PackFile("clip/b", "1" * 64, 4))
+    quality, made = {"generated": {"classifier_top1": 0.98}}, {"seeds": {"torch": 1}}
+    models.pack = replace(models.pack, files=files, quality=quality, made=made)
+    with serve(make_settings(tmp_path / "data", database_url), models) as node:
+        pack = node.http.get("/capabilities").json()["pack"]
+    assert (pack["total_bytes"], pack["files"], pack["quality"], pack["made"]) == (7, 2, quality, made)
 
 
 def test_the_engine_socket_is_for_this_user_alone(node: Node) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.modelpacks.pack import PARTS, PackError, demo_pack_folder, find_pack, read_pack, verify_part
 from app.modelpacks.sd15 import SD15_FACTS
-from tests.tiny import write_manifest
+from tests.tiny import MANIFEST, write_manifest
 from tests.unit.modelpacks.conftest import CopyParts
 
 
@@ -19,6 +19,16 @@ def test_a_manifest_is_read(built_pack: Path) -> None:
     assert pack.default_noise_scheduler == "pndm"
     assert "diffusion/unet/config.json" in {file.path for file in pack.files}
     assert pack.part("clip") == built_pack / "clip"
+
+
+def test_what_a_manifest_tells_of_quality_and_origin_may_be_missing(copy_parts: CopyParts) -> None:
+    own_pack = copy_parts("clip")
+    pack = read_pack(own_pack)
+    assert (pack.quality, pack.made) == ({}, {})
+    assert pack.total_bytes == sum(file.size for file in pack.files) > 0
+    write_manifest(own_pack, quality={"load_seconds": 1.5}, made={"how": "by hand"})
+    pack = read_pack(own_pack)
+    assert (pack.quality, pack.made) == ({"load_seconds": 1.5}, {"how": "by hand"})
 
 
 @pytest.mark.parametrize("part", ["diffusion", "clip", "classifier"])
@@ -34,7 +44,16 @@ def test_a_missing_manifest_is_named_with_the_command_that_helps(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "null", "{}", '{"files": 3}', '{"name": "tiny", "files": [{"path": "a"}]}', "\x00"],
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        '{"files": 3}',
+        json.dumps({**MANIFEST, "files": [], "quality": 3}),
+        '{"name": "tiny", "files": [{"path": "a"}]}',
+        "\x00",
+    ],
 )
 def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
