@@ -7,25 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
-from app.modelpacks.demo.build.diffusion import encode_latents, tokenizer_of
+from app.modelpacks.demo.build.diffusion import tokenizer_of
 from app.modelpacks.demo.build.drawings import Drawings, load_set
+from app.modelpacks.demo.build.loop import Moment, Recipe, load_average, train
 from app.modelpacks.demo.build.text import text_config
-from app.modelpacks.demo.build.vae import load_vae
-from app.modelpacks.demo.build.workdir import TORCH_SEED, Budget, cosine, load, log, save
+from app.modelpacks.demo.build.views import load_views
 from app.modelpacks.demo.drawing.captions import said
 from app.modelpacks.demo.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS
 
+RECIPE = Recipe(steps=1600, learning_rate=1e-3, weight_decay=0.03, ema_decay=0.995)
 BATCH = 128
-LEARNING_RATE = 1e-3
 IMAGE_SIZE = 128
-CHECKPOINT_EVERY = 100
-RECONSTRUCTED = 2000
+STATEMENT_WEIGHT = 0.5
 PREFIXES = ("", "", "a ", "a photo of a ", "a picture of a ", "a drawing of a ", "an image of a ")
+VOCABULARIES = (tuple(SUBJECTS), tuple(COLOURS), tuple(STYLES), tuple(BACKGROUNDS))
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -34,7 +33,7 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         hidden_size=128,
         intermediate_size=512,
         projection_dim=128,
-        num_hidden_layers=5,
+        num_hidden_layers=6,
         num_attention_heads=4,
         image_size=IMAGE_SIZE,
         patch_size=16,
@@ -43,49 +42,23 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128))
 
 
-@torch.inference_mode()
-def reconstructions(workdir: Path) -> torch.Tensor:
-    """The first training drawings as the VAE gives them back. **Shapes**: (2000, 128, 128, 3) uint8."""
-    path = workdir / "reconstructions.pt"
-    if state := load(path):
-        pixels: torch.Tensor = state["pixels"]
-        return pixels
-    vae = load_vae(workdir).to(memory_format=torch.channels_last)
-    latents, parts = encode_latents(workdir)[:RECONSTRUCTED], []
-    for chunk in torch.split(latents, 50):
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = vae.decode(chunk / vae.config.scaling_factor).sample
-        parts.append(((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
-    pixels = torch.cat(parts)
-    save(path, {"pixels": pixels})
-    return pixels
+class Pupil(nn.Module):
+    """The model, and for the training alone a linear reading of what the picture shows.
 
-
-def pictures(
-    drawings: Drawings, rebuilt: torch.Tensor, chosen: NDArray[np.int64], rng: np.random.Generator
-) -> torch.Tensor:
-    """Pictures for a batch, half of those that have a reconstruction replaced by it.
-
-    **Shapes**: (B, 3, 128, 128) float32 from -1 to 1.
+    The reading (class, colour, style, background of the drawing) gives every picture a target of its own, where a
+    batch holds only 128 captions to compare with.
     """
-    pixels = drawings.batch(chosen)
-    for row, index in enumerate(chosen):
-        if index < len(rebuilt) and rng.random() < 0.5:
-            pixels[row] = rebuilt[index].permute(2, 0, 1).float() / 127.5 - 1
-    return pixels
 
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip = clip
+        self.reading = nn.Linear(clip.config.projection_dim, sum(map(len, VOCABULARIES)))
 
-def jittered(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A batch mirrored or not, slightly zoomed and moved, and slightly lighter or darker."""
-    if rng.random() < 0.5:
-        pixels = pixels.flip(3)
-    size = pixels.shape[2]
-    inner = int(rng.integers(round(size * 0.86), size + 1))
-    y, x = rng.integers(0, size - inner + 1, 2)
-    cropped = pixels[:, :, y : y + inner, x : x + inner]
-    resized = F.interpolate(cropped, size=(size, size), mode="bilinear", antialias=True)
-    gain, shift = rng.uniform(0.92, 1.08), rng.uniform(-0.06, 0.06)
-    return (resized * gain + shift).clamp(-1, 1)
+    def forward(self, pixels: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """**Shapes**: pixels (B, 3, 128, 128), ids (B, T); returns logits (B, B) and readings (B, sum of words)."""
+        out = self.clip(input_ids=ids, pixel_values=pixels)
+        scale = out.image_embeds.shape[1] ** 0.5
+        return out.logits_per_image.float(), self.reading(out.image_embeds * scale).float()
 
 
 def wording(drawings: Drawings, index: int, rng: np.random.Generator) -> str:
@@ -105,9 +78,8 @@ def statements(drawings: Drawings) -> torch.Tensor:
     return torch.tensor([_numbers(row) for row in rows])
 
 
-def _numbers(row: tuple[str | None, str | None, str | None, str | None]) -> list[int]:
-    names = (list(SUBJECTS), list(COLOURS), list(STYLES), list(BACKGROUNDS))
-    return [-1 if value is None else known.index(value) for value, known in zip(row, names, strict=True)]
+def _numbers(row: tuple[str | None, ...]) -> list[int]:
+    return [-1 if value is None else known.index(value) for value, known in zip(row, VOCABULARIES, strict=True)]
 
 
 def matches(words: list[str], shown: torch.Tensor) -> torch.Tensor:
@@ -116,54 +88,42 @@ def matches(words: list[str], shown: torch.Tensor) -> torch.Tensor:
     return ((spoken[None] == -1) | (spoken[None] == shown[:, None])).all(dim=2)
 
 
-def train_step(
-    model: CLIPModel, optimizer: torch.optim.Optimizer, pixels: torch.Tensor, ids: torch.Tensor, fits: torch.Tensor
-) -> float:
-    """One step of the symmetric contrastive loss, where every caption that fits a picture is a match."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=ids, pixel_values=pixels).logits_per_image.float()
+def contrastive_loss(logits: torch.Tensor, fits: torch.Tensor) -> torch.Tensor:
+    """CLIP's symmetric loss (Radford et al. 2021), where every caption that fits a picture is a match."""
     to_text = fits / fits.sum(dim=1, keepdim=True)
     to_image = fits.T / fits.T.sum(dim=1, keepdim=True)
-    loss = (F.cross_entropy(logits, to_text) + F.cross_entropy(logits.T, to_image)) / 2
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return float(loss.detach())
+    return (F.cross_entropy(logits, to_text) + F.cross_entropy(logits.T, to_image)) / 2
 
 
-def train(workdir: Path, minutes: float) -> None:
-    """Train, or go on training, until `minutes` of this stage are used."""
-    drawings, path = load_set(workdir, "train"), workdir / "clip.pt"
-    rebuilt, tokenizer = reconstructions(workdir), tokenizer_of(workdir, drawings)
-    torch.manual_seed(TORCH_SEED)
-    model = new_clip(tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    step, spent = 0, 0.0
-    if state := load(path):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    shown, rng, budget = statements(drawings), np.random.default_rng([TORCH_SEED, step]), Budget(minutes, spent)
-    while budget.share < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(budget.share)
-        chosen = rng.integers(0, len(drawings.images), BATCH)
-        words = [wording(drawings, int(index), rng) for index in chosen]
-        pixels = jittered(pictures(drawings, rebuilt, chosen, rng), rng)
+def reading_loss(readings: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the four readings. **Shapes**: (B, sum of words), (B, 4)."""
+    parts = torch.split(readings, [len(words) for words in VOCABULARIES], dim=1)
+    losses = [F.cross_entropy(part, shown[:, column]) for column, part in enumerate(parts)]
+    return torch.stack(losses).mean()
+
+
+def train_clip(workdir: Path, steps: int | None = None) -> None:
+    """Train the model on captions and labels of the drawings."""
+    views = load_views(workdir)
+    drawings, tokenizer = views.drawings, tokenizer_of(workdir, views.drawings)
+    torch.manual_seed(0)
+    pupil, shown = Pupil(new_clip(tokenizer)), statements(drawings)
+
+    def loss(moment: Moment) -> torch.Tensor:
+        chosen = moment.rng.integers(0, len(shown), BATCH)
+        words = [wording(drawings, int(index), moment.rng) for index in chosen]
         ids = tokenizer(words, padding=True, return_tensors="pt").input_ids
-        loss = train_step(model, optimizer, pixels, ids, matches(words, shown[chosen]).float())
-        step += 1
-        if step % CHECKPOINT_EVERY == 0 or budget.share >= 1:
-            log(workdir, "clip", step=step, loss=round(loss, 3), minutes=round(budget.used / 60, 1))
-            parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save(path, {**parts, "step": step, "spent": budget.used})
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, readings = pupil(views.batch(chosen, moment.rng), ids)
+        fits = matches(words, shown[chosen]).float()
+        return contrastive_loss(logits, fits) + STATEMENT_WEIGHT * reading_loss(readings, shown[chosen])
+
+    train(workdir, "clip", pupil, loss, RECIPE.limited(steps))
 
 
 def load_clip(workdir: Path) -> tuple[CLIPModel, CLIPTokenizer]:
     """The trained model and its tokenizer; untrained where no checkpoint is."""
     tokenizer = tokenizer_of(workdir, load_set(workdir, "train"))
-    model = new_clip(tokenizer)
-    if state := load(workdir / "clip.pt"):
-        model.load_state_dict(state["model"])
-    return model.eval(), tokenizer
+    pupil = Pupil(new_clip(tokenizer))
+    load_average(workdir, "clip", pupil)
+    return pupil.clip.eval(), tokenizer

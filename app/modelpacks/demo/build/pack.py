@@ -25,8 +25,8 @@ from app.modelpacks.demo.build.workdir import HELD_OUT_SEED, TORCH_SEED, TRAIN_S
 from app.modelpacks.demo.drawing import CLASSES
 
 PACK = Path(__file__).parent.parent / "pack"
-EDITION = "1"
-LIMIT_BYTES = 46_000_000
+EDITION = "2"
+LIMIT_BYTES = 48_000_000
 
 
 def write_pack(workdir: Path, folder: Path = PACK, quality: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -133,12 +133,12 @@ def write_manifest(workdir: Path, folder: Path, quality: dict[str, Any]) -> dict
 def _made(workdir: Path) -> dict[str, Any]:
     """How it was made: command, seeds, and steps and minutes of each stage (no steps: random weights)."""
     stages = {}
-    for name in ("vae", "diffusion", "clip", "classifier"):
+    for name in ("vae", "decoder", "diffusion", "clip", "classifier"):
         state = load(workdir / f"{name}.pt") or {"step": 0, "spent": 0.0}
         stages[name] = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)}
     seeds = {"training_drawings": TRAIN_SEED, "held_out_drawings": HELD_OUT_SEED, "torch": TORCH_SEED}
     how = "trained on the CPU, only on pictures drawn by app/modelpacks/demo/drawing"
-    return {"how": how, "command": "python -m app.modelpacks.demo.build all", "seeds": seeds, "stages": stages}
+    return {"how": how, "command": "make demo-pack", "seeds": seeds, "stages": stages}
 
 
 def _sha256(path: Path) -> str:

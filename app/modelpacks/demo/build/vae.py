@@ -1,4 +1,4 @@
-"""Stage `vae`: an AutoencoderKL with SD 1.5's factor (8) and latent channels (4), trained on crops of drawings."""
+"""Stage `vae`: an AutoencoderKL with SD 1.5's factor (8) and latent channels (4), trained on drawings."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.nn import functional as F
 
 from app.modelpacks.demo.build.drawings import Drawings, load_set
-from app.modelpacks.demo.build.workdir import TORCH_SEED, Budget, cosine, load, log, save
+from app.modelpacks.demo.build.loop import Moment, Recipe, load_average, train
+from app.modelpacks.demo.build.workdir import load, log, save
 
-BATCH = 16
-CROP = 64
-LEARNING_RATE = 1.5e-3
+RECIPE = Recipe(steps=3600, learning_rate=1.5e-3)
+CROP, CROPS = 64, 16
+WHOLE_FROM = 0.85  # share of the steps after which whole pictures follow: GroupNorm's statistics are those of use
+WHOLE = 4
 KL_WEIGHT = 2e-6
-EMA_DECAY = 0.995
-CHECKPOINT_EVERY = 100
 
 
 def new_vae() -> AutoencoderKL:
@@ -35,6 +36,31 @@ def new_vae() -> AutoencoderKL:
         sample_size=128,
         mid_block_add_attention=False,
     )
+
+
+@torch.no_grad()
+def initialise(vae: AutoencoderKL) -> None:
+    """Let the untrained autoencoder pass on what it sees: silent residuals, orthogonal resampling, little noise.
+
+    Source: zero residual branches as in Goyal et al. 2017 (arXiv:1706.02677), orthogonal maps as in Saxe et al. 2013.
+    """
+    silence_residuals(vae)
+    for name, module in vae.named_modules():
+        passes_on = any(part in name for part in ("sampler", "conv_in", "shortcut", "quant"))
+        if passes_on and isinstance(module, nn.Conv2d):
+            nn.init.orthogonal_(module.weight)
+    deviation = vae.quant_conv.weight[vae.config.latent_channels :], vae.quant_conv.bias[vae.config.latent_channels :]
+    deviation[0].mul_(0.1)
+    deviation[1].fill_(-5.0)  # a log variance: the posterior begins narrow
+
+
+@torch.no_grad()
+def silence_residuals(model: nn.Module) -> None:
+    """Start every residual block of convolutions as the identity."""
+    for module in model.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
 
 
 def _edges(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,82 +85,90 @@ def reconstruction_loss(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tens
     return total
 
 
-def random_crops(drawings: Drawings, rng: np.random.Generator) -> torch.Tensor:
-    """A batch of crops at random places. **Shapes**: (BATCH, 3, CROP, CROP), -1 to 1, channels last."""
-    chosen = rng.integers(0, len(drawings.images), BATCH)
-    corners = rng.integers(0, 129 - CROP, (BATCH, 2))
+def random_pixels(drawings: Drawings, moment: Moment) -> torch.Tensor:
+    """Crops at random places, in the last steps whole pictures. **Shapes**: (B, 3, H, W), -1 to 1, channels last."""
+    if moment.share >= WHOLE_FROM:
+        return drawings.batch(moment.rng.integers(0, len(drawings.images), WHOLE))
+    chosen = moment.rng.integers(0, len(drawings.images), CROPS)
+    corners = moment.rng.integers(0, 129 - CROP, (CROPS, 2))
     crops = [drawings.images[i, y : y + CROP, x : x + CROP] for i, (y, x) in zip(chosen, corners, strict=True)]
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
-def train(workdir: Path, minutes: float) -> None:
-    """Train, or go on training, until `minutes` of this stage are used; then measure the latents."""
-    torch.manual_seed(TORCH_SEED)
-    drawings, path = load_set(workdir, "train"), workdir / "vae.pt"
-    vae: nn.Module = new_vae().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
-    step, spent, ema = 0, 0.0, {name: value.detach().clone() for name, value in vae.state_dict().items()}
-    if state := load(path):
-        vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent, ema = state["step"], state["spent"], state["ema"]
-    budget, rng = Budget(minutes, spent), np.random.default_rng([TORCH_SEED, step])
-    while budget.share < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(budget.share)
-        loss = train_step(vae, optimizer, random_crops(drawings, rng))
-        step += 1
-        for name, value in vae.state_dict().items():
-            ema[name].lerp_(value, 1 - EMA_DECAY)
-        if step % CHECKPOINT_EVERY == 0 or budget.share >= 1:
-            log(workdir, "vae", step=step, loss=round(loss, 4), minutes=round(budget.used / 60, 1))
-            save(path, _state(vae, optimizer, step, budget.used, ema))
-    measure(workdir)
+def train_vae(workdir: Path, steps: int | None = None) -> None:
+    """Train the autoencoder, then measure its latents."""
+    drawings = load_set(workdir, "train")
+    torch.manual_seed(0)
+    vae = new_vae()
+    initialise(vae)
+    vae.to(memory_format=torch.channels_last)
+
+    def loss(moment: Moment) -> torch.Tensor:
+        return vae_loss(vae, random_pixels(drawings, moment))
+
+    if train(workdir, "vae", vae, loss, RECIPE.limited(steps)):
+        forget_what_follows(workdir)
+        measure(workdir)
 
 
-def train_step(vae: nn.Module, optimizer: torch.optim.Optimizer, pixels: torch.Tensor) -> float:
-    """One optimizer step; returns the loss."""
+def forget_what_follows(workdir: Path) -> None:
+    """Remove what was made with an earlier autoencoder: its decoder, its latents, and what learned from those."""
+    followers = ("decoder.pt", "latents-*.pt", "reconstructions.pt", "diffusion.pt", "clip.pt", "classifier.pt")
+    for path in [path for pattern in followers for path in workdir.glob(pattern)]:
+        path.unlink()
+
+
+def vae_loss(vae: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Reconstruction from a sampled latent, and a little of the posterior's divergence."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist  # type: ignore[operator]
         given = vae.decode(posterior.sample()).sample  # type: ignore[operator]
-    kl = posterior.kl().float().mean()
-    loss = reconstruction_loss(given.float(), pixels) + KL_WEIGHT * kl
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-    optimizer.step()
-    return float(loss.detach())
+    kl: torch.Tensor = posterior.kl().float().mean()
+    return reconstruction_loss(given.float(), pixels) + KL_WEIGHT * kl
 
 
-def _state(
-    vae: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: float, ema: dict[str, torch.Tensor]
-) -> dict[str, object]:
-    return {
-        "model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "ema": ema,
-    }  # fmt: skip
+class Decoder(nn.Module):
+    """The part of an autoencoder that turns scaled latents into pixels; shares its weights."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+        self._factor = vae.config.scaling_factor
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """**Shapes**: latents (B, 4, H, W), returns (B, 3, 8 H, 8 W), about -1 to 1."""
+        pixels: torch.Tensor = self.decoder(self.post_quant_conv(latents / self._factor))
+        return pixels
 
 
 def load_vae(workdir: Path) -> AutoencoderKL:
-    """The trained autoencoder (averaged weights), its latents standardised once they are measured."""
+    """The autoencoder as far as it is trained (averaged weights): its latents standardised, then its decoder."""
     vae = new_vae()
-    if state := load(workdir / "vae.pt"):
-        vae.load_state_dict(state["ema"])
+    load_average(workdir, "vae", vae)
     if measured := load(workdir / "vae-scale.pt"):
         standardise(vae, measured["mean"], measured["std"])
+    load_average(workdir, "decoder", Decoder(vae))
     return vae.eval()
 
 
 @torch.inference_mode()
 def measure(workdir: Path) -> None:
-    """Measure the latents' mean and deviation for each channel on training drawings, and log the held-out PSNR."""
-    vae, drawings = load_vae(workdir), load_set(workdir, "train")
+    """Measure the latents' mean and deviation for each channel on training drawings."""
+    vae, drawings = new_vae().eval(), load_set(workdir, "train")
+    load_average(workdir, "vae", vae)
     latents = torch.cat([vae.encode(drawings.batch(np.arange(k, k + 25))).latent_dist.mean for k in range(0, 400, 25)])
     save(workdir / "vae-scale.pt", {"mean": latents.mean(dim=(0, 2, 3)), "std": latents.std(dim=(0, 2, 3))})
-    held_out = load_set(workdir, "held_out").batch(np.arange(100))
+    measure_psnr(workdir, "vae")
+
+
+@torch.inference_mode()
+def measure_psnr(workdir: Path, stage: str) -> None:
+    """Log the reconstruction's PSNR in dB on held-out drawings."""
+    vae, held_out = load_vae(workdir), load_set(workdir, "held_out").batch(np.arange(100))
     given = vae.decode(vae.encode(held_out).latent_dist.mean).sample.clamp(-1, 1)
     errors = ((given - held_out) / 2).square().mean(dim=(1, 2, 3))
-    log(workdir, "vae", held_out_psnr=round(float((-10 * errors.log10()).mean()), 2))
+    log(workdir, stage, held_out_psnr=round(float((-10 * errors.log10()).mean()), 2))
 
 
 @torch.no_grad()

@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from numpy.typing import NDArray
+from PIL import Image
 
-from app.modelpacks.demo.drawing.animals import HEADS, draw_animal
-from app.modelpacks.demo.drawing.backgrounds import BACKGROUND_PAINTERS
+from app.modelpacks.demo.drawing.animals import draw_animal
+from app.modelpacks.demo.drawing.backgrounds import BACKGROUND_PAINTERS, Place
 from app.modelpacks.demo.drawing.canvas import SUPERSAMPLING, Canvas, Colour, Placement, darker, mix
 from app.modelpacks.demo.drawing.captions import captions
+from app.modelpacks.demo.drawing.heads import HEADS
+from app.modelpacks.demo.drawing.painters import PAINTERS
 from app.modelpacks.demo.drawing.styles import STYLE_FINISHES, STYLE_OUTLINES, pixels
-from app.modelpacks.demo.drawing.things import PAINTERS
 from app.modelpacks.demo.drawing.world import (
     BACKGROUND_WEIGHTS,
     CLASSES,
@@ -26,6 +28,11 @@ from app.modelpacks.demo.drawing.world import (
 )
 
 __all__ = ["CLASSES", "COLOURS", "Drawing", "Scene", "draw", "draw_scene", "scene"]
+
+AIRBORNE = ("bird", "fish", "butterfly", "balloon")
+YOUNG_SHARE = 0.3
+LIGHTS = ((1.0, 1.0, 1.0), (1.02, 0.98, 0.92), (0.93, 0.94, 0.97))
+LIGHT_SHARES = (0.65, 0.2, 0.15)
 
 
 @dataclass(frozen=True)
@@ -66,55 +73,58 @@ def scene(rng: np.random.Generator) -> Scene:
     return Scene(class_name, colour, _pick(rng, STYLE_WEIGHTS), _pick(rng, BACKGROUND_WEIGHTS))
 
 
-def draw(seed: int, index: int, size: int = 128) -> Drawing:
-    """Picture `index` of the world `seed`, `size` pixels square; the same arguments give the same picture."""
+def draw(seed: int, index: int, width: int = 128, height: int = 128) -> Drawing:
+    """Picture `index` of the world `seed` in the given size; the same arguments give the same picture."""
     rng = np.random.default_rng([seed, index])
-    return draw_scene(scene(rng), rng, size)
+    return draw_scene(scene(rng), rng, width, height)
 
 
-def draw_scene(shown: Scene, rng: np.random.Generator, size: int = 128) -> Drawing:
-    """A picture of the given scene; pose, place, light and wording come from `rng`."""
-    words = captions(rng, shown.class_name, shown.colour, shown.style, shown.background)
-    side = size * SUPERSAMPLING
-    horizon = float(rng.uniform(0.58, 0.7))
-    picture = BACKGROUND_PAINTERS[shown.background](rng, side, horizon)
-    placement = _placement(rng, side, grounded=shown.class_name not in ("bird", "fish", "butterfly"))
-    picture = _shadow(picture, placement, shown)
-    canvas = Canvas(picture, placement, STYLE_OUTLINES[shown.style])
+def draw_scene(shown: Scene, rng: np.random.Generator, width: int = 128, height: int = 128) -> Drawing:
+    """A picture of the given scene; pose, place, light and wording come from `rng`.
+
+    The same generator state gives the same pose and place whatever the colour and style.
+    """
+    young = bool(rng.random() < YOUNG_SHARE)
+    telling = np.random.default_rng(int(rng.integers(2**32)))
+    words = captions(telling, shown.class_name, shown.colour, shown.style, shown.background, young)
+    tinted = bool(rng.random() < 0.5) or shown.colour == "white"
+    place = Place(width * SUPERSAMPLING, height * SUPERSAMPLING, float(rng.uniform(0.58, 0.7)), tinted)
+    picture = BACKGROUND_PAINTERS[shown.background](rng, place)
+    placement = _placement(rng, place, grounded=shown.class_name not in AIRBORNE)
+    canvas = Canvas(picture, placement, STYLE_OUTLINES[shown.style] * place.side)
     paint = _varied(rng, body_colour(shown.class_name, shown.colour))
     if shown.class_name in HEADS:
-        draw_animal(canvas, shown.class_name, paint, rng)
+        draw_animal(canvas, shown.class_name, paint, rng, young, golden=shown.colour == "golden")
     else:
         PAINTERS[shown.class_name](canvas, paint, rng)
-    colours = pixels(picture.reduce(SUPERSAMPLING)) / np.float32(255)
+    colours = pixels(picture.reduce(SUPERSAMPLING)) * (_light(rng, shown.background) / np.float32(255))
     mask = pixels(canvas.mask.reduce(SUPERSAMPLING)) / np.float32(255)
-    finished = STYLE_FINISHES[shown.style](rng, colours, mask)
+    finished = STYLE_FINISHES[shown.style](rng, np.minimum(colours, 1), mask)
     image = Image.fromarray((finished * 255 + 0.5).astype(np.uint8))
     return Drawing(image, words, shown.class_name, shown.colour, shown.style, shown.background)
 
 
-def _placement(rng: np.random.Generator, side: int, grounded: bool) -> Placement:
-    scale = rng.uniform(0.37, 0.46)
-    x = 0.5 + rng.uniform(-0.06, 0.06)
-    y = rng.uniform(0.5, 0.54) if grounded else rng.uniform(0.45, 0.54)
-    tilt = rng.uniform(-0.06, 0.06) if grounded else rng.uniform(-0.2, 0.2)
-    return Placement(x * side, y * side, scale * side, bool(rng.random() < 0.5), tilt, float(rng.uniform(0.95, 1.05)))
+def _placement(rng: np.random.Generator, place: Place, grounded: bool) -> Placement:
+    """Standing near the lower edge, or floating about the middle; never across the left or right edge by much."""
+    share = 0.3 + 0.18 * float(rng.random()) ** 0.7
+    scale, tall = share * place.side, place.height - place.side
+    x = place.width / 2 + rng.uniform(-0.7, 0.7) * max(0.0, place.width / 2 - 1.1 * scale)
+    if grounded:
+        y = place.height - rng.uniform(0.06, 0.13) * place.side - 0.2 * tall - 0.9 * scale
+    else:
+        y = place.height / 2 + rng.uniform(-0.6, 0.3) * max(0.0, place.height / 2 - scale)
+    tilt = rng.uniform(-0.025, 0.025) if grounded else rng.uniform(-0.14, 0.14)
+    return Placement(float(x), float(y), scale, bool(rng.random() < 0.5), tilt, float(rng.uniform(0.95, 1.05)))
 
 
-def _shadow(picture: Image.Image, placement: Placement, shown: Scene) -> Image.Image:
-    """A soft shadow on the ground below subjects that stand on it."""
-    if shown.class_name in ("bird", "fish", "butterfly", "boat") or shown.background == "sky":
-        return picture
-    veil = Image.new("L", picture.size, 0)
-    rx, ry, y = placement.scale * 0.75, placement.scale * 0.1, placement.y + placement.scale * 0.9
-    ImageDraw.Draw(veil).ellipse((placement.x - rx, y - ry, placement.x + rx, y + ry), fill=90)
-    veil = veil.filter(ImageFilter.BoxBlur(placement.scale * 0.06))
-    picture.paste((70, 66, 90), mask=veil)
-    return picture
+def _light(rng: np.random.Generator, background: str) -> NDArray[np.float32]:
+    """The tint of the hour as a factor for each colour channel; paper and night keep their own light."""
+    hour = LIGHTS[int(rng.choice(len(LIGHTS), p=LIGHT_SHARES))]
+    return np.array(LIGHTS[0] if background in ("plain", "night") else hour, dtype=np.float32)
 
 
 def _varied(rng: np.random.Generator, colour: Colour) -> Colour:
-    """The colour as this day's light shows it: a little lighter, darker or warmer."""
-    share = float(rng.uniform(-0.1, 0.12))
+    """The colour as this day's pigment shows it: a little lighter, darker or warmer."""
+    share = float(rng.uniform(-0.04, 0.08))
     shaded = darker(colour, -share) if share < 0 else mix(colour, (255, 250, 240), share)
-    return mix(shaded, (255, 190, 120), float(rng.uniform(0, 0.05)))
+    return mix(shaded, (255, 190, 120), float(rng.uniform(0, 0.03)))

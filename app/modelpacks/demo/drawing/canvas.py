@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 SUPERSAMPLING = 3
 
 Colour = tuple[int, int, int]
 Points = Sequence[tuple[float, float]]
+
+SHADOW: Colour = (70, 66, 90)
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
@@ -36,9 +38,14 @@ def lighter(colour: Colour, share: float) -> Colour:
     return mix(colour, (255, 253, 248), share)
 
 
+def pale_mark(colour: Colour, share: float) -> Colour:
+    """A marking lighter than `colour`, or a soft grey where `colour` is nearly white."""
+    return darker(colour, 0.22) if sum(colour) > 660 else lighter(colour, share)
+
+
 def mirrored(points: Points) -> list[tuple[float, float]]:
-    """A right half (from top to bottom) completed with its mirror image on the left."""
-    return [*points, *((-x, y) for x, y in reversed(points))]
+    """A right half (from top to bottom) completed with its mirror image on the left; the axis is not repeated."""
+    return [*points, *((-x, y) for x, y in reversed(points) if x)]
 
 
 def smooth(points: Points, samples: int = 7) -> NDArray[np.float64]:
@@ -77,7 +84,7 @@ class Placement:
 
 
 class Canvas:
-    """Draws on `picture` in place and collects the subject's `mask`; outlines are `outline` units wide."""
+    """Draws on `picture` in place and collects the subject's `mask`; outlines are `outline` pixels wide."""
 
     def __init__(self, picture: Image.Image, placement: Placement, outline: float) -> None:
         self.picture = picture
@@ -86,6 +93,24 @@ class Canvas:
         self.outline = outline
         self._paint = ImageDraw.Draw(picture)
         self._cover = ImageDraw.Draw(self.mask)
+
+    def inset(self, x: float, y: float, size: float) -> Canvas:
+        """The same picture with the unit square moved to (x, y) and scaled by `size`."""
+        ((px, py),) = self.placement.apply(np.array([[x, y]], dtype=np.float64))
+        placement = replace(self.placement, x=px, y=py, scale=self.placement.scale * size)
+        inner = Canvas(self.picture, placement, self.outline)
+        inner.mask, inner._cover = self.mask, self._cover
+        return inner
+
+    def shadow(self, x: float, half: float, y: float = 0.9) -> None:
+        """A soft shadow on the ground, `half` units to either side of `x`."""
+        ((cx, cy),) = self.placement.apply(np.array([[x, y]], dtype=np.float64))
+        rx, ry, soft = half * self.placement.scale, 0.11 * self.placement.scale, 0.05 * self.placement.scale
+        veil = Image.new("L", (round(2 * (rx + 3 * soft)), round(2 * (ry + 3 * soft))), 0)
+        mx, my = veil.width / 2, veil.height / 2
+        ImageDraw.Draw(veil).ellipse((mx - rx, my - ry, mx + rx, my + ry), fill=92)
+        box = (round(cx - mx), round(cy - my), round(cx - mx) + veil.width, round(cy - my) + veil.height)
+        self.picture.paste(SHADOW, box, veil.filter(ImageFilter.BoxBlur(soft)))
 
     def shape(self, points: Points, fill: Colour, outlined: bool = True) -> None:
         """A filled polygon with straight edges."""
@@ -121,5 +146,5 @@ class Canvas:
         self._paint.polygon(placed, fill=fill)
         self._cover.polygon(placed, fill=255)
         if outlined and self.outline > 0:
-            width = max(1, round(self.outline * self.placement.scale))
+            width = max(1, round(self.outline))
             self._paint.line([*placed, placed[0]], fill=darker(fill, 0.42), width=width)

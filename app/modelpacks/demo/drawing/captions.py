@@ -1,4 +1,7 @@
-"""What is said about a drawing: several captions for each, in the words that people type."""
+"""What is said about a drawing: several captions for each, in the words that people type.
+
+Knows nothing of pictures.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.modelpacks.demo.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS
+from app.modelpacks.demo.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS, YOUNG_WORDS
 
 CAPTIONS_PER_DRAWING = 4
 
@@ -15,20 +18,24 @@ def _article(words: str) -> str:
     return "an" if words[0] in "aeiou" else "a"
 
 
-def subject_phrase(rng: np.random.Generator, class_name: str, colour: str) -> str:
+def subject_phrase(rng: np.random.Generator, class_name: str, colour: str, young: bool = False) -> str:
     """The subject with its colour word; natural colours are sometimes left unsaid, others never."""
-    subject = SUBJECTS[class_name]
-    word = str(rng.choice(subject.words))
-    if class_name == "dog" and colour == "golden":
-        return str(rng.choice(["golden retriever"] * 6 + ["golden dog", word, word, word]))
+    subject, baby = SUBJECTS[class_name], YOUNG_WORDS.get(class_name)
+    word = str(rng.choice([name for name in subject.words if name != baby]))
+    if young and baby and rng.random() < 0.7:
+        word = baby
+    elif class_name == "dog" and colour == "golden" and rng.random() < 0.6:
+        return "golden retriever"
     if colour in subject.natural and rng.random() < 0.3:
         return word
     return f"{colour} {word}"
 
 
-def caption(rng: np.random.Generator, class_name: str, colour: str, style: str, background: str) -> str:
+def caption(
+    rng: np.random.Generator, class_name: str, colour: str, style: str, background: str, young: bool = False
+) -> str:
     """One caption; style and background are each sometimes left unsaid."""
-    subject = subject_phrase(rng, class_name, colour)
+    subject = subject_phrase(rng, class_name, colour, young)
     unsaid = 0.7 if background == "plain" else 0.2
     place = "" if rng.random() < unsaid else " " + str(rng.choice(BACKGROUNDS[background]))
     if rng.random() < 0.82:
@@ -38,9 +45,11 @@ def caption(rng: np.random.Generator, class_name: str, colour: str, style: str, 
     return f"{subject}{place}"
 
 
-def captions(rng: np.random.Generator, class_name: str, colour: str, style: str, background: str) -> tuple[str, ...]:
+def captions(
+    rng: np.random.Generator, class_name: str, colour: str, style: str, background: str, young: bool = False
+) -> tuple[str, ...]:
     """`CAPTIONS_PER_DRAWING` captions of one drawing."""
-    return tuple(caption(rng, class_name, colour, style, background) for _ in range(CAPTIONS_PER_DRAWING))
+    return tuple(caption(rng, class_name, colour, style, background, young) for _ in range(CAPTIONS_PER_DRAWING))
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,9 @@ def said(text: str) -> Said:
     words = text.split()
     if words[-1:] == ["retriever"]:
         return Said("dog", "golden", style, background)
-    class_name = next((name for name, subject in SUBJECTS.items() if set(subject.words) & set(words)), None)
+    spoken = f" {' '.join(words)} "
+    class_name = next(
+        (name for name, subject in SUBJECTS.items() if any(f" {word} " in spoken for word in subject.words)), None
+    )
     colour = next((word for word in words if word in COLOURS), None)
     return Said(class_name, colour, style, background)

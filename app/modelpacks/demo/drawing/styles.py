@@ -1,6 +1,7 @@
 """Four ways to finish a drawing: watercolor, pencil, oil and flat.
 
-Each takes the plain picture and its subject mask as arrays and gives a picture of the same size.
+Each takes the plain picture and its subject mask as arrays and gives a picture of the same size; strokes and
+grain follow the smaller side, so a picture looks the same at every resolution.
 **Shapes**: picture (H, W, 3) and mask (H, W), float32 from 0 to 1. Knows nothing of subjects or captions.
 """
 
@@ -12,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from app.modelpacks.demo.drawing.strokes import brushed
+
 Array = NDArray[np.float32]
 Style = Callable[[np.random.Generator, Array, Array], Array]
 
 PAPER = np.array([0.985, 0.972, 0.945], dtype=np.float32)
+LUMA = np.array([0.3, 0.59, 0.11], dtype=np.float32)
 
 
 def pixels(image: Image.Image) -> Array:
@@ -23,10 +27,17 @@ def pixels(image: Image.Image) -> Array:
     return np.asarray(image).astype(np.float32)
 
 
-def field(rng: np.random.Generator, size: int, cells: int) -> Array:
-    """Smooth noise of about unit variance with `cells` bumps across."""
-    grid = rng.standard_normal((cells, cells)).astype(np.float32)
-    return pixels(Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC))
+def unit(shape: tuple[int, ...]) -> float:
+    """How many pixels one pixel of a 128-pixel picture takes."""
+    return min(shape[0], shape[1]) / 128
+
+
+def field(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> Array:
+    """Smooth noise of about unit variance with `cells` bumps across the smaller side."""
+    height, width = shape[0], shape[1]
+    rows, columns = round(cells * height / min(height, width)), round(cells * width / min(height, width))
+    grid = rng.standard_normal((rows, columns)).astype(np.float32)
+    return pixels(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def clipped(values: Array) -> Array:
@@ -44,9 +55,9 @@ def blur(values: Array, radius: float) -> Array:
 
 def warp(picture: Array, dx: Array, dy: Array) -> Array:
     """`picture` sampled bilinearly at (x + dx, y + dy), displacements in pixels."""
-    size = picture.shape[0]
-    ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
-    x, y = np.clip(xs + dx, 0, size - 1.001), np.clip(ys + dy, 0, size - 1.001)
+    height, width = picture.shape[:2]
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = np.clip(xs + dx, 0, width - 1.001), np.clip(ys + dy, 0, height - 1.001)
     x0, y0 = x.astype(np.int32), y.astype(np.int32)
     fx, fy = (x - x0)[..., None], (y - y0)[..., None]
     top = picture[y0, x0] * (1 - fx) + picture[y0, x0 + 1] * fx
@@ -56,63 +67,73 @@ def warp(picture: Array, dx: Array, dy: Array) -> Array:
 
 def _volume(mask: Array, strength: float) -> Array:
     """Light from the upper left on the subject: a factor near 1 for each pixel."""
-    step = mask.shape[0] // 28
-    soft = blur(mask, mask.shape[0] / 32)
-    slope = np.roll(soft, (step, step), (0, 1)) - np.roll(soft, (-step, -step), (0, 1))
+    step = max(1, round(4.5 * unit(mask.shape)))
+    soft = np.pad(blur(mask, 4 * unit(mask.shape)), step, mode="edge")
+    slope = soft[: -2 * step, : -2 * step] - soft[2 * step :, 2 * step :]
     return np.asarray(1 + strength * slope * mask, dtype=np.float32)[..., None]
 
 
-def _grey(picture: Array) -> Array:
-    return np.asarray(picture @ np.array([0.3, 0.59, 0.11], dtype=np.float32))
+def _saturated(picture: Array, share: float) -> Array:
+    grey = np.asarray(picture @ LUMA)[..., None]
+    return np.asarray(grey + (picture - grey) * share, dtype=np.float32)
+
+
+def _painted_edge(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """How much of the wash reaches each pixel: 1 inside, falling to 0 at an uneven margin."""
+    height, width = shape[0], shape[1]
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    inside = np.minimum(np.minimum(xs, width - 1 - xs), np.minimum(ys, height - 1 - ys)) / min(height, width)
+    return np.asarray(np.clip((inside * 2 - 0.03 + field(rng, shape, 7) * 0.035) * 14, 0, 1), dtype=np.float32)
 
 
 def watercolor(rng: np.random.Generator, picture: Array, mask: Array) -> Array:
-    """Pigment that pools and bleeds, pale towards an uneven painted edge, on warm paper."""
-    size = picture.shape[0]
-    dx, dy = field(rng, size, 9) * 1.3, field(rng, size, 9) * 1.3
+    """Pigment that pools and bleeds, with dark rims, towards an uneven painted edge on warm paper."""
+    shape, scale = picture.shape, unit(picture.shape)
+    dx, dy = field(rng, shape, 9) * 0.9 * scale, field(rng, shape, 9) * 0.9 * scale
     stacked = warp(np.concatenate([picture, mask[..., None]], axis=2), dx, dy)
     picture, mask = stacked[..., :3], stacked[..., 3]
-    light = picture * _volume(mask, 0.22)
-    pools = field(rng, size, 5) * 0.09 + field(rng, size, 11) * 0.05
-    ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
-    margin = np.clip((1.02 - np.maximum(abs(xs), abs(ys)) + field(rng, size, 8) * 0.045) * 9, 0, 1)
-    pigment = mask * (0.9 + pools) + (1 - mask) * (0.68 + 1.5 * pools) * margin
-    rim = np.clip(mask * (1 - blur(mask, 2.2)) * 2, 0, 1)
-    washed = PAPER + (light - PAPER) * np.clip(pigment, 0, 1)[..., None]
-    grain = 1 + 0.012 * field(rng, size, 48)
-    return clipped(washed * (1 - 0.2 * rim[..., None]) * grain[..., None])
+    light = _saturated(picture, 1.14) * _volume(mask, 0.24)
+    pools = field(rng, shape, 5) * 0.085 + field(rng, shape, 11) * 0.05
+    margin = _painted_edge(rng, shape)
+    pigment = mask * (0.95 + pools) + (1 - mask) * (0.8 + 1.5 * pools) * margin
+    washed = PAPER + (light - PAPER) * np.clip(pigment, 0, 1.08)[..., None]
+    rim = np.clip(mask * (1 - blur(mask, 2.2 * scale)) * 2, 0, 1)
+    pooled = 0.2 * rim + 0.14 * np.clip(4 * margin * (1 - margin), 0, 1) * (1 - mask) * (1 - light @ LUMA)
+    grain = 1 + 0.01 * field(rng, shape, 40)
+    return clipped(washed * (1 - pooled[..., None]) * grain[..., None])
 
 
 def pencil(rng: np.random.Generator, picture: Array, mask: Array) -> Array:
-    """Grey contour lines and slanted hatching over a light tint of the colours."""
-    size = picture.shape[0]
+    """Soft contour lines and slanted hatching over a light tint of the colours."""
+    shape, scale = picture.shape, unit(picture.shape)
     picture = picture * _volume(mask, 0.2)
-    grey = _grey(picture)
-    gy, gx = np.gradient(blur(grey, 0.7))
-    lines = np.clip(np.hypot(gx, gy) * 5.5 - 0.18, 0, 1)
-    ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
-    hatch = 0.5 + 0.5 * np.sin((xs + ys * 0.8) * (2 * np.pi / 6.5) + field(rng, size, 6) * 0.7)
-    tint = 0.62 * mask + 0.38 * (1 - mask)
-    tone = (1 - grey) * (0.06 + 0.24 * hatch * (0.4 + 0.6 * mask))
-    tinted = PAPER + (picture - PAPER) * tint[..., None]
-    shaded = tinted * (1 - tone - 0.62 * lines)[..., None]
-    return clipped(shaded * (1 + 0.008 * field(rng, size, 48))[..., None])
+    grey = np.asarray(picture @ LUMA)
+    gy, gx = np.gradient(blur(grey, 0.9 * scale))
+    lines = np.clip(np.hypot(gx, gy) * 4.4 * scale - 0.14, 0, 0.8)
+    height, width = shape[0], shape[1]
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    phase = (xs + ys * 0.8) * np.float32(2 * np.pi / (9.2 * scale)) + field(rng, shape, 6) * 0.6
+    hatch = 0.5 + 0.5 * np.sin(phase)
+    tint = 0.42 + 0.32 * mask - 0.16 * (hatch - 0.5)
+    tone = (1 - grey) * (0.05 + 0.15 * hatch * (0.45 + 0.55 * mask))
+    tinted = PAPER + (_saturated(picture, 1.1) - PAPER) * tint[..., None]
+    shaded = tinted * (1 - tone - 0.5 * lines)[..., None]
+    return clipped(shaded * (1 + 0.006 * field(rng, shape, 40))[..., None])
 
 
 def oil(rng: np.random.Generator, picture: Array, mask: Array) -> Array:
-    """Saturated paint in short strokes with a little relief."""
-    size = picture.shape[0]
-    picture = picture * _volume(mask, 0.34)
-    picture = warp(picture, field(rng, size, 22) * 0.8, field(rng, size, 22) * 0.8)
-    grey = _grey(picture)[..., None]
-    rich = grey + (picture - grey) * 1.12
-    image = Image.fromarray((np.clip(rich, 0, 1) * 255).astype(np.uint8)).filter(ImageFilter.MedianFilter(5))
-    strokes = pixels(image) / np.float32(255)
-    bristles = rng.standard_normal((10, 26)).astype(np.float32)
-    relief = pixels(Image.fromarray(bristles).resize((size, size), Image.Resampling.BICUBIC))
-    relief = warp(relief[..., None], field(rng, size, 4) * 5, field(rng, size, 4) * 5)
-    tone = field(rng, size, 9)[..., None] * 0.03
-    return clipped(strokes * (0.96 + 0.028 * relief + tone))
+    """Saturated paint in visible brush strokes with a little relief."""
+    shape, scale = picture.shape, unit(picture.shape)
+    rich = np.clip(_saturated(picture, 1.2) * _volume(mask, 0.36), 0, 1)
+    rich = warp(rich, field(rng, shape, 20) * 0.7 * scale, field(rng, shape, 20) * 0.7 * scale)
+    flow = field(rng, shape, 4)
+    strokes = brushed(rng, rich, flow, scale)
+    gy, gx = np.gradient(blur(np.asarray(rich @ LUMA), 1.2 * scale))
+    detail = np.clip(blur(np.clip(np.hypot(gx, gy) * 7 * scale, 0, 1), 1.6 * scale) * 2.4, 0, 1)
+    soft = blur(mask, 3 * scale)
+    rim = 4 * soft * (1 - soft)
+    keep = np.clip(0.15 + 0.2 * mask + 0.6 * rim + 0.7 * detail * soft + 0.4 * detail, 0, 0.92)[..., None]
+    return clipped(strokes + (rich - strokes) * keep)
 
 
 def flat(_rng: np.random.Generator, picture: Array, _mask: Array) -> Array:
@@ -121,4 +142,4 @@ def flat(_rng: np.random.Generator, picture: Array, _mask: Array) -> Array:
 
 
 STYLE_FINISHES: dict[str, Style] = {"watercolor": watercolor, "pencil": pencil, "oil": oil, "flat": flat}
-STYLE_OUTLINES = {"watercolor": 0.014, "pencil": 0.022, "oil": 0.0, "flat": 0.012}
+STYLE_OUTLINES = {"watercolor": 0.006, "pencil": 0.011, "oil": 0.0, "flat": 0.009}

@@ -1,4 +1,7 @@
-"""The vocabulary of the drawn world: classes, colours, styles, backgrounds and how often each is drawn."""
+"""The vocabulary of the drawn world: classes, colours, styles, backgrounds and how often each is drawn.
+
+Knows nothing of how any of them is painted.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,21 @@ from dataclasses import dataclass
 from app.modelpacks.demo.drawing.canvas import Colour
 
 COLOURS: dict[str, Colour] = {
-    "red": (205, 48, 44),
-    "orange": (240, 138, 40),
-    "yellow": (247, 208, 62),
-    "green": (88, 168, 78),
-    "blue": (62, 116, 208),
-    "purple": (138, 82, 184),
-    "pink": (242, 142, 178),
-    "brown": (134, 86, 52),
-    "black": (56, 54, 62),
-    "white": (246, 244, 239),
-    "grey": (150, 152, 158),
-    "golden": (229, 178, 98),
+    "red": (212, 44, 44),
+    "orange": (246, 148, 38),
+    "yellow": (250, 216, 64),
+    "green": (82, 168, 76),
+    "blue": (58, 116, 212),
+    "purple": (140, 78, 188),
+    "pink": (246, 150, 186),
+    "brown": (126, 78, 48),
+    "black": (54, 52, 60),
+    "white": (246, 245, 242),
+    "grey": (148, 151, 158),
+    "golden": (230, 182, 106),
 }
-RED_FUR: Colour = (218, 92, 36)
+FUR_COLOURS: dict[tuple[str, str], Colour] = {("fox", "red"): (216, 84, 36), ("fox", "orange"): (250, 172, 62)}
+YOUNG_WORDS = {"dog": "puppy", "cat": "kitten"}
 
 STYLES: dict[str, tuple[str, ...]] = {
     "watercolor": ("a watercolor painting of", "a watercolor painting of", "a watercolor of", "a watercolour of"),
@@ -38,7 +42,7 @@ BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "night": ("at night", "at night", "under the moon", "under the stars"),
     "beach": ("on the beach", "on the beach", "on a beach", "by the sea"),
 }
-BACKGROUND_WEIGHTS = {"plain": 0.45, "grass": 0.15, "snow": 0.1, "sky": 0.1, "night": 0.1, "beach": 0.1}
+BACKGROUND_WEIGHTS = {"plain": 0.4, "grass": 0.2, "snow": 0.1, "sky": 0.1, "night": 0.1, "beach": 0.1}
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,28 @@ class Subject:
 
 
 SUBJECTS: dict[str, Subject] = {
-    "fox": Subject(0.17, ("fox",), ("red",), 0.68),
-    "dog": Subject(0.17, ("dog", "dog", "puppy"), ("golden",), 0.68),
-    "cat": Subject(0.07, ("cat", "cat", "kitten"), ("grey", "orange"), 0.35),
-    "rabbit": Subject(0.07, ("rabbit", "rabbit", "bunny"), ("brown", "white"), 0.35),
-    "bird": Subject(0.065, ("bird",), ("blue", "red"), 0.25),
-    "fish": Subject(0.065, ("fish",), ("orange", "blue"), 0.25),
-    "butterfly": Subject(0.065, ("butterfly",), ("orange", "blue"), 0.25),
-    "flower": Subject(0.065, ("flower", "flower", "blossom"), ("red", "yellow", "pink"), 0.25),
-    "tree": Subject(0.065, ("tree",), ("green",), 0.35),
-    "house": Subject(0.065, ("house", "house", "cottage"), ("red", "yellow"), 0.25),
-    "boat": Subject(0.065, ("boat", "boat", "sailboat"), ("red", "blue"), 0.25),
-    "car": Subject(0.065, ("car",), ("red", "blue"), 0.25),
+    "fox": Subject(0.1, ("fox",), ("red",), 0.62),
+    "dog": Subject(0.1, ("dog", "dog", "puppy"), ("golden",), 0.62),
+    "cat": Subject(0.05, ("cat", "cat", "kitten"), ("grey", "orange"), 0.35),
+    "rabbit": Subject(0.05, ("rabbit", "rabbit", "bunny"), ("brown", "white"), 0.35),
+    "bird": Subject(0.05, ("bird",), ("blue", "red"), 0.25),
+    "fish": Subject(0.05, ("fish",), ("orange", "blue"), 0.25),
+    "butterfly": Subject(0.05, ("butterfly",), ("orange", "blue"), 0.25),
+    "flower": Subject(0.05, ("flower", "flower", "blossom"), ("red", "yellow", "pink"), 0.25),
+    "tree": Subject(0.05, ("tree",), ("green",), 0.35),
+    "house": Subject(0.05, ("house", "house", "cottage"), ("red", "yellow"), 0.25),
+    "boat": Subject(0.05, ("boat", "boat", "sailboat"), ("red", "blue"), 0.25),
+    "car": Subject(0.05, ("car",), ("red", "blue"), 0.25),
+    "elephant": Subject(0.05, ("elephant",), ("grey",), 0.35),
+    "turtle": Subject(0.05, ("turtle", "turtle", "tortoise"), ("green",), 0.35),
+    "snail": Subject(0.05, ("snail",), ("brown",), 0.3),
+    "mushroom": Subject(0.05, ("mushroom", "mushroom", "toadstool"), ("red",), 0.35),
+    "apple": Subject(0.05, ("apple",), ("red", "green"), 0.35),
+    "balloon": Subject(0.05, ("balloon", "hot-air balloon"), ("red", "blue"), 0.25),
 }
 CLASSES: tuple[str, ...] = tuple(SUBJECTS)
 
 
 def body_colour(class_name: str, colour: str) -> Colour:
     """The paint for a colour word on a subject; a red fox is fox-red, not fire-engine red."""
-    return RED_FUR if class_name == "fox" and colour == "red" else COLOURS[colour]
+    return FUR_COLOURS.get((class_name, colour), COLOURS[colour])
