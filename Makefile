@@ -31,7 +31,7 @@ format: $(VENV)/dev.stamp ## Put the code into its form
 openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
 	$(BIN)/foxhound openapi docs/openapi.json
 
-demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about two hours on two cores
+demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about an hour and a half on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m app.modelpacks.demo.build all
 
 demo-pack-report: $(VENV)/dev.stamp ## Measure the shipped demo pack against its targets: about 25 minutes on two cores

@@ -12,7 +12,8 @@ from app.errors import AppError
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "examples" / "README.md", *DECISIONS]
+GUIDES = [ROOT / "docs" / "architecture.md", ROOT / "docs" / "demo-pack.md", ROOT / "examples" / "README.md"]
+PAGES = [ROOT / "README.md", *GUIDES, *DECISIONS]
 ERRORS = [thing for thing in vars(app.errors).values() if isinstance(thing, type) and issubclass(thing, AppError)]
 
 

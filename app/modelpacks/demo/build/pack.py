@@ -118,7 +118,7 @@ def write_manifest(workdir: Path, folder: Path, quality: dict[str, Any]) -> dict
         "native_size": 128,
         "min_side": 64,
         "max_side": 192,
-        "default_noise_scheduler": "pndm",
+        "default_noise_scheduler": "dpmpp_2m",
         "weights": "float16 safetensors, plain file names (no variant)",
         "classes": list(CLASSES),
         "made": _made(workdir),
