@@ -29,15 +29,20 @@ class Calibration:
 
 
 def calibrate(
-    forward: Callable[[int], torch.Tensor], time_limit_s: float, clock: Callable[[], float] = time.perf_counter
+    forward: Callable[[int], torch.Tensor],
+    time_limit_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    must_match: bool = True,
 ) -> Calibration:
-    """Run forwards of 2, 3, 4 ... rows until the time is over or a row's result changes.
+    """Run forwards of 2, 3, 4 ... rows until time or memory is over or a row's result changes.
 
     Args:
         forward: Runs so many rows, the first one always the same, waits for the device, and returns the first
             row's result.
         time_limit_s: No further forward begins after this; the first two always run.
         clock: Seconds.
+        must_match: Whether a row's result has to be the same bytes whatever the number of rows.
     """
     alone = forward(LEAST_ROWS)  # the first forward also sets up the device, so its time tells nothing
     seconds: dict[int, float] = {}
@@ -46,7 +51,13 @@ def calibrate(
         before = clock()
         if seconds and before - started_at > time_limit_s:
             break
-        if not torch.equal(forward(rows), alone):
+        try:
+            result = forward(rows)
+        except torch.OutOfMemoryError:
+            if seconds:
+                break
+            raise
+        if must_match and not torch.equal(result, alone):
             return _with_few_rows(forward, seconds, clock)
         seconds[rows] = clock() - before
     return Calibration(seconds, RowPadding(most=max(seconds)))

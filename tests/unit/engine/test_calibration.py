@@ -73,6 +73,26 @@ def test_where_few_rows_change_a_result_every_forward_has_the_same_number(depend
     assert calibration.seconds == pytest.approx({FALLBACK_ROWS: 0.001 * FALLBACK_ROWS})
 
 
+def test_the_memory_bounds_the_rows() -> None:
+    def cost(rows: int) -> float:
+        if rows == 6:
+            raise torch.OutOfMemoryError
+        return 0.001 * rows
+
+    device = Device(cost)
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    assert calibration.padding == RowPadding(most=5)
+    assert list(calibration.seconds) == [2, 3, 4, 5]
+
+
+def test_where_bytes_are_not_promised_rows_may_depend_on_their_number() -> None:
+    device = Device(lambda rows: 0.001 * rows, depends_from=3)
+    calibration = calibrate(device.forward, 10.0, device.clock, must_match=False)
+
+    assert calibration.padding == RowPadding(most=MOST_ROWS)
+
+
 @pytest.mark.parametrize(
     ("padding", "rows", "blocks"),
     [
