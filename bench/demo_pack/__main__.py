@@ -100,8 +100,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--probe-train", type=int, default=40, help="pictures a class that a probe is trained on")
     parser.add_argument("--probe-fresh", type=int, default=100, help="fresh pictures a class that it is tested on")
     parser.add_argument("--probe-drawings", type=int, default=100, help="drawings a class that it is tested on")
-    parser.add_argument("--judge-drawings", type=int, default=6000, help="a multiple of 250")
-    parser.add_argument("--judge-steps", type=int, default=1200, help="steps that the judge is trained for")
+    parser.add_argument("--judge-drawings", type=int, default=12_000, help="a multiple of 250")
+    parser.add_argument("--judge-steps", type=int, default=2400, help="steps that the judge is trained for")
     return parser.parse_args()
 
 

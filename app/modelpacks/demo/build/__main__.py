@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from app.modelpacks.demo.build import classifier, clip, decoder, diffusion, drawings, pack, vae
+from app.modelpacks.demo.build import classifier, clip, decoder, diffusion, drawings, guidance, pack, vae
 
 TRAINERS: dict[str, Callable[[Path, int | None], None]] = {
     "vae": vae.train_vae,
     "decoder": decoder.train_decoder,
     "diffusion": diffusion.train_diffusion,
+    "guidance": guidance.train_guidance,
     "clip": clip.train_clip,
     "classifier": classifier.train_classifier,
 }

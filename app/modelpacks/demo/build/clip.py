@@ -19,7 +19,7 @@ from app.modelpacks.demo.build.views import load_views
 from app.modelpacks.demo.drawing.captions import said
 from app.modelpacks.demo.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS
 
-RECIPE = Recipe(steps=1600, learning_rate=1e-3, weight_decay=0.03, ema_decay=0.995)
+RECIPE = Recipe(steps=4000, learning_rate=1e-3, weight_decay=0.03, ema_decay=0.995)
 BATCH = 128
 IMAGE_SIZE = 128
 STATEMENT_WEIGHT = 0.5

@@ -119,41 +119,61 @@ def lessons_of(workdir: Path, name: str, tokenizer: CLIPTokenizer) -> Lessons:
     return Lessons(encode_latents(workdir, name), ids.reshape(len(drawings.images), -1, MAX_TOKENS))
 
 
-def noise_loss(model: Diffusion, schedule: DDPMScheduler, latents: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Error of the predicted noise at random timesteps, with min-SNR weights."""
-    noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),))
-    noisy = schedule.add_noise(latents, noise, timesteps).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = model(noisy, timesteps, ids)
-    alphas = schedule.alphas_cumprod[timesteps]
-    snr = alphas / (1 - alphas)
-    errors = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
-    loss: torch.Tensor = (errors * snr.clamp(max=MIN_SNR_GAMMA) / snr).mean()
-    return loss
+class Course:
+    """What the UNet learns from: square drawings, and in every fifth step another size."""
+
+    def __init__(self, workdir: Path) -> None:
+        """Take the drawn sets and their latents."""
+        self.tokenizer = tokenizer_of(workdir, load_set(workdir, "train"))
+        self._native = lessons_of(workdir, "train", self.tokenizer)
+        names = [f"train-{width}x{height}" for width, height in OTHER_SIZES]
+        self._others = [lessons_of(workdir, name, self.tokenizer) for name in names]
+        self.empty = tokenize(self.tokenizer, [""])[0]
+        self._schedule = DDPMScheduler.from_config(new_noise_scheduler().config)
+
+    def batch(self, moment: Moment) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents (B, 4, H, W) of one size and their token ids (B, 77)."""
+        is_other = moment.rng.random() < OTHER_SIZE_SHARE
+        lessons = self._others[moment.rng.integers(len(self._others))] if is_other else self._native
+        return lessons.batch(moment, self.empty)
+
+    def add_noise(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noise, timesteps (B,) and noisy latents, all at random."""
+        noise, timesteps = torch.randn_like(latents), torch.randint(0, 1000, (len(latents),))
+        noisy = self._schedule.add_noise(latents, noise, timesteps).to(memory_format=torch.channels_last)
+        return noise, timesteps, noisy
+
+    def error(self, predicted: torch.Tensor, wanted: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Mean square error of predicted noise, with min-SNR weights."""
+        alphas = self._schedule.alphas_cumprod[timesteps]
+        snr = alphas / (1 - alphas)
+        errors = (predicted.float() - wanted.float()).square().mean(dim=(1, 2, 3))
+        weighted: torch.Tensor = (errors * snr.clamp(max=MIN_SNR_GAMMA) / snr).mean()
+        return weighted
 
 
 def train_diffusion(workdir: Path, steps: int | None = None) -> None:
-    """Train UNet and text tower on the square drawings, and in every fifth step on another size."""
-    tokenizer = tokenizer_of(workdir, load_set(workdir, "train"))
-    native = lessons_of(workdir, "train", tokenizer)
-    others = [lessons_of(workdir, f"train-{width}x{height}", tokenizer) for width, height in OTHER_SIZES]
-    empty, schedule = tokenize(tokenizer, [""])[0], DDPMScheduler.from_config(new_noise_scheduler().config)
+    """Train UNet and text tower together; what the stage `guidance` learned from an earlier pair is removed."""
+    course = Course(workdir)
     torch.manual_seed(0)
-    model = Diffusion(tokenizer)
+    model = Diffusion(course.tokenizer)
     silence_residuals(model.unet)
     model.to(memory_format=torch.channels_last)
 
     def loss(moment: Moment) -> torch.Tensor:
-        is_other = moment.rng.random() < OTHER_SIZE_SHARE
-        lessons = others[moment.rng.integers(len(others))] if is_other else native
-        return noise_loss(model, schedule, *lessons.batch(moment, empty))
+        latents, ids = course.batch(moment)
+        noise, timesteps, noisy = course.add_noise(latents)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(noisy, timesteps, ids)
+        return course.error(predicted, noise, timesteps)
 
-    train(workdir, "diffusion", model, loss, RECIPE.limited(steps))
+    if train(workdir, "diffusion", model, loss, RECIPE.limited(steps)):
+        (workdir / "guidance.pt").unlink(missing_ok=True)
 
 
-def load_diffusion(workdir: Path) -> tuple[Diffusion, CLIPTokenizer]:
-    """The trained model (averaged weights) and its tokenizer; untrained where no checkpoint is."""
+def load_diffusion(workdir: Path, stage: str) -> tuple[Diffusion, CLIPTokenizer]:
+    """The averaged weights of `stage` (`diffusion` or `guidance`) and the tokenizer; untrained without a checkpoint."""
     tokenizer = tokenizer_of(workdir, load_set(workdir, "train"))
     model = Diffusion(tokenizer)
-    load_average(workdir, "diffusion", model)
+    load_average(workdir, stage, model)
     return model.eval(), tokenizer

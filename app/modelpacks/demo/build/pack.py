@@ -25,7 +25,7 @@ from app.modelpacks.demo.build.workdir import HELD_OUT_SEED, TORCH_SEED, TRAIN_S
 from app.modelpacks.demo.drawing import CLASSES
 
 PACK = Path(__file__).parent.parent / "pack"
-EDITION = "2"
+EDITION = "3"
 LIMIT_BYTES = 48_000_000
 
 
@@ -52,7 +52,7 @@ def write_pack(workdir: Path, folder: Path = PACK, quality: dict[str, Any] | Non
 
 def write_diffusion(workdir: Path, folder: Path) -> None:
     """A folder for `StableDiffusionPipeline.from_pretrained`."""
-    model, tokenizer = load_diffusion(workdir)
+    model, tokenizer = load_diffusion(workdir, "guidance")
     model.unet.set_default_attn_processor()
     pipeline = StableDiffusionPipeline(
         vae=load_vae(workdir),
@@ -133,7 +133,7 @@ def write_manifest(workdir: Path, folder: Path, quality: dict[str, Any]) -> dict
 def _made(workdir: Path) -> dict[str, Any]:
     """How it was made: command, seeds, and steps and minutes of each stage (no steps: random weights)."""
     stages = {}
-    for name in ("vae", "decoder", "diffusion", "clip", "classifier"):
+    for name in ("vae", "decoder", "diffusion", "guidance", "clip", "classifier"):
         state = load(workdir / f"{name}.pt") or {"step": 0, "spent": 0.0}
         stages[name] = {"steps": state["step"], "minutes": round(state["spent"] / 60, 1)}
     seeds = {"training_drawings": TRAIN_SEED, "held_out_drawings": HELD_OUT_SEED, "torch": TORCH_SEED}

@@ -114,7 +114,8 @@ def train_vae(workdir: Path, steps: int | None = None) -> None:
 
 def forget_what_follows(workdir: Path) -> None:
     """Remove what was made with an earlier autoencoder: its decoder, its latents, and what learned from those."""
-    followers = ("decoder.pt", "latents-*.pt", "reconstructions.pt", "diffusion.pt", "clip.pt", "classifier.pt")
+    learned = ("decoder.pt", "diffusion.pt", "guidance.pt", "clip.pt", "classifier.pt")
+    followers = ("latents-*.pt", "reconstructions.pt", *learned)
     for path in [path for pattern in followers for path in workdir.glob(pattern)]:
         path.unlink()
 

@@ -10,6 +10,7 @@ from torch import nn
 from app.modelpacks.demo.build.clip import contrastive_loss, matches, statements
 from app.modelpacks.demo.build.diffusion import BATCH, Lessons
 from app.modelpacks.demo.build.drawings import Drawings, Order, draw_set, load_set
+from app.modelpacks.demo.build.guidance import SHARE, gentle_noise
 from app.modelpacks.demo.build.loop import (
     CHECKPOINT_EVERY,
     Moment,
@@ -200,3 +201,18 @@ def test_the_contrastive_loss_falls_when_fitting_pairs_are_closer():
 
     assert contrastive_loss(8 * fits, fits) < contrastive_loss(torch.zeros(3, 3), fits)
     assert contrastive_loss(torch.zeros(3, 3), fits) < contrastive_loss(-8 * fits, fits)
+
+
+def test_gentle_noise_keeps_a_share_of_what_the_caption_changes():
+    def teacher(noisy, timesteps, ids):
+        return noisy * timesteps[:, None, None, None] + ids.sum(1)[:, None, None, None]
+
+    noisy, timesteps = torch.randn(3, 4, 2, 2), torch.tensor([999, 400, 3])
+    empty = torch.tensor([1, 0])
+    ids = torch.tensor([[4, 3], [1, 0], [0, 9]])
+
+    gentle = gentle_noise(teacher, noisy, timesteps, ids, empty)
+
+    without = noisy * timesteps[:, None, None, None] + 1
+    caption_change = torch.tensor([6.0, 0.0, 8.0])[:, None, None, None]
+    assert torch.allclose(gentle, without + SHARE * caption_change, atol=1e-3)
