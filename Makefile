@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-full-size lint format openapi demo-pack demo-pack-report constraints clean
+.PHONY: help run test test-full-size soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size
 
+soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
+	$(BIN)/python -m bench.soak --minutes 20
+
 lint: $(VENV)/dev.stamp ## Check formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,11 +34,26 @@ format: $(VENV)/dev.stamp ## Put the code into its form
 openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
 	$(BIN)/foxhound openapi docs/openapi.json
 
-demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about an hour and a half on two cores
+demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about three hours on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m app.modelpacks.demo.build all
 
 demo-pack-report: $(VENV)/dev.stamp ## Measure the shipped demo pack against its targets: about 25 minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.demo_pack
+
+bench-generate: $(VENV)/dev.stamp ## Measure /generate beside three other ways to serve the demo pack
+	$(BIN)/python -m bench.generate
+
+bench-judging: $(VENV)/dev.stamp ## Measure /clip-score and /classify beside LitServe and infinity
+	$(BIN)/python -m bench.judging
+
+bench-encoding: $(VENV)/dev.stamp ## Measure what writing an image costs, by format and setting
+	$(BIN)/python -m bench.encoding
+
+bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled set: about two minutes on two cores
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.filter
+
+bench-gpu: $(VENV)/dev.stamp ## Measure Stable Diffusion v1.5 with random weights on a GPU
+	$(BIN)/python -m bench.gpu
 
 constraints: ## Pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf build/constraints

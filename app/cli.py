@@ -78,15 +78,16 @@ def api() -> None:
     """Serve the API with its engine alone, without a worker."""
     import uvicorn
 
-    from app.main import create_app, with_edge
+    from app.main import Server, create_app, with_edge
 
     settings = _settings()
     _configure_logging(settings)
     _check_database(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    application = create_app(settings)
     config = uvicorn.Config(
-        with_edge(create_app(settings)),
+        with_edge(application),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -98,7 +99,7 @@ def api() -> None:
         listener = config.bind_socket()  # before any model loads
     except SystemExit:  # uvicorn's way to say so, after it has logged why
         _refuse(f"Nothing can be served at {settings.host}:{settings.port}. Choose another FOXHOUND_PORT.")
-    server = uvicorn.Server(config)
+    server = Server(config, application)
     server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(1)

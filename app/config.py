@@ -47,6 +47,14 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format of the diffusion model; auto: float16 on CUDA, float32 on the CPU."
     )
+    deterministic: bool | None = Field(
+        None,
+        description="Whether an image's bytes never depend on what else runs; default: yes on the CPU, no on a GPU; "
+        "there it gives every forward eight rows.",
+    )
+    gpu_graphs: bool = Field(
+        False, description="Whether a GPU records the denoising forwards as CUDA graphs and replays them."
+    )
     num_threads: int | None = Field(
         None, ge=1, le=256, description="CPU threads of a model's forward; default: all cores."
     )

@@ -16,7 +16,20 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import datasets, generate, generations, jobs, judging, openapi, problems, service, train_jobs
+from app.api import (
+    dataset_exports,
+    datasets,
+    generate,
+    generations,
+    jobs,
+    judging,
+    openapi,
+    problems,
+    service,
+    submissions,
+    train_jobs,
+    uploads,
+)
 from app.api.deps import Services
 from app.api.edge import Edge
 from app.api.internal import create_internal_app
@@ -24,10 +37,12 @@ from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
+from app.services.dataset_export import DatasetExportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
 from app.services.images import ImageService
 from app.services.inference import Inference
+from app.services.job_events import JobEvents
 from app.services.job_kinds import JOB_KINDS
 from app.services.jobs import JobService
 from app.services.judging import JudgingService
@@ -37,13 +52,14 @@ from app.services.models import ModelService
 from app.services.node_engine import NodeEngine
 from app.services.node_status import NodeStatus
 from app.services.train_jobs import TrainJobService
+from app.services.uploads import UploadService
 from app.storage.layout import DataFolder
 
 log = logging.getLogger("foxhound")
 
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
 
-ROUTERS = (generate, generations, judging, datasets, train_jobs, jobs, service)
+ROUTERS = (generate, generations, judging, datasets, uploads, dataset_exports, train_jobs, jobs, service)
 
 
 def create_app(settings: Settings, *, start_models: StartModels = start_inference) -> FastAPI:
@@ -66,6 +82,7 @@ def create_app(settings: Settings, *, start_models: StartModels = start_inferenc
     app.state.settings = settings
     app.state.start_models = start_models
     problems.install(app)
+    submissions.install(app)
     openapi.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
@@ -107,6 +124,8 @@ def model_choice(settings: Settings) -> ModelChoice:
         overrides={part: folder.resolve() for part, folder in folders.items() if folder is not None},
         device=settings.device,
         dtype=settings.dtype,
+        deterministic=settings.deterministic,
+        gpu_graphs=settings.gpu_graphs,
         num_threads=settings.num_threads,
         max_queue_size=settings.max_queue_size,
     )
@@ -118,6 +137,7 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
     folder = DataFolder(settings.data_dir)
     images = ImageService(db, folder)
     models = ModelService(db, folder)
+    jobs = JobService(db, queue)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
     return Services(
         status=NodeStatus(db, inference, limits),
@@ -126,9 +146,12 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
         images=images,
         judging=JudgingService(inference, images, models, limits),
         datasets=dataset_service,
+        uploads=UploadService(db, folder, limits),
+        exports=DatasetExportService(db, folder),
         train_jobs=TrainJobService(db, inference, queue, dataset_service),
         models=models,
-        jobs=JobService(db, queue),
+        jobs=jobs,
+        events=JobEvents(jobs),
     )
 
 
@@ -148,6 +171,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             finally:
                 # While the socket still answers: the worker is told 503, and gives its work back.
                 await asyncio.to_thread(engine.close)
+                await asyncio.to_thread(inference.close)
     finally:
         queue.close()
         db.close()
@@ -180,6 +204,22 @@ def _bound(path: Path) -> Iterator[socket.socket]:
             yield sock
         finally:
             path.unlink(missing_ok=True)
+
+
+class Server(uvicorn.Server):
+    """Serves the public application; ends its event streams before it waits for connections to close."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        """Wire the server; `app` is what `create_app` gave."""
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let every stream end, then wait as uvicorn does."""
+        services: Services | None = getattr(self._app.state, "services", None)
+        if services is not None:
+            services.events.close()
+        await super().shutdown(sockets)
 
 
 class _InnerServer(uvicorn.Server):

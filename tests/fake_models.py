@@ -2,9 +2,11 @@
 
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from PIL.Image import Image as Picture
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from app.engine.clip import ClipPayload, ClipScores
 from app.engine.diffusion import DiffusionPayload, GeneratedImage
@@ -43,6 +45,7 @@ class FakeDiffusion:
         num_steps: Steps taken so far, of all images.
         gate: Steps wait while it is cleared.
         running: The requests of the step under way, or of the last one.
+        stepping: Set once a step has begun.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,7 @@ class FakeDiffusion:
         self.gate = threading.Event()
         self.gate.set()
         self.running: Sequence[EngineRequest] = ()
+        self.stepping = threading.Event()
 
     def prepare(self, request: EngineRequest) -> None:
         request.state = 0
@@ -57,6 +61,7 @@ class FakeDiffusion:
     def step(self, requests: Sequence[EngineRequest]) -> None:
         self.num_steps += len(requests)
         self.running = requests
+        self.stepping.set()
         self.gate.wait(20)
         for request in requests:
             assert isinstance(request.payload, DiffusionPayload)
@@ -87,11 +92,20 @@ class FakeDiffusion:
 
 
 class FakeClip(_OneStep):
-    """Scores a label by its length alone."""
+    """Scores a label by its length alone.
+
+    Attributes:
+        score: Gives the logit of a text on a picture, for tests that want another.
+    """
+
+    def __init__(self) -> None:
+        self.score: Callable[[Picture, str], float] = lambda _image, text: float(len(text))
 
     def finish(self, request: EngineRequest) -> ClipScores:
-        assert isinstance(request.payload, ClipPayload)
-        logits = np.array([float(len(text)) for text in request.payload.texts])
+        payload = request.payload
+        assert isinstance(payload, ClipPayload)
+        picture, texts = to_pil_image(payload.pixels), [bytes(text).decode() for text in payload.texts]
+        logits = np.array([self.score(picture, text) for text in texts])
         probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         return ClipScores(
             probabilities=tuple(probabilities.tolist()),
@@ -106,7 +120,7 @@ class FakeClassifier(_OneStep):
 
     def finish(self, request: EngineRequest) -> Classification:
         assert isinstance(request.payload, ClassifyPayload)
-        red, _, blue = np.asarray(request.payload.image).reshape(-1, 3).mean(axis=0)
+        red, _, blue = request.payload.pixels.mean(dim=(1, 2)).tolist()
         best = [0.7, 0.2, 0.1] if red > blue else [0.2, 0.7, 0.1]
         return Classification(np.array(best, dtype=np.float32))
 
@@ -116,15 +130,23 @@ class FakeBackbone(_OneStep):
 
     def finish(self, request: EngineRequest) -> np.ndarray:
         assert isinstance(request.payload, FeaturePayload)
-        means = np.asarray(request.payload.image).reshape(-1, 3).mean(axis=0) / 255
+        means = request.payload.pixels.mean(dim=(1, 2)).numpy()
         return np.resize(means, NUM_FEATURES).astype(np.float32)
 
 
+def _prepare_clip(image: Picture, texts: Sequence[str]) -> ClipPayload:
+    """Take the letters for tokens."""
+    return ClipPayload(to_tensor(image), tuple(tuple(text.encode()) for text in texts))
+
+
 class FakeModels:
-    """What `create_app` takes instead of real models; keeps the runners for tests to look at."""
+    """What `create_app` takes instead of real models; keeps runners and engine for tests to look at."""
+
+    engine: Engine
 
     def __init__(self) -> None:
         self.diffusion = FakeDiffusion()
+        self.clip = FakeClip()
         self.pack = ModelPack(
             name="demo",
             revision="fake",
@@ -140,9 +162,16 @@ class FakeModels:
         engine = Engine(max_queue_size=choice.max_queue_size)
         engine.add_model(CLASSIFIER, FakeClassifier, max_rows=16)
         engine.add_model(BACKBONE, FakeBackbone, max_rows=16)
-        engine.add_model(CLIP, FakeClip, max_rows=16)
+        engine.add_model(CLIP, lambda: self.clip, max_rows=16)
         engine.add_model(DIFFUSION, lambda: self.diffusion)
         engine.start()
-        facts = LoadedFacts(classes=CLASSES, backbone=BackboneFacts("resnet18", "f" * 64, "mean colour"))
-        runtime = Runtime(device="cpu", dtype="float32", num_threads=1, versions={"torch": "fake"})
+        self.engine = engine
+        facts = LoadedFacts(
+            classes=CLASSES,
+            backbone=BackboneFacts("resnet18", "f" * 64, "mean colour"),
+            prepare_clip=_prepare_clip,
+            classifier_pixels=to_tensor,
+            backbone_pixels=to_tensor,
+        )
+        runtime = Runtime(device="cpu", dtype="float32", num_threads=1, deterministic=True, versions={"torch": "fake"})
         return engine, Inference(engine, self.pack, runtime, facts)

@@ -32,11 +32,13 @@ class FakeRunner:
     Attributes:
         batches: The names of the payloads of every step taken, in order.
         prepared: The names of the payloads prepared, in order.
+        turns: Of every step its names, of every request finished its name, in order.
     """
 
     def __init__(self, *, is_gated: bool = False, memory_rows: int | None = None) -> None:
         self.batches: list[list[str]] = []
         self.prepared: list[str] = []
+        self.turns: list[list[str] | str] = []
         self._is_gated = is_gated
         self._memory_rows = memory_rows
         self._permits = threading.Semaphore(0)
@@ -63,6 +65,7 @@ class FakeRunner:
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
         self.batches.append([_payload(request).name for request in requests])
+        self.turns.append(self.batches[-1])
         self._entered.release()
         if self._is_gated:
             assert self._permits.acquire(timeout=PATIENCE_S), "no permit came"
@@ -76,6 +79,7 @@ class FakeRunner:
         return bool(request.state >= _payload(request).num_steps)
 
     def finish(self, request: EngineRequest) -> str:
+        self.turns.append(_payload(request).name)
         _fail_in("finish", [request])
         return _payload(request).name
 

@@ -10,7 +10,7 @@ import httpx
 import uvicorn
 
 from app.config import Settings
-from app.main import create_app, with_edge
+from app.main import Server, create_app, with_edge
 from tests.fake_models import FakeModels
 
 START_TIMEOUT_S = 20.0
@@ -25,10 +25,15 @@ class Node:
         models: Its models.
     """
 
-    def __init__(self, http: httpx.Client, settings: Settings, models: FakeModels) -> None:
+    def __init__(self, http: httpx.Client, settings: Settings, models: FakeModels, server: Server) -> None:
         self.http = http
         self.settings = settings
         self.models = models
+        self._server = server
+
+    def begin_stop(self) -> None:
+        """Let the server stop as a signal would, without waiting for it."""
+        self._server.should_exit = True
 
 
 def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
@@ -40,8 +45,9 @@ def make_settings(data_dir: Path, database_url: str, **changes: object) -> Setti
 @contextmanager
 def serve(settings: Settings, models: FakeModels) -> Iterator[Node]:
     """Serve the application on a free port until the block ends."""
-    app = with_edge(create_app(settings, start_models=models.start))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2))
+    app = create_app(settings, start_models=models.start)
+    config = uvicorn.Config(with_edge(app), port=0, log_config=None, timeout_graceful_shutdown=2)
+    server = Server(config, app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -52,7 +58,7 @@ def serve(settings: Settings, models: FakeModels) -> Iterator[Node]:
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            yield Node(http, settings, models)
+            yield Node(http, settings, models, server)
     finally:
         models.diffusion.gate.set()
         server.should_exit = True

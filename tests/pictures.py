@@ -48,6 +48,9 @@ class Pictures:
     def on_end(self, session: Session, job: Job) -> None:
         session.get_one(Dataset, job.spec["dataset_id"]).status = {"succeeded": "ready"}.get(job.status, job.status)
 
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        session.get_one(Dataset, failed.spec["dataset_id"]).status = "queued"
+
     def _make(self, job: JobRun, positions: Sequence[int]) -> list[int]:
         def paint() -> list[int]:
             for position in positions:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -53,21 +54,34 @@ async def read_form(request: Request, model: type[Model], *, lists: Sequence[str
         Malformed: It is not a multipart form.
         Invalid: There is no image, or a field does not fit.
     """
-    try:
-        form = await request.form(max_files=MAX_IMAGES, max_fields=MAX_FORM_FIELDS)
-    except HTTPException as error:
-        if error.status_code == 413:
-            raise
-        raise Malformed("the multipart form cannot be read, or has too many parts", code="malformed_form") from None
-    async with _closing(form):
+    async with open_form(request, max_files=MAX_IMAGES) as form:
         uploads = [
             Upload(await part.read(), f"#/{name}" if name == "image" else f"#/{name}/{index}")
             for index, (name, part) in enumerate(_files(form))
         ]
-        fields = _fields(form, lists)
+        fields = text_fields(form, lists)
     if not uploads:
         raise Invalid.field("#/image", "an image file is missing", "missing")
     return uploads, validate(model, fields)
+
+
+@asynccontextmanager
+async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormData]:
+    """Read a multipart form, its larger files to disk, and close them at the end of the block.
+
+    Raises:
+        Malformed: It is not a multipart form, or has too many parts.
+    """
+    try:
+        form = await request.form(max_files=max_files, max_fields=MAX_FORM_FIELDS)
+    except HTTPException as error:
+        if error.status_code == 413:
+            raise
+        raise Malformed("the multipart form cannot be read, or has too many parts", code="malformed_form") from None
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def _parse(model: type[Model], body: bytes) -> Model:
@@ -97,19 +111,6 @@ def unsupported() -> UnsupportedBody:
     return UnsupportedBody("send application/json or multipart/form-data")
 
 
-class _closing:
-    """Closes the form's temporary files at the end of the block."""
-
-    def __init__(self, form: FormData) -> None:
-        self._form = form
-
-    async def __aenter__(self) -> None:
-        """Nothing to do."""
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._form.close()
-
-
 def _files(form: FormData) -> list[tuple[str, UploadFile]]:
     found = []
     for name, part in form.multi_items():
@@ -120,7 +121,12 @@ def _files(form: FormData) -> list[tuple[str, UploadFile]]:
     return found
 
 
-def _fields(form: FormData, lists: Sequence[str]) -> dict[str, Any]:
+def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a form's fields that are no files; those in `lists` may be repeated.
+
+    Raises:
+        Invalid: Another field is repeated.
+    """
     fields: dict[str, Any] = {}
     faults = []
     for name, value in form.multi_items():

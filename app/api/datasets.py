@@ -1,31 +1,45 @@
 """Datasets: create, list, read, delete, look at the images."""
 
-from fastapi import APIRouter
-from starlette.responses import Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response
 
 from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
 from app.api.openapi import problems
-from app.schemas.common import Page, Split
-from app.schemas.datasets import DatasetCreate, DatasetRead
+from app.api.submissions import SubmissionDep
+from app.schemas.common import Decision, Page, Split
+from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead
 from app.schemas.generations import ImageRead
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 LOCATION = {"Location": {"description": "The resource.", "schema": {"type": "string"}}}
+DryRun = Annotated[bool, Query(description="Only tell what would be made; nothing is stored.")]
 
 
 @router.post(
     "",
     status_code=202,
     summary="Make a dataset",
+    response_model=DatasetRead,
     responses={
+        200: {"description": "With `dry_run`: what the request would make.", "model": DatasetPlan},
         202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
 )
-def create_dataset(body: DatasetCreate, services: ServicesDep, response: Response) -> DatasetRead:
+def create_dataset(
+    body: DatasetCreate,
+    services: ServicesDep,
+    response: Response,
+    submission: SubmissionDep,
+    dry_run: DryRun = False,
+) -> DatasetRead | Response:
     """Generate `train/{class}` and `test/{class}` in the background; the same seed gives the same files."""
-    dataset = services.datasets.create(body)
+    if dry_run:
+        return JSONResponse(services.datasets.plan(body).model_dump(mode="json"))
+    dataset = services.datasets.create(body, submission)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 
@@ -56,7 +70,10 @@ def list_dataset_images(
     cursor: Cursor = None,
     class_name: ClassQuery = None,
     split: Split | None = None,
+    decision: Decision = "kept",
 ) -> Page[ImageRead]:
-    """Newest first; of one class or split if given."""
+    """Newest first; of one class or split if given. Those that the filter rejected come with `decision=rejected`."""
     services.datasets.read(dataset_id)
-    return services.images.page(limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split)
+    return services.images.page(
+        limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision
+    )

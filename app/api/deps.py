@@ -6,15 +6,18 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 
 from app.schemas.common import Text
+from app.services.dataset_export import DatasetExportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
 from app.services.images import ImageService
 from app.services.inference import Inference
+from app.services.job_events import JobEvents
 from app.services.jobs import JobService
 from app.services.judging import JudgingService
 from app.services.models import ModelService
 from app.services.node_status import NodeStatus
 from app.services.train_jobs import TrainJobService
+from app.services.uploads import UploadService
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,12 @@ class Services:
     images: ImageService
     judging: JudgingService
     datasets: DatasetService
+    uploads: UploadService
+    exports: DatasetExportService
     train_jobs: TrainJobService
     models: ModelService
     jobs: JobService
+    events: JobEvents
 
 
 def get_services(request: Request) -> Services:

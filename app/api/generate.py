@@ -1,4 +1,4 @@
-"""`POST /generate`: a prompt in, images out; inline or as a job."""
+"""`POST /generate`: a prompt in, images out; inline, as events while they are made, or as a job."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,22 +8,49 @@ from fastapi import APIRouter, Header, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from app.api import events
 from app.api.deps import ServicesDep
 from app.api.files import file_response
 from app.api.openapi import problems
-from app.errors import NotAcceptable
+from app.api.submissions import SubmissionDep
+from app.errors import Malformed, NotAcceptable
+from app.schemas.common import OutputFormat
 from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
+from app.services.idempotency import Submission
 
 router = APIRouter(tags=["images"])
 Result = TypeVar("Result")
 
-_IMAGE_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+_IMAGE_FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_JSON, _EVENTS = "application/json", "text/event-stream"
+# What each name in `Accept` is answered with.
+_ANSWERS = {
+    **{media_type: media_type for media_type in (_JSON, _EVENTS, *_IMAGE_FORMATS)},
+    **dict.fromkeys(("", "*/*", "application/*"), _JSON),
+    "image/*": "image/png",
+}
+_EVENT_STREAM = {
+    "schema": {
+        "type": "string",
+        "description": "Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it "
+        "is taken, steps skipped for a client that is slow; then one `result`, or one `error` with the problem that "
+        "an ordinary answer would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.",
+    },
+    "x-events": {
+        name: {"$ref": f"#/components/schemas/{schema}"}
+        for name, schema in (("progress", "GenerationProgress"), ("result", "GenerationRead"), ("error", "Problem"))
+    },
+    "example": 'event: progress\ndata: {"image":0,"step":7,"steps":26,"num_images":1}\n\n'
+    'event: result\ndata: {"id":"019af3c8-7c0e-7c7e-b1a5-0d9f4e6a2b11","images":[]}\n\n',
+}
+_ACCEPT = "`image/png` and the like answer the bytes, `text/event-stream` progress as events; the first one counts."
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The images with everything that made them, or the bytes of the one image.",
-        "content": dict.fromkeys(_IMAGE_FORMATS, _IMAGE),
+        "description": "The images with everything that made them, events until they are there, or the one image's "
+        "bytes.",
+        "content": {**dict.fromkeys(_IMAGE_FORMATS, _IMAGE), _EVENTS: _EVENT_STREAM},
     },
     202: {
         "model": JobRead,
@@ -39,23 +66,32 @@ async def generate_images(
     request: Request,
     body: GenerateRequest,
     services: ServicesDep,
-    accept: Annotated[str, Header(max_length=500, description="`image/png` and the like answer the bytes.")] = "*/*",
-    prefer: Annotated[str, Header(max_length=200, description="`respond-async` answers 202 with a job.")] = "",
+    submission: SubmissionDep,
+    accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
+    prefer: Annotated[
+        str, Header(max_length=200, description="`respond-async` answers 202 with a job, whatever `Accept` says.")
+    ] = "",
 ) -> Any:
-    """Answer when the images are there; a client that leaves cancels its request.
+    """Answer when the images are there, or step by step until they are; a client that leaves cancels its request.
 
     `curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' -H 'Accept: image/png'
     -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
     """
     if "respond-async" in {part.strip().lower() for part in prefer.split(",")}:
-        return await _accept_job(services, body)
-    image_format = _wanted_image(accept)
-    if image_format is not None:
+        return await _accept_job(services, body, submission)
+    if submission.key is not None:
+        detail = "a key is taken with `Prefer: respond-async`; an inline answer is made again by its seed"
+        raise Malformed(detail, code="idempotency_key_not_inline")
+    wanted = _wanted(accept)
+    if wanted == _EVENTS:
+        generate = services.generations.generate
+        return await events.stream(request, lambda on_step: generate(body, on_step=on_step), body.num_images_per_prompt)
+    if wanted in _IMAGE_FORMATS:
         if body.num_images_per_prompt > 1:
             raise NotAcceptable("bytes are answered for one image alone", code="several_images")
-        body = body.model_copy(update={"output_format": image_format})
+        body = body.model_copy(update={"output_format": _IMAGE_FORMATS[wanted]})
     read = await unless_left(request, services.generations.generate(body))
-    if image_format is None:
+    if wanted == _JSON:
         return read
     return await _image_bytes(services, read)
 
@@ -83,21 +119,17 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _wanted_image(accept: str) -> str | None:
-    """Return the format of the bytes that `Accept` asks for; None for JSON."""
-    wanted = [part.split(";")[0].strip().lower() for part in accept.split(",")]
-    for media_type in wanted:
-        if media_type in _IMAGE_FORMATS:
-            return _IMAGE_FORMATS[media_type]
-        if media_type in ("*/*", "application/*", "application/json", ""):
-            return None
-        if media_type == "image/*":
-            return "png"
-    raise NotAcceptable("this route answers application/json, image/png, image/jpeg or image/webp")
+def _wanted(accept: str) -> str:
+    """Return the media type to answer with: the first of those asked for that there is, weights left aside."""
+    for part in accept.split(","):
+        media_type = part.split(";")[0].strip().lower()
+        if media_type in _ANSWERS:
+            return _ANSWERS[media_type]
+    raise NotAcceptable(f"this route answers {', '.join((_JSON, _EVENTS, *_IMAGE_FORMATS))}")
 
 
-async def _accept_job(services: ServicesDep, body: GenerateRequest) -> Response:
-    job = await asyncio.to_thread(services.generations.submit, body)
+async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:
+    job = await asyncio.to_thread(services.generations.submit, body, submission)
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async", "Retry-After": "1"}
     return JSONResponse(job.model_dump(mode="json"), 202, headers)
 

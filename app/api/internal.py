@@ -32,7 +32,9 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     @app.post("/render")
     async def render(request: Request, body: RenderBody) -> Response:
         image = await unless_left(request, engine.render(body.spec, labels=body.labels, background=body.background))
-        return Response(image.data, headers={"X-Foxhound-Info": json.dumps(image.info())})
+        # In the body, since the scores of many labels are more than a header may hold.
+        info = json.dumps(image.info()).encode()
+        return Response(info + image.data, headers={"X-Foxhound-Info-Bytes": str(len(info))})
 
     @app.post("/features")
     async def features(request: Request) -> Response:

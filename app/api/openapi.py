@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
+from app.schemas.generations import GenerationProgress
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
 
@@ -16,7 +17,7 @@ DESCRIPTION = "From a prompt to a trained image classifier."
 TAGS = [
     {"name": "images", "description": "Images from a prompt, and stored images."},
     {"name": "judging", "description": "CLIP scores and classifications."},
-    {"name": "datasets", "description": "Labelled datasets made of generated images."},
+    {"name": "datasets", "description": "Labelled datasets of generated and uploaded images."},
     {"name": "training", "description": "Train jobs and the models that they give."},
     {"name": "jobs", "description": "Background work of every kind."},
     {"name": "service", "description": "The node itself."},
@@ -37,8 +38,9 @@ _REASONS = {
     503: "Not loaded, full, or shutting down; try again after `Retry-After` seconds.",
     507: "There is no room left to store the result.",
 }
-# Models of bodies that routes read themselves, because they take JSON or a form.
-_HAND_READ: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem]
+# Models that no route declares: of bodies that routes read themselves, because they take JSON or a form, of problems,
+# and of events.
+_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem, GenerationProgress]
 
 
 def operation_id(route: APIRoute) -> str:
@@ -83,7 +85,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     )
     schemas = document["components"]["schemas"]
     _, extra = models_json_schema(
-        [(model, "validation") for model in _HAND_READ], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in _UNDECLARED], ref_template="#/components/schemas/{model}"
     )
     for name, schema in extra["$defs"].items():
         schemas.setdefault(name, schema)

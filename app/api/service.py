@@ -28,7 +28,10 @@ async def get_liveness() -> Liveness:  # async: answers even when every thread i
 
 @router.get("/readyz", summary="Is the node ready", response_model=Readiness, responses=problems(503))
 def get_readiness(request: Request, services: ServicesDep) -> Any:
-    """200 once every model is loaded and the database answers; else 503 with what is missing, per model."""
+    """200 once every model is loaded and the database answers; else 503 with what is missing, per model.
+
+    Either way each model's `note` tells what an operator should know, `expected_wait_s` how busy it is.
+    """
     models = services.status.models()
     missing = services.status.missing()
     if not missing:
@@ -39,7 +42,7 @@ def get_readiness(request: Request, services: ServicesDep) -> Any:
 
 @router.get("/capabilities", summary="What this node can do", responses=problems(503))
 def get_capabilities(services: ServicesDep) -> Capabilities:
-    """Models, device, noise schedulers and the bounds of the running node."""
+    """Models and how they serve, device, noise schedulers and the bounds of the running node."""
     return services.status.capabilities()
 
 

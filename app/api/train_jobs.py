@@ -9,6 +9,7 @@ from app.api.datasets import LOCATION
 from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.files import conditional
 from app.api.openapi import problems
+from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.train_jobs import ModelRead, TrainJobCreate, TrainJobRead
 
@@ -34,9 +35,11 @@ _WEIGHTS: dict[int | str, dict[str, Any]] = {
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
 )
-def create_train_job(body: TrainJobCreate, services: ServicesDep, response: Response) -> TrainJobRead:
+def create_train_job(
+    body: TrainJobCreate, services: ServicesDep, response: Response, submission: SubmissionDep
+) -> TrainJobRead:
     """Train a linear probe on a dataset, or on one that is generated first: prompts in, classifier out."""
-    job = services.train_jobs.create(body)
+    job = services.train_jobs.create(body, submission)
     response.headers["Location"] = f"/train-jobs/{job.id}"
     return job
 

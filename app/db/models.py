@@ -7,13 +7,19 @@ engine's own tables stand beside these and are not described here.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, Id, utc_now
 
-JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+ACTIVE_JOB_STATUSES = ("queued", "running", "paused")
+JOB_STATUSES = (*ACTIVE_JOB_STATUSES, "succeeded", "failed", "cancelled")
+IMAGE_SOURCES = ("synthetic", "real")
 DATASET_STATUSES = ("empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled")
+DECISIONS = ("kept", "rejected")
+
+_PLACE = ("dataset_id", "split", "class_index", "position")
+_KEPT = text("decision = 'kept'")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -41,7 +47,12 @@ class Image(Base):
     __tablename__ = "images"
     __table_args__ = (
         CheckConstraint("(generation_id IS NULL) != (dataset_id IS NULL)", name="has_one_owner"),
-        UniqueConstraint("dataset_id", "split", "class_index", "position"),
+        _one_of("source", IMAGE_SOURCES),
+        _one_of("decision", DECISIONS),
+        # A place has one kept image, and as many rejected ones as were tried before it.
+        Index("ix_images_place", *_PLACE, "decision"),
+        Index("uq_images_kept_place", *_PLACE, unique=True, sqlite_where=_KEPT, postgresql_where=_KEPT),
+        Index("ix_images_dataset_id_pixels_sha256", "dataset_id", "pixels_sha256", unique=True),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -55,6 +66,14 @@ class Image(Base):
     flagged: Mapped[bool | None]
     clip_score: Mapped[float | None]
     label_probabilities: Mapped[list[Any] | None]
+    # Made here, or uploaded; an uploaded one is in its dataset once, by the hash of its pixels.
+    source: Mapped[str] = mapped_column(String(16), default="synthetic", server_default="synthetic")
+    pixels_sha256: Mapped[str | None] = mapped_column(String(64))
+    # CLIP's embedding of the image, of length 1, as little-endian float16; loaded only where it is asked for.
+    clip_embedding: Mapped[bytes | None] = mapped_column(deferred=True)
+    # What a dataset's filter said, and why; rejected images are no part of their dataset.
+    decision: Mapped[str] = mapped_column(String(8), default="kept", server_default="kept")
+    reason: Mapped[str | None] = mapped_column(String(100))
     # How the image came to be: prompt, seed, steps, pack, revision, dtype, torch version, ...
     lineage: Mapped[dict[str, Any]]
 
@@ -78,11 +97,16 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(String(63), unique=True)
     status: Mapped[str] = mapped_column(String(16))
     seed: Mapped[int] = mapped_column(BigInteger)
-    # [{"name", "folder", "prompts", "negative_prompt"}, ...]; a class is known by its index here.
+    # [{"name", "folder", "prompts", "negative_prompt", "label"}, ...]; a class is known by its index here.
     classes: Mapped[list[Any]]
     train_per_class: Mapped[int]
     test_per_class: Mapped[int]
+    # Settings of an image; guidance_scale and num_inference_steps may be {"min", "max"}.
     generation: Mapped[dict[str, Any]]
+    # {"preset", "variables", "combine", "filter", "max_attempts"}; None from before there were recipes.
+    recipe: Mapped[dict[str, Any] | None]
+    # [{"class_name", "split", "position", "num_rejected", ...}, ...]: the first places that stayed empty.
+    missing: Mapped[list[Any] | None]
     job_id: Mapped[str | None] = mapped_column(Id)
     pack: Mapped[str | None] = mapped_column(String(64))
     pack_revision: Mapped[str | None] = mapped_column(String(128))
@@ -105,11 +129,35 @@ class Job(Base):
     # A problem as of errors.py: {"type", "title", "status", "detail", "code"}.
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(default=0)
+    # Higher runs first, among jobs and among their chunks.
+    priority: Mapped[int] = mapped_column(default=0)
+    retry_of: Mapped[str | None] = mapped_column(Id)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    # Set from the wish to pause until the wish to go on; the status follows when nothing of the job runs.
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    # Set from the wish to go on until a worker has begun again: the job engine may have to be told once more.
+    wake_requested: Mapped[bool] = mapped_column(default=False)
+    # The latest [unix seconds, units done], oldest first; where rate and estimated end come from.
+    pace: Mapped[list[Any]] = mapped_column(default=list)
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A client's word for one piece of work, and what was answered when it was accepted."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    # SHA-256 of the route and the body: the same key with another request is a mistake.
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    location: Mapped[str] = mapped_column(String(255))
+    # JSON text as it was sent; a JSON column would sort its keys on Postgres.
+    answer: Mapped[str] = mapped_column(Text)
 
 
 class TrainedModel(Base):

@@ -5,7 +5,7 @@ Runs on the loader thread for the native size, on the device thread for others.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,18 +14,27 @@ from app.engine.invariance import FALLBACK_ROWS, LEAST_ROWS, RowPadding
 
 MOST_ROWS = 32
 
+# Every number of rows, for a device that computes a row alike whatever their number.
+ANY_ROWS = tuple(range(LEAST_ROWS, MOST_ROWS + 1))
+
+# A GPU chooses kernels, and records graphs, for each number of rows anew: so it gets few of them to choose from.
+ROW_BUCKETS = (2, 4, 8, 12, 16, 24, MOST_ROWS)
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What was found.
 
     Attributes:
-        seconds: Of one forward by its number of rows, >= 1 of them.
-        padding: What keeps a row's result independent of the others.
+        seconds: Of one forward by the number of rows that are wanted, >= 1 of them; what fills it up is paid for.
+        padding: How rows are put into forwards.
+        is_invariant: No row's result was seen to depend on its place or on the others; where bytes are not promised,
+            False.
     """
 
     seconds: dict[int, float]
     padding: RowPadding
+    is_invariant: bool
 
 
 def calibrate(
@@ -33,25 +42,30 @@ def calibrate(
     time_limit_s: float,
     clock: Callable[[], float] = time.perf_counter,
     *,
+    sizes: Sequence[int] = ANY_ROWS,
     must_match: bool = True,
+    warms_up: bool = False,
 ) -> Calibration:
-    """Run forwards of 2, 3, 4 ... rows until time or memory is over or a row's result changes.
+    """Run forwards of more and more rows until time or memory is over or a row's result changes.
 
     Args:
-        forward: Runs so many rows, the first one always the same, waits for the device, and returns the first
-            row's result.
-        time_limit_s: No further forward begins after this; the first two always run.
+        forward: Runs so many rows, the first and the last always the same, waits for the device, and returns the
+            results of these two.
+        time_limit_s: No further forward begins after so many seconds of them; the first two always run.
         clock: Seconds.
+        sizes: The numbers of rows to try, ascending.
         must_match: Whether a row's result has to be the same bytes whatever the number of rows.
+        warms_up: Whether the first forward of each number of rows tells nothing of its time.
     """
-    alone = forward(LEAST_ROWS)  # the first forward also sets up the device, so its time tells nothing
+    alone = forward(sizes[0])  # the first forward also sets up the device, so its time tells nothing
     seconds: dict[int, float] = {}
-    started_at = clock()
-    for rows in range(LEAST_ROWS, MOST_ROWS + 1):
-        before = clock()
-        if seconds and before - started_at > time_limit_s:
+    for rows in sizes:
+        if sum(seconds.values()) > time_limit_s:
             break
         try:
+            if warms_up and seconds:
+                forward(rows)
+            before = clock()
             result = forward(rows)
         except torch.OutOfMemoryError:
             if seconds:
@@ -60,16 +74,38 @@ def calibrate(
         if must_match and not torch.equal(result, alone):
             return _with_few_rows(forward, seconds, clock)
         seconds[rows] = clock() - before
-    return Calibration(seconds, RowPadding(most=max(seconds)))
+    return _conclude(seconds, is_invariant=must_match and torch.equal(alone[0], alone[1]))
+
+
+def still_holds(forward: Callable[[int], torch.Tensor], known: Calibration) -> bool:
+    """Tell whether rows are still as independent as they were when this was found: two forwards instead of many.
+
+    Args:
+        forward: As for `calibrate`.
+        known: What was found before, on this device with this model.
+    """
+    fewest, most = known.padding.sizes[0], known.padding.most
+    if not known.is_invariant or fewest == most:
+        return True  # nothing was promised, or there is no other number of rows to differ from
+    return torch.equal(forward(fewest), forward(most))
 
 
 def _with_few_rows(
     forward: Callable[[int], torch.Tensor], seconds: dict[int, float], clock: Callable[[], float]
 ) -> Calibration:
     """Stay below the number where results change; if that would be too few, always use the same number."""
-    most = max(seconds, default=0)
-    if most >= FALLBACK_ROWS:
-        return Calibration(seconds, RowPadding(most=most))
+    if max(seconds, default=0) >= FALLBACK_ROWS:
+        return _conclude(seconds, is_invariant=True)
+    once = forward(FALLBACK_ROWS)
     before = clock()
-    forward(FALLBACK_ROWS)
-    return Calibration({FALLBACK_ROWS: clock() - before}, RowPadding(most=FALLBACK_ROWS, least=FALLBACK_ROWS))
+    again = forward(FALLBACK_ROWS)
+    took_s = clock() - before
+    is_invariant = torch.equal(once, again) and torch.equal(again[0], again[1])
+    return _conclude({FALLBACK_ROWS: took_s}, is_invariant=is_invariant)
+
+
+def _conclude(measured: dict[int, float], *, is_invariant: bool) -> Calibration:
+    """Use the numbers of rows that were measured, and tell what rows in between cost, filled up to the next."""
+    padding = RowPadding(tuple(measured))
+    seconds = {rows: measured[padding.size(rows)] for rows in range(LEAST_ROWS, padding.most + 1)}
+    return Calibration(seconds, padding, is_invariant)

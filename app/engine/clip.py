@@ -1,6 +1,7 @@
 """CLIP: how well texts describe an image. One step serves all requests of a batch.
 
-Knows `CLIPModel` and its processor, nothing of files or requests over the wire; runs on the device thread.
+Knows `CLIPModel` and its processor, nothing of files or requests over the wire. The runner belongs to the device
+thread; `ClipPreparation` is called from any.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,22 @@ import numpy as np
 import torch
 from PIL import Image
 
+from app.engine.clip_texts import TextEmbeddings, TokenIds, unit_length
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPayload:
-    """One image (RGB) and the texts to compare it with, >= 1."""
+    """One image and the texts to compare it with, as the model reads them.
 
-    image: Image.Image
-    texts: tuple[str, ...]
+    Attributes:
+        pixels: (3, H, W), float32, normalised.
+        texts: Token ids of each text, >= 1 texts.
+    """
+
+    pixels: torch.Tensor
+    texts: tuple[TokenIds, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,69 +47,69 @@ class ClipScores:
     image_embed: np.ndarray
 
 
-@dataclass(slots=True)
-class _Comparison:
-    """One request on its way: inputs from prepare, scores from step."""
+class ClipPreparation:
+    """From pictures and texts to what the model reads; as `CLIPProcessor` does it."""
 
-    pixel_values: torch.Tensor
-    token_ids: list[list[int]]
-    scores: ClipScores | None = None
+    def __init__(self, processor: Any, *, max_tokens: int) -> None:
+        """Take the pack's `CLIPProcessor` and how many tokens its model takes."""
+        self._image_processor = processor.image_processor
+        self._tokenizer = processor.tokenizer
+        self._max_tokens = max_tokens
+        # A tokenizer keeps the settings of its last call and may not change them under another thread's: set here.
+        self._tokenize([""])
+
+    def __call__(self, image: Image.Image, texts: Sequence[str]) -> ClipPayload:
+        """Resize and normalise an image (RGB) and tokenize texts; those beyond `max_tokens` are truncated."""
+        pixels = self._image_processor(images=image, return_tensors="pt").pixel_values[0]
+        return ClipPayload(pixels, self._tokenize(texts))
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
+        token_ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens).input_ids
+        return tuple(map(tuple, token_ids))
 
 
 class ClipRunner:
-    """Image-text scores, equal to `CLIPModel(**processor(...)).logits_per_image` for each request alone."""
+    """Image-text scores, equal to `CLIPModel(**processor(...)).logits_per_image` for each request alone.
 
-    def __init__(self, *, model: Any, processor: Any, device: torch.device) -> None:
-        """Take a `CLIPModel` on the device, in eval mode, and its `CLIPProcessor`."""
+    Equal means 1e-4 on logits and 1e-5 on probabilities in float32: matrices of other heights round differently.
+    """
+
+    def __init__(self, *, model: Any, device: torch.device) -> None:
+        """Take a `CLIPModel` on the device, in eval mode."""
         self._model = model
-        self._processor = processor
         self._device = device
-        self._max_tokens = model.config.text_config.max_position_embeddings
+        self._texts = TextEmbeddings(model, device)
 
     def prepare(self, request: EngineRequest) -> None:
-        """Resize the image and tokenize the texts; texts beyond 77 tokens are truncated."""
-        payload = request.payload
-        assert isinstance(payload, ClipPayload)
-        pixel_values = self._processor.image_processor(images=payload.image, return_tensors="pt").pixel_values
-        token_ids = self._processor.tokenizer(
-            list(payload.texts), truncation=True, max_length=self._max_tokens
-        ).input_ids
-        request.state = _Comparison(pixel_values, token_ids)
+        """Nothing is left to do: `ClipPreparation` did it before the request was queued."""
+        assert isinstance(request.payload, ClipPayload)
 
     @torch.inference_mode()
     def step(self, requests: Sequence[EngineRequest]) -> None:
-        """Compare all images with all texts in one forward; each request keeps its own block.
+        """Compare all images with all texts; one forward of the image tower, none for texts that are remembered.
 
         Shapes:
-            logits_per_image: (B, number of texts of all requests).
+            logits: (B, number of different texts of all requests), float32.
 
         Source:
             transformers `CLIPModel.forward`.
         """
-        comparisons: list[_Comparison] = [request.state for request in requests]
-        texts = self._processor.tokenizer.pad(
-            {"input_ids": [ids for comparison in comparisons for ids in comparison.token_ids]}, return_tensors="pt"
-        )
-        outputs = self._model(
-            input_ids=texts.input_ids.to(self._device),
-            attention_mask=texts.attention_mask.to(self._device),
-            pixel_values=torch.cat([comparison.pixel_values for comparison in comparisons]).to(
-                self._device, self._model.dtype
-            ),
-        )
-        logits = outputs.logits_per_image.float().cpu()
-        cosines = logits / self._model.logit_scale.exp().float().cpu()
-        image_embeds = outputs.image_embeds.float().cpu().numpy()
-        first = 0
-        for row, comparison in enumerate(comparisons):
-            own = slice(first, first + len(comparison.token_ids))
-            comparison.scores = ClipScores(
+        payloads: list[ClipPayload] = [request.payload for request in requests]  # type: ignore[misc]
+        columns = {text: i for i, text in enumerate(dict.fromkeys(text for p in payloads for text in p.texts))}
+        text_embeds = self._texts.embed(list(columns))
+        pixels = torch.stack([payload.pixels for payload in payloads]).to(self._device, self._model.dtype)
+        image_embeds = unit_length(self._model.get_image_features(pixel_values=pixels).pooler_output)
+        cosines = image_embeds @ text_embeds.T
+        logits = (self._model.logit_scale.exp().float() * cosines).cpu()
+        cosines, embeds = cosines.cpu(), image_embeds.cpu().numpy()
+        for row, (request, payload) in enumerate(zip(requests, payloads, strict=True)):
+            own = [columns[text] for text in payload.texts]
+            request.state = ClipScores(
                 probabilities=tuple(logits[row, own].softmax(dim=0).tolist()),
                 logits=tuple(logits[row, own].tolist()),
                 cosines=tuple(cosines[row, own].tolist()),
-                image_embed=image_embeds[row].copy(),
+                image_embed=embeds[row].copy(),
             )
-            first = own.stop
 
     def is_finished(self, request: EngineRequest) -> bool:
         """One step is all."""
@@ -114,7 +121,7 @@ class ClipRunner:
         Raises:
             InferenceFailed: They are no numbers.
         """
-        scores: ClipScores = request.state.scores
+        scores: ClipScores = request.state
         if not np.isfinite(scores.logits).all():
             raise InferenceFailed("The model's answer is not a number.")
         return scores

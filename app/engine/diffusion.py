@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.engine.calibration import Calibration
 from app.engine.decoding import ImageDecoder
 from app.engine.denoising import Denoiser, ImageState, draw_noise
+from app.engine.denoising_options import DenoisingOptions
 from app.engine.noise_plan import REMEMBERED, make_noise_plan
 from app.engine.prompts import PromptEncoder
 from app.engine.request import Demand, EngineRequest
@@ -61,6 +63,7 @@ class DiffusionPayload:
             shape=(self.height // LATENT_FACTOR, self.width // LATENT_FACTOR),
             rows=2 if self.is_guided else 1,
             steps=self.num_inference_steps + takes_one_more,
+            finishes_apart=True,
         )
 
 
@@ -75,7 +78,7 @@ class GeneratedImage:
         negative_prompt_cut: The same of the negative prompt; None too when it was not used.
         queued_ms: From submission to admission.
         denoising_ms: From admission to the end of the last step, the turns of others included.
-        decoding_ms: Decoding and safety check.
+        decoding_ms: From then to the pixels: the wait for a place between two steps, decoding and safety check.
     """
 
     pixels: np.ndarray
@@ -101,6 +104,7 @@ class DiffusionRunner:
         safety_checker: Any | None = None,
         feature_extractor: Any | None = None,
         device: torch.device,
+        options: DenoisingOptions | None = None,
     ) -> None:
         """Take the pack's models, on the device and in eval mode.
 
@@ -113,20 +117,28 @@ class DiffusionRunner:
             safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
             feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
             device: Where the models are.
+            options: How the UNet's forwards are taken; None: what suits the device.
         """
         self._prompts = PromptEncoder(tokenizer, text_encoder, device)
         with torch.inference_mode():
-            self._denoiser = Denoiser(unet, device, self._prompts.encode(""))
+            self._denoiser = Denoiser(unet, device, self._prompts.encode(""), options)
         self._decoder = ImageDecoder(vae, safety_checker, feature_extractor)
         self._latent_channels = unet.config.in_channels
         self._vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._noise_scheduler_config = dict(noise_scheduler_config)
         self._device = device
 
-    def calibrate(self, height: int, width: int) -> dict[int, float]:
-        """Measure, before the first request, how many seconds a step takes at this size in pixels, by its rows."""
+    def calibrate(
+        self,
+        height: int,
+        width: int,
+        known: Calibration | None = None,
+        *,
+        time_limit_s: float = CALIBRATION_LIMIT_S,
+    ) -> Calibration:
+        """Measure, before the first request, steps of this size in pixels; see `Denoiser.calibrate`."""
         factor = self._vae_scale_factor
-        return self._denoiser.calibrate(height // factor, width // factor, CALIBRATION_LIMIT_S).seconds
+        return self._denoiser.calibrate(height // factor, width // factor, time_limit_s, known)
 
     @torch.inference_mode()
     def prepare(self, request: EngineRequest) -> None:
@@ -175,7 +187,7 @@ class DiffusionRunner:
         image: ImageState = request.state
         payload = request.payload
         assert isinstance(payload, DiffusionPayload)
-        denoised_at = time.monotonic()
+        denoised_at = request.stepped_at or time.monotonic()
         pixels, flagged = self._decoder.decode(image.latents[None])
         started_at = request.started_at or request.submitted_at
         return GeneratedImage(

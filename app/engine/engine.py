@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from app.engine.batcher import Batch, Batcher, row_pixels
+from app.engine.batcher import Batch, Batcher
+from app.engine.model_queue import row_pixels
 from app.engine.request import Demand, EngineRequest, Priority
 from app.engine.row_budget import Shape
 from app.engine.runner import Runner
@@ -45,7 +46,7 @@ class ModelStatus:
 
 
 class Engine:
-    """Admits, steps and retires the requests of all models, one step of one model at a time.
+    """Admits, steps, finishes and retires the requests of all models, one turn of one model at a time.
 
     Exceptions that a model raises reach the futures they belong to, as `InferenceFailed` with the cause chained
     (an `AppError` unchanged), and the loop lives on. A step that runs out of memory is taken again with fewer rows, and
@@ -56,7 +57,7 @@ class Engine:
         """Make an engine without models.
 
         Args:
-            max_queue_size: Waiting requests per model and priority; >= 1.
+            max_queue_size: Requests per model and priority that wait, see `Batcher`; >= 1.
             batcher: Another policy; default: a new `Batcher`.
         """
         self._batcher = batcher or Batcher(max_queue_size=max_queue_size)
@@ -150,9 +151,14 @@ class Engine:
             return self._batcher.expected_wait_s(model, priority)
 
     def queue_depth(self) -> dict[str, int]:
-        """Count the waiting requests of every model."""
+        """Count the requests of every model that wait for their first step or to be finished."""
         with self._condition:
             return self._batcher.depth()
+
+    def in_flight(self) -> dict[str, int]:
+        """Count the requests of every model that the engine has not settled yet."""
+        with self._condition:
+            return self._batcher.in_flight()
 
     @property
     def is_alive(self) -> bool:
@@ -200,24 +206,26 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            while (batch := self._wait_for_batch()) is not None:
-                self._turn(batch)
+            while (turn := self._wait_for_turn()) is not None:
+                turn()
         except BaseException:
             logger.critical("The device thread died.", exc_info=True)
         finally:
             self._stop(Unavailable("The inference engine stopped.", retry_after_s=FAILED_RETRY_AFTER_S))
 
-    def _wait_for_batch(self) -> Batch | None:
+    def _wait_for_turn(self) -> Callable[[], None] | None:
+        """Return what the device does next, or None when the engine closes."""
         with self._condition:
             while not self._is_closing:
-                batch = self._batcher.next_batch()
-                if batch is not None:
-                    return batch
+                if (request := self._batcher.next_finish()) is not None:
+                    return partial(self._take_finish, request)
+                if (batch := self._batcher.next_batch()) is not None:
+                    return partial(self._take_step, batch)
                 self._condition.wait()
         return None
 
-    def _turn(self, batch: Batch) -> None:
-        """Give one model one step: prepare who is new, step all, finish who is done, retire who is settled."""
+    def _take_step(self, batch: Batch) -> None:
+        """Give one model one step: prepare who is new, step all, then retire who is settled or line up who is done."""
         started_at = time.monotonic()
         runner = self._runners[batch.model]
         for request in batch.admitted:
@@ -227,13 +235,23 @@ class Engine:
         if has_stepped:
             for request in stepping:
                 self._count_step(request)
-                self._attempt(request, partial(self._finish_if_done, runner, request))
+                self._attempt(request, partial(self._end_if_done, runner, request))
         with self._condition:
             if has_stepped:
                 self._batcher.learn(batch, time.monotonic() - started_at)
             for request in batch.requests:
                 if request.settled:
                     self._batcher.retire(request)
+                elif request.stepped_at is not None:
+                    self._batcher.line_up(request)
+
+    def _take_finish(self, request: EngineRequest) -> None:
+        """Finish one request whose steps are done."""
+        started_at = time.monotonic()
+        self._attempt(request, partial(self._finish, self._runners[request.model], request))
+        with self._condition:
+            self._batcher.learn_finish(request, time.monotonic() - started_at)
+            self._batcher.retire(request)
 
     def _step(self, runner: Runner, requests: Sequence[EngineRequest]) -> bool:
         """Advance all requests; False when that failed them, or left them as they were for a smaller step."""
@@ -267,9 +285,15 @@ class Engine:
             logger.exception("Nobody watches a request of model %s any longer: on_step failed.", request.model)
             request.on_step = None
 
-    def _finish_if_done(self, runner: Runner, request: EngineRequest) -> None:
-        if runner.is_finished(request):
-            request.resolve(runner.finish(request))
+    def _end_if_done(self, runner: Runner, request: EngineRequest) -> None:
+        if not runner.is_finished(request):
+            return
+        request.stepped_at = time.monotonic()
+        if not request.demand.finishes_apart:
+            self._finish(runner, request)
+
+    def _finish(self, runner: Runner, request: EngineRequest) -> None:
+        request.resolve(runner.finish(request))
 
     def _attempt(self, request: EngineRequest, call: Callable[[], None]) -> None:
         """Call into a model for one request; whatever it raises fails that request and nothing else."""

@@ -6,6 +6,7 @@ differently for different numbers; and a lone row takes other kernels. Knows not
 `calibration` tests whether it holds. Runs on the device thread.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,10 @@ class FixedRowsLinear(nn.Module):
         Shapes:
             inputs: (R, D); returns: (R, E).
         """
-        blocks = []
-        for block in torch.split(inputs, FIXED_ROWS):
-            padded = functional.pad(block, (0, 0, 0, FIXED_ROWS - block.shape[0]))
-            blocks.append(self.linear(padded)[: block.shape[0]])
-        return torch.cat(blocks)
+        if len(inputs) > FIXED_ROWS:
+            return torch.cat([self(block) for block in torch.split(inputs, FIXED_ROWS)])
+        outputs: torch.Tensor = self.linear(functional.pad(inputs, (0, 0, 0, FIXED_ROWS - len(inputs))))
+        return outputs[: len(inputs)]
 
 
 def fix_timestep_rows(unet: Any) -> None:
@@ -60,12 +60,20 @@ class RowPadding:
     """How the rows that are wanted are put into forwards.
 
     Attributes:
-        most: Rows of one forward at most; more are split.
-        least: Rows of one forward at least; fewer are filled up.
+        sizes: The numbers of rows that a forward may have, >= 1, ascending. More rows than the last are split, a
+            number in between is filled up to the next.
     """
 
-    most: int
-    least: int = LEAST_ROWS
+    sizes: tuple[int, ...]
+
+    @property
+    def most(self) -> int:
+        """The rows of one forward at most."""
+        return self.sizes[-1]
+
+    def size(self, rows: int) -> int:
+        """Return how many rows a forward has that 1 ... `most` rows are wanted of."""
+        return self.sizes[bisect_left(self.sizes, rows)]
 
     def blocks(self, rows: int) -> list[list[int]]:
         """Return the row indices of each forward, in order; only the last is filled up, with the first row.
@@ -73,5 +81,5 @@ class RowPadding:
         The results of all forwards, one after the other, begin with those of the rows that are wanted.
         """
         blocks = [list(range(start, min(start + self.most, rows))) for start in range(0, rows, self.most)]
-        blocks[-1] += [0] * (self.least - len(blocks[-1]))
+        blocks[-1] += [0] * (self.size(len(blocks[-1])) - len(blocks[-1]))
         return blocks

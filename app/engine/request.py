@@ -30,11 +30,14 @@ class Demand:
             can share a forward; empty where all requests can.
         rows: Rows of each step's forward, >= 1: two for a guided image.
         steps: Steps it takes in all, >= 1; for progress and the expected wait, the runner has the last word.
+        finishes_apart: Whether `Runner.finish` is work for the device (for diffusion, decoding), so that it gets a turn
+            between two steps; else it comes with the last step.
     """
 
     shape: Shape = ()
     rows: int = 1
     steps: int = 1
+    finishes_apart: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be computed from, on the caller's thread rather than on the device's."""
@@ -54,6 +57,7 @@ class EngineRequest:
         steps_done: Steps taken, counted by the engine.
         submitted_at: Monotonic seconds.
         started_at: Monotonic seconds of the admission; None while it waits.
+        stepped_at: Monotonic seconds of the end of its last step; None before.
         state: The runner's own, from `prepare` on.
         settled: The future was given its outcome; nothing more happens to this request.
     """
@@ -68,6 +72,7 @@ class EngineRequest:
     future: "Future[Any]" = field(default_factory=Future)
     submitted_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
+    stepped_at: float | None = None
     state: Any = None
     settled: bool = False
 

@@ -1,14 +1,13 @@
 """ResNet: ImageNet-style classification, and the features that a linear probe is trained on.
 
-Knows torchvision's networks with their preprocessing, nothing of class names; runs on the device thread.
+Knows torchvision's networks, nothing of pictures or class names; runs on the device thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from app.engine.request import EngineRequest
@@ -17,9 +16,9 @@ from app.errors import InferenceFailed
 
 @dataclass(frozen=True, slots=True)
 class ClassifyPayload:
-    """One image (RGB) to classify."""
+    """One image to classify; pixels: (3, H, W), float32, preprocessed as the weights want it."""
 
-    image: Image.Image
+    pixels: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,38 +30,33 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class FeaturePayload:
-    """One image (RGB) to take the features of."""
+    """One image to take the features of; pixels: (3, H, W), float32, preprocessed as the weights want it."""
 
-    image: Image.Image
+    pixels: torch.Tensor
 
 
 class _ResNetRunner:
     """One forward of a network over the images of a batch.
 
     Shapes:
-        request.state: the preprocessed image (C, H, W), after the step the network's outputs for it.
+        request.state: after the step, the network's outputs for its image.
     """
 
-    def __init__(self, *, model: nn.Module, preprocess: Callable[[Image.Image], torch.Tensor], device: torch.device):
-        """Take the network on the device and the preprocessing that belongs to its weights.
-
-        The network is put into eval mode: BatchNorm neither drifts nor mixes neighbours.
-        """
+    def __init__(self, *, model: nn.Module, device: torch.device) -> None:
+        """Take the network on the device, and put it into eval mode: BatchNorm neither drifts nor mixes neighbours."""
         self._model = model.eval()
-        self._preprocess = preprocess
         self._device = device
 
     def prepare(self, request: EngineRequest) -> None:
-        """Resize, crop and normalise the image."""
-        payload = request.payload
-        assert isinstance(payload, ClassifyPayload | FeaturePayload)
-        request.state = self._preprocess(payload.image)
+        """Nothing is left to do: the image was preprocessed before the request was queued."""
+        assert isinstance(request.payload, ClassifyPayload | FeaturePayload)
 
     @torch.inference_mode()
     def step(self, requests: Sequence[EngineRequest]) -> None:
         """Run the network once for all requests."""
         dtype = next(self._model.parameters()).dtype
-        images = torch.stack([request.state for request in requests]).to(self._device, dtype)
+        payloads: list[ClassifyPayload | FeaturePayload] = [request.payload for request in requests]  # type: ignore[misc]
+        images = torch.stack([payload.pixels for payload in payloads]).to(self._device, dtype)
         for request, outputs in zip(requests, self._model(images).float().cpu(), strict=True):
             request.state = outputs
 

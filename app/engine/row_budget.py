@@ -41,7 +41,7 @@ class RowBudget:
         self._max_step_s = max_step_s
 
     def rows(self, shape: Shape) -> int:
-        """Choose the rows of a step: the fewest whose rows per second are close to the best.
+        """Choose the rows of a step: the fewest whose rows per second are close to the best, and what is free then.
 
         Only row counts up to the largest measured one whose step is short enough are compared.
 
@@ -54,7 +54,11 @@ class RowBudget:
             if step_s <= self._max_step_s:
                 throughputs[rows] = rows / step_s
         enough = (1 - THROUGHPUT_TOLERANCE) * max(throughputs.values(), default=0.0)
-        return next((rows for rows, throughput in throughputs.items() if throughput >= enough), MIN_ROWS)
+        fewest = next((rows for rows, throughput in throughputs.items() if throughput >= enough), MIN_ROWS)
+        # Where forwards are filled up, some rows cost as much as a few more do.
+        return max(
+            (rows for rows in throughputs if self.seconds(shape, rows) <= self.seconds(shape, fewest)), default=fewest
+        )
 
     def seconds(self, shape: Shape, rows: int) -> float:
         """Tell what a step costs, > 0 seconds: linear between measured row counts.

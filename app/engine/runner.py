@@ -26,4 +26,7 @@ class Runner(Protocol):
         """Tell after a step whether this request took its last one."""
 
     def finish(self, request: EngineRequest) -> object:
-        """Turn the state into the result for the caller. An exception fails this request alone."""
+        """Turn the state into the result for the caller. An exception fails this request alone.
+
+        Called right after the last step, or in a turn of its own where the request's `Demand.finishes_apart` says so.
+        """

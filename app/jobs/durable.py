@@ -21,6 +21,10 @@ CHUNK_WORKFLOW = "chunk"
 CHUNK_QUEUE = "chunks"
 QUEUES = {"jobs": 8, CHUNK_QUEUE: 1, "generate": 4}
 
+# A job's priority is the wish of its users, higher first; the engine's is a place in the queue, lower first
+# and >= 1. 0 is what releases without priorities write, so that theirs come first while both run.
+_NORMAL_PLACE = 1_000
+
 # Plain JSON: whoever can write the database must not be able to run code in a worker.
 SERIALIZER = DBOSPortableJSONSerializer()
 
@@ -36,6 +40,11 @@ def job_workflow_id(job_id: str) -> str:
 def chunk_workflow_id(job_id: str, index: int) -> str:
     """Return the id of the workflow of a job's chunk, counted from 0."""
     return f"job-{job_id}-c{index}"
+
+
+def place(priority: int) -> int:
+    """Return the job engine's priority of a job's; a job's chunks have the same."""
+    return _NORMAL_PLACE - priority
 
 
 def engine_url(url: str) -> str:

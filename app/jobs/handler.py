@@ -37,6 +37,10 @@ class JobCancelled(BaseException):
     """
 
 
+class JobPaused(JobCancelled):
+    """The job has to rest now; what it has not recorded is left as by a cancelled job, and done again."""
+
+
 class TryLater(BaseException):
     """What the work needs is away for the moment: give it back, without counting an attempt.
 
@@ -57,6 +61,13 @@ class JobKind(Protocol):
 
     def on_end(self, session: Session, job: Job) -> None:
         """Follow the job into its last status, in the transaction that writes it; called exactly once."""
+
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        """Prepare what the job works on for another job with the same spec, in the transaction that adds it.
+
+        Raises:
+            Conflict: The work cannot be done any more.
+        """
 
 
 class JobHandler(JobKind, Protocol):

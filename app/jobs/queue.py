@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Job
 from app.db.session import Database
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
 from app.jobs import durable, record
 from app.jobs.handler import JobKind, Json
 
@@ -31,7 +31,16 @@ class JobQueue:
         self._client = durable.open_client(database_url, wait_for_database=False)
 
     def submit(
-        self, session: Session, *, kind: str, spec: dict[str, Json], total: int, unit: str, job_id: str | None = None
+        self,
+        session: Session,
+        *,
+        kind: str,
+        spec: dict[str, Json],
+        total: int,
+        unit: str,
+        job_id: str | None = None,
+        priority: int = 0,
+        retry_of: str | None = None,
     ) -> Job:
         """Add a job in the caller's transaction: with its commit the job exists and is queued, or neither.
 
@@ -42,8 +51,18 @@ class JobQueue:
             total: Units of work, >= 0; the handler may correct it.
             unit: What progress counts, e.g. `images`.
             job_id: Default: a new id.
+            priority: -100 .. 100; of the jobs that wait, and of their chunks, the highest go first.
+            retry_of: The id of the job that this one does again.
         """
-        job = Job(id=job_id or new_id(), kind=kind, spec=spec, progress_total=total, progress_unit=unit)
+        job = Job(
+            id=job_id or new_id(),
+            kind=kind,
+            spec=spec,
+            progress_total=total,
+            progress_unit=unit,
+            priority=priority,
+            retry_of=retry_of,
+        )
         session.add(job)
         session.flush()
         self._client.enqueue_in_transaction(
@@ -53,6 +72,7 @@ class JobQueue:
                 "queue_name": self._kinds[kind].queue,
                 "workflow_id": durable.job_workflow_id(job.id),
                 "app_version": durable.JOBS_VERSION,
+                "priority": durable.place(priority),
             },
             job.id,
         )
@@ -65,10 +85,52 @@ class JobQueue:
             NotFound: There is no such job.
         """
         with self._db.transaction() as session:
-            job = record.request_cancel(session, job_id, self._on_end)
-            if job is None:
-                raise NotFound
-            return job
+            return _found(record.request_cancel(session, job_id, self._on_end))
+
+    def pause(self, job_id: str) -> Job:
+        """Ask a job to rest and return it: a queued one is paused already, a running one at its next image.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        with self._db.transaction() as session:
+            return _found(record.request_pause(session, job_id))
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on where it was and return it; any other one stays as it is.
+
+        Raises:
+            NotFound: There is no such job.
+        """
+        with self._db.transaction() as session:
+            job = _found(record.request_wake(session, job_id))
+        if job.status == "queued" and job.wake_requested:
+            # Should this be the last thing that never happens: a worker's reaper finds the wish in the row.
+            self._client.resume_workflow(durable.job_workflow_id(job_id), queue_name=self._kinds[job.kind].queue)
+        return job
+
+    def retry(self, session: Session, job_id: str, *, priority: int = 0) -> Job:
+        """Add a job that does again what a failed or cancelled one left undone, in the caller's transaction.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: It has not failed, or its work cannot be done any more.
+        """
+        old = _found(session.get(Job, job_id))
+        if old.status not in ("failed", "cancelled"):
+            raise Conflict(f"the job is {old.status}; only a failed or cancelled one is retried", code="job_not_failed")
+        retry_id = new_id()
+        self._kinds[old.kind].before_retry(session, old, retry_id)
+        return self.submit(
+            session,
+            kind=old.kind,
+            spec=old.spec,
+            total=old.progress_total,
+            unit=old.progress_unit,
+            job_id=retry_id,
+            priority=priority,
+            retry_of=old.id,
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -76,3 +138,9 @@ class JobQueue:
 
     def _on_end(self, session: Session, job: Job) -> None:
         self._kinds[job.kind].on_end(session, job)
+
+
+def _found(job: Job | None) -> Job:
+    if job is None:
+        raise NotFound("there is no job with this id")
+    return job

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -46,10 +47,20 @@ class Reaper:
         lost: Set when another worker has taken this one for dead; the process has to end.
     """
 
-    def __init__(self, db: Database, client: DBOSClient, on_end: record.OnEnd, *, worker_id: str, ttl_s: float) -> None:
+    def __init__(
+        self,
+        db: Database,
+        client: DBOSClient,
+        on_end: record.OnEnd,
+        queue_of: Callable[[Job], str | None],
+        *,
+        worker_id: str,
+        ttl_s: float,
+    ) -> None:
         self._db = db
         self._client = client
         self._on_end = on_end
+        self._queue_of = queue_of
         self._id = worker_id
         self._ttl_s = ttl_s
         self._host = host_name()
@@ -178,7 +189,7 @@ class Reaper:
             self._requeue(str(worker_id), count=True)
 
     def _reconcile(self) -> None:
-        """End jobs whose workflow ended without ending them."""
+        """Let jobs and their workflows agree again where one of them ended, rested or was to go on alone."""
         with self._db.snapshot() as session:
             active = session.scalars(select(Job.id).where(Job.status.not_in(record.ENDED))).all()
         workflow_ids = [durable.job_workflow_id(job_id) for job_id in active]
@@ -186,10 +197,28 @@ class Reaper:
             return
         ended = self._client.list_workflows(workflow_ids=workflow_ids, status=durable.ENDED, load_output=False)
         for workflow in ended:
+            if workflow.status == "CANCELLED" and (self._settle_rest(workflow) or not self._is_cancelled(workflow)):
+                continue
             with self._db.transaction() as session:
                 if workflow.status != "CANCELLED":
                     record.doom(session, _job_id(workflow), record.problem_of(_LOST))
                 record.finish(session, _job_id(workflow), self._on_end, completed=False)
+
+    def _settle_rest(self, workflow: WorkflowStatus) -> bool:
+        """Note the pause of a job that was put aside, or wake it if that was asked for; False if it was neither."""
+        with self._db.transaction() as session:
+            if record.rest(session, _job_id(workflow)):
+                return True
+            job = session.get_one(Job, _job_id(workflow))
+            wakes, queue_name = job.wake_requested and not record.must_stop(job), self._queue_of(job)
+        if wakes and queue_name is not None:
+            self._client.resume_workflow(workflow.workflow_id, queue_name=queue_name)
+        return wakes
+
+    def _is_cancelled(self, workflow: WorkflowStatus) -> bool:
+        """Look again, after the row was read: a job that was resumed since the list was made goes on."""
+        ids = [workflow.workflow_id]
+        return bool(self._client.list_workflows(workflow_ids=ids, status="CANCELLED", load_input=False))
 
 
 def host_name() -> str:

@@ -1,4 +1,4 @@
-"""The job's row and its transitions: queued -> running -> succeeded | failed | cancelled.
+"""The job's row and its transitions: queued -> running -> succeeded | failed | cancelled, and paused between.
 
 Every function works in the caller's transaction and bumps the row's version. A last status is never
 left again. Knows nothing of the job engine; runs in every process.
@@ -17,12 +17,16 @@ from app.jobs.handler import Json
 
 ENDED = ("succeeded", "failed", "cancelled")
 
+# How many of the latest advances the rate is taken from: a few minutes of chunks, and a bounded column.
+PACE_LENGTH = 16
+
 OnEnd = Callable[[Session, Job], None]
 
 
 def set_total(session: Session, job_id: str, total: int) -> None:
     """Say how many units of work the job has, >= 0."""
-    _change(session, job_id, progress_total=total)
+    working = update(Job).where(Job.id == job_id, Job.status.not_in(ENDED))
+    session.execute(working.values(version=Job.version + 1, progress_total=total))
 
 
 def advance(session: Session, job_id: str, done: int) -> None:
@@ -33,7 +37,13 @@ def advance(session: Session, job_id: str, done: int) -> None:
         job_id: Whose progress it is.
         done: How many more are done, >= 0.
     """
-    _change(session, job_id, progress_done=Job.progress_done + done)
+    job = _locked(session, job_id)
+    if job is None or job.status in ENDED:
+        return
+    job.progress_done += done
+    job.pace = [*job.pace, _moment(job)][-PACE_LENGTH:]
+    job.version += 1
+    session.flush()
 
 
 def begin(session: Session, job_id: str) -> Job | None:
@@ -41,24 +51,64 @@ def begin(session: Session, job_id: str) -> Job | None:
     job = _locked(session, job_id)
     if job is None or job.status in ENDED:
         return None
+    job.wake_requested = False
     if job.status == "queued":
         job.status = "running"
-        job.started_at = utc_now()
-        job.attempts = 1
+        job.started_at = job.started_at or utc_now()
+        job.attempts = max(job.attempts, 1)
+        job.pace = [_moment(job)]  # the time that it waited is no work
         job.version += 1
     return job
 
 
 def request_cancel(session: Session, job_id: str, on_end: OnEnd) -> Job | None:
-    """Ask a job to stop: a queued one is cancelled at once, one that ended stays as it is; None if unknown."""
+    """Ask a job to stop: what does not run is cancelled at once, what ended stays as it is; None if unknown."""
     job = _locked(session, job_id)
     if job is None or job.status in ENDED or job.cancel_requested:
         return job
     job.cancel_requested = True
     job.version += 1
-    if job.status == "queued":
+    if job.status in ("queued", "paused"):
         _end(session, job, "cancelled", on_end)
     return job
+
+
+def request_pause(session: Session, job_id: str) -> Job | None:
+    """Ask a job to rest: a queued one is paused at once, one that ended stays as it is; None if unknown."""
+    job = _locked(session, job_id)
+    if job is None or job.status in ENDED or must_stop(job) or job.pause_requested:
+        return job
+    job.pause_requested = True
+    job.version += 1
+    if job.status == "queued":
+        job.status = "paused"
+    return job
+
+
+def request_wake(session: Session, job_id: str) -> Job | None:
+    """Take the wish to pause back; a paused job is queued again. None if unknown."""
+    job = _locked(session, job_id)
+    if job is None or job.status in ENDED or not job.pause_requested:
+        return job
+    job.pause_requested = False
+    job.wake_requested = True
+    job.version += 1
+    if job.status == "paused":
+        job.status = "queued"
+    return job
+
+
+def rest(session: Session, job_id: str) -> bool:
+    """Note that nothing of a job runs, if that was asked for; False when it has to go on, be it to its end."""
+    job = _locked(session, job_id)
+    if job is None or job.status in ENDED:
+        return True
+    if must_stop(job) or not job.pause_requested:
+        return False
+    if job.status != "paused":
+        job.status = "paused"
+        job.version += 1
+    return True
 
 
 def doom(session: Session, job_id: str, problem: dict[str, Json]) -> None:
@@ -70,8 +120,13 @@ def doom(session: Session, job_id: str, problem: dict[str, Json]) -> None:
 
 
 def must_stop(job: Job | None) -> bool:
-    """Tell whether work on this job is to be left at the next cancellation point."""
+    """Tell whether work on this job is to be left for good at the next cancellation point."""
     return job is None or job.status in ENDED or job.cancel_requested or job.error is not None
+
+
+def must_rest(job: Job | None) -> bool:
+    """Tell whether work on this job is to be left for a while at the next cancellation point."""
+    return job is not None and not must_stop(job) and job.pause_requested
 
 
 def finish(
@@ -101,6 +156,10 @@ def problem_of(error: AppError) -> dict[str, Json]:
     }
 
 
+def _moment(job: Job) -> list[Any]:
+    return [round(utc_now().timestamp(), 3), job.progress_done]
+
+
 def _end(session: Session, job: Job, status: str, on_end: OnEnd) -> None:
     job.status = status
     job.finished_at = utc_now()
@@ -110,8 +169,3 @@ def _end(session: Session, job: Job, status: str, on_end: OnEnd) -> None:
 
 def _locked(session: Session, job_id: str) -> Job | None:
     return session.get(Job, job_id, with_for_update=True, populate_existing=True)
-
-
-def _change(session: Session, job_id: str, **values: Any) -> None:
-    working = update(Job).where(Job.id == job_id, Job.status.not_in(ENDED))
-    session.execute(working.values(version=Job.version + 1, **values))

@@ -17,7 +17,7 @@ from app.db.models import Job
 from app.db.session import Database
 from app.errors import AppError
 from app.jobs import durable, record
-from app.jobs.handler import DATABASE_AWAY, JobCancelled, Json, TryLater
+from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobPaused, Json, TryLater
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class JobRun:
     def __init__(self, job: Job, workshop: Workshop) -> None:
         self.id = job.id
         self.spec: dict[str, Json] = job.spec
+        self._place = durable.place(job.priority)
         self._workshop = workshop
         self._num_chunks = 0
 
@@ -137,7 +138,7 @@ class JobRun:
         """Return if the work may go on: a read of one row, to be called between images.
 
         Raises:
-            JobCancelled: The job has to stop; let it pass.
+            JobCancelled: The job has to stop, or to rest (`JobPaused`); let it pass.
             TryLater: The worker is leaving; let it pass.
         """
         if self._workshop.leaving.is_set():
@@ -149,9 +150,11 @@ class JobRun:
             raise TryLater from error
         if record.must_stop(job):
             raise JobCancelled
+        if record.must_rest(job):
+            raise JobPaused
 
     def drain(self) -> None:
-        """Wait until no chunk of a stopped job runs any more, and let none begin."""
+        """Wait until no chunk of a stopped or resting job runs any more, and let none begin."""
         client = self._workshop.client
         parent_id = durable.job_workflow_id(self.id)
         while active := client.list_workflows(
@@ -170,6 +173,7 @@ class JobRun:
                 "queue_name": durable.CHUNK_QUEUE,
                 "workflow_id": workflow_id,
                 "app_version": durable.JOBS_VERSION,
+                "priority": self._place,
             },
             self.id,
             item,
@@ -178,11 +182,15 @@ class JobRun:
 
     def _collect(self, waiting: dict[str, int], results: list[Json]) -> None:
         ended = self._workshop.client.list_workflows(workflow_ids=list(waiting), status=durable.ENDED, load_input=False)
+        put_aside = [chunk.workflow_id for chunk in ended if chunk.status == "CANCELLED"]
         for chunk in ended:
-            results[waiting.pop(chunk.workflow_id)] = _chunk_result(chunk)
-        if not ended:
+            if chunk.status != "CANCELLED":
+                results[waiting.pop(chunk.workflow_id)] = _chunk_result(chunk)
+        if put_aside or not ended:
             self._pause()
             self.check_cancelled()
+        if put_aside:  # while the job rested; now it goes on
+            self._workshop.client.resume_workflows(put_aside, queue_name=durable.CHUNK_QUEUE)
 
     def _pause(self) -> None:
         if self._workshop.stopping.wait(self._workshop.poll_s):

@@ -73,7 +73,9 @@ class Worker:
         workflows = Workflows(self._handlers, self._workshop(self._client))
         workflows.register()
         self._register_queues(self._client)
-        self._reaper = Reaper(self._db, self._client, workflows.on_end, worker_id=self.id, ttl_s=self._ttl_s)
+        self._reaper = Reaper(
+            self._db, self._client, workflows.on_end, workflows.queue_of, worker_id=self.id, ttl_s=self._ttl_s
+        )
         self._reaper.register()
         DBOS.launch()
         self._heart = threading.Thread(

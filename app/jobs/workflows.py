@@ -7,19 +7,24 @@ badly itself. Runs in the worker process, each execution on a thread of its own.
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NoReturn
 
 from dbos import DBOS
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
 from app.jobs import durable, record
-from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobHandler, Json, TryLater
+from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobHandler, JobPaused, Json, TryLater
 from app.jobs.run import JobRun, Workshop, problem_of
 
 logger = logging.getLogger(__name__)
 
 # After giving work back, so that what cannot go on here does not spin.
 _GIVE_BACK_DELAY_S = 1.0
+
+
+class _Left(BaseException):
+    """This execution is over, its workflow is not; no Exception, so that DBOS records no outcome."""
 
 
 class Workflows:
@@ -52,22 +57,34 @@ class Workflows:
             handler = self._handler(job.kind)
             run = JobRun(job, self._workshop)
             completed, result = False, None
+            if record.must_rest(job):
+                self._rest(run, handler.queue)
             if not record.must_stop(job):
-                completed, result = self._carry_out(handler, run)
+                try:
+                    completed, result = self._carry_out(handler, run)
+                except JobPaused:
+                    self._rest(run, handler.queue)
             if not completed:
                 run.drain()
             with self._db.transaction() as session:
                 record.finish(session, job_id, handler.on_end, completed=completed, result=result)
 
     def run_chunk(self, job_id: str, item: Json) -> dict[str, Json]:
-        """Do one chunk: {"result": ...}, {"problem": ...}, or {} when the job has to stop."""
+        """Do one chunk: {"result": ...}, {"problem": ...}, or {} when the job has to stop.
+
+        A chunk of a resting job is put aside; the job's own workflow lets it go on.
+        """
         with self._giving_back():
             with self._db.snapshot() as session:
                 job = session.get(Job, job_id)
             if job is None or record.must_stop(job):
                 return {}
+            if record.must_rest(job):
+                self._put_aside()
             try:
                 return {"result": self._handler(job.kind).run_chunk(JobRun(job, self._workshop), item)}
+            except JobPaused:
+                self._put_aside()
             except JobCancelled:
                 return {}
             except DATABASE_AWAY:
@@ -80,9 +97,37 @@ class Workflows:
         if job.kind in self._handlers:
             self._handlers[job.kind].on_end(session, job)
 
+    def queue_of(self, job: Job) -> str | None:
+        """Return the queue of a job; None if this worker does not know its kind."""
+        return self._handlers[job.kind].queue if job.kind in self._handlers else None
+
+    def _rest(self, run: JobRun, queue_name: str) -> NoReturn:
+        """Put a job aside once nothing of it runs; if it is to go on by then, queue it again instead.
+
+        Aside first and noted second: whoever reads `paused` may queue the workflow again, and it stays queued.
+        """
+        run.drain()
+        workflow_id = durable.job_workflow_id(run.id)
+        with self._db.snapshot() as session:
+            must_rest = record.must_rest(session.get(Job, run.id))
+        if must_rest:  # else it was resumed, and may be running elsewhere by now
+            self._workshop.client.cancel_workflow(workflow_id)
+        with self._db.transaction() as session:
+            rests = record.rest(session, run.id)
+        if not rests:
+            self._workshop.client.resume_workflow(workflow_id, queue_name=queue_name)
+        raise _Left
+
+    def _put_aside(self) -> NoReturn:
+        assert DBOS.workflow_id is not None
+        self._workshop.client.cancel_workflow(DBOS.workflow_id)
+        raise _Left
+
     def _carry_out(self, handler: JobHandler, run: JobRun) -> tuple[bool, dict[str, Json] | None]:
         try:
             return True, handler.run(run)
+        except JobPaused:
+            raise
         except JobCancelled:
             pass
         except DATABASE_AWAY:

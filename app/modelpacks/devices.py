@@ -1,5 +1,6 @@
-"""Which device and number format the models use, from the words of the settings."""
+"""Which device and number format the models use, and with which promise, from the words of the settings."""
 
+import os
 from typing import Literal
 
 import torch
@@ -41,3 +42,22 @@ def resolve_dtype(name: Literal["auto", "float32", "float16", "bfloat16"], devic
     if name not in dtypes:
         raise PackError("There is no such dtype; say auto, float32, float16 or bfloat16.")
     return dtypes[name]
+
+
+def resolve_deterministic(wanted: bool | None, device: torch.device) -> bool:
+    """Turn the setting into a promise: that bytes do not depend on company costs nothing on the CPU alone."""
+    return device.type == "cpu" if wanted is None else wanted
+
+
+def use_deterministic_kernels() -> None:
+    """Let this process's GPU take no kernel whose result changes from run to run; before the first use of the GPU.
+
+    Source:
+        "Reproducibility" of PyTorch's documentation.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch warns at each matrix product
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # What this fills finds bugs, at the price of writing memory twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False

@@ -52,7 +52,8 @@ class NodeClient:
         """
         body = {"spec": dict(spec), "labels": list(labels) if labels else None, "background": background}
         answer = self._post("/render", keep_waiting, json=body)
-        return answer.content, cast(dict[str, Any], json.loads(answer.headers["x-foxhound-info"]))
+        info_bytes = int(answer.headers["x-foxhound-info-bytes"])
+        return answer.content[info_bytes:], cast(dict[str, Any], json.loads(answer.content[:info_bytes]))
 
     def features(self, image: bytes, *, keep_waiting: Callable[[], None]) -> np.ndarray:
         """Return the frozen backbone's features of an image file, (D,) float32."""

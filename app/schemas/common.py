@@ -16,6 +16,8 @@ Item = TypeVar("Item")
 NoiseSchedulerName = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 Split = Literal["train", "test"]
+ImageSource = Literal["synthetic", "real"]
+Decision = Literal["kept", "rejected"]
 
 
 def _clean_text(value: str) -> str:

@@ -1,34 +1,154 @@
-"""Labelled datasets."""
+"""Labelled datasets: the recipe that their images are drawn by, and what came of it."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-from app.schemas.common import Name, NegativePrompt, Prompt, Request, Response, Seed, UtcTime, VisibleText
-from app.schemas.generations import GenerationSettings, ModelRef
+from app.schemas.common import (
+    GuidanceScale,
+    Label,
+    Name,
+    NegativePrompt,
+    NumInferenceSteps,
+    Prompt,
+    Request,
+    Response,
+    Seed,
+    Split,
+    Text,
+    UtcTime,
+    VisibleText,
+)
+from app.schemas.generations import ImageSettings, ModelRef
 from app.schemas.jobs import Progress
 
 DatasetStatus = Literal["empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled"]
 PerClass = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+MAX_COMBINATIONS = 1_000_000
+MAX_FILTER_CLASSES = 256
+MAX_MISSING_TOLD = 200
+
+PresetName = Literal["diverse"]
+Combine = Annotated[
+    Literal["cartesian", "sampled"],
+    Field(
+        description="`cartesian`: a class's images walk through all combinations of a prompt's variables in a fixed "
+        "order that meets every value equally often; `sampled`: each image draws a value for each variable."
+    ),
+]
+VariableName = Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+VariableValue = Annotated[Text, Field(max_length=200, description="Put in as it is; may be empty.")]
+Variables = Annotated[
+    dict[VariableName, Annotated[list[VariableValue], Field(min_length=1, max_length=200)]],
+    Field(
+        max_length=8,
+        description="What `{name}` in a prompt stands for. A literal brace is written `{{` or `}}`. The variables of "
+        f"one prompt may have {MAX_COMBINATIONS:,} combinations.",
+    ),
+]
+MaxAttempts = Annotated[
+    int, Field(strict=True, ge=1, le=50, description="Tries at an image before its place stays empty.")
+]
+
+
+class GuidanceRange(Request):
+    """Each image draws its own guidance scale from min, min + 0.1, ..., max."""
+
+    min: GuidanceScale
+    max: GuidanceScale
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "GuidanceRange":
+        if self.min > self.max or any(abs(10 * end - round(10 * end)) > 1e-9 for end in (self.min, self.max)):
+            raise PydanticCustomError("bad_range", "min must not be above max, both in steps of 0.1")
+        return self
+
+
+class StepsRange(Request):
+    """Each image draws its own number of steps from min ... max."""
+
+    min: NumInferenceSteps
+    max: NumInferenceSteps
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "StepsRange":
+        if self.min > self.max:
+            raise PydanticCustomError("bad_range", "min must not be above max")
+        return self
+
+
+def _one_fault(code: Any, detail: Any) -> WrapValidator:
+    """Tell one fault at the field itself: a union's own name its members, which are nowhere in the body."""
+
+    def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
+        try:
+            return inner(value)
+        except ValidationError:
+            raise PydanticCustomError(code, detail) from None
+
+    return WrapValidator(validate)
+
+
+GuidanceChoice = Annotated[
+    GuidanceScale | GuidanceRange,
+    _one_fault(
+        "bad_guidance_scale", "must be a number from 0 to 30, or min and max of such, in order, in steps of 0.1"
+    ),
+]
+StepsChoice = Annotated[
+    NumInferenceSteps | StepsRange,
+    _one_fault("bad_num_inference_steps", "must be a whole number from 1 to 150, or min and max of such, in order"),
+]
+
+
+class RecipeSettings(ImageSettings):
+    """How a dataset's images are made; a range lets every image draw its own value from the dataset's seed."""
+
+    guidance_scale: GuidanceChoice = 7.5
+    num_inference_steps: StepsChoice = 50
+
+
+class ClipFilter(Request):
+    """Keep an image if CLIP gives its own class at least `threshold` among the texts of all classes."""
+
+    threshold: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
+        None, description="Default: 1 / number of classes."
+    )
 
 
 class DatasetClass(Request):
     """A class and the prompts that draw it, used in turn."""
 
     name: Annotated[VisibleText, Field(max_length=200, description="Any text; the folder is a safe form of it.")]
-    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=100)]
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=100, description="May hold `{variables}`.")]
     negative_prompt: NegativePrompt = ""
+    label: Label | None = Field(
+        None, description="The class in words for CLIP, which is asked for `a photo of a {label}`; default: the name."
+    )
 
 
 class DatasetCreate(Request):
-    """A dataset to generate: its classes and how many images of each."""
+    """A dataset to generate: its classes, how many images of each, and the recipe that draws them."""
 
     name: Name
-    seed: Seed | None = Field(None, description="Every image's seed follows from it; default: one is drawn.")
+    seed: Seed | None = Field(None, description="Every image follows from it; default: one is drawn.")
     classes: Annotated[list[DatasetClass], Field(min_length=2, max_length=1_000)]
     train_per_class: PerClass = 40
     test_per_class: PerClass = 10
-    generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    preset: PresetName | None = Field(
+        None,
+        description="`diverse`: what makes classifiers trained on such images better: low random guidance, styles and "
+        "backgrounds around each prompt, the CLIP filter. Fields that are given win.",
+    )
+    generation: RecipeSettings = Field(default_factory=RecipeSettings)
+    variables: Variables = Field(default_factory=dict)
+    combine: Combine = "cartesian"
+    filter: ClipFilter | None = Field(
+        None, description=f"Replace images that CLIP takes for another class; for up to {MAX_FILTER_CLASSES} classes."
+    )
+    max_attempts: MaxAttempts | None = Field(None, description="Default: 10 with a filter, 3 without.")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -37,9 +157,10 @@ class DatasetCreate(Request):
                     "name": "fox-dog",
                     "seed": 7,
                     "classes": [
-                        {"name": "fox", "prompts": ["a watercolor painting of a red fox"]},
-                        {"name": "dog", "prompts": ["a watercolor painting of a golden retriever"]},
+                        {"name": "fox", "prompts": ["a {style} of a red fox"]},
+                        {"name": "dog", "prompts": ["a {style} of a golden retriever"]},
                     ],
+                    "variables": {"style": ["watercolor painting", "pencil sketch"]},
                     "train_per_class": 40,
                     "test_per_class": 10,
                 }
@@ -48,30 +169,86 @@ class DatasetCreate(Request):
     )
 
 
-class DatasetClassRead(Response):
-    """A class of a dataset, its folder and how many images it has."""
+class ClassRead(Response):
+    """A class of a dataset as settled, and its folder."""
 
     name: str
     folder: str
+    label: str
     prompts: list[str]
     negative_prompt: str
+
+
+class DatasetClassRead(ClassRead):
+    """A class of a dataset and how many images it has."""
+
     num_train: int
     num_test: int
 
 
-class DatasetRead(Response):
+class RecipeRead(Response):
+    """The recipe of a dataset, every value settled."""
+
+    seed: int
+    train_per_class: int
+    test_per_class: int
+    preset: PresetName | None
+    generation: RecipeSettings
+    variables: dict[str, list[str]]
+    combine: Combine
+    filter: ClipFilter | None
+    max_attempts: int
+
+
+class MissingPlace(Response):
+    """A place of a dataset that stayed empty, and what became of the tries at it."""
+
+    class_name: str
+    split: Split
+    position: int
+    num_rejected: int = Field(description="Tries that the filter rejected.")
+    num_flagged: int = Field(description="Tries that the safety checker flagged.")
+    num_failed: int = Field(description="Tries at which the model failed.")
+
+
+class DatasetRead(RecipeRead):
     """A dataset and how far it is."""
 
     id: str
     name: str
     created_at: UtcTime
     status: DatasetStatus = Field(description="Only `ready` trains.")
-    seed: int
     classes: list[DatasetClassRead]
-    train_per_class: int
-    test_per_class: int
-    generation: GenerationSettings
     model: ModelRef | None = Field(description="The pack that draws the images.")
     num_images: int
+    num_rejected: int = Field(description="Images that the filter rejected so far; they are no part of the dataset.")
+    missing: list[MissingPlace] = Field(
+        max_length=MAX_MISSING_TOLD, description=f"The first {MAX_MISSING_TOLD} empty places of an `incomplete` one."
+    )
     progress: Progress
     job_id: str | None
+
+
+class PlannedImage(Response):
+    """What one place's first try would be made from."""
+
+    class_name: str
+    split: Split
+    position: int
+    prompt: str
+    variables: dict[str, str]
+    negative_prompt: str
+    guidance_scale: float
+    num_inference_steps: int
+    seed: int
+
+
+class DatasetPlan(RecipeRead):
+    """What a request would make; nothing of it is stored."""
+
+    name: str
+    classes: list[ClassRead]
+    num_images: int
+    samples: list[PlannedImage] = Field(description="The first places of some classes, as they would be drawn.")
+    estimated_seconds: float | None = Field(description="Without the time of rejected images.")
+    estimate: str = Field(description="What the estimate rests on, or why there is none.")

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from app.schemas.common import (
+    Decision,
     GuidanceScale,
+    ImageSource,
     Label,
     NegativePrompt,
     NoiseSchedulerName,
@@ -20,15 +22,20 @@ from app.schemas.common import (
 )
 
 
-class GenerationSettings(Request):
-    """How an image is made, whatever its prompt; shared with datasets."""
+class ImageSettings(Request):
+    """What an image is, whatever it shows; shared with datasets."""
 
-    guidance_scale: GuidanceScale = 7.5
-    num_inference_steps: NumInferenceSteps = 50
     width: Side | None = Field(None, description="Default: the loaded model's own width.")
     height: Side | None = Field(None, description="Default: the loaded model's own height.")
     scheduler: NoiseSchedulerName | None = Field(None, description="Noise scheduler; default: the loaded model's own.")
     output_format: OutputFormat = "png"
+
+
+class GenerationSettings(ImageSettings):
+    """How an image is made, whatever its prompt."""
+
+    guidance_scale: GuidanceScale = 7.5
+    num_inference_steps: NumInferenceSteps = 50
 
 
 class GenerateRequest(GenerationSettings):
@@ -124,6 +131,15 @@ class GenerationRead(Response):
     timings: GenerationTimings
 
 
+class GenerationProgress(Response):
+    """How far an image of a request under way has come: the data of a `progress` event."""
+
+    image: int = Field(ge=0, le=15, description="Which of the request's images, from 0; its seed is `seed` + `image`.")
+    step: int = Field(ge=0, description="Denoising steps done; 0: it waits for its first.")
+    steps: int = Field(ge=1, description="Steps in all; `pndm` takes one more than `num_inference_steps`.")
+    num_images: int = Field(ge=1, le=16, description="Images of the request.")
+
+
 class ImageRead(Response):
     """A stored image, of a generation or of a dataset."""
 
@@ -141,6 +157,8 @@ class ImageRead(Response):
     dataset_id: str | None
     class_name: str | None
     split: str | None
+    source: ImageSource = Field(description="Made here, or uploaded.")
+    decision: Decision = Field(description="A dataset's rejected images are no part of it.")
 
 
 class ImageMetadata(ImageRead):
@@ -148,4 +166,5 @@ class ImageMetadata(ImageRead):
 
     clip_score: float | None
     label_probabilities: list[LabelProbability] | None
+    reason: str | None = Field(description="Why a dataset's filter kept or rejected it; null without a filter.")
     lineage: dict[str, Any] = Field(description="Prompt, seed, settings, model revision, device, versions.")

@@ -1,14 +1,15 @@
 """Background jobs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from app.schemas.common import Response, UtcTime
 from app.schemas.problems import JobError
 
-JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JobStatus = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 JobKind = Literal["generate", "dataset", "train"]
+Priority = Annotated[int, Field(ge=-100, le=100, description="Of the jobs that wait, the highest go first.")]
 
 
 class Progress(Response):
@@ -17,6 +18,12 @@ class Progress(Response):
     done: int = Field(ge=0)
     total: int = Field(ge=0)
     unit: str = Field(description="What is counted, e.g. `images`.")
+    rate_per_minute: float | None = Field(
+        None, description="Units a minute over the latest progress since the job last began; null while unknown."
+    )
+    estimated_finish_at: UtcTime | None = Field(
+        None, description="If that rate lasts; null while unknown. A time that has passed: nothing came since."
+    )
 
 
 class JobRead(Response):
@@ -25,6 +32,9 @@ class JobRead(Response):
     id: str
     kind: JobKind
     status: JobStatus
+    version: int = Field(ge=1, description="Grows with every change; the id of the job's events.")
+    priority: Priority
+    retry_of: str | None = Field(description="The failed or cancelled job that this one does again.")
     progress: Progress
     spec: dict[str, Any] = Field(description="The request as accepted.")
     result: dict[str, Any] | None

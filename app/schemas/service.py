@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from app.schemas.common import NoiseSchedulerName, Response
 
 
@@ -12,10 +14,14 @@ class Liveness(Response):
 
 
 class ModelState(Response):
-    """One model's state of loading."""
+    """One model's state of loading, and how it serves."""
 
     state: Literal["loading", "ready", "failed"]
     detail: str | None
+    note: str | None = Field(description="What an operator should know of a model that serves all the same.")
+    expected_wait_s: float | None = Field(
+        ge=0, description="Seconds until a new interactive request would begin, estimated; null unless ready."
+    )
 
 
 class Readiness(Response):

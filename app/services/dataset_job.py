@@ -1,13 +1,17 @@
 """The `dataset` job: every image of a dataset, made in chunks in the worker process.
 
-An image is fixed by its place (class, split, position) and the dataset's seed, so that a chunk that is
-made again after a crash writes the same files again.
+An image is fixed by its place and attempt and the dataset's recipe, so that a chunk that is made again after a crash
+writes the same files again. It is judged before it is written: what the filter rejects never lies in the folder that
+`ImageFolder` reads.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
@@ -18,16 +22,27 @@ from app.jobs.handler import JobCancelled, Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
-from app.services.datasets import find_dataset, num_images
+from app.schemas.datasets import MAX_MISSING_TOLD
+from app.services.dataset_records import kept_images, num_to_make
+from app.services.datasets import find_dataset
 from app.services.generation_records import image_columns
-from app.services.image_specs import ImageSpec
 from app.services.job_kinds import DatasetKind
 from app.services.patience import patience
-from app.services.seeds import image_seed
+from app.services.recipes import Drawn, Place, Recipe, Verdict
 from app.storage.layout import DataFolder
 
-# A flagged or failed image is tried again under the seed of its next attempt, at most so often.
-MAX_ATTEMPTS = 3
+
+@dataclass(slots=True)
+class _Tries:
+    """What became of the tries at one place: rows of the images written, and how many tries ended how."""
+
+    place: Place
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_missing(self) -> bool:
+        return not self.outcomes["kept"]
 
 
 class DatasetImages:
@@ -46,75 +61,109 @@ class DatasetImages:
         starts = range(0, total, self._chunk_size)
         stops = [min(start + self._chunk_size, total) for start in starts]
         common = {"part": "images", "dataset_id": dataset_id}
-        job.chunks([{**common, "start": start, "stop": stop} for start, stop in zip(starts, stops, strict=True)])
-        made: Any = job.transaction("end-dataset", lambda session: _end(session, dataset_id))
+        ended = job.chunks(
+            [{**common, "start": start, "stop": stop} for start, stop in zip(starts, stops, strict=True)]
+        )
+        missing = _missing(ended)
+        made: Any = job.transaction("end-dataset", lambda session: _end(session, dataset_id, missing))
         return {"dataset_id": dataset_id, "num_images": made, "num_missing": total - made}
 
     def make_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
-        """Render the images at the places `start` <= place < `stop`, then record them at once."""
+        """Render the images at the places `start` <= place < `stop`, then record them at once.
+
+        A place that has its image, from the job that this one retries, is left as it is.
+        """
         with self._db.snapshot() as session:
             dataset = find_dataset(session, item["dataset_id"])
+            recipe = Recipe(dataset)
+            places = _empty(session, dataset, [recipe.place(n) for n in range(item["start"], item["stop"])])
         # No step: a chunk that dies before its record is made again, and gives the same files.
         try:
-            made = self._render(job, dataset, item["start"], item["stop"])
-            self._record(job, dataset, made, item["stop"] - item["start"])
+            tries = self._fill(job, dataset, recipe, places)
+            self._record(job, dataset, tries, item["stop"] - item["start"])
         except JobCancelled:
-            self._discard(dataset, item["start"], item["stop"])
+            self._discard(dataset, recipe, places)
             raise
-        return len(made)
+        missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
+        return {"made": len(tries) - len(missing), "missing": missing}
 
-    def _record(self, job: JobRun, dataset: Dataset, made: list[dict[str, Any]], num_places: int) -> None:
+    def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], num_places: int) -> None:
         def record(session: Session) -> Json:
-            for entry in made:
-                info = entry["info"]
-                place = {name: entry[name] for name in ("id", "path", "split", "class_index", "position")}
-                session.add(Image(**place, dataset_id=dataset.id, **image_columns(info)))
+            # What an earlier job tried here in vain is tried again under the same names.
+            session.execute(delete(Image).where(_at(dataset, [entry.place for entry in tries])))
+            session.add_all(Image(**row, dataset_id=dataset.id) for entry in tries for row in entry.rows)
             advance(session, job.id, num_places)
             return None
 
         job.transaction("record", record)
 
-    def _discard(self, dataset: Dataset, start: int, stop: int) -> None:
+    def _discard(self, dataset: Dataset, recipe: Recipe, places: list[Place]) -> None:
         """Remove what a cancelled chunk has written and will not record."""
-        places = [(place, attempt) for place in range(start, stop) for attempt in range(MAX_ATTEMPTS)]
-        paths = {self._path(dataset, place, attempt) for place, attempt in places}
+        paths = {path for place in places for path in self._paths(dataset, recipe, place)}
         with self._db.snapshot() as session:
             paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
         for path in paths:
             self._folder.delete(path)
 
-    def _render(self, job: JobRun, dataset: Dataset, start: int, stop: int) -> list[dict[str, Any]]:
-        with ThreadPoolExecutor(stop - start) as pool:
-            entries = pool.map(lambda place: self._render_one(job, dataset, place), range(start, stop))
-            return [entry for entry in entries if entry is not None]
+    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> list[_Tries]:
+        with ThreadPoolExecutor(max(1, len(places))) as pool:
+            return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place), places))
 
-    def _render_one(self, job: JobRun, dataset: Dataset, place: int) -> dict[str, Any] | None:
-        split, class_index, position = _slot(dataset, place)
-        entry = dataset.classes[class_index]
-        for attempt in range(MAX_ATTEMPTS):
-            spec = ImageSpec(
-                prompt=entry["prompts"][position % len(entry["prompts"])],
-                negative_prompt=entry["negative_prompt"],
-                seed=image_seed(dataset.seed, entry["name"], split, position, attempt),
-                **dataset.generation,
-            )
+    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Place) -> _Tries:
+        """Try until an image is kept or the attempts run out; write each image that may be looked at."""
+        tries = _Tries(place)
+        for attempt in range(recipe.max_attempts):
+            drawn = recipe.draw(place, attempt)
             try:
-                data, info = self._node.render(spec.to_json(), labels=None, background=True, keep_waiting=patience(job))
+                data, info = self._node.render(
+                    drawn.spec.to_json(), labels=recipe.texts, background=True, keep_waiting=patience(job)
+                )
             except InferenceFailed:
+                tries.outcomes["failed"] += 1
                 continue
-            if not info["flagged"]:
-                path = self._path(dataset, place, attempt)
-                self._folder.write(path, data)
-                named = {"split": split, "class_index": class_index, "position": position}
-                return {**named, "id": new_id(), "path": path, "info": info}
-        return None
+            if info["flagged"]:
+                tries.outcomes["flagged"] += 1
+                continue
+            scores = info["label_probabilities"]
+            probabilities = [score["probability"] for score in scores] if scores else None
+            verdict = recipe.judge(place, probabilities)
+            info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
+            path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
+            self._folder.write(path, data)
+            tries.outcomes[verdict.decision] += 1
+            tries.rows.append(_row(place, path, drawn, info, verdict))
+            if verdict.decision == "kept":
+                break
+        self._remove_leftovers(dataset, recipe, tries)
+        return tries
 
-    def _path(self, dataset: Dataset, place: int, attempt: int) -> str:
-        split, class_index, position = _slot(dataset, place)
-        entry = dataset.classes[class_index]
-        seed = image_seed(dataset.seed, entry["name"], split, position, attempt)
-        image_format = dataset.generation["output_format"]
-        return self._folder.dataset_image_path(dataset.name, split, entry["folder"], position, image_format, seed=seed)
+    def _remove_leftovers(self, dataset: Dataset, recipe: Recipe, tries: _Tries) -> None:
+        """Remove what an earlier run of this chunk wrote and this one did not.
+
+        There is nothing unless a score lies so near the threshold that its last bits, which differ between batches of
+        CLIP, decided otherwise.
+        """
+        for path in self._paths(dataset, recipe, tries.place) - {row["path"] for row in tries.rows}:
+            self._folder.delete(path)
+
+    def _paths(self, dataset: Dataset, recipe: Recipe, place: Place) -> set[str]:
+        """Return every path that an attempt at a place may write."""
+        return {
+            self._path(dataset, recipe, place, attempt, is_kept=is_kept)
+            for attempt in range(recipe.max_attempts)
+            for is_kept in (True, False)
+        }
+
+    def _path(self, dataset: Dataset, recipe: Recipe, place: Place, attempt: int, *, is_kept: bool) -> str:
+        return self._folder.dataset_image_path(
+            dataset.name,
+            place.split,
+            dataset.classes[place.class_index]["folder"],
+            place.position,
+            dataset.generation["output_format"],
+            seed=recipe.seed(place, attempt),
+            is_kept=is_kept,
+        )
 
 
 class DatasetJob(DatasetKind):
@@ -133,26 +182,51 @@ class DatasetJob(DatasetKind):
         return self._images.make_chunk(job, _dict(item))
 
 
+def _at(dataset: Dataset, places: list[Place]) -> ColumnElement[bool]:
+    """Match the images at these places of a dataset."""
+    place = tuple_(Image.split, Image.class_index, Image.position)
+    return (Image.dataset_id == dataset.id) & place.in_([(p.split, p.class_index, p.position) for p in places])
+
+
+def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Place]:
+    """Return those of the places that have no image yet."""
+    kept = kept_images(dataset.id).where(_at(dataset, places))
+    full = {(image.split, image.class_index, image.position) for image in session.scalars(kept)}
+    return [place for place in places if (place.split, place.class_index, place.position) not in full]
+
+
 def _begin(session: Session, dataset_id: str) -> Json:
     dataset = find_dataset(session, dataset_id)
     dataset.status = "generating"
-    return num_images(dataset)
+    return num_to_make(dataset)
 
 
-def _end(session: Session, dataset_id: str) -> Json:
+def _end(session: Session, dataset_id: str, missing: list[Any]) -> Json:
     dataset = find_dataset(session, dataset_id)
-    made = session.scalar(select(func.count()).select_from(Image).where(Image.dataset_id == dataset_id)) or 0
-    dataset.status = "ready" if made == num_images(dataset) else "incomplete"
+    of_job = kept_images(dataset_id).where(Image.source == "synthetic").subquery()
+    made = session.scalar(select(func.count()).select_from(of_job)) or 0
+    dataset.status = "ready" if made == num_to_make(dataset) else "incomplete"
+    dataset.missing = missing
     return made
 
 
-def _slot(dataset: Dataset, place: int) -> tuple[str, int, int]:
-    """Return (split, class index, position) of an image's place: all of train, then test, class by class."""
-    num_train = len(dataset.classes) * dataset.train_per_class
-    if place < num_train:
-        return "train", place // dataset.train_per_class, place % dataset.train_per_class
-    place -= num_train
-    return "test", place // dataset.test_per_class, place % dataset.test_per_class
+def _row(place: Place, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Return the columns of an image's row but for its dataset; the record tells what was drawn for it."""
+    columns = image_columns(info)
+    columns["lineage"] = {**columns["lineage"], **drawn.lineage}
+    return {**asdict(place), **asdict(verdict), **columns, "id": new_id(), "path": path}
+
+
+def _missing_place(dataset: Dataset, tries: _Tries) -> dict[str, Json]:
+    place, outcomes = tries.place, tries.outcomes
+    named = {"class_name": dataset.classes[place.class_index]["name"], "split": place.split, "position": place.position}
+    return {**named, **{f"num_{outcome}": outcomes[outcome] for outcome in ("rejected", "flagged", "failed")}}
+
+
+def _missing(ended: Iterable[Json]) -> list[Any]:
+    """Collect the first empty places that chunks told of; chunks of an older revision told a number alone."""
+    told = [place for chunk in ended if isinstance(chunk, dict) for place in chunk["missing"]]
+    return told[:MAX_MISSING_TOLD]
 
 
 def _dict(item: Json) -> dict[str, Any]:

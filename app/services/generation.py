@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -18,6 +19,7 @@ from app.schemas.common import MAX_SEED, Page
 from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
 from app.services.generation_records import add_generation, generation_read, image_specs, write_image
+from app.services.idempotency import ANEW, Submission, accept
 from app.services.image_specs import RenderedImage, faults_of, prompt_faults, settle, work_fault
 from app.services.inference import Inference
 from app.services.jobs import job_read
@@ -37,8 +39,15 @@ class GenerationService:
         self._jobs = jobs
         self._limits = limits
 
-    async def generate(self, request: GenerateRequest) -> GenerationRead:
+    async def generate(
+        self, request: GenerateRequest, *, on_step: Callable[[int, int, int], None] | None = None
+    ) -> GenerationRead:
         """Render every image of the request, store them with their record, and return it.
+
+        Args:
+            request: What to make.
+            on_step: Called on the event loop with an image's index, its steps done and its steps in all: with 0 done
+                once the engine has taken the image, then after each step.
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
@@ -47,8 +56,10 @@ class GenerationService:
         """
         parameters = self.settle(request)
         renders = [
-            asyncio.ensure_future(self._inference.render(spec, labels=parameters["labels"]))
-            for spec in image_specs(parameters)
+            asyncio.ensure_future(
+                self._inference.render(spec, labels=parameters["labels"], on_step=on_step and partial(on_step, index))
+            )
+            for index, spec in enumerate(image_specs(parameters))
         ]
         try:
             rendered = await asyncio.gather(*renders)
@@ -57,7 +68,7 @@ class GenerationService:
                 render.cancel()
         return await asyncio.to_thread(self._store, parameters, rendered, request.response_format == "b64_json")
 
-    def submit(self, request: GenerateRequest) -> JobRead:
+    def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> JobRead:
         """Accept the request as a job.
 
         Raises:
@@ -67,10 +78,15 @@ class GenerationService:
             detail = "a job's images are fetched by their url"
             raise Invalid.field("#/response_format", detail, "b64_json_not_with_respond_async")
         parameters = self.settle(request)
-        with self._db.transaction() as session:
-            total = parameters["num_images_per_prompt"]
-            job = self._jobs.submit(session, kind="generate", spec=parameters, total=total, unit="images")
+
+        def work(session: Session) -> JobRead:
+            total, priority = parameters["num_images_per_prompt"], submission.priority
+            job = self._jobs.submit(
+                session, kind="generate", spec=parameters, total=total, unit="images", priority=priority
+            )
             return job_read(job)
+
+        return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
 
     def settle(self, request: GenerateRequest) -> dict[str, Any]:
         """Return every value as it will be used, a fresh seed included.

@@ -3,6 +3,7 @@
 Shared by the inline path (API process) and the `generate` job (worker process).
 """
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ def add_generation(
 def image_columns(info: dict[str, Any]) -> dict[str, Any]:
     """Return the columns of an image row that follow from how it was rendered."""
     lineage = info["lineage"]
+    embedding = info.get("clip_embedding")  # absent from what an older revision has recorded
     return {
         "format": lineage["output_format"],
         "width": lineage["width"],
@@ -100,6 +102,7 @@ def image_columns(info: dict[str, Any]) -> dict[str, Any]:
         "flagged": info["flagged"],
         "clip_score": info["clip_score"],
         "label_probabilities": info["label_probabilities"],
+        "clip_embedding": base64.b64decode(embedding) if embedding else None,
         "lineage": lineage,
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.errors import FieldError
 from app.schemas.common import OutputFormat
-from app.schemas.generations import GenerationSettings
+from app.schemas.generations import ImageSettings
 from app.services.limits import Limits
 
 
@@ -45,6 +45,8 @@ class RenderedImage:
     timings: dict[str, float] = field(default_factory=dict)
     clip_score: float | None = None
     label_probabilities: list[dict[str, Any]] | None = None
+    # CLIP's embedding of the image, little-endian float16 in base64: two bytes a number, and plain JSON.
+    clip_embedding: str | None = None
 
     def info(self) -> dict[str, Any]:
         """Return everything but the bytes, as plain JSON values, and how many bytes they are."""
@@ -62,8 +64,8 @@ class SizeRules:
     default_scheduler: str
 
 
-def settle(settings: GenerationSettings, sizes: SizeRules) -> dict[str, Any]:
-    """Return the settings with the loaded model's own values where none were given."""
+def settle(settings: ImageSettings, sizes: SizeRules) -> dict[str, Any]:
+    """Return the settings with the loaded model's own values where none were given; a range stays one."""
     values = settings.model_dump(
         include={"guidance_scale", "num_inference_steps", "width", "height", "scheduler", "output_format"}
     )
@@ -87,7 +89,8 @@ def faults_of(values: dict[str, Any], sizes: SizeRules, limits: Limits, *, base:
         if not sizes.min_side <= values[side] <= sizes.max_side:
             detail = f"must be between {sizes.min_side} and {sizes.max_side} pixels for the loaded model"
             faults.append(FieldError(f"{base}/{side}", detail, "size_not_supported"))
-    if values["num_inference_steps"] > limits.num_inference_steps:
+    steps = values["num_inference_steps"]
+    if (steps["max"] if isinstance(steps, dict) else steps) > limits.num_inference_steps:
         detail = f"must be at most {limits.num_inference_steps} on this node"
         faults.append(FieldError(f"{base}/num_inference_steps", detail, "too_many_steps"))
     return faults

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import Invalid, NotFound
-from app.schemas.common import Page
+from app.schemas.common import Decision, Page
 from app.schemas.generations import ImageMetadata, ImageRead
 from app.services.paging import fetch_page
 from app.storage.images import MEDIA_TYPES, ImageFormat
@@ -37,15 +37,24 @@ class ImageService:
         self._folder = folder
 
     def page(
-        self, limit: int, cursor: str | None, *, dataset_id: str | None, class_name: str | None, split: str | None
+        self,
+        limit: int,
+        cursor: str | None,
+        *,
+        dataset_id: str | None,
+        class_name: str | None,
+        split: str | None,
+        decision: Decision = "kept",
     ) -> Page[ImageRead]:
         """Return a page of stored images, newest first, of one dataset, class or split if given.
+
+        Those that a dataset's filter rejected are told only when asked for.
 
         Raises:
             Invalid: A class was given without its dataset, or the dataset has no such class.
         """
         with self._db.snapshot() as session:
-            query = select(Image)
+            query = select(Image).where(Image.decision == decision)
             if dataset_id is not None:
                 query = query.where(Image.dataset_id == dataset_id)
             if class_name is not None:
@@ -69,6 +78,7 @@ class ImageService:
                 **image_fields(row, _class_names(session, [row])),
                 clip_score=row.clip_score,
                 label_probabilities=row.label_probabilities,
+                reason=row.reason,
                 lineage=row.lineage,
             )
 
@@ -90,7 +100,20 @@ class ImageService:
 
 def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any]:
     """Return the fields of `ImageRead`; `class_names` holds each dataset's classes by their index."""
-    columns = ("id", "created_at", "width", "height", "format", "num_bytes", "sha256", "seed", "flagged", "split")
+    columns = (
+        "id",
+        "created_at",
+        "width",
+        "height",
+        "format",
+        "num_bytes",
+        "sha256",
+        "seed",
+        "flagged",
+        "split",
+        "source",
+        "decision",
+    )
     fields = {name: getattr(row, name) for name in (*columns, "generation_id", "dataset_id")}
     in_class = row.dataset_id is not None and row.class_index is not None
     name = class_names[row.dataset_id or ""][row.class_index or 0] if in_class else None

@@ -4,12 +4,14 @@ Runs in the API process; every call awaits the engine's device thread, never ins
 """
 
 import asyncio
+import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from PIL import Image
 
 from app.engine.clip import ClipPayload, ClipScores
@@ -19,10 +21,18 @@ from app.engine.request import Demand, Priority
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.errors import ModelNotReady
 from app.modelpacks.pack import ModelPack
+from app.schemas.common import OutputFormat
 from app.services.image_specs import ImageSpec, RenderedImage, SizeRules
+from app.services.preparation import PreparationPool
 from app.storage.images import encode_image
 
 DIFFUSION, CLIP, CLASSIFIER, BACKBONE = "diffusion", "clip", "classifier", "backbone"
+
+T = TypeVar("T")
+
+# Brings up an image (RGB), on a thread of the preparation's; what it raises reaches the caller unchanged.
+LoadImage = Callable[[], Image.Image]
+Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,7 @@ class Runtime:
     device: str
     dtype: str
     num_threads: int
+    deterministic: bool
     versions: dict[str, str]
 
 
@@ -46,16 +57,33 @@ class BackboneFacts:
 
 @dataclass(slots=True)
 class LoadedFacts:
-    """What is known only once a model is loaded; written by the engine's loader thread, read by all."""
+    """What is known only once a model is loaded; written by the engine's loader thread, read by all.
+
+    Attributes:
+        prepare_clip: Picture and texts to what CLIP reads; like the next two called by several threads at once.
+        classifier_pixels: Picture to (3, H, W), float32, as the classifier's weights want it.
+        backbone_pixels: The same for the backbone.
+    """
 
     classes: list[str] | None = None
     backbone: BackboneFacts | None = None
+    prepare_clip: Callable[[Image.Image, Sequence[str]], ClipPayload] | None = None
+    classifier_pixels: Preprocess | None = None
+    backbone_pixels: Preprocess | None = None
 
 
 class Inference:
     """Rendering, scoring and classifying on the node's engine."""
 
-    def __init__(self, engine: Engine, pack: ModelPack | None, runtime: Runtime, facts: LoadedFacts) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        pack: ModelPack | None,
+        runtime: Runtime,
+        facts: LoadedFacts,
+        *,
+        preparation: PreparationPool | None = None,
+    ) -> None:
         """Use a started engine.
 
         Args:
@@ -63,10 +91,12 @@ class Inference:
             pack: The pack they come from; None if it could not be found, then every model is failed.
             runtime: Where they run.
             facts: Filled while the models load.
+            preparation: Where pictures are made ready for the models; closed by `close`. Default: a new one.
         """
         self._engine = engine
         self._pack = pack
         self._facts = facts
+        self._preparation = preparation or PreparationPool()
         self.runtime = runtime
 
     @property
@@ -112,38 +142,48 @@ class Inference:
         """Return each model's state of loading, from memory."""
         return self._engine.status()
 
+    def notes(self) -> dict[str, str]:
+        """Return, by model, what an operator should know of those that serve all the same."""
+        return self._engine.notes()
+
+    def expected_wait_s(self, model: str) -> float:
+        """Estimate the seconds until the engine turns to a new interactive request of this model, >= 0."""
+        return self._engine.expected_wait_s(model)
+
     @property
     def is_alive(self) -> bool:
         """Whether the engine's device thread lives."""
         return self._engine.is_alive
 
     async def render(
-        self, spec: ImageSpec, *, labels: Sequence[str] | None = None, priority: Priority = Priority.INTERACTIVE
+        self,
+        spec: ImageSpec,
+        *,
+        labels: Sequence[str] | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> RenderedImage:
         """Make one image, encode it, and score it if labels are given.
+
+        Args:
+            spec: What to make.
+            labels: Texts to score it against.
+            priority: Who goes first.
+            on_step: Called on the event loop with the steps done and those to do in all: with 0 done once the engine
+                has taken the image, then after each step.
 
         Raises:
             ModelNotReady: The diffusion model (or CLIP, for labels) is not loaded.
             QueueFull: The engine takes no more requests.
             InferenceFailed: The model failed on this image.
         """
-        payload = DiffusionPayload(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt,
-            guidance_scale=spec.guidance_scale,
-            num_inference_steps=spec.num_inference_steps,
-            height=spec.height,
-            width=spec.width,
-            seed=spec.seed,
-            noise_scheduler=spec.scheduler,
-        )
-        image: GeneratedImage = await self._ask(DIFFUSION, payload, priority, payload.demand)
+        image = await self._draw(spec, priority, on_step)
         lineage = {**spec.to_json(), **self._origin()}
-        data = await asyncio.to_thread(encode_image, image.pixels, spec.output_format, lineage)
+        data, sha256 = await asyncio.to_thread(_encode, image.pixels, spec.output_format, lineage)
         scores = await self._judge(Image.fromarray(image.pixels), spec.prompt, labels, priority) if labels else {}
         return RenderedImage(
             data=data,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=sha256,
             flagged=image.flagged,
             lineage=lineage,
             warnings=_warnings(image),
@@ -156,19 +196,54 @@ class Inference:
         )
 
     async def score(
-        self, image: Image.Image, texts: Sequence[str], *, priority: Priority = Priority.INTERACTIVE
+        self, load: LoadImage, texts: Sequence[str], *, priority: Priority = Priority.INTERACTIVE
     ) -> ClipScores:
-        """Score an image against texts with CLIP; 1 <= len(texts) <= 256."""
-        return cast(ClipScores, await self._ask(CLIP, ClipPayload(image, tuple(texts)), priority))
+        """Score an image against texts with CLIP, at least one; at most 257 keep the step short."""
+        prepare = _loaded(self._facts.prepare_clip)
+        payload = await self._preparation.run(lambda: prepare(load(), texts))
+        return cast(ClipScores, await self._ask(CLIP, payload, priority))
 
-    async def classify(self, image: Image.Image) -> np.ndarray:
+    async def classify(self, load: LoadImage) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
-        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(image), Priority.INTERACTIVE)
+        preprocess = _loaded(self._facts.classifier_pixels)
+        pixels = await self._preparation.run(lambda: preprocess(load()))
+        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), Priority.INTERACTIVE)
         return result.probabilities
 
-    async def features(self, image: Image.Image, *, priority: Priority = Priority.INTERACTIVE) -> np.ndarray:
+    async def features(self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE) -> np.ndarray:
         """Return the frozen backbone's features of an image, (D,) float32."""
-        return cast(np.ndarray, await self._ask(BACKBONE, FeaturePayload(image), priority))
+        preprocess = _loaded(self._facts.backbone_pixels)
+        pixels = await self._preparation.run(lambda: preprocess(load()))
+        return cast(np.ndarray, await self._ask(BACKBONE, FeaturePayload(pixels), priority))
+
+    def close(self) -> None:
+        """Stop preparing pictures; for after the engine is closed."""
+        self._preparation.close()
+
+    async def _draw(
+        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
+    ) -> GeneratedImage:
+        payload = DiffusionPayload(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            guidance_scale=spec.guidance_scale,
+            num_inference_steps=spec.num_inference_steps,
+            height=spec.height,
+            width=spec.width,
+            seed=spec.seed,
+            noise_scheduler=spec.scheduler,
+        )
+        if on_step is None:
+            return cast(GeneratedImage, await self._ask(DIFFUSION, payload, priority, payload.demand))
+        loop = asyncio.get_running_loop()
+
+        def tell(done: int, steps: int) -> None:
+            # On the device thread, which must not wait for the loop.
+            loop.call_soon_threadsafe(on_step, done, steps)
+
+        submitted = self._engine.submit(DIFFUSION, payload, priority=priority, demand=payload.demand, on_step=tell)
+        on_step(0, payload.demand.steps)
+        return cast(GeneratedImage, await asyncio.wrap_future(submitted))
 
     def _origin(self) -> dict[str, Any]:
         runtime = self.runtime
@@ -178,26 +253,39 @@ class Inference:
             "device": runtime.device,
             "dtype": runtime.dtype,
             "num_threads": runtime.num_threads,
+            "deterministic": runtime.deterministic,
             "versions": runtime.versions,
         }
 
     async def _judge(
         self, image: Image.Image, prompt: str, labels: Sequence[str], priority: Priority
     ) -> dict[str, Any]:
-        by_label, by_prompt = await asyncio.gather(
-            self.score(image, labels, priority=priority), self.score(image, [prompt], priority=priority)
-        )
+        # One forward for both: a logit does not depend on the other texts, only the softmax does.
+        scores = await self.score(lambda: image, [*labels, prompt], priority=priority)
+        probabilities = torch.tensor(scores.logits[:-1]).softmax(dim=0).tolist()
         return {
-            "clip_score": 100 * max(by_prompt.cosines[0], 0.0),
+            "clip_score": 100 * max(scores.cosines[-1], 0.0),
             "label_probabilities": [
                 {"label": label, "probability": probability}
-                for label, probability in zip(labels, by_label.probabilities, strict=True)
+                for label, probability in zip(labels, probabilities, strict=True)
             ],
+            "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
         }
 
     async def _ask(self, model: str, payload: object, priority: Priority, demand: Demand = ONE_ROW) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
         return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, demand=demand))
+
+
+def _loaded(part: T | None) -> T:
+    if part is None:
+        raise ModelNotReady("the model is not loaded; /readyz tells why", retry_after_s=5)
+    return part
+
+
+def _encode(pixels: np.ndarray, output_format: OutputFormat, lineage: dict[str, Any]) -> tuple[bytes, str]:
+    data = encode_image(pixels, output_format, lineage)
+    return data, hashlib.sha256(data).hexdigest()
 
 
 def _warnings(image: GeneratedImage) -> list[dict[str, str]]:

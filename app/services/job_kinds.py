@@ -3,9 +3,11 @@
 The work itself is in `generate_job.py`, `dataset_job.py` and `train_job.py`, in the worker process alone.
 """
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Job
+from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job, TrainedModel
+from app.errors import Conflict
 
 
 class GenerateKind:
@@ -17,6 +19,9 @@ class GenerateKind:
     def on_end(self, session: Session, job: Job) -> None:
         """Do nothing: a generation exists or it does not."""
 
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        """Do nothing: a generation is made anew, from the same seed."""
+
 
 class DatasetKind:
     """The images of a dataset."""
@@ -27,6 +32,10 @@ class DatasetKind:
     def on_end(self, session: Session, job: Job) -> None:
         """Let the dataset end as its job did."""
         _end_dataset(session, job)
+
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        """Give the dataset, with the images that it has, to the new job."""
+        _hand_dataset_over(session, failed, retry_id)
 
 
 class TrainKind:
@@ -40,8 +49,29 @@ class TrainKind:
         if job.spec["dataset"] is not None:
             _end_dataset(session, job)
 
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        """Refuse if the model's name is taken by now; let the new job make or read the dataset."""
+        named = select(TrainedModel.id).where(TrainedModel.name == failed.spec["name"])
+        active = select(Job.spec).where(Job.kind == self.kind, Job.status.in_(ACTIVE_JOB_STATUSES))
+        if session.scalar(named) or failed.spec["name"] in {spec["name"] for spec in session.scalars(active)}:
+            raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
+        dataset = session.get(Dataset, failed.spec["dataset_id"])
+        if failed.spec["dataset"] is not None and (dataset is None or dataset.status != "ready"):
+            _hand_dataset_over(session, failed, retry_id)
+        elif dataset is None or dataset.status != "ready":
+            raise Conflict("the dataset is not ready any more", code="dataset_not_ready")
+
 
 JOB_KINDS = (GenerateKind(), DatasetKind(), TrainKind())
+
+
+def _hand_dataset_over(session: Session, failed: Job, retry_id: str) -> None:
+    dataset = session.get(Dataset, failed.spec["dataset_id"], with_for_update=True, populate_existing=True)
+    if dataset is None:
+        raise Conflict("the dataset was deleted", code="dataset_gone")
+    if dataset.status in ("queued", "generating"):
+        raise Conflict("another job works on this dataset", code="dataset_in_use")
+    dataset.status, dataset.job_id = "queued", retry_id
 
 
 def _end_dataset(session: Session, job: Job) -> None:

@@ -1,5 +1,7 @@
-"""Background jobs as their users see them: list, read, cancel."""
+"""Background jobs as their users see them: list, read, cancel, pause, resume, retry."""
 
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -10,6 +12,7 @@ from app.errors import NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.jobs import JobRead, Progress
+from app.services.idempotency import Submission, accept, recall
 from app.services.paging import fetch_page
 
 
@@ -44,6 +47,12 @@ class JobService:
                 raise NotFound("there is no job with this id")
             return job_read(job)
 
+    def versions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the version of each of these jobs that is there; a job reads differently in each version."""
+        with self._db.snapshot() as session:
+            rows = session.execute(select(Job.id, Job.version).where(Job.id.in_(job_ids)))
+            return {row.id: row.version for row in rows}
+
     def cancel(self, job_id: str) -> JobRead:
         """Cancel a job; a finished one stays as it is.
 
@@ -52,14 +61,69 @@ class JobService:
         """
         return job_read(self._jobs.cancel(job_id))
 
+    def pause(self, job_id: str) -> JobRead:
+        """Pause a job; a finished or paused one stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        return job_read(self._jobs.pause(job_id))
+
+    def resume(self, job_id: str) -> JobRead:
+        """Let a paused job go on; any other stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        return job_read(self._jobs.resume(job_id))
+
+    def recall(self, submission: Submission) -> None:
+        """Return if the submission's key is new; see `idempotency.recall`."""
+        recall(self._db, submission)
+
+    def retry(self, job_id: str, submission: Submission) -> JobRead:
+        """Accept another job for what a failed or cancelled one left undone.
+
+        Raises:
+            NotFound: There is none with this id.
+            Conflict: It has not failed, or its work cannot be done any more.
+        """
+        return accept(
+            self._db,
+            submission,
+            lambda session: job_read(self._jobs.retry(session, job_id, priority=submission.priority)),
+            location=lambda job: f"/jobs/{job.id}",
+        )
+
 
 def progress_read(job: Job) -> Progress:
-    """Return how much of a job is done."""
-    return Progress(done=job.progress_done, total=job.progress_total, unit=job.progress_unit)
+    """Return how much of a job is done, how fast, and when it may end.
+
+    Everything follows from the row, so that each version of a job reads the same to everybody.
+    """
+    rate = _rate_per_s(job.pace) if job.status == "running" else None
+    left = max(job.progress_total - job.progress_done, 0)
+    end = None if rate is None else datetime.fromtimestamp(job.pace[-1][0], UTC) + timedelta(seconds=left / rate)
+    return Progress(
+        done=job.progress_done,
+        total=job.progress_total,
+        unit=job.progress_unit,
+        rate_per_minute=None if rate is None else round(60 * rate, 3),
+        estimated_finish_at=end,
+    )
 
 
 def job_read(job: Job) -> JobRead:
     """Return a job as its clients see it."""
-    columns = ("id", "kind", "status", "spec", "result", "error", "attempts", "created_at", "started_at", "finished_at")
-    fields: dict[str, Any] = {name: getattr(job, name) for name in columns}
+    columns = ("id", "kind", "status", "version", "priority", "retry_of", "spec", "result", "error", "attempts")
+    times = ("created_at", "started_at", "finished_at")
+    fields: dict[str, Any] = {name: getattr(job, name) for name in (*columns, *times)}
     return JobRead(**fields, progress=progress_read(job))
+
+
+def _rate_per_s(pace: list[Any]) -> float | None:
+    """Return the units a second between the first and the last moment; None if that tells nothing."""
+    if len(pace) < 2:
+        return None
+    (began_at, before), (ended_at, after) = pace[0], pace[-1]
+    return (after - before) / (ended_at - began_at) if ended_at > began_at and after > before else None

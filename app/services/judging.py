@@ -23,7 +23,7 @@ from app.schemas.judging import (
     Prediction,
 )
 from app.services.images import ImageService
-from app.services.inference import Inference
+from app.services.inference import Inference, LoadImage
 from app.services.limits import Limits
 from app.services.models import ModelService
 from app.storage.images import decode_image
@@ -80,8 +80,7 @@ class JudgingService:
             ModelNotReady, QueueFull, InferenceFailed: As the engine says.
         """
         texts = _texts(request)
-        images = await self._decode(uploads)
-        scores = await _all(self._inference.score(image, texts) for image in images)
+        scores = await _all(self._inference.score(partial(self._decode, upload), texts) for upload in uploads)
         return [
             ClipScoreResult(
                 image_id=upload.image_id,
@@ -113,8 +112,7 @@ class JudgingService:
             head = await asyncio.to_thread(self._models.head, request.model, self._inference.backbone.weights_sha256)
             ref, classes = head.ref, head.classes
             classify = partial(_classify_trained, self._inference, head.predict)
-        images = await self._decode(uploads)
-        rows = await _all(classify(image) for image in images)
+        rows = await _all(classify(partial(self._decode, upload)) for upload in uploads)
         results = [
             ClassifyResult(image_id=upload.image_id, predictions=_top(row, classes, request.top_k))
             for upload, row in zip(uploads, rows, strict=True)
@@ -131,19 +129,14 @@ class JudgingService:
             uploads.append(Upload(data, pointer, image_id))
         return uploads
 
-    async def _decode(self, uploads: Sequence[Upload]) -> list[Image.Image]:
-        # Decoding is bounded by the default thread pool; the first bad image refuses the call and is named.
-        images = []
-        for upload in uploads:
-            try:
-                images.append(await asyncio.to_thread(self._decode_one, upload.data))
-            except AppError as error:
-                error.errors = (FieldError(upload.pointer, error.detail, error.code),)
-                raise
-        return images
-
-    def _decode_one(self, data: bytes) -> Image.Image:
-        return decode_image(data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+    def _decode(self, upload: Upload) -> Image.Image:
+        """Bring up an image; called in the preparation's threads. A bad one is named."""
+        limits = self._limits
+        try:
+            return decode_image(upload.data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+        except AppError as error:
+            error.errors = (FieldError(upload.pointer, error.detail, error.code),)
+            raise
 
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
@@ -157,9 +150,9 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def _classify_trained(
-    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], image: Image.Image
+    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], load: LoadImage
 ) -> np.ndarray:
-    features = await inference.features(image)
+    features = await inference.features(load)
     probabilities: np.ndarray = predict(features[None])[0]  # (K,)
     return probabilities
 

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +13,23 @@ import torch
 import torchvision
 import transformers
 
-from app.engine.clip import ClipRunner
+from app.engine.calibration import Calibration
+from app.engine.clip import ClipPreparation, ClipRunner
+from app.engine.denoising_options import DenoisingOptions, options_for
 from app.engine.diffusion import LATENT_FACTOR, DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.resnet import BackboneRunner, ClassifierRunner
 from app.engine.row_budget import RowBudget
 from app.engine.runner import Runner
-from app.modelpacks.devices import resolve_device, resolve_dtype
+from app.modelpacks.devices import (
+    resolve_deterministic,
+    resolve_device,
+    resolve_dtype,
+    use_deterministic_kernels,
+)
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
-from app.modelpacks.pack import ModelPack, PackError, find_pack
+from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
+from app.services.calibration_file import CalibrationFile, is_busy
 from app.services.inference import (
     BACKBONE,
     CLASSIFIER,
@@ -31,6 +40,7 @@ from app.services.inference import (
     LoadedFacts,
     Runtime,
 )
+from app.services.preparation import PreparationPool
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +58,8 @@ class ModelChoice:
         overrides: Local folders instead of single parts of the pack, by part.
         device: `auto`, `cpu`, `cuda` or `cuda:n`.
         dtype: Number format of the diffusion model; `auto` is float16 on CUDA and float32 on the CPU.
+        deterministic: Whether bytes never depend on company; None: on the CPU alone.
+        gpu_graphs: Whether a GPU records the denoising forwards.
         num_threads: CPU threads of a forward; None: all cores.
         max_queue_size: Engine requests that may wait, >= 1.
     """
@@ -57,6 +69,8 @@ class ModelChoice:
     overrides: Mapping[str, Path]
     device: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    deterministic: bool | None
+    gpu_graphs: bool
     num_threads: int | None
     max_queue_size: int
 
@@ -69,6 +83,8 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
     """
     device = resolve_device(choice.device)
     dtype = resolve_dtype(choice.dtype, device)
+    if device.type == "cuda" and resolve_deterministic(choice.deterministic, device):
+        use_deterministic_kernels()
     # The thread count decides the last bits of a result: fixed here, recorded with every image.
     torch.set_num_threads(choice.num_threads or os.cpu_count() or 1)
     pack = _find(choice)
@@ -80,7 +96,8 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
     engine.add_model(CLIP, loads.clip, max_rows=ONE_STEP_ROWS)
     engine.add_model(DIFFUSION, loads.diffusion)
     engine.start()
-    return engine, Inference(engine, pack, _runtime(device, dtype), facts)
+    preparation = PreparationPool(max_queue_size=choice.max_queue_size)
+    return engine, Inference(engine, pack, _runtime(choice, device, dtype), facts, preparation=preparation)
 
 
 def _find(choice: ModelChoice) -> ModelPack | None:
@@ -90,12 +107,13 @@ def _find(choice: ModelChoice) -> ModelPack | None:
         return None  # each model's load raises it again, so that /readyz tells why
 
 
-def _runtime(device: torch.device, dtype: torch.dtype) -> Runtime:
+def _runtime(choice: ModelChoice, device: torch.device, dtype: torch.dtype) -> Runtime:
     libraries = {"torch": torch, "torchvision": torchvision, "diffusers": diffusers, "transformers": transformers}
     return Runtime(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         dtype=str(dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
+        deterministic=resolve_deterministic(choice.deterministic, device),
         versions={name: str(library.__version__) for name, library in libraries.items()},
     )
 
@@ -125,20 +143,26 @@ class _Loads:
     def classifier(self) -> Runner:
         parts = load_classifier(self._found(), self._device)
         self._facts.classes = list(parts.classes)
-        return ClassifierRunner(model=parts.model, preprocess=parts.preprocess, device=self._device)
+        self._facts.classifier_pixels = parts.preprocess
+        return ClassifierRunner(model=parts.model, device=self._device)
 
     def backbone(self) -> Runner:
         parts = load_backbone(self._found(), self._device)
         self._facts.backbone = BackboneFacts(parts.architecture, parts.weights_sha256, str(parts.preprocessing))
-        return BackboneRunner(model=parts.model, preprocess=parts.preprocess, device=self._device)
+        self._facts.backbone_pixels = parts.preprocess
+        return BackboneRunner(model=parts.model, device=self._device)
 
     def clip(self) -> Runner:
         parts = load_clip(self._found(), self._device)
-        return ClipRunner(model=parts.model, processor=parts.processor, device=self._device)
+        max_tokens = parts.model.config.text_config.max_position_embeddings
+        self._facts.prepare_clip = ClipPreparation(parts.processor, max_tokens=max_tokens)
+        return ClipRunner(model=parts.model, device=self._device)
 
     def diffusion(self) -> Runner:
         pack = self._found()
         parts = load_diffusion(pack, self._device, self._dtype)
+        deterministic = resolve_deterministic(self._choice.deterministic, self._device)
+        options = options_for(self._device, deterministic=deterministic, graphs=self._choice.gpu_graphs)
         runner = DiffusionRunner(
             tokenizer=parts.tokenizer,
             text_encoder=parts.text_encoder,
@@ -148,12 +172,32 @@ class _Loads:
             safety_checker=parts.safety_checker,
             feature_extractor=parts.feature_extractor,
             device=self._device,
+            options=options,
         )
-        self._set_row_budget(runner, pack.native_size)
+        seconds = self._calibrate(runner, pack, options).seconds
+        self._set_row_budget(seconds, pack.native_size)
         return runner
 
-    def _set_row_budget(self, runner: DiffusionRunner, side: int) -> None:
-        seconds = runner.calibrate(side, side)
+    def _calibrate(self, runner: DiffusionRunner, pack: ModelPack, options: DenoisingOptions) -> Calibration:
+        """Measure the model, or take over what was measured under the same circumstances."""
+        circumstances = {
+            "format": 1,  # of what is measured and how; a change makes old files useless
+            "revision": pack.revision,
+            "unet": sha256_of(pack.part("diffusion") / "unet" / "config.json"),
+            "runtime": asdict(_runtime(self._choice, self._device, self._dtype)),
+            "processor": [platform.machine(), os.cpu_count(), torch.backends.cpu.get_cpu_capability()],
+            "sizes": options.sizes,
+            "graphs": options.record is not None,
+        }
+        file = CalibrationFile(self._choice.models_dir / f"calibration-{pack.name}.json", circumstances)
+        known = file.read()
+        was_busy = is_busy()
+        calibration = runner.calibrate(pack.native_size, pack.native_size, known)
+        if calibration is not known and not was_busy:
+            file.write(calibration)
+        return calibration
+
+    def _set_row_budget(self, seconds: Mapping[int, float], side: int) -> None:
         shape = (side // LATENT_FACTOR, side // LATENT_FACTOR)
         budget = RowBudget(seconds, shape)
         self._engine.set_row_budget(DIFFUSION, budget.rows, budget.seconds)

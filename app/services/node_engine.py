@@ -1,8 +1,8 @@
 """The node's engine as its worker asks for it: plain JSON in, bytes and arrays out."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,8 @@ class NodeEngine:
     async def features(self, data: bytes) -> np.ndarray:
         """Return the backbone's features of an image file, (D,) float32; behind interactive requests."""
         limits = self._limits
-        image = await asyncio.to_thread(
-            decode_image, data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels
-        )
-        return await self._inference.features(image, priority=Priority.BACKGROUND)
+        load = partial(decode_image, data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+        return await self._inference.features(load, priority=Priority.BACKGROUND)
 
     def backbone(self) -> dict[str, Any]:
         """Return what features depend on besides the image."""

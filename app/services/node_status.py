@@ -25,10 +25,16 @@ class NodeStatus:
         self._limits = limits
 
     def models(self) -> dict[str, ModelState]:
-        """Return each model's state of loading."""
+        """Return each model's state of loading, and of those that are ready how they serve."""
+        inference, notes = self._inference, self._inference.notes()
         return {
-            name: ModelState(state=status.state, detail=status.detail)
-            for name, status in self._inference.status().items()
+            name: ModelState(
+                state=status.state,
+                detail=status.detail,
+                note=notes.get(name),
+                expected_wait_s=round(inference.expected_wait_s(name), 3) if status.state == "ready" else None,
+            )
+            for name, status in inference.status().items()
         }
 
     def missing(self) -> list[str]:

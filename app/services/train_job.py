@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,6 +18,7 @@ from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages
+from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
 from app.services.patience import patience
@@ -53,7 +53,7 @@ class TrainJob(TrainKind):
             if made["num_missing"]:
                 raise Conflict(f"{made['num_missing']} images could not be made", code="dataset_incomplete")
         backbone: Any = job.step("backbone", lambda: self._backbone(job))
-        total: Any = job.transaction("count-images", lambda session: _count(session, dataset_id))
+        total: Any = job.transaction("count-images", lambda session: num_images_of(session, dataset_id))
         items = [
             {"part": "features", "dataset_id": dataset_id, "start": start, "backbone": backbone}
             for start in range(0, total, FEATURES_CHUNK_SIZE)
@@ -77,7 +77,7 @@ class TrainJob(TrainKind):
 
     def _features_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
         with self._db.snapshot() as session:
-            query = _in_order(item["dataset_id"]).offset(item["start"]).limit(FEATURES_CHUNK_SIZE)
+            query = images_of(item["dataset_id"]).offset(item["start"]).limit(FEATURES_CHUNK_SIZE)
             images = list(session.scalars(query))
 
         with ThreadPoolExecutor(FEATURES_THREADS) as pool:
@@ -99,7 +99,7 @@ class TrainJob(TrainKind):
         spec = job.spec
         with self._db.snapshot() as session:
             dataset = find_dataset(session, spec["dataset_id"])
-            images = list(session.scalars(_in_order(dataset.id)))
+            images = list(session.scalars(images_of(dataset.id)))
         features = np.stack([self._feature(job, image, backbone) for image in images])  # (N, D)
         labels = np.array([image.class_index for image in images])  # (N,)
         train = np.array([image.split == "train" for image in images])  # (N,)
@@ -143,26 +143,18 @@ class TrainJob(TrainKind):
         return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
 
 
-def _in_order(dataset_id: str) -> Select[Image]:
-    return select(Image).where(Image.dataset_id == dataset_id).order_by(Image.split, Image.class_index, Image.position)
-
-
-def _count(session: Session, dataset_id: str) -> Json:
-    return session.scalar(select(func.count()).select_from(Image).where(Image.dataset_id == dataset_id)) or 0
-
-
 def _evaluation(result: FitResult, features: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, Any]:
     return asdict(evaluate(result.probe, features, labels, num_classes=len(dataset.classes)))
 
 
 def _origin(dataset: Dataset, images: Sequence[Image]) -> dict[str, Any]:
-    """Return what the model was trained on; the hash covers every image's class, split and bytes in order."""
-    content = "\n".join(f"{image.split}/{image.class_index}/{image.sha256}" for image in images)
+    """Return what the model was trained on, with the version of its content."""
     return {
         "id": dataset.id,
         "name": dataset.name,
         "num_images": len(images),
-        "content_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "num_real": sum(image.source == "real" for image in images),
+        "version": content_version(dataset, ((image.split, image.class_index, image.sha256) for image in images)),
     }
 
 

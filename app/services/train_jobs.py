@@ -8,13 +8,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import Dataset, Job, TrainedModel, TrainEpoch
+from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job, TrainedModel, TrainEpoch
 from app.db.session import Database
 from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead
-from app.services.datasets import DatasetService, num_images
+from app.services.dataset_records import num_to_make
+from app.services.dataset_versions import num_images_of
+from app.services.datasets import DatasetService
+from app.services.idempotency import ANEW, Submission, accept
 from app.services.inference import Inference
 from app.services.jobs import progress_read
 from app.services.limits import refuse
@@ -33,7 +36,7 @@ class TrainJobService:
         self._jobs = jobs
         self._datasets = datasets
 
-    def create(self, request: TrainJobCreate) -> TrainJobRead:
+    def create(self, request: TrainJobCreate, submission: Submission = ANEW) -> TrainJobRead:
         """Accept a train job, with the dataset to generate first if the request brings one.
 
         Raises:
@@ -42,7 +45,8 @@ class TrainJobService:
         """
         if request.dataset is not None:
             refuse(self._datasets.faults(request.dataset, base="#/dataset"))
-        with self._db.transaction() as session:
+
+        def work(session: Session) -> TrainJobRead:
             job_id = new_id()
             dataset, total = self._dataset(session, request, job_id)
             spec = {
@@ -51,8 +55,18 @@ class TrainJobService:
                 "dataset_id": dataset.id,
                 "backbone_sha256": self._inference.backbone.weights_sha256,
             }
-            job = self._jobs.submit(session, kind="train", spec=spec, total=total, unit="steps", job_id=job_id)
+            job = self._jobs.submit(
+                session,
+                kind="train",
+                spec=spec,
+                total=total,
+                unit="steps",
+                job_id=job_id,
+                priority=submission.priority,
+            )
             return _read(session, [job])[0]
+
+        return accept(self._db, submission, work, location=lambda job: f"/train-jobs/{job.id}")
 
     def page(self, limit: int, cursor: str | None) -> Page[TrainJobRead]:
         """Return a page of train jobs, newest first."""
@@ -84,19 +98,19 @@ class TrainJobService:
         """Return the dataset and the job's steps: images to make, images to read, epochs."""
         if request.dataset is not None:
             dataset = self._datasets.add(session, request.dataset, job_id=job_id)
-            _refuse_untrainable(dataset, "#/dataset/train_per_class")
-            return dataset, 2 * num_images(dataset) + request.epochs
-        found = session.get(Dataset, request.dataset_id)
+            _refuse_untrainable(dataset.train_per_class, "#/dataset/train_per_class")
+            return dataset, 2 * num_to_make(dataset) + request.epochs
+        found = session.get(Dataset, request.dataset_id, with_for_update=True)  # no upload meanwhile
         if found is None:
             raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
         if found.status != "ready":
             raise Conflict(f"the dataset is {found.status}; only a ready one trains", code="dataset_not_ready")
-        _refuse_untrainable(found, "#/dataset_id")
-        return found, num_images(found) + request.epochs
+        _refuse_untrainable(num_images_of(session, found.id, split="train"), "#/dataset_id")
+        return found, num_images_of(session, found.id) + request.epochs
 
 
-def _refuse_untrainable(dataset: Dataset, pointer: str) -> None:
-    if dataset.train_per_class < 1:
+def _refuse_untrainable(num_train: int, pointer: str) -> None:
+    if num_train < 1:
         raise Invalid.field(pointer, "the dataset has no training images", "dataset_empty")
 
 
@@ -122,7 +136,7 @@ def _is_like_an_id(name: str) -> bool:
 
 def _taken(session: Session, prefix: str) -> set[str]:
     models = session.scalars(select(TrainedModel.name).where(TrainedModel.name.startswith(prefix, autoescape=True)))
-    active = session.scalars(select(Job.spec).where(Job.kind == "train", Job.status.in_(("queued", "running"))))
+    active = session.scalars(select(Job.spec).where(Job.kind == "train", Job.status.in_(ACTIVE_JOB_STATUSES)))
     return {*models, *(spec["name"] for spec in active)}
 
 

@@ -2,12 +2,14 @@
 
     images/{last two of id}/{id}.{format}
     datasets/{name}/{split}/{class folder}/{position}-{seed}.{format}     what torchvision's ImageFolder reads
+    rejected/{name}/{split}/{class folder}/...                            what a dataset's filter rejected
     models/{id}/model.safetensors
     features/...                                                          a cache, see features.py
     .tmp/                                                                 unfinished and removed things
 
 Records hold paths relative to the data folder. `ImageFolder` must load a split at every moment, so a class
 folder appears together with its first image, goes together with its last one, and never holds anything else.
+Rejected images lie beside all datasets, since loaders look for `train` and `test` anywhere below a dataset's folder.
 """
 
 import errno
@@ -19,7 +21,7 @@ import shutil
 import stat
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +39,10 @@ from app.storage.files import (
 )
 
 _DATASETS = "datasets"
+_REJECTED = "rejected"
 _MAX_SLUG_CHARS = 48
+# An uploaded image has no seed in its name.
+_UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
 # Device names on Windows, with any extension.
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)}
 
@@ -59,11 +64,19 @@ class DataFolder:
         return f"images/{image_id[-2:]}/{image_id}.{image_format}"
 
     def dataset_image_path(
-        self, dataset: str, split: str, class_folder: str, position: int, image_format: str, *, seed: int | None = None
+        self,
+        dataset: str,
+        split: str,
+        class_folder: str,
+        position: int,
+        image_format: str,
+        *,
+        seed: int | None = None,
+        is_kept: bool = True,
     ) -> str:
-        """Name the relative path of a dataset's image; `seed` is None for an uploaded one."""
+        """Name the relative path of a dataset's image, kept or rejected; `seed` is None for an uploaded one."""
         stem = f"{position:06d}" if seed is None else f"{position:06d}-{seed}"
-        return f"{_DATASETS}/{dataset}/{split}/{class_folder}/{stem}.{image_format}"
+        return f"{_DATASETS if is_kept else _REJECTED}/{dataset}/{split}/{class_folder}/{stem}.{image_format}"
 
     def model_path(self, model_id: str) -> str:
         """Name the relative path of a trained model's weights."""
@@ -120,16 +133,29 @@ class DataFolder:
         return contained_path(self.root, path)
 
     def delete(self, path: str) -> None:
-        """Remove a stored file; the last file of a class takes its folder with it."""
+        """Remove a stored file; the last file of a class takes its folder with it. One that is gone is no error."""
         target = contained_path(self.root, path)
         if target.is_relative_to(self.root / _DATASETS) and (folder := self._holder_of_nothing_else(target)):
             remove_tree(folder, temporaries=self._temporaries)
         else:
             remove_file(target)
 
+    def delete_uploads(self, dataset: str, *, keep: Set[str]) -> None:
+        """Remove uploaded images that no record names; nothing may be writing to the dataset meanwhile.
+
+        Args:
+            dataset: The dataset's name.
+            keep: Relative paths that records name.
+        """
+        for path in self.dataset_folder(dataset).glob("*/*/*"):
+            relative = str(path.relative_to(self.root))
+            if _UPLOADED.fullmatch(path.name) and relative not in keep:
+                self.delete(relative)
+
     def delete_dataset(self, dataset: str) -> None:
-        """Remove a dataset's files; from outside it is whole at one moment and gone at the next."""
+        """Remove a dataset's files, rejected ones too; from outside it is whole at one moment and gone at the next."""
         remove_tree(self.dataset_folder(dataset), temporaries=self._temporaries)
+        remove_tree(contained_path(self.root / _REJECTED, dataset), temporaries=self._temporaries)
 
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
         """Remove what dead processes left unfinished; see `sweep_temporaries`."""
@@ -156,6 +182,8 @@ class DataFolder:
 
     def _holder_of_nothing_else(self, target: Path) -> Path | None:
         """Find the outermost folder of a dataset that holds this file alone."""
+        if not os.path.lexists(target):  # else the one file beside it would look like the last of its class
+            return None
         holder = None
         for folder in target.parents:
             if folder == self.root / _DATASETS or not folder.is_dir() or len(os.listdir(folder)) > 1:

@@ -312,7 +312,7 @@ def test_an_unknown_model_is_422(http: httpx.Client) -> None:
         ({"generation": {"width": 1024}}, "#/generation/width"),
         ({"generation": {"width": 65}}, "#/generation/width"),
         ({"generation": {"num_images_per_prompt": 2}}, "#/generation/num_images_per_prompt"),
-        ({"filter": {}}, "#/filter"),
+        ({"filters": {}}, "#/filters"),
         ({"seed": -1}, "#/seed"),
     ],
 )

@@ -4,15 +4,20 @@ import base64
 import hashlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
+from app.engine.diffusion import GeneratedImage
+from app.engine.request import EngineRequest
 from app.storage.images import read_settings
-from tests.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeModels
+from tests.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeDiffusion, FakeModels
 from tests.node import Node, make_settings, serve
 
 FOX = {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 2, "seed": 42}
@@ -182,8 +187,41 @@ def test_a_full_queue_refuses_the_whole_request_at_once_with_retry_after(small_n
     generate(small_node.http)
 
 
-@pytest.fixture
-def small_node(tmp_path: Path, database_url: str) -> Iterator[Node]:
-    """A node whose engine lets two requests wait."""
-    with serve(make_settings(tmp_path / "data", database_url, max_queue_size=2), FakeModels()) as served:
-        yield served
+class _WatchedPixels(np.ndarray):
+    """Pixels that say when the encoder looks at them."""
+
+    on_look: Callable[[], object]
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        self.on_look()
+        return super().ndim
+
+
+class _SlowToEncode(FakeDiffusion):
+    """The first image takes as long to encode as `may_end` is not set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoding, self.may_end = threading.Event(), threading.Event()
+
+    def finish(self, request: EngineRequest) -> GeneratedImage:
+        image = super().finish(request)
+        if self.encoding.is_set():
+            return image
+        watched = image.pixels.view(_WatchedPixels)
+        watched.on_look = lambda: (self.encoding.set(), self.may_end.wait(60))
+        return replace(image, pixels=watched)
+
+
+def test_encoding_holds_up_neither_the_loop_nor_the_device(tmp_path: Path, database_url: str) -> None:
+    models = FakeModels()
+    models.diffusion = diffusion = _SlowToEncode()
+    settings = make_settings(tmp_path / "data", database_url)
+    with serve(settings, models) as node, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(generate, node.http, seed=1)
+        assert diffusion.encoding.wait(60)
+        generate(node.http, seed=2)
+        assert not slow.done()
+        diffusion.may_end.set()
+        assert slow.result()["images"][0]["seed"] == 1

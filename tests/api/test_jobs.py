@@ -72,7 +72,8 @@ def test_an_accepted_dataset_tells_everything_and_is_queued(http: httpx.Client) 
     read = answer.json()
     assert answer.headers["location"] == f"/datasets/{read['id']}"
     assert (read["status"], read["num_images"], read["seed"]) == ("queued", 0, 7)
-    assert read["progress"] == {"done": 0, "total": 12, "unit": "images"}
+    unknown = {"rate_per_minute": None, "estimated_finish_at": None}
+    assert read["progress"] == {"done": 0, "total": 12, "unit": "images", **unknown}
     assert read["generation"]["scheduler"] == "pndm"
     assert read["classes"][0]["folder"] != read["classes"][1]["folder"]
     job = http.get(f"/jobs/{read['job_id']}").json()

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 
 from app.engine.engine import Engine
+from app.engine.request import Priority
 from app.errors import AppError
 from app.modelpacks.pack import PackFile
 from app.services.inference import Inference
@@ -22,6 +23,8 @@ def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:
     assert answer.status_code == 200
     states = {name: model["state"] for name, model in answer.json()["models"].items()}
     assert states == {"diffusion": "ready", "clip": "ready", "classifier": "ready", "backbone": "ready"}
+    served = [(model["note"], model["expected_wait_s"]) for model in answer.json()["models"].values()]
+    assert served == [(None, 0)] * 4, "nothing to remark, nothing to wait for"
 
 
 class _BrokenClip(AppError):
@@ -49,6 +52,7 @@ def test_one_model_that_fails_to_load_leaves_the_others_serving(tmp_path: Path, 
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
         problem = answer.json()
         assert problem["models"]["clip"]["state"] == "failed"
+        assert problem["models"]["clip"]["expected_wait_s"] is None
         assert "foxhound models fetch" in problem["detail"]
         assert node.http.get("/livez").status_code == 200
         drawn = node.http.post("/generate", json={"prompt": "a fox", "num_inference_steps": 1})
@@ -56,6 +60,33 @@ def test_one_model_that_fails_to_load_leaves_the_others_serving(tmp_path: Path, 
         scored = node.http.post("/clip-score", json={"labels": ["fox"], "image_id": drawn.json()["images"][0]["id"]})
         assert (scored.status_code, scored.json()["code"]) == (503, "model_not_ready")
         assert int(scored.headers["retry-after"]) > 0
+
+
+class _NotedEngine(Engine):
+    def notes(self) -> dict[str, str]:
+        return {"diffusion": "steps are smaller"}
+
+    def expected_wait_s(self, model: str, priority: Priority = Priority.INTERACTIVE) -> float:
+        return {"diffusion": 1.23456}.get(model, 0.0)
+
+
+class _Busy(FakeModels):
+    def start(self, choice: ModelChoice) -> tuple[Engine, Inference]:
+        idle, inference = super().start(choice)
+        idle.close()
+        busy = _NotedEngine(max_queue_size=4)
+        for name in ("diffusion", "clip"):
+            busy.add_model(name, lambda: self.diffusion)
+        busy.start()
+        return busy, Inference(busy, self.pack, inference.runtime, inference._facts)
+
+
+def test_a_ready_node_tells_what_an_operator_should_know_and_how_busy_it_is(tmp_path: Path, database_url: str) -> None:
+    with serve(make_settings(tmp_path / "data", database_url), _Busy()) as node:
+        for path in ("/readyz", "/capabilities"):
+            models = node.http.get(path).json()["models"]
+            assert (models["diffusion"]["note"], models["diffusion"]["expected_wait_s"]) == ("steps are smaller", 1.235)
+            assert (models["clip"]["note"], models["clip"]["expected_wait_s"]) == (None, 0)
 
 
 def test_a_pack_that_was_not_fetched_is_told_with_the_command_that_helps(tmp_path: Path, database_url: str) -> None:

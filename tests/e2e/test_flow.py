@@ -157,3 +157,42 @@ def test_a_cancelled_dataset_stops_and_stays_cancelled(live_on_sqlite: ServedNod
     assert http.post("/datasets", json=dataset()).status_code == 409
     assert http.delete(f"/datasets/{created['id']}").status_code == 204
     assert not (live_on_sqlite.data_dir / "datasets" / "fox-dog").exists()
+
+
+def test_a_retried_dataset_keeps_its_images_and_makes_the_rest(live_on_sqlite: ServedNode) -> None:
+    http, folder = live_on_sqlite.http, live_on_sqlite.data_dir / "datasets" / "fox-dog"
+    created = http.post("/datasets", json=dataset(train_per_class=12)).json()
+    job = wait_for(lambda: http.get(f"/jobs/{created['job_id']}").json(), lambda job: job["progress"]["done"] >= 2)
+    http.post(f"/jobs/{job['id']}/cancel")
+    assert follow(http, job["id"])["status"] == "cancelled"
+    before = files_of(folder)
+
+    retried = http.post(f"/jobs/{job['id']}/retry").json()
+    assert follow(http, retried["id"])["status"] == "succeeded"
+
+    read, after = http.get(f"/datasets/{created['id']}").json(), files_of(folder)
+    assert (read["status"], read["num_images"], len(after)) == ("ready", 28, 28)
+    assert before.items() < after.items()
+
+
+def test_a_diverse_dataset_holds_what_clip_agrees_with(live_on_sqlite: ServedNode) -> None:
+    http = live_on_sqlite.http
+    classes = [{"name": "fox", "prompts": ["a red fox"]}, {"name": "dog", "prompts": ["a golden retriever"]}]
+    body = dataset(classes=classes, preset="diverse", train_per_class=4, test_per_class=1)
+    plan = http.post("/datasets?dry_run=true", json=body).json()
+    created = http.post("/datasets", json=body).json()
+    assert follow(http, created["job_id"])["status"] == "succeeded"
+    read = http.get(f"/datasets/{created['id']}").json()
+    assert (read["status"], read["num_images"]) == ("ready", 10)
+    folder = live_on_sqlite.data_dir / "datasets" / "fox-dog"
+    assert len(ImageFolder(folder / "train")) == 8
+    listed = f"/datasets/{read['id']}/images?limit=100"
+    images = [http.get(f"{image['url']}/metadata").json() for image in http.get(listed).json()["items"]]
+    for image in images:
+        own = {score["label"]: score["probability"] for score in image["label_probabilities"]}[image["class_name"]]
+        assert own >= 0.5
+        assert 1 <= image["lineage"]["guidance_scale"] <= 5
+    rejected = http.get(f"{listed}&decision=rejected").json()["items"]
+    assert len(rejected) == read["num_rejected"] == len(files_of(live_on_sqlite.data_dir / "rejected"))
+    tried = {image["seed"]: image for image in [*images, *rejected]}
+    assert {sample["seed"] for sample in plan["samples"]} <= tried.keys()

@@ -207,7 +207,7 @@ def write_tokenizer(folder: Path) -> None:
         for name, content in [("bos_token", BOS), ("eos_token", EOS), ("unk_token", EOS)]
     }
     write_json(folder / "special_tokens_map.json", {**special, "pad_token": EOS})
-    settings = {name: {"__type": "AddedToken", **token} for name, token in special.items()}
+    settings: dict[str, object] = {name: {"__type": "AddedToken", **token} for name, token in special.items()}
     settings |= {"model_max_length": 77, "pad_token": EOS, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True}
     write_json(folder / "tokenizer_config.json", settings)
 

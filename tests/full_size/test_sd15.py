@@ -17,7 +17,7 @@ from diffusers import PNDMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torchvision.models import ResNet50_Weights
 
-from app.engine.clip import ClipPayload, ClipRunner
+from app.engine.clip import ClipPreparation, ClipRunner
 from app.engine.diffusion import DiffusionPayload, DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
@@ -92,11 +92,11 @@ def test_the_full_size_models_load_and_make_an_image(sd15: ModelPack) -> None:
     resnets = {"classifier": (ClassifierRunner, classifier), "backbone": (BackboneRunner, backbone)}
     engine = Engine()
     engine.add_model("diffusion", lambda: DiffusionRunner(**fields, device=CPU))
-    engine.add_model("clip", lambda: ClipRunner(model=clip.model, processor=clip.processor, device=CPU))
+    engine.add_model("clip", lambda: ClipRunner(model=clip.model, device=CPU))
     for name, (runner, parts) in resnets.items():
         engine.add_model(
             name,
-            lambda runner=runner, parts=parts: runner(model=parts.model, preprocess=parts.preprocess, device=CPU),
+            lambda runner=runner, parts=parts: runner(model=parts.model, device=CPU),
         )
     is_loaded = threading.Event()
     engine.add_model("last", lambda: announce(is_loaded))
@@ -112,11 +112,15 @@ def test_the_full_size_models_load_and_make_an_image(sd15: ModelPack) -> None:
         np.testing.assert_array_equal(image.pixels, upstream(components, payload))
 
         picture = Image.fromarray(image.pixels)
-        scores = engine.submit("clip", ClipPayload(picture, ("a fox", "a dog"))).result()
+        scores = engine.submit(
+            "clip", ClipPreparation(clip.processor, max_tokens=77)(picture, ("a fox", "a dog"))
+        ).result()
         assert sum(scores.probabilities) == pytest.approx(1)
-        probabilities = engine.submit("classifier", ClassifyPayload(picture)).result().probabilities
+        probabilities = (
+            engine.submit("classifier", ClassifyPayload(classifier.preprocess(picture))).result().probabilities
+        )
         assert probabilities.shape == (1000,)
-        features = engine.submit("backbone", FeaturePayload(picture)).result()
+        features = engine.submit("backbone", FeaturePayload(backbone.preprocess(picture))).result()
         assert features.shape == (512,)
         assert np.isfinite(features).all()
     finally:

@@ -20,7 +20,7 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights
 from app.engine.request import EngineRequest
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
 from app.errors import InferenceFailed
-from app.modelpacks.loading import load_backbone, load_classifier
+from app.modelpacks.loading import BackboneComponents, ClassifierComponents, load_backbone, load_classifier
 from app.modelpacks.pack import ModelPack, read_pack
 from tests.parity.conftest import CPU
 from tests.tiny import CLASSES, write_manifest
@@ -60,6 +60,14 @@ def random_state(architecture: str) -> dict[str, torch.Tensor]:
     return state
 
 
+def classifier_payloads(parts: ClassifierComponents, images: Sequence[Image.Image]) -> list[ClassifyPayload]:
+    return [ClassifyPayload(parts.preprocess(image)) for image in images]
+
+
+def feature_payloads(parts: BackboneComponents, images: Sequence[Image.Image]) -> list[FeaturePayload]:
+    return [FeaturePayload(parts.preprocess(image)) for image in images]
+
+
 def run(runner: ClassifierRunner | BackboneRunner, payloads: Sequence[object]) -> list[np.ndarray]:
     """Run all payloads in one step."""
     requests = [EngineRequest("resnet", payload) for payload in payloads]
@@ -80,10 +88,10 @@ def test_the_full_size_resnet50_classifies_as_torchvision_does(resnet50_pack: Mo
     upstream.eval()
     expected = [upstream(weights.transforms()(image)[None])[0].softmax(dim=0).numpy() for image in IMAGES]
 
-    runner = ClassifierRunner(model=classifier.model, preprocess=classifier.preprocess, device=CPU)
-    [alone] = run(runner, [ClassifyPayload(IMAGES[0])])
+    runner = ClassifierRunner(model=classifier.model, device=CPU)
+    [alone] = run(runner, classifier_payloads(classifier, IMAGES[:1]))
     np.testing.assert_array_equal(alone, expected[0])
-    for ours, theirs in zip(run(runner, [ClassifyPayload(image) for image in IMAGES]), expected, strict=True):
+    for ours, theirs in zip(run(runner, classifier_payloads(classifier, IMAGES)), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     assert classifier.classes == tuple(weights.meta["categories"])
     assert sum(parameter.numel() for parameter in classifier.model.parameters()) == 25_557_032
@@ -101,12 +109,12 @@ def test_the_backbone_gives_what_fc_would_see(resnet50_pack: ModelPack) -> None:
     for image in IMAGES:
         upstream(ResNet18_Weights.IMAGENET1K_V1.transforms()(image)[None])
 
-    runner = BackboneRunner(model=backbone.model, preprocess=backbone.preprocess, device=CPU)
-    [alone] = run(runner, [FeaturePayload(IMAGES[0])])
+    runner = BackboneRunner(model=backbone.model, device=CPU)
+    [alone] = run(runner, feature_payloads(backbone, IMAGES[:1]))
     assert alone.dtype == np.float32
     assert alone.shape == (backbone.num_features,) == (512,)
     np.testing.assert_array_equal(alone, seen[0].numpy())
-    for ours, theirs in zip(run(runner, [FeaturePayload(image) for image in IMAGES]), seen, strict=True):
+    for ours, theirs in zip(run(runner, feature_payloads(backbone, IMAGES)), seen, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-6)
 
 
@@ -115,12 +123,10 @@ def test_a_pack_without_a_backbone_uses_its_classifier(tiny_pack: ModelPack) -> 
     assert classifier.classes == CLASSES
     assert backbone.preprocessing == classifier.preprocessing
 
-    [features] = run(
-        BackboneRunner(model=backbone.model, preprocess=backbone.preprocess, device=CPU), [FeaturePayload(IMAGES[0])]
-    )
+    [features] = run(BackboneRunner(model=backbone.model, device=CPU), feature_payloads(backbone, IMAGES[:1]))
     [probabilities] = run(
-        ClassifierRunner(model=classifier.model, preprocess=classifier.preprocess, device=CPU),
-        [ClassifyPayload(IMAGES[0])],
+        ClassifierRunner(model=classifier.model, device=CPU),
+        classifier_payloads(classifier, IMAGES[:1]),
     )
     with torch.inference_mode():
         expected = classifier.model.fc(torch.from_numpy(features)).softmax(dim=0).numpy()
@@ -131,8 +137,8 @@ def test_batchnorm_does_not_drift(tiny_pack: ModelPack) -> None:
     backbone = load_backbone(tiny_pack, CPU)
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     backbone.model.train()
-    runner = BackboneRunner(model=backbone.model, preprocess=backbone.preprocess, device=CPU)
-    run(runner, [FeaturePayload(image) for image in IMAGES])
+    runner = BackboneRunner(model=backbone.model, device=CPU)
+    run(runner, feature_payloads(backbone, IMAGES))
     for name, tensor in backbone.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -143,11 +149,11 @@ def test_an_answer_that_is_not_a_number_is_an_error(tiny_pack: ModelPack) -> Non
         model.conv1.weight.data.fill_(math.nan)  # type: ignore[union-attr]
     with pytest.raises(InferenceFailed):
         run(
-            ClassifierRunner(model=classifier.model, preprocess=classifier.preprocess, device=CPU),
-            [ClassifyPayload(IMAGES[0])],
+            ClassifierRunner(model=classifier.model, device=CPU),
+            classifier_payloads(classifier, IMAGES[:1]),
         )
     with pytest.raises(InferenceFailed):
         run(
-            BackboneRunner(model=backbone.model, preprocess=backbone.preprocess, device=CPU),
-            [FeaturePayload(IMAGES[0])],
+            BackboneRunner(model=backbone.model, device=CPU),
+            feature_payloads(backbone, IMAGES[:1]),
         )

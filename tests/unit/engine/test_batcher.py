@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.batcher import BACKGROUND_EVERY, MAX_RETRY_AFTER_S, Batch, Batcher
+from app.engine.batcher import MAX_RETRY_AFTER_S, Batch, Batcher
 from app.engine.request import Demand, EngineRequest, Priority
 from app.engine.row_budget import MIN_ROWS, RowBudget, Shape
+from app.engine.turns import BACKGROUND_EVERY
 from app.errors import QueueFull
 
 GUIDED, UNGUIDED = 2, 1  # rows
@@ -312,6 +313,112 @@ def test_background_work_fills_the_room_that_interactive_work_leaves() -> None:
     assert next_names(batcher) == ("clip", ["interactive", "background 1", "background 2"])
 
 
+def line_up(
+    batcher: Batcher, name: str, priority: Priority = Priority.INTERACTIVE, *, shape: Shape = ()
+) -> EngineRequest:
+    """Submit a request and let it take its only step."""
+    request = EngineRequest("diffusion", name, priority, Demand(shape, finishes_apart=True))
+    batcher.submit(request)
+    request.started_at = request.stepped_at = 0.0
+    request.steps_done = 1
+    batcher.line_up(request)
+    return request
+
+
+def finish_next(batcher: Batcher) -> object:
+    request = batcher.next_finish()
+    if request is None:
+        return None
+    batcher.retire(request)
+    return request.payload
+
+
+def test_one_request_is_finished_between_two_steps() -> None:
+    batcher = make_batcher(diffusion=1)
+    for name in "abc":
+        line_up(batcher, name)
+    steps = submit(batcher, "diffusion", "steps")
+
+    assert [finish_next(batcher), finish_next(batcher)] == ["a", None]
+    assert next_names(batcher) == ("diffusion", ["steps"])
+    assert [finish_next(batcher), finish_next(batcher)] == ["b", None]
+    batcher.retire(steps)
+    assert [finish_next(batcher), finish_next(batcher)] == ["c", None]
+
+
+def test_the_step_of_any_model_and_priority_goes_before_a_second_finish() -> None:
+    batcher = make_batcher(diffusion=1, clip=1)
+    for name in "ab":
+        line_up(batcher, name)
+    submit(batcher, "clip", "scores", Priority.BACKGROUND)
+
+    assert [finish_next(batcher), finish_next(batcher)] == ["a", None]
+
+
+def test_interactive_requests_are_finished_first_and_background_ones_get_their_share() -> None:
+    batcher = make_batcher(diffusion=1)
+    for index in range(BACKGROUND_EVERY):
+        line_up(batcher, f"background {index}", Priority.BACKGROUND)
+    for index in range(3 * BACKGROUND_EVERY):
+        line_up(batcher, f"interactive {index}")
+
+    finished = [str(finish_next(batcher)) for _ in range(2 * BACKGROUND_EVERY)]
+    expected = [f"interactive {index}" for index in range(2 * BACKGROUND_EVERY - 2)]
+    expected.insert(BACKGROUND_EVERY - 1, "background 0")
+    assert finished == [*expected, "background 1"]
+
+
+def test_who_waits_to_be_finished_counts_as_waiting() -> None:
+    batcher = make_batcher(max_queue_size=2, diffusion=1)
+    line_up(batcher, "done")
+    submit(batcher, "diffusion", "waiting")
+    assert batcher.depth() == {"diffusion": 2}
+    assert batcher.in_flight() == {"diffusion": 2}
+
+    with pytest.raises(QueueFull):
+        submit(batcher, "diffusion", "refused")
+    submit(batcher, "diffusion", "of another priority", Priority.BACKGROUND)
+    assert finish_next(batcher) == "done"
+    submit(batcher, "diffusion", "accepted")
+
+
+def test_the_expected_wait_holds_the_finishes_at_their_measured_speed() -> None:
+    batcher = make_batcher(diffusion=4)
+    running = EngineRequest("diffusion", "running", demand=Demand(SMALL, GUIDED, steps=10, finishes_apart=True))
+    batcher.submit(running)
+    batcher.learn(next_batch(batcher), took_s=1.0)
+    running.steps_done = 1
+    assert batcher.expected_wait_s("diffusion") == pytest.approx(9.0)
+    done = line_up(batcher, "done", shape=SMALL)
+    batcher.learn_finish(done, took_s=0.5)
+    assert batcher.expected_wait_s("diffusion") == pytest.approx(9.0 + 2 * 0.5)
+
+    batcher.retire(done)
+    line_up(batcher, "large", Priority.BACKGROUND, shape=LARGE)
+    assert batcher.expected_wait_s("diffusion") == pytest.approx(9.5)
+    assert batcher.expected_wait_s("diffusion", Priority.BACKGROUND) == pytest.approx(9.5 + 4 * 0.5)
+
+
+def test_a_cancelled_request_is_not_finished() -> None:
+    batcher = make_batcher(diffusion=1)
+    cancelled = line_up(batcher, "cancelled")
+    cancelled.state = "latents"
+    cancelled.future.cancel()
+    line_up(batcher, "wanted")
+
+    assert finish_next(batcher) == "wanted"
+    assert cancelled.settled
+    assert cancelled.state is None
+
+
+def test_draining_reaches_who_waits_to_be_finished() -> None:
+    batcher = make_batcher(diffusion=1)
+    requests = [submit(batcher, "diffusion", "waiting"), line_up(batcher, "done")]
+
+    assert batcher.drain() == requests
+    assert batcher.next_finish() is None
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     batcher = make_batcher(max_queue_size=2, diffusion=1)
     submit(batcher, "diffusion", "a")
@@ -494,6 +601,7 @@ submissions = st.builds(
         shape=st.sampled_from(SHAPES),
         rows=st.integers(1, MAX_REQUEST_ROWS),
         steps=st.integers(1, MAX_REQUEST_STEPS),
+        finishes_apart=st.booleans(),
     ),
 )
 cancellations = st.integers(0, 30)
@@ -508,6 +616,7 @@ class Simulation:
         self.requests: list[EngineRequest] = []
         self.waited: Counter[EngineRequest] = Counter()
         self.interactive_was_delayed = False
+        self.finished_since_step = 0
 
     def submit(self, request: EngineRequest) -> None:
         self.requests.append(request)
@@ -519,17 +628,37 @@ class Simulation:
 
     def turn(self) -> bool:
         unfinished = [request for request in self.requests if not request.future.done()]
+        stepping = [request for request in unfinished if request.stepped_at is None]
+        finishing = self.batcher.next_finish()
+        if finishing is not None:
+            self.finish(finishing, stepping)
+            return True
         batch = self.batcher.next_batch()
         assert (batch is None) == (not unfinished)
         if batch is None:
             return False
-        self.check(batch, unfinished)
+        self.check(batch, stepping)
+        self.finished_since_step = 0
         for request in batch.requests:
             request.steps_done += 1
             if request.steps_done == request.demand.steps:
-                request.resolve(None)
-                self.batcher.retire(request)
+                self.end(request)
         return True
+
+    def end(self, request: EngineRequest) -> None:
+        if request.demand.finishes_apart:
+            request.stepped_at = 0.0
+            self.batcher.line_up(request)
+        else:
+            request.resolve(None)
+            self.batcher.retire(request)
+
+    def finish(self, request: EngineRequest, stepping: list[EngineRequest]) -> None:
+        assert request.stepped_at is not None
+        self.finished_since_step += 1
+        assert self.finished_since_step == 1 or not stepping
+        request.resolve(None)
+        self.batcher.retire(request)
 
     def check(self, batch: Batch, unfinished: list[EngineRequest]) -> None:
         rows = sum(request.demand.rows for request in batch.requests)
@@ -557,6 +686,7 @@ class Simulation:
             assert self.waited[request] <= MAX_TURNS_BETWEEN_STEPS[request.priority]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(submissions, submissions, cancellations, turns), max_size=60))
 def test_whatever_comes_every_request_takes_its_steps_or_is_cancelled(
     events: list[EngineRequest | int | None],
@@ -571,14 +701,14 @@ def test_whatever_comes_every_request_takes_its_steps_or_is_cancelled(
             simulation.cancel(event)
     num_turns = sum(1 for _ in itertools.takewhile(bool, iter(simulation.turn, None)))
 
-    assert num_turns <= len(simulation.requests) * MAX_REQUEST_STEPS, "no turn without a step"
+    assert num_turns <= len(simulation.requests) * (MAX_REQUEST_STEPS + 1), "no turn without a step or a finish"
     for request in simulation.requests:
         assert request.settled
         assert request.future.cancelled() or request.steps_done == request.demand.steps
-    assert simulation.batcher.depth() == dict.fromkeys(MODELS, 0)
+    assert simulation.batcher.in_flight() == dict.fromkeys(MODELS, 0)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(submissions, min_size=1, max_size=12))
 def test_nobody_starves_among_requests_without_end(requests: list[EngineRequest]) -> None:
     simulation = Simulation()

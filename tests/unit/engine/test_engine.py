@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
+from typing import Any
 
 import pytest
 
@@ -296,6 +297,77 @@ def test_a_request_cancelled_in_its_last_step_stays_cancelled(start_engine: Star
     assert unwanted.cancelled()
 
 
+def submit_with_an_apart_finish(
+    engine: Engine, name: str, num_steps: int = 1, priority: Priority = Priority.INTERACTIVE, **fails: Any
+) -> "Future[object]":
+    payload = FakePayload(name, num_steps=num_steps, **fails)
+    return engine.submit("model", payload, priority=priority, demand=Demand(steps=num_steps, finishes_apart=True))
+
+
+def test_between_two_steps_one_request_is_finished_and_without_steps_all_are(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_rows=8, model=runner)
+    engine.submit("model", FakePayload("gate"))
+    runner.wait_for_step()
+
+    futures = [submit_with_an_apart_finish(engine, name) for name in "abcd"]
+    futures.append(submit_with_an_apart_finish(engine, "long", num_steps=3))
+    runner.open()
+    assert [future.result(PATIENCE_S) for future in futures] == ["a", "b", "c", "d", "long"]
+    assert runner.turns[2:] == [["a", "b", "c", "d", "long"], "a", ["long"], "b", ["long"], "c", "d", "long"]
+
+
+def test_a_failure_in_an_apart_finish_fails_that_request_alone(start_engine: StartEngine) -> None:
+    engine = start_engine(max_rows=8, model=FakeRunner())
+
+    bad = submit_with_an_apart_finish(engine, "bad", fails_in="finish", error=MemoryError("a secret"))
+    assert isinstance(bad.exception(PATIENCE_S), InferenceFailed)
+    assert submit_with_an_apart_finish(engine, "good").result(PATIENCE_S) == "good"
+    assert engine.notes() == {}, "no step ran out of memory"
+
+
+def test_who_is_cancelled_before_it_is_finished_is_dropped(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_rows=8, model=runner)
+    engine.submit("model", FakePayload("gate"))
+    runner.wait_for_step()
+    wanted = submit_with_an_apart_finish(engine, "wanted")
+    unwanted = submit_with_an_apart_finish(engine, "unwanted")
+    long = submit_with_an_apart_finish(engine, "long", num_steps=3)
+    runner.allow(2)  # the gate, and the step after which both are to be finished
+    for _ in range(2):
+        runner.wait_for_step()
+    assert wanted.result(PATIENCE_S) == "wanted"
+    assert engine.queue_depth()["model"] == 1, "one waits to be finished, one runs"
+    assert unwanted.cancel()
+    runner.open()
+
+    assert long.result(PATIENCE_S) == "long"
+    assert wait([unwanted], PATIENCE_S).done == {unwanted}
+    assert "unwanted" not in runner.turns
+
+
+def test_closing_fails_who_waits_to_be_finished(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(max_rows=8, model=runner)
+    engine.submit("model", FakePayload("gate"))
+    runner.wait_for_step()
+    futures = [submit_with_an_apart_finish(engine, name) for name in "ab"]
+    long = submit_with_an_apart_finish(engine, "long", num_steps=1000)
+    runner.allow(2)
+    for _ in range(2):
+        runner.wait_for_step()
+
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    with pytest.raises(Unavailable):
+        submit_for_ever(engine)
+    runner.allow(1)
+    closing.join(PATIENCE_S)
+    assert [type(future.exception(PATIENCE_S)) for future in [*futures, long]] == [type(None), Unavailable, Unavailable]
+    assert set(engine.in_flight().values()) == {0}
+
+
 def test_a_full_queue_refuses_at_once(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(max_queue_size=1, model=runner)
@@ -435,12 +507,13 @@ def test_a_dead_device_thread_fails_all_futures_and_is_seen() -> None:
     running = engine.submit("model", FakePayload("running", num_steps=9))
     runner.wait_for_step()
     waiting = engine.submit("model", FakePayload("waiting"))
+    background = engine.submit("model", FakePayload("waiting too"), priority=Priority.BACKGROUND)
     assert engine.is_alive
 
     batcher.is_broken = True
     runner.open()
-    assert isinstance(running.exception(PATIENCE_S), Unavailable)
-    assert isinstance(waiting.exception(PATIENCE_S), Unavailable)
+    for future in (running, waiting, background):
+        assert isinstance(future.exception(PATIENCE_S), Unavailable)
     assert not engine.is_alive
     with pytest.raises(Unavailable):
         engine.submit("model", FakePayload())

@@ -46,6 +46,13 @@ def test_a_step_stays_under_the_bound() -> None:
     assert RowBudget(curve, SHAPE, max_step_s=0.1).rows(SHAPE) == MIN_ROWS, "one guided request always fits"
 
 
+def test_rows_that_would_be_filled_up_anyway_are_taken() -> None:
+    # rows/s: 20 ... 40 for 4 rows; 39.1 for 9, which cost as much as the 10, 11 and 12 that forwards have
+    curve = {2: 0.1, 3: 0.1, 4: 0.1, **dict.fromkeys(range(5, 13), 0.23)}
+    assert RowBudget(curve, SHAPE).rows(SHAPE) == 12
+    assert RowBudget(curve, SHAPE, max_step_s=0.2).rows(SHAPE) == 4
+
+
 def test_other_shapes_cost_by_their_pixels() -> None:
     budget = RowBudget({2: 0.2, 4: 0.3, 8: 0.5}, SHAPE, max_step_s=0.9)
     assert budget.seconds((16, 16), 8) == pytest.approx(4 * 0.5)

@@ -35,7 +35,7 @@ def reaper(db: Database, client: DBOSClient) -> Reaper:
 def make_reaper(db: Database, client: DBOSClient, worker_id: str) -> Reaper:
     def on_end(session: Session, job: Job) -> None: ...
 
-    return Reaper(db, client, on_end, worker_id=worker_id, ttl_s=20)
+    return Reaper(db, client, on_end, lambda _job: "jobs", worker_id=worker_id, ttl_s=20)
 
 
 def add_worker(db: Database, worker_id: str, *, host: str, pid: int, silent_s: float = 0) -> None:

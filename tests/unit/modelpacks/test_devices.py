@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from app.modelpacks.devices import resolve_device, resolve_dtype
+from app.modelpacks.devices import resolve_deterministic, resolve_device, resolve_dtype
 from app.modelpacks.pack import PackError
 
 HAS_CUDA = torch.cuda.is_available()
@@ -36,3 +36,11 @@ def test_a_dtype_can_be_asked_for() -> None:
     assert resolve_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
     with pytest.raises(PackError, match="no such dtype"):
         resolve_dtype("int8", torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def test_bytes_are_promised_on_the_cpu_alone_unless_the_settings_say_so() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert resolve_deterministic(None, cpu)
+    assert not resolve_deterministic(None, gpu)
+    assert resolve_deterministic(True, gpu)
+    assert not resolve_deterministic(False, cpu)

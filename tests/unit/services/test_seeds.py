@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.seeds import image_seed
+from app.services.seeds import drawn_index, image_seed
 
 PLACES = st.tuples(
     st.integers(0, 2**53 - 1),
@@ -32,3 +32,14 @@ def test_the_seed_of_a_place_never_changes() -> None:
 def test_places_differ_in_their_seeds(one: tuple, other: tuple) -> None:
     assert (image_seed(*one) == image_seed(*other)) == (one == other)
     assert 0 <= image_seed(*one) < 2**53
+
+
+@given(PLACES, st.integers(1, 2**20))
+def test_a_drawn_index_is_one_of_its_values(place: tuple, size: int) -> None:
+    assert 0 <= drawn_index(size, "style", *place) < size
+
+
+def test_things_drawn_for_one_image_are_independent() -> None:
+    places = [(7, "fox", "train", index, 0) for index in range(1_000)]
+    pairs = {(drawn_index(3, "style", *place), drawn_index(3, "place", *place)) for place in places}
+    assert len(pairs) == 9

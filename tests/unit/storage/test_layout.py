@@ -151,6 +151,21 @@ def test_a_dataset_loads_at_every_moment_while_it_grows_and_shrinks(folder: Data
     assert len(ImageFolder(split)) == 1
 
 
+def test_deleting_what_is_not_there_leaves_the_one_image_beside_it(folder: DataFolder) -> None:
+    kept = put(folder, "train", "fox", 0)
+    folder.delete(folder.dataset_image_path("fox-dog", "train", "fox", 1, "png", seed=7))
+    assert folder.read(kept) == PNG
+
+
+def test_rejected_images_lie_outside_the_dataset_and_go_with_it(folder: DataFolder) -> None:
+    put(folder, "train", "fox", 0)
+    rejected = folder.dataset_image_path("fox-dog", "train", "fox", 0, "png", seed=7, is_kept=False)
+    folder.write(rejected, PNG)
+    assert folder.locate(rejected).is_relative_to(folder.root / "rejected")
+    folder.delete_dataset("fox-dog")
+    assert [path.name for path in folder.root.iterdir() if path.is_dir() and any(path.iterdir())] == []
+
+
 def test_deleting_the_last_images_takes_their_folders_along(folder: DataFolder) -> None:
     fox, dog, other = put(folder, "train", "fox", 0), put(folder, "test", "dog", 0), put(folder, "train", "fox", 0, "b")
     folder.delete(fox)

@@ -1,0 +1,68 @@
+"""How a POST route receives a request to do work: its priority and its `Idempotency-Key`, replayed or new."""
+
+import asyncio
+import hashlib
+import json
+import re
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Query, Request
+from starlette.responses import Response
+
+from app.api.deps import ServicesDep
+from app.errors import Malformed
+from app.schemas.jobs import Priority
+from app.services.idempotency import Replayed, Submission
+
+# Visible ASCII; what is longer or empty is answered with 400, so the schema alone tells of these bounds.
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_KEY_SCHEMA = {"minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
+_KEY_DESCRIPTION = (
+    "Any text of the client's, kept for 24 hours. The same key with the same request gives the same answer and "
+    "`Idempotency-Replayed: true`; with another one, 422. Refused where the answer is the work itself."
+)
+
+
+async def read_submission(
+    request: Request,
+    services: ServicesDep,
+    priority: Annotated[Priority, Query()] = 0,
+    idempotency_key: Annotated[str | None, Header(description=_KEY_DESCRIPTION, json_schema_extra=_KEY_SCHEMA)] = None,
+) -> Submission:
+    """Return how this work is handed in.
+
+    Raises:
+        Malformed: The key is empty, too long or not visible ASCII.
+        Replayed: The key has been answered, by this same request.
+        Invalid: The key belongs to another request.
+    """
+    if idempotency_key is None:
+        return Submission(priority)
+    if not _KEY.fullmatch(idempotency_key) or len(request.headers.getlist("idempotency-key")) > 1:
+        raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters", code="bad_idempotency_key")
+    body = await request.body()
+    submission = Submission(priority, idempotency_key, await asyncio.to_thread(_fingerprint, request, priority, body))
+    await asyncio.to_thread(services.jobs.recall, submission)
+    return submission
+
+
+SubmissionDep = Annotated[Submission, Depends(read_submission)]
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer a request that was answered before."""
+
+    @app.exception_handler(Replayed)
+    async def on_replayed(_request: Request, replayed: Replayed) -> Response:
+        headers = {"Location": replayed.location, "Idempotency-Replayed": "true"}
+        return Response(replayed.answer, replayed.status, headers, "application/json")
+
+
+def _fingerprint(request: Request, priority: int, body: bytes) -> str:
+    """Hash the route and the body's JSON; neither the order of its keys nor white space counts."""
+    try:
+        value = json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        raise Malformed("the body is not valid JSON", code="malformed_json") from None
+    canonical = json.dumps([request.method, request.url.path, priority, value], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""How forwards of the UNet are taken: by which numbers of rows, with which promise, from recordings or not.
+
+Knows nothing of images and queues. Chosen once, while the model loads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from app.engine.calibration import ANY_ROWS, ROW_BUCKETS
+from app.engine.gpu import CudaRecorder, Recorder
+from app.engine.invariance import FALLBACK_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisingOptions:
+    """How a device takes its forwards.
+
+    Attributes:
+        sizes: The numbers of rows a forward may have, ascending.
+        same_bytes: An image's bytes must not depend on its company.
+        warms_up: The first forward of each number of rows tells nothing of its time.
+        record: Repeats forwards from recordings; None: they run one by one.
+    """
+
+    sizes: tuple[int, ...] = ANY_ROWS
+    same_bytes: bool = True
+    warms_up: bool = False
+    record: Recorder | None = None
+
+    @property
+    def must_look(self) -> bool:
+        """Whether each size of latents has to be looked at before bytes can be promised."""
+        return self.same_bytes and len(self.sizes) > 1
+
+
+def options_for(device: torch.device, *, deterministic: bool, graphs: bool) -> DenoisingOptions:
+    """Choose what suits the device.
+
+    Args:
+        device: Where the UNet is.
+        deterministic: Whether an image's bytes must not depend on its company. A GPU takes other kernels for other
+            numbers of rows, so there every forward then has the same number.
+        graphs: Whether a GPU records its forwards; a CPU has nothing to record.
+    """
+    if device.type != "cuda":
+        return DenoisingOptions(same_bytes=deterministic)
+    return DenoisingOptions(
+        sizes=(FALLBACK_ROWS,) if deterministic else ROW_BUCKETS,
+        same_bytes=deterministic,
+        warms_up=True,
+        record=CudaRecorder(device) if graphs else None,
+    )

@@ -1,0 +1,82 @@
+"""What a dataset's request would make, and how long that would take by the datasets already made here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db.models import Dataset, Image, Job
+from app.schemas.datasets import DatasetPlan, PlannedImage
+from app.services.dataset_records import class_reads, num_to_make, recipe_fields
+from app.services.recipes import Recipe
+
+MAX_SAMPLES = 12
+# Datasets of other packs, and deleted ones, are passed over among the newest so many.
+JOBS_LOOKED_AT = 20
+
+
+def plan_dataset(session: Session, dataset: Dataset) -> DatasetPlan:
+    """Describe what a dataset's row, which is in no session, would become."""
+    seconds, estimate = _estimate(session, dataset)
+    return DatasetPlan(
+        **recipe_fields(dataset),
+        name=dataset.name,
+        classes=class_reads(dataset),
+        num_images=num_to_make(dataset),
+        samples=_samples(dataset),
+        estimated_seconds=seconds,
+        estimate=estimate,
+    )
+
+
+def _samples(dataset: Dataset) -> list[PlannedImage]:
+    """Draw the first places of classes that are spread over the dataset, several each where there are few classes."""
+    recipe, per_class = Recipe(dataset), dataset.train_per_class or dataset.test_per_class
+    num_classes = min(len(dataset.classes), MAX_SAMPLES)
+    each = min(per_class, MAX_SAMPLES // num_classes)
+    chosen = [k * len(dataset.classes) // num_classes for k in range(num_classes)]
+    return [_sample(dataset, recipe, index * per_class + k) for index in chosen for k in range(each)]
+
+
+def _sample(dataset: Dataset, recipe: Recipe, number: int) -> PlannedImage:
+    place = recipe.place(number)
+    drawn = recipe.draw(place, 0)
+    spec = drawn.spec
+    return PlannedImage(
+        class_name=dataset.classes[place.class_index]["name"],
+        split=place.split,
+        position=place.position,
+        prompt=spec.prompt,
+        variables=drawn.lineage["variables"],
+        negative_prompt=spec.negative_prompt,
+        guidance_scale=spec.guidance_scale,
+        num_inference_steps=spec.num_inference_steps,
+        seed=spec.seed,
+    )
+
+
+def _estimate(session: Session, dataset: Dataset) -> tuple[float | None, str]:
+    """Scale the time that the newest dataset of the same pack took by steps, pixels and guidance."""
+    ended = select(Job).where(Job.kind == "dataset", Job.status == "succeeded")
+    for job in session.scalars(ended.order_by(Job.id.desc()).limit(JOBS_LOOKED_AT)):
+        other = session.get(Dataset, job.spec["dataset_id"])
+        if other is None or other.pack != dataset.pack or job.started_at is None or job.finished_at is None:
+            continue
+        made = session.scalar(select(func.count()).where(Image.dataset_id == other.id)) or 0
+        if made:
+            seconds_each = (job.finished_at - job.started_at).total_seconds() / (made * _work(other.generation))
+            seconds = round(seconds_each * num_to_make(dataset) * _work(dataset.generation), 1)
+            return seconds, "from the time that the newest dataset of this pack took, by steps, pixels and guidance"
+    return None, "no dataset has been made with this pack yet"
+
+
+def _work(generation: Mapping[str, Any]) -> float:
+    """Return what an image costs on average: rows x steps x pixels; a guided step is two rows."""
+    steps, guidance = _mean(generation["num_inference_steps"]), _mean(generation["guidance_scale"])
+    rows = 2 if guidance > 1 else 1
+    return float(rows * steps * generation["width"] * generation["height"])
+
+
+def _mean(setting: float | Mapping[str, float]) -> float:
+    return (setting["min"] + setting["max"]) / 2 if isinstance(setting, Mapping) else setting

@@ -1,0 +1,155 @@
+"""A dataset as a row and as its clients see it; whoever wants a dataset's images asks here which are its own."""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.models import Dataset, Image
+from app.modelpacks.pack import ModelPack
+from app.schemas.datasets import (
+    ClassRead,
+    ClipFilter,
+    DatasetClassRead,
+    DatasetCreate,
+    DatasetRead,
+    MissingPlace,
+    RecipeSettings,
+)
+from app.schemas.generations import ModelRef
+from app.schemas.jobs import Progress
+from app.services.image_specs import SizeRules, settle
+from app.services.presets import with_preset
+from app.services.recipes import ATTEMPTS, FILTER_ATTEMPTS
+from app.storage.layout import class_folders
+
+
+def kept_images(dataset_id: str) -> Select[Image]:
+    """Select the images that a dataset consists of: not those that its filter rejected."""
+    return select(Image).where(Image.dataset_id == dataset_id, Image.decision == "kept")
+
+
+def count_kept(session: Session, dataset_id: str) -> int:
+    """Return how many images a dataset has."""
+    return session.scalar(select(func.count()).select_from(kept_images(dataset_id).subquery())) or 0
+
+
+def num_to_make(dataset: Dataset) -> int:
+    """Return how many images the dataset's job is to make."""
+    return len(dataset.classes) * (dataset.train_per_class + dataset.test_per_class)
+
+
+def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
+    """Return the row of a request without faults, every value settled; it is in no session yet."""
+    settled = with_preset(request)
+    return Dataset(
+        id=new_id(),
+        name=settled.name,
+        status="queued",
+        seed=settled.seed if settled.seed is not None else secrets.randbelow(2**32),
+        classes=_classes(settled),
+        train_per_class=settled.train_per_class,
+        test_per_class=settled.test_per_class,
+        generation=settle(settled.generation, sizes),
+        recipe=_recipe(settled),
+        job_id=job_id,
+        pack=pack.name,
+        pack_revision=pack.revision,
+    )
+
+
+def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[DatasetRead]:
+    """Return datasets as their clients see them, in the same order."""
+    ids = [dataset.id for dataset in datasets]
+    columns = (Image.dataset_id, Image.decision, Image.source, Image.split, Image.class_index)
+    grouped = select(*columns, func.count()).where(Image.dataset_id.in_(ids)).group_by(*columns)
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for dataset_id, decision, source, split, class_index, count in session.execute(grouped):
+        counts[dataset_id, decision, split, class_index] += count
+        counts[dataset_id, decision, source] += count
+    return [_dataset_read(dataset, counts) for dataset in datasets]
+
+
+def class_reads(dataset: Dataset) -> list[ClassRead]:
+    """Return a dataset's classes as settled."""
+    return [
+        ClassRead(
+            name=entry["name"],
+            folder=entry["folder"],
+            label=entry.get("label") or entry["name"],
+            prompts=entry["prompts"],
+            negative_prompt=entry["negative_prompt"],
+        )
+        for entry in dataset.classes
+    ]
+
+
+def recipe_fields(dataset: Dataset) -> dict[str, Any]:
+    """Return the fields of `RecipeRead`; a dataset from before there were recipes has the plain one."""
+    settled: dict[str, Any] = dataset.recipe or {}
+    filter_settings = settled.get("filter")
+    return {
+        "seed": dataset.seed,
+        "train_per_class": dataset.train_per_class,
+        "test_per_class": dataset.test_per_class,
+        "generation": RecipeSettings(**dataset.generation),
+        "preset": settled.get("preset"),
+        "variables": settled.get("variables", {}),
+        "combine": settled.get("combine", "cartesian"),
+        "filter": ClipFilter(**filter_settings) if filter_settings else None,
+        "max_attempts": settled.get("max_attempts", ATTEMPTS),
+    }
+
+
+def _classes(settled: DatasetCreate) -> list[dict[str, Any]]:
+    folders = class_folders([entry.name for entry in settled.classes])
+    return [
+        {**entry.model_dump(), "label": entry.label or entry.name, "folder": folder}
+        for entry, folder in zip(settled.classes, folders, strict=True)
+    ]
+
+
+def _recipe(settled: DatasetCreate) -> dict[str, Any]:
+    threshold = None
+    if settled.filter is not None:
+        given = settled.filter.threshold
+        threshold = 1 / len(settled.classes) if given is None else given
+    attempts = FILTER_ATTEMPTS if settled.filter else ATTEMPTS
+    return {
+        "preset": settled.preset,
+        "variables": settled.variables,
+        "combine": settled.combine,
+        "filter": None if threshold is None else {"threshold": threshold},
+        "max_attempts": settled.max_attempts or attempts,
+    }
+
+
+def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> DatasetRead:
+    classes = [
+        DatasetClassRead(
+            **entry.model_dump(),
+            num_train=counts[dataset.id, "kept", "train", index],
+            num_test=counts[dataset.id, "kept", "test", index],
+        )
+        for index, entry in enumerate(class_reads(dataset))
+    ]
+    made, real = counts[dataset.id, "kept", "synthetic"], counts[dataset.id, "kept", "real"]
+    pack = ModelRef(id=None, name=dataset.pack, revision=dataset.pack_revision or "") if dataset.pack else None
+    return DatasetRead(
+        **recipe_fields(dataset),
+        id=dataset.id,
+        name=dataset.name,
+        created_at=dataset.created_at,
+        status=dataset.status,
+        classes=classes,
+        model=pack,
+        num_images=made + real,
+        num_rejected=counts[dataset.id, "rejected", "synthetic"],
+        missing=[MissingPlace(**place) for place in dataset.missing or []],
+        progress=Progress(done=made, total=num_to_make(dataset), unit="images"),
+        job_id=dataset.job_id,
+    )

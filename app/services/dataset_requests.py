@@ -1,0 +1,104 @@
+"""What this node refuses in a dataset's request, beyond what the schema says: each fault with its place in the body."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from app.errors import FieldError
+from app.schemas.datasets import MAX_COMBINATIONS, MAX_FILTER_CLASSES, DatasetCreate
+from app.services.image_specs import SizeRules, faults_of, prompt_faults, settle
+from app.services.limits import Limits
+from app.services.presets import with_preset
+from app.services.templates import BadTemplate, Template, parse_template
+from app.storage.layout import class_folders
+
+MAX_PROMPT_CHARS = 2_000
+
+
+def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
+    """Return what this node refuses in a dataset's request.
+
+    Args:
+        request: As it came, its preset not yet applied.
+        sizes: The loaded model's sizes.
+        limits: The node's bounds.
+        base: JSON Pointer of the request in the body.
+    """
+    settled = with_preset(request)
+    faults = faults_of(settle(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
+    faults += _class_faults(settled, base) + _count_faults(settled, limits, base)
+    return faults + _template_faults(settled, request, limits, base)
+
+
+def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
+    faults = []
+    try:
+        class_folders([entry.name for entry in request.classes])
+    except ValueError:
+        detail = "names must differ by more than letter case and Unicode form"
+        faults.append(FieldError(f"{base}/classes", detail, "duplicate_classes"))
+    if request.filter is None:
+        return faults
+    if len(request.classes) > MAX_FILTER_CLASSES:
+        detail = f"the filter is for up to {MAX_FILTER_CLASSES} classes"
+        faults.append(FieldError(f"{base}/filter", detail, "too_many_classes"))
+    labels = [(entry.label or entry.name).casefold() for entry in request.classes]
+    counts = Counter(labels)
+    detail = "with the filter, each class needs a label of its own"
+    return faults + [
+        FieldError(f"{base}/classes/{i}/label", detail, "duplicate_labels")
+        for i, entry in enumerate(request.classes)
+        if entry.label is not None and counts[labels[i]] > 1
+    ]
+
+
+def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
+    total = len(request.classes) * (request.train_per_class + request.test_per_class)
+    if total > limits.dataset_images:
+        detail = f"{total} images; at most {limits.dataset_images} are taken"
+        return [FieldError(f"{base}/classes", detail, "too_many_images")]
+    return []
+
+
+def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
+    faults: list[FieldError] = []
+    used: set[str] = set()
+    for pointer, text in _prompts(settled, base):
+        try:
+            template = parse_template(text)
+        except BadTemplate:
+            detail = "a brace stands alone: a variable is {name}, a literal brace is {{ or }}"
+            faults.append(FieldError(pointer, detail, "bad_template"))
+            continue
+        used.update(template.variables)
+        faults += _filled_faults(template, settled.variables, limits, pointer)
+    # A list that nothing uses is a slip of the pen: it would silently give no variety.
+    unused = [name for name in request.variables if name not in used]
+    return faults + [FieldError(f"{base}/variables/{name}", "no prompt uses it", "unused_variable") for name in unused]
+
+
+def _prompts(request: DatasetCreate, base: str) -> Iterator[tuple[str, str]]:
+    for i, entry in enumerate(request.classes):
+        for j, prompt in enumerate(entry.prompts):
+            yield f"{base}/classes/{i}/prompts/{j}", prompt
+
+
+def _filled_faults(
+    template: Template, variables: dict[str, list[str]], limits: Limits, pointer: str
+) -> list[FieldError]:
+    """Return the faults of what a template may become, without filling it in all its ways."""
+    if not variables.keys() >= set(template.names):
+        detail = "it uses a variable that `variables` does not have; a literal brace is {{ or }}"
+        return [FieldError(pointer, detail, "unknown_variable")]
+    if math.prod(len(variables[name]) for name in template.variables) > MAX_COMBINATIONS:
+        detail = f"its variables have more than {MAX_COMBINATIONS} combinations"
+        return [FieldError(pointer, detail, "too_many_combinations")]
+    if not template.fill(
+        {name: min(variables[name], key=lambda value: bool(value.strip())) for name in template.names}
+    ):
+        return [FieldError(pointer, "its variables may leave nothing of it", "prompt_may_be_empty")]
+    longest = template.fill({name: max(variables[name], key=len) for name in template.names})
+    if len(longest) > MAX_PROMPT_CHARS:
+        detail = f"with its longest values it has more than {MAX_PROMPT_CHARS} characters"
+        return [FieldError(pointer, detail, "prompt_too_long")]
+    return prompt_faults([(pointer, longest)], limits)

@@ -1,0 +1,159 @@
+"""How each image of a dataset is drawn and judged: pure functions of the dataset's row, the place and the attempt.
+
+So an image does not depend on the chunk it is made in, on the order, or on what was made before: made again after a
+crash, or in another dataset of the same recipe, it is the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.db.models import Dataset
+from app.schemas.datasets import MAX_FILTER_CLASSES
+from app.services.image_specs import ImageSpec
+from app.services.seeds import drawn_index, image_seed
+from app.services.templates import combination, parse_template
+
+# Guidance is drawn in steps of 0.1: values that a person can type again.
+GUIDANCE_STEPS = 10
+# Of the scores of many classes, the own class's and the highest are kept: 20 are about a kilobyte a row.
+MAX_SCORES = 20
+ATTEMPTS, FILTER_ATTEMPTS = 3, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image stands in its dataset."""
+
+    split: str
+    class_index: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one attempt at a place is made from.
+
+    Attributes:
+        spec: The image to make.
+        lineage: What was drawn for it, for its record: template, variables, attempt.
+    """
+
+    spec: ImageSpec
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the filter says of an image: `kept` or `rejected`, and why; no reason without a filter."""
+
+    decision: str
+    reason: str | None
+
+
+class Recipe:
+    """The recipe of one dataset."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Read a dataset's row; one from before there were recipes has fixed settings and plain prompts."""
+        settled: dict[str, Any] = dataset.recipe or {}
+        self._dataset = dataset
+        self._has_templates = dataset.recipe is not None
+        self._variables: dict[str, list[str]] = settled.get("variables", {})
+        self._is_sampled = settled.get("combine") == "sampled"
+        self._filter: dict[str, Any] | None = settled.get("filter")
+        self.max_attempts: int = settled.get("max_attempts", ATTEMPTS)
+
+    @property
+    def texts(self) -> list[str] | None:
+        """What CLIP compares an image with, one text a class; None where there are too many classes to ask for.
+
+        The words of OpenAI's zero-shot classification, the same around every class: what they add to an image's
+        likeness, they add for all classes.
+        """
+        if len(self._dataset.classes) > MAX_FILTER_CLASSES:
+            return None
+        return [f"a photo of a {entry.get('label') or entry['name']}" for entry in self._dataset.classes]
+
+    def place(self, number: int) -> Place:
+        """Return the place of this number: all of train, then test, class by class."""
+        dataset = self._dataset
+        num_train = len(dataset.classes) * dataset.train_per_class
+        if number < num_train:
+            return Place("train", number // dataset.train_per_class, number % dataset.train_per_class)
+        number -= num_train
+        return Place("test", number // dataset.test_per_class, number % dataset.test_per_class)
+
+    def seed(self, place: Place, attempt: int) -> int:
+        """Return the seed of an attempt at a place."""
+        name = self._dataset.classes[place.class_index]["name"]
+        return image_seed(self._dataset.seed, name, place.split, place.position, attempt)
+
+    def draw(self, place: Place, attempt: int) -> Drawn:
+        """Return what an attempt at a place is made from.
+
+        Prompts are taken in turn. With `cartesian` the place alone decides the combination of variables; with
+        `sampled` each attempt draws anew, so that a combination that the model cannot draw blocks no place.
+        """
+        entry, generation = self._dataset.classes[place.class_index], self._dataset.generation
+        prompts: Sequence[str] = entry["prompts"]
+        template = prompts[place.position % len(prompts)]
+        prompt, variables = self._fill(template, place, attempt)
+        guidance, steps = generation["guidance_scale"], generation["num_inference_steps"]
+        spec = ImageSpec(
+            **{
+                **generation,
+                "prompt": prompt,
+                "negative_prompt": entry["negative_prompt"],
+                "seed": self.seed(place, attempt),
+                "guidance_scale": self._draw_guidance(guidance, place, attempt),
+                "num_inference_steps": self._draw_steps(steps, place, attempt),
+            }
+        )
+        return Drawn(spec, {"template": template, "variables": variables, "attempt": attempt})
+
+    def judge(self, place: Place, probabilities: Sequence[float] | None) -> Verdict:
+        """Decide about an image from CLIP's probabilities of all classes, in their order."""
+        if self._filter is None or probabilities is None:
+            return Verdict("kept", None)
+        own, threshold = probabilities[place.class_index], self._filter["threshold"]
+        is_kept = own >= threshold
+        reason = f"p(own class) {own:.4f} {'>=' if is_kept else '<'} {threshold:.4f}"
+        return Verdict("kept" if is_kept else "rejected", reason)
+
+    def scores(self, place: Place, probabilities: Sequence[float]) -> list[dict[str, Any]]:
+        """Return the scores to record, in the classes' order: the own class's and the highest of the others."""
+        by_height = sorted(range(len(probabilities)), key=lambda i: (i != place.class_index, -probabilities[i], i))
+        names = [entry["name"] for entry in self._dataset.classes]
+        return [{"label": names[i], "probability": probabilities[i]} for i in sorted(by_height[:MAX_SCORES])]
+
+    def _fill(self, text: str, place: Place, attempt: int) -> tuple[str, dict[str, str]]:
+        if not self._has_templates:
+            return text, {}
+        template = parse_template(text)
+        names = template.variables
+        sizes = [len(self._variables[name]) for name in names]
+        if self._is_sampled:
+            indexes = [self._index(size, name, place, attempt) for size, name in zip(sizes, names, strict=True)]
+        else:
+            num_prompts = len(self._dataset.classes[place.class_index]["prompts"])
+            indexes = list(combination(sizes, place.position // num_prompts))
+        values = {name: self._variables[name][index] for name, index in zip(names, indexes, strict=True)}
+        return template.fill(values), values
+
+    def _draw_guidance(self, setting: float | Mapping[str, float], place: Place, attempt: int) -> float:
+        if not isinstance(setting, Mapping):
+            return setting
+        first, last = (round(setting[end] * GUIDANCE_STEPS) for end in ("min", "max"))
+        drawn = first + self._index(last - first + 1, "#guidance_scale", place, attempt)
+        return drawn / GUIDANCE_STEPS
+
+    def _draw_steps(self, setting: int | Mapping[str, int], place: Place, attempt: int) -> int:
+        if not isinstance(setting, Mapping):
+            return setting
+        first, last = setting["min"], setting["max"]
+        return first + self._index(last - first + 1, "#num_inference_steps", place, attempt)
+
+    def _index(self, size: int, what: str, place: Place, attempt: int) -> int:
+        name = self._dataset.classes[place.class_index]["name"]
+        return drawn_index(size, what, self._dataset.seed, name, place.split, place.position, attempt)

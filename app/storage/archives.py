@@ -1,0 +1,196 @@
+"""Archives of stored files as streams: zip and tar, equal bytes for equal members. Knows no records and no HTTP.
+
+Nothing of the moment or the host goes in: names come sorted by the caller, times are fixed, nothing is compressed.
+A stored file is checked against its size and hash while it passes; one that is gone or changed ends the stream
+before its end, so that a wrong archive never looks complete. A stream runs in the thread that asks for its next
+part, and holds one block of one file.
+"""
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from zipfile import ZIP_STORED
+
+from zipstream import ZipStream, ZipStreamInfo
+
+from app.errors import Conflict
+from app.storage.layout import DataFolder
+
+BLOCK_BYTES = 256 * 1024
+_FILE_MODE = 0o644
+# The earliest time that a zip can hold.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+_TAR_RECORD_BYTES = 10_240
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive, read when its turn comes.
+
+    Attributes:
+        name: Relative path in the archive, with `/`.
+        num_bytes: Its size.
+        sha256: Hash of its content.
+        read: Gives its content in parts; may be called again.
+    """
+
+    name: str
+    num_bytes: int
+    sha256: str
+    read: Callable[[], Iterator[bytes]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Read the content from its start."""
+        return self.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A whole archive, to be streamed once.
+
+    Attributes:
+        name: File name to offer.
+        media_type: What it is.
+        num_bytes: Its size, known beforehand.
+        tag: Hash over all that its bytes follow from: equal tags, equal bytes.
+        parts: Its bytes.
+    """
+
+    name: str
+    media_type: str
+    num_bytes: int
+    tag: str
+    parts: Iterator[bytes]
+
+    def cut(self, start: int, stop: int) -> Iterator[bytes]:
+        """Give the bytes `start` <= position < `stop`; what comes before is made and dropped."""
+        position = 0
+        for part in self.parts:
+            wanted = part[max(start - position, 0) : max(stop - position, 0)]
+            position += len(part)
+            if wanted:
+                yield wanted
+            if position >= stop:
+                return
+
+
+def stored_member(folder: DataFolder, name: str, *, path: str, num_bytes: int, sha256: str) -> Member:
+    """Describe a file of the data folder; `num_bytes` and `sha256` are what it must be."""
+    return Member(name, num_bytes, sha256, partial(_read_checked, folder, path, num_bytes, sha256))
+
+
+def text_member(name: str, lines: Iterable[str]) -> Member:
+    """Describe a text made of lines; it is kept compressed, so that 100,000 lines take a few megabytes."""
+    digest, packer, num_bytes = hashlib.sha256(), zlib.compressobj(1), 0
+    packed = bytearray()
+    for line in lines:
+        data = line.encode()
+        digest.update(data)
+        num_bytes += len(data)
+        packed += packer.compress(data)
+    packed += packer.flush()
+    return Member(name, num_bytes, digest.hexdigest(), partial(_unpacked, bytes(packed)))
+
+
+def zip_archive(name: str, members: Sequence[Member]) -> Archive:
+    """Make a zip of members, stored as they are; more than 65,535 files or 4 GiB make it a Zip64.
+
+    Args:
+        name: File name without its ending.
+        members: In their order in the archive; names are unique.
+    """
+    stream = _TimelessZip(sized=True)
+    for member in members:
+        stream.add(member, member.name, size=member.num_bytes)
+    return Archive(f"{name}.zip", "application/zip", len(stream), _tag("zip", members), _blocks(stream))
+
+
+def tar_archive(name: str, members: Sequence[Member]) -> Archive:
+    """Make a tar (ustar) of members; names have at most 100 characters.
+
+    Args:
+        name: File name without its ending.
+        members: In their order in the archive; names are unique.
+    """
+    content = sum(512 + member.num_bytes + -member.num_bytes % 512 for member in members) + 1024
+    num_bytes = content + -content % _TAR_RECORD_BYTES
+    parts = _blocks(_tar_parts(members, num_bytes - content + 1024))
+    return Archive(f"{name}.tar", "application/x-tar", num_bytes, _tag("tar", members), parts)
+
+
+class _TimelessZip(ZipStream):  # type: ignore[misc]  # the library is untyped
+    """A ZipStream whose entries say neither when nor where they were made.
+
+    zipstream-ng (1.9) gives every entry the present local time and offers no other; its one private method that
+    does so is replaced here, hence the narrow version bound in pyproject.toml.
+    """
+
+    def _gen_file_entry(self, *, iterable: Member, size: int, arcname: str, **_: Any) -> Iterator[bytes]:
+        info = ZipStreamInfo(arcname, _ZIP_TIME)
+        info.external_attr = (0o100000 | _FILE_MODE) << 16
+        info.create_system = 3  # Unix, wherever this runs: it gives the mode its meaning
+        info.compress_type = ZIP_STORED
+        info.file_size = size
+        info.header_offset = self._pos
+        for part in info._file_data(iterable):
+            yield self._track(part)
+        if info.file_size != size:
+            raise _changed()
+        self._filelist.append(info)
+
+
+def _tar_parts(members: Sequence[Member], num_end_bytes: int) -> Iterator[bytes]:
+    for member in members:
+        info = tarfile.TarInfo(member.name)
+        info.size, info.mode = member.num_bytes, _FILE_MODE
+        yield info.tobuf(tarfile.USTAR_FORMAT)
+        yield from member
+        yield bytes(-member.num_bytes % 512)
+    yield bytes(num_end_bytes)
+
+
+def _tag(kind: str, members: Sequence[Member]) -> str:
+    digest = hashlib.sha256(f"foxhound {kind} 1\n".encode())
+    for member in members:
+        digest.update(f"{member.name}\0{member.num_bytes}\0{member.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _read_checked(folder: DataFolder, path: str, num_bytes: int, sha256: str) -> Iterator[bytes]:
+    digest, num_read = hashlib.sha256(), 0
+    with folder.open(path) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            num_read += len(block)
+            if num_read > num_bytes:
+                raise _changed()
+            yield block
+    if num_read != num_bytes or digest.hexdigest() != sha256:
+        raise _changed()
+
+
+def _changed() -> Conflict:
+    return Conflict("a stored file is not what its record says", code="file_changed")
+
+
+def _unpacked(packed: bytes) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj()
+    while block := unpacker.decompress(packed, BLOCK_BYTES):
+        packed = unpacker.unconsumed_tail
+        yield block
+
+
+def _blocks(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small parts, so that a server need not send each header by itself."""
+    joined = bytearray()
+    for part in parts:
+        joined += part
+        if len(joined) >= BLOCK_BYTES:
+            yield bytes(joined)
+            joined.clear()
+    if joined:
+        yield bytes(joined)

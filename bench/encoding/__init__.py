@@ -1,0 +1,1 @@
+"""What it costs to write an image, by format and setting: `python -m bench.encoding`."""

@@ -1,0 +1,79 @@
+"""The command line: parse, build LitServe's environment, measure, print.
+
+Progress goes to standard error; the tables and one line of JSON to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.demo_pack.table import render
+from bench.generate.litserve_env import litserve_python, litserve_version
+from bench.generate.measure import Bench
+from bench.generate.pipeline import load_pipeline
+from bench.generate.plan import FULL, QUICK
+from bench.generate.report import judge, render_loads, summarize_all, to_json
+from bench.generate.servers import versions
+
+LOGS = Path("build/bench/generate")
+PEERS = Path("build/peers")
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.generate", description="Measure /generate beside other ways to serve the same pack."
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast it is")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of a forward, the same for all")
+    return parser.parse_args()
+
+
+def facts_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Say what the figures depend on besides the code."""
+    return {
+        "quick": args.quick,
+        "threads": args.threads,
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "load_at_start": os.getloadavg()[0]},
+        "versions": {**versions(), "litserve": litserve_version()},
+    }
+
+
+def main() -> None:
+    """Measure, print, judge."""
+    args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server that runs is ended too
+    started_at = time.perf_counter()
+    facts = facts_of(args)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    python = litserve_python(PEERS / "litserve")
+    bench = Bench(QUICK if args.quick else FULL, load_pipeline(args.threads), args.threads, python, LOGS.resolve())
+    results = bench.run()
+    figures = judge(results)
+    print(render_loads(summarize_all(results)))
+    print(f"\n{render(figures)}\n")
+    print(json.dumps(to_json(results, figures, {**facts, "took_s": round(time.perf_counter() - started_at)})))
+    if args.check and any(figure.verdict not in ("", "ok") for figure in figures):
+        raise SystemExit(1)
+
+
+def _processor() -> str:
+    """Name the processor as the kernel does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()

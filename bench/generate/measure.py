@@ -1,0 +1,190 @@
+"""Runs the servers through the loads: the peers' tuning first, then rounds in which all servers take their turns.
+
+One server runs at a time, so that none takes cores from another. Runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from bench.generate.load import Run, closed_loop
+from bench.generate.pipeline import draw_one
+from bench.generate.plan import BUSY_CLIENTS, LONG, SHORT, Load, Plan, busy_load, make_loads
+from bench.generate.servers import OURS, Server, foxhound, litserve_server, lock_server, running, threads_server
+from bench.generate.traces import SCHEDULERS, ImageRequest, Traffic
+
+REQUEST_TIMEOUT_S = 300.0
+LATE_AT_STEP = 5
+TRAFFICS: tuple[Traffic, ...] = ("identical", "mixed")
+
+# Another order of the same sums moves a pixel by a level; a request that was misunderstood moves the picture.
+MOST_PIXEL_DIFFERENCE = 1.0
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything that was measured.
+
+    Attributes:
+        tuning: Images a second by peer, setting and traffic.
+        chosen: The setting of each peer by traffic.
+        capacity: Images a second of the best peer on mixed traffic, by its tuning.
+        runs: By server and load, one for each repeat.
+        alone_s: Of the requests to an idle node, and
+        direct_s: of the pipeline's calls between them.
+    """
+
+    tuning: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    chosen: dict[str, dict[str, str]] = field(default_factory=dict)
+    capacity: float = 0.0
+    runs: dict[str, dict[str, list[Run]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    alone_s: list[float] = field(default_factory=list)
+    direct_s: list[float] = field(default_factory=list)
+
+
+class Bench:
+    """One run of everything."""
+
+    def __init__(self, plan: Plan, pipeline: Any, threads: int, litserve_python: Path, logs: Path) -> None:
+        """Take what the servers need.
+
+        Args:
+            plan: How much is measured.
+            pipeline: The pack in this process, for the direct calls.
+            threads: CPU threads of every server's forwards, and of the direct calls'.
+            litserve_python: The interpreter of LitServe's environment.
+            logs: Folder of the servers' output.
+        """
+        self._plan = plan
+        self._pipeline = pipeline
+        self._threads = threads
+        self._litserve_python = litserve_python
+        self._logs = logs
+        self.results = Results()
+
+    def run(self) -> Results:
+        """Tune the peers, then measure everybody, repeat after repeat."""
+        entrants: list[tuple[Server, set[Traffic]]] = [(foxhound(), set(TRAFFICS)), *self._tune()]
+        loads = make_loads(self._plan, self.results.capacity, self._late_by_s())
+        for repeat in range(self._plan.repeats):
+            first = repeat % len(entrants)  # another one leads every round
+            for server, traffics in entrants[first:] + entrants[:first]:
+                self._measure(server, [load for load in loads if load.traffic in traffics], repeat)
+        return self.results
+
+    def _tune(self) -> list[tuple[Server, set[Traffic]]]:
+        """Find each peer's best setting for each traffic, by its throughput with many clients."""
+        best: dict[tuple[str, Traffic], tuple[float, Server]] = {}
+        loads = [busy_load(traffic, BUSY_CLIENTS, self._plan.tuning_count) for traffic in TRAFFICS]
+        for server in self._peers():
+            with self._serving(server) as url:
+                for load in loads:
+                    rate = self._send(server, url, load, 0).throughput
+                    settings = self.results.tuning.setdefault(server.name, {}).setdefault(server.setting, {})
+                    settings[load.traffic] = rate
+                    best[server.name, load.traffic] = max(
+                        best.get((server.name, load.traffic), (0.0, server)), (rate, server), key=lambda pair: pair[0]
+                    )
+        self.results.capacity = max(rate for (_, traffic), (rate, _) in best.items() if traffic == "mixed")
+        entrants: dict[Server, set[Traffic]] = defaultdict(set)
+        for (name, traffic), (_, server) in best.items():
+            entrants[server].add(traffic)
+            self.results.chosen.setdefault(name, {})[traffic] = server.setting
+        return list(entrants.items())
+
+    def _peers(self) -> list[Server]:
+        return [
+            lock_server(self._threads),
+            *(threads_server(self._threads, workers) for workers in self._plan.workers),
+            *(litserve_server(self._litserve_python, self._threads, *batch) for batch in self._plan.batches),
+        ]
+
+    def _late_by_s(self) -> float:
+        """Time a long image, and tell when it is at its fifth step."""
+        draw_one(self._pipeline, SHORT)
+        times = [timed(lambda: draw_one(self._pipeline, LONG)) for _ in range(3)]
+        return statistics.median(times) * LATE_AT_STEP / LONG.num_inference_steps
+
+    def _measure(self, server: Server, loads: Sequence[Load], repeat: int) -> None:
+        with self._serving(server) as url:
+            if server.name == OURS:
+                self._measure_alone(url)
+            for load in loads:
+                self.results.runs[server.name][load.name].append(self._send(server, url, load, repeat))
+
+    def _measure_alone(self, url: str) -> None:
+        """Ask an idle node and call the pipeline by turns."""
+        with httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_S) as http:
+            for seed in range(self._plan.alone_pairs):
+                request = ImageRequest("a watercolor painting of a red fox", scheduler="ddim", seed=seed)
+                self.results.alone_s.append(timed(partial(fetch, http, request)))
+                self.results.direct_s.append(timed(partial(draw_one, self._pipeline, request)))
+
+    @contextmanager
+    def _serving(self, server: Server) -> Iterator[str]:
+        """Run a server; when the block begins it is warm, and has drawn what the pipeline draws."""
+        with running(server, self._threads, self._logs / f"{server.name}.log") as url:
+            self._warm_up(server, url)
+            yield url
+
+    def _warm_up(self, server: Server, url: str) -> None:
+        with httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_S) as http:
+            for scheduler in SCHEDULERS:
+                request = replace(SHORT, scheduler=scheduler)
+                check_pixels(server.name, fetch(http, request), draw_one(self._pipeline, request))
+        trace = [replace(SHORT, scheduler=scheduler, seed=seed) for seed in (0, 1) for scheduler in SCHEDULERS]
+        self._send(server, url, Load("warm-up", "mixed", lambda http, _: closed_loop(http, trace, BUSY_CLIENTS)), 0)
+
+    def _send(self, server: Server, url: str, load: Load, repeat: int) -> Run:
+        async def send() -> Run:
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(base_url=url, timeout=REQUEST_TIMEOUT_S, limits=limits) as http:
+                return await load.run(http, repeat)
+
+        run = asyncio.run(send())
+        progress(f"{server.name:<9} {server.setting:<16} {load.name:<22} {run.throughput:6.2f} images/s")
+        return run
+
+
+def fetch(http: httpx.Client, request: ImageRequest) -> bytes:
+    """Ask for one image; raises unless it is answered."""
+    response = http.post("/generate", json=request.to_json(), headers={"Accept": "image/png"})
+    return response.raise_for_status().content
+
+
+def check_pixels(name: str, png: bytes, expected: Image.Image) -> None:
+    """Make sure that a server drew what it was asked for.
+
+    Raises:
+        RuntimeError: Its picture is another one than the pipeline's.
+    """
+    difference = np.abs(np.asarray(Image.open(io.BytesIO(png))).astype(float) - np.asarray(expected)).mean()
+    if difference > MOST_PIXEL_DIFFERENCE:
+        raise RuntimeError(f"{name} drew another picture than the pipeline: {difference:.1f} levels a pixel away")
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    started_at = time.perf_counter()
+    call()
+    return time.perf_counter() - started_at
+
+
+def progress(text: str) -> None:
+    """Say on standard error how far it is."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""How much is measured, and with which loads. Knows no servers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import httpx
+
+from bench.generate.load import Run, closed_loop, late_arrivals, open_loop
+from bench.generate.traces import ImageRequest, Traffic, arrival_times, make_trace
+
+BUSY_CLIENTS = 8
+BUSY: dict[Traffic, str] = {"identical": "identical, 8 clients", "mixed": "mixed, 8 clients"}
+POISSON = "mixed, Poisson {:g}"
+LATE = "late 10-step request"
+
+LONG = ImageRequest("a photo of a dog in the snow", num_inference_steps=50, scheduler="ddim", seed=1)
+SHORT = replace(LONG, num_inference_steps=10, scheduler="dpmpp_2m", seed=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything.
+
+    Attributes:
+        repeats: Rounds over all servers.
+        counts: Requests of a closed loop by its traffic and number of clients.
+        poisson_count: Requests of an open loop.
+        loads: Arrivals of the open loops, as shares of the best peer's capacity.
+        late_pairs: Long requests that a short one arrives behind.
+        alone_pairs: Requests to an idle node, each beside a direct call of the pipeline.
+        tuning_count: Requests of each traffic by which a peer's settings are chosen.
+        workers: Settings of the threads server.
+        batches: Settings of LitServe: largest batch, seconds to wait for it.
+    """
+
+    repeats: int
+    counts: dict[tuple[Traffic, int], int]
+    poisson_count: int
+    loads: tuple[float, ...]
+    late_pairs: int
+    alone_pairs: int
+    tuning_count: int
+    workers: tuple[int, ...]
+    batches: tuple[tuple[int, float], ...]
+
+
+# Mixed traces of 36 ask for every combination once.
+FULL = Plan(
+    repeats=3,
+    counts={
+        ("identical", 1): 6,
+        ("identical", 4): 12,
+        ("identical", 8): 24,
+        ("mixed", 1): 8,
+        ("mixed", 4): 12,
+        ("mixed", 8): 36,
+    },
+    poisson_count=36,
+    loads=(0.6, 0.9),
+    late_pairs=8,
+    alone_pairs=15,
+    tuning_count=24,
+    workers=(2, 8),
+    batches=((4, 0.0), (8, 0.0), (8, 0.05)),
+)
+QUICK = Plan(
+    repeats=1,
+    counts={("identical", 1): 2, ("identical", 4): 4, ("identical", 8): 8, ("mixed", 1): 2, ("mixed", 8): 12},
+    poisson_count=12,
+    loads=(0.6, 0.9),
+    late_pairs=2,
+    alone_pairs=4,
+    tuning_count=8,
+    workers=(2,),
+    batches=((8, 0.0),),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One kind of load.
+
+    Attributes:
+        traffic: What it sends; a peer is tuned for each traffic by itself.
+        run: Sends it; another repeat's number gives other requests of the same kind.
+    """
+
+    name: str
+    traffic: Traffic
+    run: Callable[[httpx.AsyncClient, int], Awaitable[Run]]
+
+
+def busy_load(traffic: Traffic, clients: int, count: int) -> Load:
+    """Make a closed loop."""
+    name = f"{traffic}, {clients} client{'s' * (clients > 1)}"
+    return Load(name, traffic, lambda http, repeat: closed_loop(http, make_trace(traffic, count, repeat), clients))
+
+
+def make_loads(plan: Plan, capacity: float, late_by_s: float) -> list[Load]:
+    """Make every load of a round.
+
+    Args:
+        plan: How much.
+        capacity: Images a second of mixed traffic that the best peer can do.
+        late_by_s: Seconds after the long request at which the short one is sent.
+    """
+    loads = [busy_load(traffic, clients, count) for (traffic, clients), count in plan.counts.items()]
+    loads += [_poisson(share, share * capacity, plan.poisson_count) for share in plan.loads]
+    pairs = [(LONG, SHORT)] * plan.late_pairs
+    return [*loads, Load(LATE, "mixed", lambda http, _repeat: late_arrivals(http, pairs, late_by_s))]
+
+
+def _poisson(share: float, rate: float, count: int) -> Load:
+    def run(http: httpx.AsyncClient, repeat: int) -> Awaitable[Run]:
+        seed = 100 + repeat  # others than the closed loop's
+        return open_loop(http, make_trace("mixed", count, seed), arrival_times(count, rate, seed))
+
+    return Load(POISSON.format(share), "mixed", run)

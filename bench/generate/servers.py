@@ -1,0 +1,141 @@
+"""Starts and stops the servers, each a real process on a free port. Knows nothing of what they are asked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 20.0
+OURS = "foxhound"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to start one.
+
+    Attributes:
+        name: What it is called in the tables; several settings of one server share it.
+        setting: What was chosen for it, for the tables; empty where there is nothing to choose.
+        python: The interpreter.
+        arguments: Those of the interpreter; `{port}` is filled in.
+        ready_path: Answers 200 once the model is loaded.
+    """
+
+    name: str
+    setting: str
+    python: Path
+    arguments: tuple[str, ...]
+    ready_path: str = "/health"
+
+
+def foxhound() -> Server:
+    """Ours: the whole node, worker included."""
+    return Server(OURS, "", Path(sys.executable), ("-m", "app.cli", "serve"), "/readyz")
+
+
+def lock_server(threads: int) -> Server:
+    """FastAPI, a lock and `StableDiffusionPipeline`."""
+    return _peer("lock", "", Path(sys.executable), "lock_server", f"--threads={threads}")
+
+
+def threads_server(threads: int, workers: int) -> Server:
+    """The pattern of diffusers' `examples/server-async`."""
+    tuning = (f"--threads={threads}", f"--workers={workers}")
+    return _peer("threads", f"{workers} workers", Path(sys.executable), "threads_server", *tuning)
+
+
+def litserve_server(python: Path, threads: int, max_batch_size: int, batch_timeout_s: float) -> Server:
+    """LitServe with batching."""
+    tuning = (f"--threads={threads}", f"--max-batch-size={max_batch_size}", f"--batch-timeout={batch_timeout_s}")
+    return _peer("litserve", f"batch {max_batch_size}, {batch_timeout_s:g} s", python, "litserve_server", *tuning)
+
+
+def _peer(name: str, setting: str, python: Path, module: str, *tuning: str) -> Server:
+    return Server(name, setting, python, ("-m", f"bench.generate.peers.{module}", "--port={port}", *tuning))
+
+
+@contextmanager
+def running(server: Server, threads: int, log: Path) -> Iterator[str]:
+    """Run a server with so many CPU threads to a forward until the block ends; gives its URL once it is ready.
+
+    Raises:
+        RuntimeError: It ended or did not become ready; names its log.
+    """
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe, log.open("ab") as output:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        environment = _environment(Path(folder), port, threads)
+        if server.name == OURS:
+            migrate = [str(server.python), "-m", "app.cli", "migrate"]
+            subprocess.run(migrate, env=environment, cwd=folder, check=True, stdout=output, stderr=output)
+        command = [str(server.python), *(argument.format(port=port) for argument in server.arguments)]
+        # A session of its own, so that what the server starts can be ended with it.
+        process = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(url + server.ready_path, process, log)
+            yield url
+        finally:
+            _stop(process)
+
+
+def versions() -> dict[str, str]:
+    """Return those of what does the work, LitServe's apart."""
+    names = ("torch", "diffusers", "transformers", "fastapi", "uvicorn", "pillow", "httpx")
+    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _environment(folder: Path, port: int, threads: int) -> dict[str, str]:
+    foreign = ("FOXHOUND_", "DATABASE_URL", "OMP_", "MKL_", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "FOXHOUND_DATA_DIR": str(folder / "data"),
+        "FOXHOUND_PORT": str(port),
+        "FOXHOUND_DEVICE": "cpu",
+        "FOXHOUND_NUM_THREADS": str(threads),
+    }
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended; see {log}")
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise RuntimeError(f"the server did not become ready; see {log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server to end, then end whatever is left of its session."""
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

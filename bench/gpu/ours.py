@@ -1,0 +1,41 @@
+"""Our denoising loop around the models of this benchmark, without a queue and without prompts."""
+
+from collections.abc import Sequence
+
+import torch
+
+from app.engine.denoising import Denoiser, ImageState, draw_noise
+from app.engine.denoising_options import options_for
+from app.engine.noise_plan import REMEMBERED, make_noise_plan
+from bench.gpu.models import NOISE_SCHEDULER, Models
+
+
+def make_denoiser(models: Models, *, graphs: bool = True, deterministic: bool = False) -> Denoiser:
+    """Build what serves images on this device; on a CPU there is nothing to record."""
+    options = options_for(models.device, deterministic=deterministic, graphs=graphs)
+    with torch.inference_mode():
+        return Denoiser(models.unet, models.device, models.embeds(0), options)
+
+
+def start_image(models: Models, seed: int, steps: int, *, guidance: float = 7.5, rows: int = 2) -> ImageState:
+    """Begin an image with random prompts; of one row it is not guided."""
+    plan = make_noise_plan("ddim", steps, NOISE_SCHEDULER)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = torch.zeros(1 + REMEMBERED, 4, models.side, models.side, device=models.device)
+    tensors[0] = draw_noise(tensors.shape[1:], generator, models.device, models.dtype) * plan.init_noise_sigma
+    embeds = [models.embeds(0), models.embeds(seed + 1)][-rows:]
+    return ImageState(plan, torch.cat(embeds), guidance, generator, tensors)
+
+
+@torch.inference_mode()
+def decode(models: Models, latents: torch.Tensor) -> torch.Tensor:
+    """Decode one image. **Shapes**: (C, h, w) to (3, H, W) float32 in -1 ... 1, on the device."""
+    scaled = latents[None].to(models.dtype) / models.vae.config.scaling_factor
+    pixels: torch.Tensor = models.vae.decode(scaled, return_dict=False)[0][0]
+    return pixels.float().clamp(-1, 1)
+
+
+def finish_all(denoiser: Denoiser, images: Sequence[ImageState]) -> None:
+    """Step images of equally many steps to their end."""
+    while not images[0].is_denoised:
+        denoiser.step(images)

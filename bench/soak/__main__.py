@@ -1,0 +1,126 @@
+"""The command line of the soak: start the node, load it, look at it, and say what held.
+
+Progress goes to standard error; a table and one line of JSON to standard output. Exit code 1 when a limit is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.soak.limits import broken_limits
+from bench.soak.load import Tally, run_clients
+
+START_TIMEOUT_S = 300.0
+DRAIN_TIMEOUT_S = 60.0
+WARM_AFTER_S = 120.0
+NUM_CLIENTS = 8
+
+
+@contextmanager
+def started_node(folder: Path, port: int, num_threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Migrate and serve a node with the demo pack in a process of its own."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
+    env |= {"FOXHOUND_DATA_DIR": str(folder / "data"), "FOXHOUND_DATABASE_URL": f"sqlite:///{folder / 'soak.db'}"}
+    env |= {"FOXHOUND_NUM_THREADS": str(num_threads)}
+    subprocess.run([sys.executable, "-m", "app.cli", "migrate"], env=env, check=True)
+    with (folder / "node.log").open("wb") as log:
+        command = [sys.executable, "-m", "bench.soak.node", str(port), str(folder / "state.json")]
+        node = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        try:
+            yield node
+        finally:
+            node.kill()
+            node.wait()
+
+
+def wait_until_ready(url: str, node: subprocess.Popen[bytes]) -> None:
+    """Wait until `/readyz` answers 200."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and node.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    raise SystemExit("the node did not become ready")
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def soak(url: str, seconds: float, pid: int, tally: Tally) -> tuple[int, int]:
+    """Load the node; returns its memory once warm and at the end."""
+    clients = asyncio.ensure_future(run_clients(url, NUM_CLIENTS, seconds, tally))
+    await asyncio.sleep(min(WARM_AFTER_S, seconds / 2))
+    warm = rss_bytes(pid)
+    await clients
+    return warm, rss_bytes(pid)
+
+
+def drained_state(state_file: Path) -> dict[str, Any]:
+    """Stop the faults, and return the engine's state once it is empty or has had its time."""
+    state_file.with_suffix(".stop").touch()
+    time.sleep(2)
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    while (state := json.loads(state_file.read_text()))["in_flight"] and time.monotonic() < deadline:
+        time.sleep(1)
+    return dict(state)
+
+
+def table(counts: Counter[tuple[str, str]]) -> str:
+    """Lay out requests by kind and outcome."""
+    lines = [f"{'request':<10} {'outcome':<12} {'number':>8}"]
+    lines += [f"{kind:<10} {outcome:<12} {number:>8}" for (kind, outcome), number in sorted(counts.items())]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the soak; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a forward")
+    args = parser.parse_args()
+    minutes: float = args.minutes
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder = Path(name)
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = int(sock.getsockname()[1])
+        url, tally = f"http://127.0.0.1:{port}", Tally()
+        with started_node(folder, port, args.threads) as node:
+            wait_until_ready(url, node)
+            print(f"the node is ready; {minutes:g} minutes of load", file=sys.stderr)
+            memory = asyncio.run(soak(url, minutes * 60, node.pid, tally))
+            state = drained_state(folder / "state.json")
+            node.send_signal(signal.SIGTERM)
+            exit_code = node.wait(60)
+    broken = broken_limits(tally.counts, memory, state, exit_code)
+    print(table(tally.counts))
+    print(f"resident memory {memory[0] / 2**20:.0f} -> {memory[1] / 2**20:.0f} MiB; engine at the end: {state}")
+    print("\n".join(broken) or "every limit held")
+    outcomes = {f"{kind} {outcome}": number for (kind, outcome), number in sorted(tally.counts.items())}
+    print(json.dumps({"minutes": minutes, "outcomes": outcomes, "rss": memory, "state": state, "broken": broken}))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
