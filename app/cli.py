@@ -1,4 +1,4 @@
-"""The `foxhound` command: serve, api, worker, migrate, models, openapi.
+"""The `foxhound` command: serve, api, worker, migrate, models, dataset, openapi.
 
 Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
 """
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from app import __version__
+from app.cli_dataset import dataset_app
 from app.config import Settings
 from app.db.session import sqlite_path
 from app.node.supervisor import EXIT_CONFIG, run_supervised, watch_supervisor
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Model packs: list them, fetch them ahead.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(dataset_app, name="dataset")
 out = Console()
 err = Console(stderr=True)
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api import (
     dataset_exports,
+    dataset_reports,
     datasets,
     generate,
     generations,
@@ -38,8 +39,10 @@ from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
 from app.services.dataset_export import DatasetExportService
+from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
+from app.services.image_judgements import ImageJudge
 from app.services.images import ImageService
 from app.services.inference import Inference
 from app.services.job_events import JobEvents
@@ -53,13 +56,25 @@ from app.services.node_engine import NodeEngine
 from app.services.node_status import NodeStatus
 from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
+from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 
 log = logging.getLogger("foxhound")
 
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
 
-ROUTERS = (generate, generations, judging, datasets, uploads, dataset_exports, train_jobs, jobs, service)
+ROUTERS = (
+    generate,
+    generations,
+    judging,
+    datasets,
+    uploads,
+    dataset_exports,
+    dataset_reports,
+    train_jobs,
+    jobs,
+    service,
+)
 
 
 def create_app(settings: Settings, *, start_models: StartModels = start_inference) -> FastAPI:
@@ -139,6 +154,7 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
     models = ModelService(db, folder)
     jobs = JobService(db, queue)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
+    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits)
     return Services(
         status=NodeStatus(db, inference, limits),
         inference=inference,
@@ -148,6 +164,7 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
         datasets=dataset_service,
         uploads=UploadService(db, folder, limits),
         exports=DatasetExportService(db, folder),
+        reports=DatasetReportService(db, folder, inference, judge, limits),
         train_jobs=TrainJobService(db, inference, queue, dataset_service),
         models=models,
         jobs=jobs,

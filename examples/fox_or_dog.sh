@@ -3,7 +3,9 @@
 #
 #   sh examples/fox_or_dog.sh [NAME]
 #
-# NAME names the dataset and the model; default: fox-or-dog and the time. Further settings are variables:
+# NAME names the dataset and the model; default: fox-or-dog and the numbers below. It may be interrupted, or the service
+# restarted, at any point: run again with the same settings, it goes on with the same dataset and the same training.
+# Further settings are variables:
 # BASE_URL, OUT_DIR (where the pictures go), TRAIN_PER_CLASS, TEST_PER_CLASS, STEPS (denoising steps), EPOCHS,
 # TIMEOUT_S (longest wait for each of: ready, dataset, training).
 #
@@ -20,7 +22,7 @@ TEST_PER_CLASS=${TEST_PER_CLASS:-5}
 STEPS=${STEPS:-25}
 EPOCHS=${EPOCHS:-10}
 TIMEOUT_S=${TIMEOUT_S:-3600}
-NAME=${1:-fox-or-dog-$(date -u +%Y%m%d-%H%M%S)}
+NAME=${1:-fox-or-dog-$TRAIN_PER_CLASS-$TEST_PER_CLASS-$STEPS-$EPOCHS}
 
 FOX="a watercolor painting of a red fox"
 DOG="a watercolor painting of a golden retriever"
@@ -66,6 +68,26 @@ call() {
   esac
 }
 
+# submit PATH JSON: hands work in under a key that follows from it, so that the same work again gives the same answer;
+# prints its id. The key is forgotten after a day; then "there is such a name" prints nothing.
+submit() {
+  key="fox-or-dog-$(printf '%s' "$1 $2" | cksum | tr ' ' '-')"
+  status=$(curl --silent --show-error --output "$scratch/answer" --write-out '%{http_code}' --retry 10 --retry-connrefused \
+    --header 'Content-Type: application/json' --header "Idempotency-Key: $key" --data "$2" "$BASE_URL$1") ||
+    die "no answer from $BASE_URL; is Foxhound running (make run)?"
+  case $status in
+    2*) field id <"$scratch/answer" ;;
+    409) grep -q '_name_taken"' "$scratch/answer" || die "$1 answered 409: $(cat "$scratch/answer")" ;;
+    *) die "$1 answered $status: $(cat "$scratch/answer")" ;;
+  esac
+}
+
+# dataset_named NAME: prints its id.
+dataset_named() {
+  call '/datasets?limit=100' | tr '{}' '\n\n' |
+    sed -n 's/.*"id": *"\([^"]*\)", *"name": *"'"$1"'".*/\1/p' | sed -n 1p
+}
+
 # generate FILE PROMPT SEED: writes the picture and prints its id.
 generate() {
   body=$(printf '{"prompt": "%s", "seed": %s, "num_inference_steps": %s}' "$2" "$3" "$STEPS")
@@ -93,7 +115,7 @@ follow() {
       shown=$now
       case $(echo "$state" | field status) in
         ready | succeeded) break ;;
-        queued | generating | running) ;;
+        queued | generating | running | paused) ;;
         *) die "$BASE_URL$1 ended otherwise: $state" ;;
       esac
     fi
@@ -151,28 +173,36 @@ echo "3. What does the pretrained classifier say?"
 classify "$fox_id"
 
 echo "4. Make a dataset: $TRAIN_PER_CLASS + $TEST_PER_CLASS foxes, as many dogs, $STEPS steps each"
-dataset_id=$(call /datasets "{
+dataset_id=$(submit /datasets "{
   \"name\": \"$NAME\",
   \"seed\": 7,
   \"classes\": [{\"name\": \"fox\", \"prompts\": [\"$FOX\"]}, {\"name\": \"dog\", \"prompts\": [\"$DOG\"]}],
   \"train_per_class\": $TRAIN_PER_CLASS,
   \"test_per_class\": $TEST_PER_CLASS,
   \"generation\": {\"num_inference_steps\": $STEPS}
-}" | field id)
-[ -n "$dataset_id" ] || exit 1
+}")
+if [ -z "$dataset_id" ]; then
+  echo "   a dataset $NAME is there already; going on with it"
+  dataset_id=$(dataset_named "$NAME")
+fi
+[ -n "$dataset_id" ] || die "the dataset $NAME is not among the latest 100; give another NAME"
+call "/datasets/$dataset_id" >/dev/null # it may have been deleted since it was accepted
 background="the dataset goes on in the service: $BASE_URL/datasets/$dataset_id"
 follow "/datasets/$dataset_id" images
 
 echo "5. Train a linear probe on it, $EPOCHS epochs"
-job_id=$(call /train-jobs "{\"dataset_id\": \"$dataset_id\", \"name\": \"$NAME\", \"epochs\": $EPOCHS}" | field id)
-[ -n "$job_id" ] || exit 1
-background="the training goes on in the service: $BASE_URL/train-jobs/$job_id"
-follow "/train-jobs/$job_id" steps
-tr '{' '\n' <"$scratch/final" | sed -n '/^ *"epoch":/p' | while read -r epoch; do
-  printf '   epoch %2d: train loss %s, train accuracy %s, test accuracy %s\n' "$(echo "$epoch" | field epoch)" \
-    "$(number "$(echo "$epoch" | field train_loss)")" "$(number "$(echo "$epoch" | field train_accuracy)")" \
-    "$(number "$(echo "$epoch" | field test_accuracy)")"
-done
+job_id=$(submit /train-jobs "{\"dataset_id\": \"$dataset_id\", \"name\": \"$NAME\", \"epochs\": $EPOCHS}")
+if [ -z "$job_id" ]; then
+  echo "   a model $NAME is there already; going on with it"
+else
+  background="the training goes on in the service: $BASE_URL/train-jobs/$job_id"
+  follow "/train-jobs/$job_id" steps
+  tr '{' '\n' <"$scratch/final" | sed -n '/^ *"epoch":/p' | while read -r epoch; do
+    printf '   epoch %2d: train loss %s, train accuracy %s, test accuracy %s\n' "$(echo "$epoch" | field epoch)" \
+      "$(number "$(echo "$epoch" | field train_loss)")" "$(number "$(echo "$epoch" | field train_accuracy)")" \
+      "$(number "$(echo "$epoch" | field test_accuracy)")"
+  done
+fi
 background="the dataset and the model $NAME are ready in the service"
 
 echo "6. Show the trained model pictures that it has never seen"

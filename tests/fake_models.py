@@ -13,6 +13,7 @@ from app.engine.diffusion import DiffusionPayload, GeneratedImage
 from app.engine.engine import Engine
 from app.engine.request import EngineRequest
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
+from app.engine.runner import Runner
 from app.errors import InferenceFailed
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.services.inference import BACKBONE, CLASSIFIER, CLIP, DIFFUSION, BackboneFacts, Inference, LoadedFacts, Runtime
@@ -144,9 +145,9 @@ class FakeModels:
 
     engine: Engine
 
-    def __init__(self) -> None:
+    def __init__(self, clip: Callable[[], Runner] = FakeClip) -> None:
         self.diffusion = FakeDiffusion()
-        self.clip = FakeClip()
+        self.clip = clip()
         self.pack = ModelPack(
             name="demo",
             revision="fake",

@@ -43,10 +43,10 @@ def make_settings(data_dir: Path, database_url: str, **changes: object) -> Setti
 
 
 @contextmanager
-def serve(settings: Settings, models: FakeModels) -> Iterator[Node]:
-    """Serve the application on a free port until the block ends."""
+def serve(settings: Settings, models: FakeModels, port: int = 0) -> Iterator[Node]:
+    """Serve the application until the block ends, on a free port if none is given."""
     app = create_app(settings, start_models=models.start)
-    config = uvicorn.Config(with_edge(app), port=0, log_config=None, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(with_edge(app), port=port, log_config=None, timeout_graceful_shutdown=2)
     server = Server(config, app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Query, Request
 
 from app.schemas.common import Text
 from app.services.dataset_export import DatasetExportService
+from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
 from app.services.images import ImageService
@@ -32,6 +33,7 @@ class Services:
     datasets: DatasetService
     uploads: UploadService
     exports: DatasetExportService
+    reports: DatasetReportService
     train_jobs: TrainJobService
     models: ModelService
     jobs: JobService

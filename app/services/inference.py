@@ -203,11 +203,11 @@ class Inference:
         payload = await self._preparation.run(lambda: prepare(load(), texts))
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
 
-    async def classify(self, load: LoadImage) -> np.ndarray:
+    async def classify(self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
         preprocess = _loaded(self._facts.classifier_pixels)
         pixels = await self._preparation.run(lambda: preprocess(load()))
-        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), Priority.INTERACTIVE)
+        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
 
     async def features(self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE) -> np.ndarray:

@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.cli_dataset import told
+from app.client.datasets import key_of
 from app.modelpacks import pack as packs
 from tests.tiny import MANIFEST
 
@@ -37,3 +39,29 @@ def test_the_list_of_models_sums_up_what_was_measured(demo_folder: Path, quality
     assert ("as measured" not in shown) if line is None else (line in shown)
     (row, _) = json.loads(CliRunner().invoke(app, ["models", "list", "--json"]).output)
     assert (row["bytes"], row["files"], row["quality"], row["made"]) == (45_300_000, 1, quality, {})
+
+
+@pytest.mark.parametrize(
+    ("done", "rate", "line"),
+    [
+        (0, None, "0 of 1000 images"),
+        (500, 1_000.0, "500 of 1000 images, 1000.0 a minute, < 2 min left"),
+        (500, 10.0, "500 of 1000 images, 10.0 a minute, 50 min left"),
+        (0, 1.0, "0 of 1000 images, 1.0 a minute, 16.7 h left"),
+        (1_200, 1.0, "1200 of 1000 images, 1.0 a minute, < 2 min left"),
+    ],
+)
+def test_a_jobs_progress_in_words(done: int, rate: float | None, line: str) -> None:
+    assert told({"progress": {"done": done, "total": 1_000, "unit": "images", "rate_per_minute": rate}}) == line
+
+
+def test_the_key_of_a_dataset_follows_from_its_request_and_its_service() -> None:
+    request = {"name": "a", "seed": 1}
+    key = key_of("http://one", request)
+    assert key == key_of("http://one", {"seed": 1, "name": "a"})
+    others = [
+        key_of("http://two", request),
+        key_of("http://one", {**request, "seed": 2}),
+        key_of("http://one", request, 1),
+    ]
+    assert len({key, *others}) == 4

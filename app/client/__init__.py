@@ -1,0 +1,1 @@
+"""A Foxhound service seen from outside, over HTTP; for the command line."""

@@ -1,0 +1,161 @@
+"""What is to be said of a dataset: its report as figures, and its contact sheet.
+
+Runs on the event loop of the API process, which asks the models; records, files and figures are read and counted on
+other threads. A report is of the moment at which it was asked for; no database connection is held meanwhile.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+from app.db.models import Dataset, Image
+from app.db.session import Database
+from app.errors import AppError, Conflict, Invalid, QueueFull
+from app.schemas.reports import MAX_SHEET_ROWS, DatasetReportRead
+from app.services.contact_sheet import Row, Tile, contact_sheet
+from app.services.dataset_versions import content_version, images_of
+from app.services.datasets import find_dataset
+from app.services.image_judgements import ImageJudge, Judgement, StoredImage
+from app.services.inference import Inference
+from app.services.limits import Limits
+from app.services.report_assembly import Content, Entry, Judged, own_probabilities, report_of
+from app.services.report_figures import ranked
+from app.storage.images import decode_image
+from app.storage.layout import DataFolder
+
+# Each holds an embedding and a logit for each class of up to 10,000 images: 60 MB at 1,000 classes.
+MAX_AT_ONCE = 2
+RETRY_AFTER_S = 10
+
+
+class DatasetReportService:
+    """Reports on datasets."""
+
+    def __init__(
+        self, db: Database, folder: DataFolder, inference: Inference, judge: ImageJudge, limits: Limits
+    ) -> None:
+        """Wire the service; `folder` is the node's data folder."""
+        self._db = db
+        self._folder = folder
+        self._inference = inference
+        self._judge = judge
+        self._limits = limits
+        self._num_running = 0
+
+    async def report(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float) -> DatasetReportRead:
+        """Judge a dataset's images, as far as they are not yet, and count.
+
+        Raises:
+            NotFound: There is none with this id.
+            Conflict: It has no images, or none that can be judged.
+            QueueFull: Too many reports are being made, or others keep the engine busy.
+            ModelNotReady: A model is not loaded.
+            StorageFull, Unavailable: As the storage says.
+        """
+        with self._turn():
+            content = await asyncio.to_thread(self._content, dataset_id, max_images)
+            judged = await self._judged(content, content.sample)
+            pack, labels = self._inference.pack, self._inference.classes
+            return await asyncio.to_thread(
+                report_of, content, judged, pack.name, pack.revision, labels, near_duplicate_cosine
+            )
+
+    async def contact_sheet(self, dataset_id: str, *, max_images: int, columns: int, first_class: int) -> bytes:
+        """Draw a row for each class, from a class on: its best image, its worst, then others by their files' hashes.
+
+        Raises:
+            Invalid: The dataset has no class of this index.
+            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
+        """
+        with self._turn():
+            content = await asyncio.to_thread(self._content, dataset_id, max_images)
+            names = [entry["name"] for entry in content.dataset.classes][first_class : first_class + MAX_SHEET_ROWS]
+            if not names:
+                raise Invalid.field("#query/first_class", "the dataset has fewer classes", "class_not_found")
+            shown = range(first_class, first_class + len(names))
+            judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
+            return await asyncio.to_thread(self._drawn, content.dataset, shown, judged, columns)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._num_running >= MAX_AT_ONCE:
+            raise QueueFull("as many reports as are made at once are being made", retry_after_s=RETRY_AFTER_S)
+        self._num_running += 1
+        try:
+            yield
+        finally:
+            self._num_running -= 1
+
+    def _content(self, dataset_id: str, max_images: int) -> Content:
+        columns: tuple[Any, ...] = (Image.id, Image.path, Image.sha256, Image.split, Image.class_index, Image.source)
+        with self._db.snapshot() as session:
+            dataset = find_dataset(session, dataset_id)
+            entries = [Entry(*row) for row in session.execute(images_of(dataset_id).with_only_columns(*columns))]
+        if not entries:
+            raise Conflict("the dataset has no images yet", code="dataset_empty")
+        version = content_version(dataset, ((entry.split, entry.class_index, entry.sha256) for entry in entries))
+        return Content(dataset, version, entries, sample_of(entries, max_images))
+
+    async def _judged(self, content: Content, entries: Sequence[Entry]) -> Judged:
+        stored = [StoredImage(entry.path, entry.sha256) for entry in entries]
+        judgements = await self._judge.judge(stored, content.texts)
+        return await asyncio.to_thread(_stacked, entries, judgements)
+
+    def _drawn(self, dataset: Dataset, shown: range, judged: Judged, columns: int) -> bytes:
+        own = own_probabilities(judged)
+        rows = []
+        for index in shown:
+            order = np.flatnonzero(judged.own == index)
+            order = order[ranked(own[order])]
+            tiles = [
+                self._tile(judged.entries[i], mark) for i, mark in _marked(judged.entries, order.tolist(), columns)
+            ]
+            rows.append(Row(f"{index} {dataset.classes[index]['name']}", tiles))
+        title = f"{dataset.name}: green is each class's most probable image by CLIP, red its least probable"
+        return contact_sheet(title, rows, columns)
+
+    def _tile(self, entry: Entry, mark: str) -> Tile:
+        return Tile(partial(self._picture, entry), mark)
+
+    def _picture(self, entry: Entry) -> Pillow.Image | None:
+        limits = self._limits
+        try:
+            data = self._folder.read(entry.path)
+            return decode_image(data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+        except AppError:  # deleted since it was judged
+            return None
+
+
+def sample_of(entries: Sequence[Entry], max_images: int) -> list[Entry]:
+    """Return at most so many images: in each class and split those of the smallest hashes, in turn."""
+    if len(entries) <= max_images:
+        return list(entries)
+    taken: Counter[tuple[str, int]] = Counter()
+    turns = []
+    for entry in sorted(entries, key=lambda entry: (entry.sha256, entry.path)):
+        group = (entry.split, entry.class_index)
+        turns.append((taken[group], group, entry))
+        taken[group] += 1
+    turns.sort(key=lambda turn: turn[:2])
+    return [entry for _, _, entry in turns[:max_images]]
+
+
+def _stacked(entries: Sequence[Entry], judgements: Sequence[Judgement | None]) -> Judged:
+    pairs = [(entry, found) for entry, found in zip(entries, judgements, strict=True) if found is not None]
+    if entries and not pairs:
+        raise Conflict("none of the images can be read and judged", code="dataset_unreadable")
+    return Judged.of(pairs)
+
+
+def _marked(entries: Sequence[Entry], order: Sequence[int], columns: int) -> list[tuple[int, str]]:
+    """Choose a row's images: the best, the worst, then others by their hashes; `order` begins with the worst."""
+    best, worst = list(order[-1:]), list(order[:-1][:1])
+    others = sorted(order[1:-1], key=lambda i: entries[i].sha256)
+    marks = [(i, "best") for i in best] + [(i, "worst") for i in worst] + [(i, "") for i in others]
+    return marks[:columns]

@@ -1,0 +1,146 @@
+#!/bin/sh
+# Ten thousand images over a weekend, with nothing but a shell and curl.
+#
+#   sh examples/overnight.sh
+#
+# It may be killed and started again at any point, and so may the service: started again with the same settings, it goes on
+# with the same dataset and the same download. Settings are variables:
+NAME=${NAME:-overnight}
+BASE_URL=${BASE_URL:-http://127.0.0.1:8000}
+OUT=${OUT:-$NAME.zip}
+TRAIN_PER_CLASS=${TRAIN_PER_CLASS:-4500} # 2 classes x (4500 + 500) = 10,000 images
+TEST_PER_CLASS=${TEST_PER_CLASS:-500}
+STEPS=${STEPS:-20} # denoising steps of an image
+SEED=${SEED:-7} # every image follows from it
+POLL_S=${POLL_S:-10} # between two looks
+PATIENCE_S=${PATIENCE_S:-86400} # longest time without an answer
+# Exit status: 0 the dataset is whole and in $OUT; 1 it is not, or a request was refused; 3 no answer; 130 interrupted.
+set -eu
+LC_ALL=C
+export LC_ALL
+
+RECIPE="{
+  \"name\": \"$NAME\",
+  \"seed\": $SEED,
+  \"classes\": [
+    {\"name\": \"fox\", \"prompts\": [\"a {style} of a red fox {place}\", \"a {style} of a fox, seen from the side\"]},
+    {\"name\": \"dog\", \"prompts\": [\"a {style} of a golden retriever {place}\", \"a {style} of a dog, seen from the side\"]}
+  ],
+  \"variables\": {
+    \"style\": [\"watercolor painting\", \"pencil sketch\", \"oil painting\"],
+    \"place\": [\"in the snow\", \"on a meadow\", \"in a forest\"]
+  },
+  \"train_per_class\": $TRAIN_PER_CLASS,
+  \"test_per_class\": $TEST_PER_CLASS,
+  \"generation\": {\"num_inference_steps\": $STEPS, \"guidance_scale\": {\"min\": 2.0, \"max\": 8.0}}
+}"
+# Follows from the recipe, so that the same recipe is never made twice; the service keeps it for a day.
+KEY="overnight-$(printf '%s' "$RECIPE" | cksum | tr ' ' '-')"
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'echo "Interrupted; the service goes on. Start this again to go on too." >&2; exit 130' INT TERM
+
+die() {
+  echo "overnight: $1" >&2
+  exit "${2:-1}"
+}
+
+# The first value under a name in a JSON answer; enough for numbers and for text without commas or brackets.
+field() {
+  # shellcheck disable=SC2020 # five characters, five newlines
+  tr ',{}[]' '\n\n\n\n\n' | sed -n 's/^ *"'"$1"'": *"\{0,1\}\([^"]*\)"\{0,1\} *$/\1/p' | sed -n 1p
+}
+
+# ask PATH [CURL-OPTION...]: the answer goes to $scratch/answer, its status to $status; asks until there is one.
+ask() {
+  url="$BASE_URL$1"
+  shift
+  waited=0
+  while :; do
+    status=$(curl --silent --output "$scratch/answer" --write-out '%{http_code}' --max-time 120 "$@" "$url") || status=000
+    case $status in
+      000 | 502 | 503 | 504) ;;
+      *) return 0 ;;
+    esac
+    [ "$waited" -lt "$PATIENCE_S" ] || die "no answer from $url for $PATIENCE_S s" 3
+    [ "$waited" -gt 0 ] || echo "no answer from $url; trying on" >&2
+    sleep "$POLL_S"
+    waited=$((waited + POLL_S + 1))
+  done
+}
+
+refused() {
+  die "$1 was refused ($status): $(cat "$scratch/answer")"
+}
+
+printf '%s' "$RECIPE" >"$scratch/recipe"
+set -- --header 'Content-Type: application/json' --data "@$scratch/recipe"
+
+ask '/datasets?dry_run=true' "$@"
+[ "$status" = 200 ] || refused "the recipe"
+echo "$NAME: $(field num_images <"$scratch/answer") images, about $(field estimated_seconds <"$scratch/answer") s"
+
+ask /datasets --header "Idempotency-Key: $KEY" "$@"
+case $status in
+  2*) dataset_id=$(field id <"$scratch/answer") ;;
+  409)
+    # Made more than a day ago, or by somebody else: the name decides.
+    grep -q '"dataset_name_taken"' "$scratch/answer" || refused "the dataset"
+    ask '/datasets?limit=100'
+    dataset_id=$(tr '{}' '\n\n' <"$scratch/answer" |
+      sed -n 's/.*"id": *"\([^"]*\)", *"name": *"'"$NAME"'".*/\1/p' | sed -n 1p)
+    [ -n "$dataset_id" ] || die "$NAME is not among the latest 100 datasets; give another NAME"
+    echo "a dataset $NAME is there already; going on with it"
+    ;;
+  *) refused "the dataset" ;;
+esac
+echo "dataset $dataset_id; its job's events: curl -N $BASE_URL/jobs/JOB_ID/events"
+
+shown=""
+while :; do
+  ask "/datasets/$dataset_id"
+  [ "$status" = 200 ] || refused "dataset $dataset_id"
+  cp "$scratch/answer" "$scratch/dataset"
+  made=$(field 'done' <"$scratch/dataset")
+  total=$(field total <"$scratch/dataset")
+  # The dataset's own status stands before those of its parts.
+  state=$(field status <"$scratch/dataset")
+  now="$state: $made of $total images"
+  [ "$now" = "$shown" ] || echo "$(date '+%F %T') $now"
+  shown=$now
+  case $state in
+    ready) break ;;
+    queued | generating) sleep "$POLL_S" ;;
+    *) die "the dataset is $state; foxhound dataset resume $dataset_id makes what is missing" ;;
+  esac
+done
+
+# What is there of the file is gone on with only if its bytes are still those of the service: the ETag beside it says.
+part="$OUT.part"
+ask "/datasets/$dataset_id/archive.zip" --range 0-0 --dump-header "$scratch/headers"
+[ "$status" = 206 ] || refused "the archive"
+etag=$(tr -d '\r' <"$scratch/headers" | sed -n 's/^[Ee][Tt][Aa][Gg]: *//p')
+bytes=$(tr -d '\r' <"$scratch/headers" | sed -n 's/^[Cc]ontent-[Rr]ange: *bytes 0-0.//p')
+if [ ! -f "$part" ] || [ "$(cat "$part.etag" 2>/dev/null || true)" != "$etag" ]; then
+  rm -f "$part"
+  printf '%s' "$etag" >"$part.etag"
+  : >"$part"
+fi
+waited=0
+while [ "$(wc -c <"$part")" -lt "$bytes" ]; do
+  before=$(wc -c <"$part")
+  code=0
+  curl --silent --show-error --fail -C - --header "If-Range: $etag" --output "$part" \
+    "$BASE_URL/datasets/$dataset_id/archive.zip" || code=$?
+  [ "$code" != 33 ] || die "the dataset has changed meanwhile; start again"
+  [ "$code" != 0 ] || continue
+  [ "$(wc -c <"$part")" -eq "$before" ] || waited=0
+  [ "$waited" -lt "$PATIENCE_S" ] || die "the archive does not come; $part is kept" 3
+  sleep "$POLL_S"
+  waited=$((waited + POLL_S + 1))
+done
+[ "$(wc -c <"$part")" -eq "$bytes" ] || die "$part is longer than the archive; delete it and start again"
+mv "$part" "$OUT"
+rm -f "$part.etag"
+echo "$OUT: $bytes bytes"
