@@ -72,7 +72,7 @@ def test_the_longest_key_is_taken(http: httpx.Client) -> None:
 
 
 def test_a_refused_request_leaves_its_key_free(http: httpx.Client) -> None:
-    assert post(http, "/datasets", {**DATASET, "train_per_class": 0}, "k").status_code == 422
+    assert post(http, "/datasets", {**DATASET, "classes": 2 * DATASET["classes"][:1]}, "k").status_code == 422
     assert post(http, "/datasets", DATASET, "k").status_code == 202
     assert post(http, "/datasets", DATASET, "other").status_code == 409  # the name is taken
     assert post(http, "/datasets", {**DATASET, "name": "free"}, "other").status_code == 202

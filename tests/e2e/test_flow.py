@@ -63,7 +63,7 @@ def test_from_two_prompts_to_a_classifier_although_the_worker_is_killed(live: Se
 
     job = follow(http, job_id)
     assert (job["status"], job["error"]) == ("succeeded", None)
-    assert job["progress"] == {"done": 16, "total": 16, "unit": "images"}
+    assert job["progress"].items() >= {"done": 16, "total": 16, "unit": "images"}.items()
     after = {name: os.stat(folder / name).st_mtime_ns for name in files_of(folder)}
     redone = [name for name, changed_at in before.items() if after[name] != changed_at]
     assert len(redone) <= 2  # one chunk
