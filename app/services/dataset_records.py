@@ -33,11 +33,6 @@ def kept_images(dataset_id: str) -> Select[Image]:
     return select(Image).where(Image.dataset_id == dataset_id, Image.decision == "kept")
 
 
-def count_kept(session: Session, dataset_id: str) -> int:
-    """Return how many images a dataset has."""
-    return session.scalar(select(func.count()).select_from(kept_images(dataset_id).subquery())) or 0
-
-
 def num_to_make(dataset: Dataset) -> int:
     """Return how many images the dataset's job is to make."""
     return len(dataset.classes) * (dataset.train_per_class + dataset.test_per_class)

@@ -51,6 +51,11 @@ class Verdict:
     reason: str | None
 
 
+def clip_texts(dataset: Dataset) -> list[str]:
+    """Return what CLIP compares an image with, a text for each class."""
+    return [f"a photo of a {entry.get('label') or entry['name']}" for entry in dataset.classes]
+
+
 class Recipe:
     """The recipe of one dataset."""
 
@@ -73,7 +78,7 @@ class Recipe:
         """
         if len(self._dataset.classes) > MAX_FILTER_CLASSES:
             return None
-        return [f"a photo of a {entry.get('label') or entry['name']}" for entry in self._dataset.classes]
+        return clip_texts(self._dataset)
 
     def place(self, number: int) -> Place:
         """Return the place of this number: all of train, then test, class by class."""

@@ -22,6 +22,7 @@ from app.schemas.reports import (
     ReportPairs,
 )
 from app.services.image_judgements import Judgement
+from app.services.recipes import clip_texts
 from app.services.report_figures import (
     Bools,
     Floats,
@@ -65,8 +66,7 @@ class Content:
 
     def __post_init__(self) -> None:
         """Follow the texts from the classes."""
-        texts = [f"a photo of a {entry.get('label') or entry['name']}" for entry in self.dataset.classes]
-        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "texts", clip_texts(self.dataset))
 
 
 @dataclass(frozen=True, slots=True)
