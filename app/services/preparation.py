@@ -9,6 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from app.errors import QueueFull
 
 T = TypeVar("T")
@@ -30,7 +33,9 @@ class PreparationPool:
             max_queue_size: Calls that may wait, >= 1.
         """
         num_threads = min(os.cpu_count() or 1, MAX_THREADS)
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="preparation")
+        self._threads = ThreadPoolExecutor(
+            num_threads, thread_name_prefix="preparation", initializer=_take_one_core_only
+        )
         self._max_calls = num_threads + max_queue_size
         self._num_calls = 0  # changed on the event loop alone
 
@@ -51,3 +56,13 @@ class PreparationPool:
     def close(self) -> None:
         """Drop what waits and wait for what runs. May be called again."""
         self._threads.shutdown(cancel_futures=True)
+
+
+def _take_one_core_only() -> None:
+    """Keep this thread from ever having an OpenMP team.
+
+    Where teams have more threads than there are cores, libgomp no longer spins at their barriers but sleeps, in all of
+    them and for as long as they exist: a denoising step of the demo pack then takes up to twice as long (0019).
+    """
+    torch.get_num_threads()  # torch sets a thread's number when it is first asked for it, and must have done so
+    threadpool_limits(1, user_api="openmp")

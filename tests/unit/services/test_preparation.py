@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from app.errors import Invalid, QueueFull
 from app.services.preparation import PreparationPool
@@ -81,3 +82,13 @@ def test_closing_drops_what_waits(pool: PreparationPool) -> None:
     pool.close()
     with pytest.raises(RuntimeError):
         asyncio.run(pool.run(lambda: None))
+
+
+def test_its_threads_take_one_core_each_and_leave_the_devices_alone(pool: PreparationPool) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert asyncio.run(pool.run(torch.get_num_threads)) == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
