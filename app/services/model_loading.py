@@ -18,6 +18,7 @@ from app.engine.clip import ClipPreparation, ClipRunner
 from app.engine.denoising_options import DenoisingOptions, options_for
 from app.engine.diffusion import LATENT_FACTOR, DiffusionRunner
 from app.engine.engine import Engine
+from app.engine.host_memory import keep_freed_memory
 from app.engine.resnet import BackboneRunner, ClassifierRunner
 from app.engine.row_budget import RowBudget
 from app.engine.runner import Runner
@@ -87,6 +88,7 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
         use_deterministic_kernels()
     # The thread count decides the last bits of a result: fixed here, recorded with every image.
     torch.set_num_threads(choice.num_threads or os.cpu_count() or 1)
+    keep_freed_memory()
     pack = _find(choice)
     facts = LoadedFacts()
     engine = Engine(max_queue_size=choice.max_queue_size)
