@@ -1,4 +1,4 @@
-"""The engine: one device thread that steps all models, and a loader thread that brings them up.
+"""The engine: one device thread that steps all models, once the loader has brought them up.
 
 Knows queues, threads and futures, and nothing of torch: a `Runner` is all it sees of a model. `submit` and `status`
 are called from any thread and never block; the runners are called by the device thread alone.
@@ -9,40 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from app.engine.batcher import Batch, Batcher
+from app.engine.loader import FAILED_RETRY_AFTER_S, LOADING_RETRY_AFTER_S, ModelLoader, ModelStatus
 from app.engine.model_queue import row_pixels
 from app.engine.request import Demand, EngineRequest, Priority
 from app.engine.row_budget import Shape
 from app.engine.runner import Runner
-from app.errors import AppError, InferenceFailed, ModelNotReady, Unavailable
+from app.errors import AppError, InferenceFailed, Unavailable
 
 logger = logging.getLogger(__name__)
-
-LOADING_RETRY_AFTER_S = 5
-FAILED_RETRY_AFTER_S = 60
 
 # A step of the full-size model on a slow CPU fits; a model that hangs must not hold up the exit for ever.
 CLOSE_TIMEOUT_S = 30.0
 
 ONE_ROW = Demand()  # what a request asks of the device unless it says otherwise: one step of one row
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """Where one model stands.
-
-    Attributes:
-        detail: Why it failed, for a person, with the command that helps where there is one; else None.
-        loaded_s: Seconds that loading took; None until it is ready.
-    """
-
-    state: Literal["loading", "ready", "failed"]
-    detail: str | None = None
-    loaded_s: float | None = None
 
 
 class Engine:
@@ -64,12 +47,9 @@ class Engine:
         self._condition = threading.Condition()  # guards the batcher and the two flags
         self._is_closing = False
         self._is_stopped = False
-        self._loads: dict[str, Callable[[], Runner]] = {}
-        self._runners: dict[str, Runner] = {}
-        self._status: dict[str, ModelStatus] = {}
+        self._loader = ModelLoader()
         self._notes: dict[str, str] = {}
         self._device_thread = threading.Thread(target=self._run, name="engine-device", daemon=True)
-        self._loader_thread = threading.Thread(target=self._load_models, name="engine-loader", daemon=True)
 
     def add_model(self, name: str, load: Callable[[], Runner], *, max_rows: int = 1) -> None:
         """Register a model, before `start`.
@@ -81,8 +61,7 @@ class Engine:
             max_rows: Rows of one step, >= 1, until `set_row_budget` knows better. A request that demands more
                 still runs, alone.
         """
-        self._loads[name] = load
-        self._status[name] = ModelStatus("loading")
+        self._loader.add(name, load)
         self._batcher.add_model(name, max_rows=max_rows)
 
     def set_row_budget(
@@ -102,7 +81,7 @@ class Engine:
     def start(self) -> None:
         """Start the device thread, and load the models one after the other in the order they were added."""
         self._device_thread.start()
-        self._loader_thread.start()
+        self._loader.start()
 
     def submit(
         self,
@@ -132,14 +111,14 @@ class Engine:
         with self._condition:
             if self._is_closing or self._is_stopped:
                 raise Unavailable("The inference engine is not running.", retry_after_s=LOADING_RETRY_AFTER_S)
-            self._check_ready(model)
+            self._loader.check_ready(model)
             self._batcher.submit(request)
             self._condition.notify_all()
         return request.future
 
     def status(self) -> dict[str, ModelStatus]:
         """Tell what is loaded, without waiting for anything."""
-        return dict(self._status)
+        return self._loader.status()
 
     def notes(self) -> dict[str, str]:
         """Tell, by model, what an operator should know of those that serve all the same."""
@@ -170,37 +149,10 @@ class Engine:
         with self._condition:
             self._is_closing = True
             self._condition.notify_all()
-        for thread in (self._device_thread, self._loader_thread):
-            if thread.is_alive():
-                thread.join(CLOSE_TIMEOUT_S)
+        self._loader.close(CLOSE_TIMEOUT_S)
+        if self._device_thread.is_alive():
+            self._device_thread.join(CLOSE_TIMEOUT_S)
         self._stop(Unavailable("The service is shutting down.", retry_after_s=LOADING_RETRY_AFTER_S))
-
-    def _check_ready(self, model: str) -> None:
-        status = self._status.get(model)
-        if status is None:
-            raise ModelNotReady("This node does not serve that model.", retry_after_s=FAILED_RETRY_AFTER_S)
-        if status.state == "loading":
-            raise ModelNotReady("The model is still loading.", retry_after_s=LOADING_RETRY_AFTER_S)
-        if status.state == "failed":
-            raise ModelNotReady("The model could not be loaded.", retry_after_s=FAILED_RETRY_AFTER_S)
-
-    # The loader thread.
-
-    def _load_models(self) -> None:
-        for name, load in self._loads.items():
-            if self._is_closing:
-                return
-            started_at = time.monotonic()
-            try:
-                self._runners[name] = load()
-            except BaseException as error:  # nothing that a model does may keep the next one from loading
-                logger.exception("Model %s could not be loaded.", name)
-                detail = getattr(error, "detail", None) or "The model could not be loaded; the log says why."
-                self._status[name] = ModelStatus("failed", detail=str(detail))
-            else:
-                loaded_s = time.monotonic() - started_at
-                self._status[name] = ModelStatus("ready", loaded_s=loaded_s)
-                logger.info("Model %s is ready after %.1f s.", name, loaded_s)
 
     # The device thread.
 
@@ -227,7 +179,7 @@ class Engine:
     def _take_step(self, batch: Batch) -> None:
         """Give one model one step: prepare who is new, step all, then retire who is settled or line up who is done."""
         started_at = time.monotonic()
-        runner = self._runners[batch.model]
+        runner = self._loader.runners[batch.model]
         for request in batch.admitted:
             self._attempt(request, partial(runner.prepare, request))
         stepping = [request for request in batch.requests if not request.settled]
@@ -248,7 +200,7 @@ class Engine:
     def _take_finish(self, request: EngineRequest) -> None:
         """Finish one request whose steps are done."""
         started_at = time.monotonic()
-        self._attempt(request, partial(self._finish, self._runners[request.model], request))
+        self._attempt(request, partial(self._finish, self._loader.runners[request.model], request))
         with self._condition:
             self._batcher.learn_finish(request, time.monotonic() - started_at)
             self._batcher.retire(request)

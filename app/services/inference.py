@@ -16,7 +16,8 @@ from PIL import Image
 
 from app.engine.clip import ClipPayload, ClipScores
 from app.engine.diffusion import DiffusionPayload, GeneratedImage
-from app.engine.engine import ONE_ROW, Engine, ModelStatus
+from app.engine.engine import ONE_ROW, Engine
+from app.engine.loader import ModelStatus
 from app.engine.request import Demand, Priority
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.errors import ModelNotReady

@@ -1,0 +1,99 @@
+"""Brings models up, one after the other, on a thread of its own, and tells where each of them stands.
+
+Knows nothing of requests, and nothing of torch: a `Runner` is all it sees of a model. `status` and `check_ready` are
+called from any thread and never block.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from app.engine.runner import Runner
+from app.errors import ModelNotReady
+
+logger = logging.getLogger(__name__)
+
+LOADING_RETRY_AFTER_S = 5
+FAILED_RETRY_AFTER_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """Where one model stands.
+
+    Attributes:
+        detail: Why it failed, for a person, with the command that helps where there is one; else None.
+        loaded_s: Seconds that loading took; None until it is ready.
+    """
+
+    state: Literal["loading", "ready", "failed"]
+    detail: str | None = None
+    loaded_s: float | None = None
+
+
+class ModelLoader:
+    """The models by name.
+
+    Attributes:
+        runners: Of the models that are ready.
+    """
+
+    def __init__(self) -> None:
+        """Know no models yet."""
+        self.runners: dict[str, Runner] = {}
+        self._loads: dict[str, Callable[[], Runner]] = {}
+        self._status: dict[str, ModelStatus] = {}
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._load_all, name="engine-loader", daemon=True)
+
+    def add(self, name: str, load: Callable[[], Runner]) -> None:
+        """Register a model, before `start`; see `Engine.add_model`."""
+        self._loads[name] = load
+        self._status[name] = ModelStatus("loading")
+
+    def start(self) -> None:
+        """Begin with the model that was added first."""
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Begin with no further model, and wait for the one that is being loaded. May be called again."""
+        self._is_closing = True
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def status(self) -> dict[str, ModelStatus]:
+        """Tell where every model stands."""
+        return dict(self._status)
+
+    def check_ready(self, name: str) -> None:
+        """Refuse a model that cannot serve now.
+
+        Raises:
+            ModelNotReady: It is unknown, loading, or could not be loaded.
+        """
+        status = self._status.get(name)
+        if status is None:
+            raise ModelNotReady("This node does not serve that model.", retry_after_s=FAILED_RETRY_AFTER_S)
+        if status.state == "loading":
+            raise ModelNotReady("The model is still loading.", retry_after_s=LOADING_RETRY_AFTER_S)
+        if status.state == "failed":
+            raise ModelNotReady("The model could not be loaded.", retry_after_s=FAILED_RETRY_AFTER_S)
+
+    def _load_all(self) -> None:
+        for name, load in self._loads.items():
+            if self._is_closing:
+                return
+            started_at = time.monotonic()
+            try:
+                self.runners[name] = load()
+            except BaseException as error:  # nothing that a model does may keep the next one from loading
+                logger.exception("Model %s could not be loaded.", name)
+                detail = getattr(error, "detail", None) or "The model could not be loaded; the log says why."
+                self._status[name] = ModelStatus("failed", detail=str(detail))
+            else:
+                loaded_s = time.monotonic() - started_at
+                self._status[name] = ModelStatus("ready", loaded_s=loaded_s)
+                logger.info("Model %s is ready after %.1f s.", name, loaded_s)
