@@ -66,8 +66,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(data_dir: Path, database_url: str) -> Iterator[ServedNode]:
-    """Migrate and serve a node until the block ends; it must then end by itself."""
+def served(data_dir: Path, database_url: str, *, may_be_killed: bool = False) -> Iterator[ServedNode]:
+    """Migrate and serve a node until the block ends; it must then end by itself, if the block has not killed it."""
     port = free_port()
     env = environment(data_dir, database_url, port)
     subprocess.run([*FOXHOUND, "migrate"], env=env, check=True, cwd=data_dir.parent)
@@ -77,7 +77,7 @@ def served(data_dir: Path, database_url: str) -> Iterator[ServedNode]:
             wait_until_ready(http, process)
             yield ServedNode(http, process, data_dir)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, 143, -signal.SIGTERM)
+        assert process.wait(30) in (0, 143, -signal.SIGTERM, *([-signal.SIGKILL] if may_be_killed else []))
     finally:
         process.kill()
         process.wait()
