@@ -1,4 +1,4 @@
-"""`foxhound dataset`: make, follow, pause, resume, list and fetch the datasets of a running service.
+"""`foxhound dataset`: make, extend, follow, pause, resume, list and fetch the datasets of a running service.
 
 Speaks to a person, or to a script with `--json`; what is sent and retried is decided in `app/client/`.
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from app.cli_telling import err, out, say, shown, tell, tell_job, tell_plan
 from app.client import datasets
 from app.client.download import DownloadFailed, download_zip
 from app.client.following import follow as follow_job
@@ -28,8 +28,6 @@ EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 dataset_app = typer.Typer(help="Datasets of a running service, from the shell.", no_args_is_help=True)
-out = Console()
-err = Console(stderr=True)
 
 
 def _checked_url(url: str) -> str:
@@ -75,19 +73,50 @@ def create(
     request = _request(file)
     with _service(ctx, server, patience, "Run the same command again: it makes nothing twice.") as service:
         if dry_run:
-            _tell_plan(datasets.plan(service, request), as_json)
+            tell_plan(datasets.plan(service, request), as_json)
             return
         dataset, key, was_there = datasets.create(service, request, idempotency_key)
-        _say(f"Idempotency-Key {key}")
+        say(f"Idempotency-Key {key}")
         if as_json:
             typer.echo(json.dumps(dataset))
         else:
             state = "is there already" if was_there else "is accepted"
-            out.print(f"{dataset['name']} {state}: {dataset['id']}", markup=False, highlight=False, soft_wrap=True)
+            tell(f"{dataset['name']} {state}: {dataset['id']}")
     if follow:
         _follow(ctx, dataset["id"], as_json, server, patience)
     elif not as_json:
-        out.print(_hint(dataset["id"], server), markup=False, highlight=False, soft_wrap=True)
+        tell(_hint(dataset["id"], server))
+
+
+@dataset_app.command()
+def extend(
+    ctx: typer.Context,
+    dataset_id: DatasetId,
+    images_per_class: Annotated[int, typer.Option(min=0, max=100_000, help="More training images of each class.")] = 0,
+    test_images_per_class: Annotated[int, typer.Option(min=0, max=100_000, help="More test images of each class.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made; make nothing.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay until it is made, like `follow`.")] = False,
+    as_json: AsJson = False,
+    idempotency_key: Key = None,
+    server: Server = URL,
+    patience: Patience = PATIENCE_S,
+) -> None:
+    """Make more images for a dataset, by its own recipe; once they are made, the same command adds as many again."""
+    request = {"train_per_class": images_per_class, "test_per_class": test_images_per_class}
+    with _service(ctx, server, patience, "See with `foxhound dataset list` whether it was heard.") as service:
+        dataset = datasets.find(service, dataset_id)
+        if dry_run:
+            tell_plan(datasets.plan_extension(service, dataset, request), as_json)
+            return
+        dataset = datasets.extend(service, dataset, request, idempotency_key)
+    if as_json:
+        typer.echo(json.dumps(dataset))
+    else:
+        tell(f"{dataset['name']} will have {dataset['progress']['total']} generated images")
+    if follow:
+        _follow(ctx, dataset["id"], as_json, server, patience)
+    elif not as_json:
+        tell(_hint(dataset["id"], server))
 
 
 @dataset_app.command()
@@ -107,7 +136,7 @@ def pause(ctx: typer.Context, dataset_id: DatasetId, server: Server = URL, patie
     """Let the making of a dataset rest from its next image on."""
     with _service(ctx, server, patience) as service:
         job = datasets.pause(service, datasets.find(service, dataset_id))
-        _tell_job(job, "running", "It rests from its next image on")
+        tell_job(job, "running", "It rests from its next image on")
 
 
 @dataset_app.command()
@@ -116,7 +145,7 @@ def resume(ctx: typer.Context, dataset_id: DatasetId, server: Server = URL, pati
     with _service(ctx, server, patience) as service:
         dataset = datasets.find(service, dataset_id)
         job = datasets.resume(service, dataset)
-        _tell_job(job, "queued", f"It goes on. {_hint(dataset['id'], server)}")
+        tell_job(job, "queued", f"It goes on. {_hint(dataset['id'], server)}")
 
 
 @dataset_app.command()
@@ -129,7 +158,7 @@ def export(
 ) -> None:
     """Download a dataset as a zip; run again after an interruption, it goes on where it was."""
     if not output.parent.is_dir():
-        _say(f"There is no folder {output.parent}")
+        say(f"There is no folder {output.parent}")
         raise typer.Exit(EXIT_USAGE)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with (
@@ -141,7 +170,7 @@ def export(
         download_zip(
             service, path, output, lambda done, total: progress.update(task, completed=done, total=total, refresh=False)
         )
-    out.print(f"{output}: {output.stat().st_size} bytes", markup=False, highlight=False, soft_wrap=True)
+    tell(f"{output}: {output.stat().st_size} bytes")
 
 
 @dataset_app.command("list")
@@ -171,12 +200,12 @@ def _follow(ctx: typer.Context, dataset_id: str, as_json: bool, server: str, pat
     with _service(ctx, server, patience, f"It goes on in the service. {_hint(dataset_id, server)}") as service:
         dataset = datasets.find(service, dataset_id)
         if dataset["job_id"] is not None:
-            with _shown(as_json) as show:
+            with shown(as_json) as show:
                 for job in follow_job(service, dataset["job_id"]):
                     show(job)
                 error = job["error"]
             if error is not None:
-                _say(f"{error['title']}: {error['detail']} ({error['code']})")
+                say(f"{error['title']}: {error['detail']} ({error['code']})")
             dataset = datasets.find(service, dataset["id"])
     if not as_json:
         out.print(f"{dataset['name']} is {dataset['status']}: {dataset['num_images']} images", highlight=False)
@@ -184,53 +213,15 @@ def _follow(ctx: typer.Context, dataset_id: str, as_json: bool, server: str, pat
         raise typer.Exit(EXIT_FAILED)
 
 
-@contextmanager
-def _shown(as_json: bool) -> Iterator[Any]:
-    """Give what shows a job's state: a line of JSON, a bar on a terminal, else a line for each percent."""
-    if as_json:
-        yield lambda job: typer.echo(json.dumps(job))
-    elif out.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}", markup=False))
-        with Progress(*columns, console=out) as progress:
-            task = progress.add_task("", total=None, told="")
-
-            def show(job: dict[str, Any]) -> None:
-                done, total = job["progress"]["done"], job["progress"]["total"]
-                progress.update(task, description=job["status"], completed=done, total=total, told=told(job))
-
-            yield show
-    else:
-        shown: set[tuple[str, int]] = set()
-
-        def show_line(job: dict[str, Any]) -> None:
-            step = (job["status"], 100 * job["progress"]["done"] // max(job["progress"]["total"], 1))
-            if step not in shown:
-                shown.add(step)
-                out.print(f"{job['status']}: {told(job)}", markup=False, highlight=False, soft_wrap=True)
-
-        yield show_line
-
-
-def told(job: dict[str, Any]) -> str:
-    """Say how far a job is, how fast it goes, and how long it may still take at that rate."""
-    progress = job["progress"]
-    text = f"{progress['done']} of {progress['total']} {progress['unit']}"
-    if rate := progress.get("rate_per_minute"):
-        minutes = max(progress["total"] - progress["done"], 0) / rate
-        left = f"{minutes / 60:.1f} h" if minutes >= 100 else f"{minutes:.0f} min" if minutes >= 2 else "< 2 min"
-        text += f", {rate:.1f} a minute, {left} left"
-    return text
-
-
 def _request(file: typer.FileText) -> dict[str, Any]:
     """Read the body of the request, or end the command."""
     try:
         request = json.load(file, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        _say(f"{file.name} is no JSON: {error}")
+        say(f"{file.name} is no JSON: {error}")
         raise typer.Exit(EXIT_USAGE) from None
     if not isinstance(request, dict):
-        _say(f"{file.name} holds no JSON object")
+        say(f"{file.name} holds no JSON object")
         raise typer.Exit(EXIT_USAGE)
     return request
 
@@ -239,38 +230,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _tell_plan(plan: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(plan))
-        return
-    seconds = plan.get("estimated_seconds")
-    time_needed = (
-        "" if seconds is None else f", about {seconds / 3600:.1f} h" if seconds > 5400 else f", {seconds:.0f} s"
-    )
-    lines = [f"{plan.get('name')}: {plan.get('num_images')} images{time_needed}", str(plan.get("estimate", ""))]
-    for image in plan.get("samples", []):
-        lines.append(f"  {image['split']}/{image['class_name']} {image['position']}: {image['prompt']}")
-    for line in filter(None, lines):
-        out.print(readable(line), markup=False, highlight=False, soft_wrap=True)
-
-
-def _tell_job(job: dict[str, Any] | None, expected: str, meaning: str) -> None:
-    """Say what state a job is in, and what that means if it is the expected one."""
-    if job is None:
-        line = "Nothing is made for this dataset: its images are uploaded."
-    else:
-        line = f"The job {job['id']} is {job['status']}, {told(job)}." + (
-            f" {meaning}" if job["status"] == expected else ""
-        )
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _hint(dataset_id: str, server: str) -> str:
     return f"Follow it: foxhound dataset follow {dataset_id} --server {server}"
-
-
-def _say(line: object) -> None:
-    err.print(str(line), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -280,18 +241,18 @@ def _service(ctx: typer.Context, server: str, patience_s: float, hint: str = "")
     The context's object is what waits between tries, `time.sleep` by default.
     """
     try:
-        with closing(Service(server, patience_s=patience_s, sleep=ctx.obj or time.sleep, notify=_say)) as service:
+        with closing(Service(server, patience_s=patience_s, sleep=ctx.obj or time.sleep, notify=say)) as service:
             yield service
     except Refused as refused:
         for line in refused.lines:
-            _say(line)
+            say(line)
         raise typer.Exit(EXIT_FAILED) from None
     except (DownloadFailed, OSError) as error:
-        _say(error)
+        say(error)
         raise typer.Exit(EXIT_FAILED) from None
     except Unreachable as error:
-        _say(f"{error}\n{hint}".rstrip())
+        say(f"{error}\n{hint}".rstrip())
         raise typer.Exit(EXIT_UNREACHABLE) from None
     except KeyboardInterrupt:
-        _say(f"\nInterrupted. {hint}")
+        say(f"\nInterrupted. {hint}")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -39,6 +39,7 @@ from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
 from app.services.dataset_export import DatasetExportService
+from app.services.dataset_extension import DatasetExtensionService
 from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
@@ -162,6 +163,7 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
         images=images,
         judging=JudgingService(inference, images, models, limits),
         datasets=dataset_service,
+        extensions=DatasetExtensionService(db, inference, queue, limits),
         uploads=UploadService(db, folder, limits),
         exports=DatasetExportService(db, folder),
         reports=DatasetReportService(db, folder, inference, judge, limits),
@@ -179,7 +181,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     db = Database(url)
     queue = JobQueue(db, url, JOB_KINDS)
     engine, inference = app.state.start_models(model_choice(settings))
-    app.state.services = make_services(settings, db, inference, queue)
+    services = app.state.services = make_services(settings, db, inference, queue)
+    sweeping = asyncio.ensure_future(asyncio.to_thread(_sweep, services.uploads))
     internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
     try:
         async with _listening(internal, settings.engine_socket):
@@ -190,8 +193,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await asyncio.to_thread(engine.close)
                 await asyncio.to_thread(inference.close)
     finally:
+        await sweeping
         queue.close()
         db.close()
+
+
+def _sweep(uploads: UploadService) -> None:
+    """Remove what this process's predecessors left of uploads; beside the serving, since it looks at every file."""
+    try:
+        uploads.sweep()
+    except Exception:
+        log.exception("What uploads that broke off have left could not be removed; the next start does it.")
 
 
 @contextlib.asynccontextmanager

@@ -40,11 +40,13 @@ def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersion
     "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
 )
 def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
-    """Images in `{split}/{class}/`, `metadata.jsonl` for each split, the recipe and a dataset card.
+    """Images in `{split}/{class}/`, `metadata.jsonl` for each split, `dataset.json` and a dataset card.
 
     As it is at this moment; refused while the images are being made. Equal content gives equal bytes, so a download
     that broke off goes on where it was: `curl -C - -H 'If-Range: "<etag>"' -o fox-dog.zip`. An archive whose dataset
     is deleted meanwhile ends before its length.
+
+    The `recipe` in `dataset.json` is a body of `POST /datasets` that makes the generated images again.
     """
     return archive_response(request, services.exports.archive(dataset_id))
 
@@ -64,5 +66,8 @@ def list_dataset_shards(dataset_id: Id, services: ServicesDep, samples_per_shard
 def get_dataset_shard(
     dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> Response:
-    """A sample is an image, a `.json` with its facts and a `.cls` with the index of its class."""
+    """A sample is an image, a `.json` with its facts and a `.cls` with the index of its class.
+
+    The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders pass over it.
+    """
     return archive_response(request, services.exports.shard(dataset_id, index, samples_per_shard))

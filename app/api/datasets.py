@@ -1,4 +1,4 @@
-"""Datasets: create, list, read, delete, look at the images."""
+"""Datasets: create, extend, list, read, delete, look at the images."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
-from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead
+from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead
 from app.schemas.generations import ImageRead
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -40,6 +40,37 @@ def create_dataset(
     if dry_run:
         return JSONResponse(services.datasets.plan(body).model_dump(mode="json"))
     dataset = services.datasets.create(body, submission)
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.post(
+    "/{dataset_id}/extend",
+    status_code=202,
+    summary="Extend a dataset",
+    response_model=DatasetRead,
+    responses={
+        200: {"description": "With `dry_run`: what the request would add.", "model": DatasetPlan},
+        202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
+        **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
+    },
+)
+def extend_dataset(
+    dataset_id: Id,
+    body: DatasetExtend,
+    services: ServicesDep,
+    response: Response,
+    submission: SubmissionDep,
+    dry_run: DryRun = False,
+) -> DatasetRead | Response:
+    """Generate more images of each class, by the dataset's own recipe, at the next places of its seed's sequence.
+
+    10 images a class and 10 more are the files of 20 at once. Refused while a job works on the dataset. What a failed
+    or cancelled job left undone is made as well.
+    """
+    if dry_run:
+        return JSONResponse(services.extensions.plan(dataset_id, body).model_dump(mode="json"))
+    dataset = services.extensions.extend(dataset_id, body, submission)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 

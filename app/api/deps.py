@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Query, Request
 
 from app.schemas.common import Text
 from app.services.dataset_export import DatasetExportService
+from app.services.dataset_extension import DatasetExtensionService
 from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
@@ -31,6 +32,7 @@ class Services:
     images: ImageService
     judging: JudgingService
     datasets: DatasetService
+    extensions: DatasetExtensionService
     uploads: UploadService
     exports: DatasetExportService
     reports: DatasetReportService

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from app.api import events
 from app.api.deps import ServicesDep
 from app.api.files import file_response
+from app.api.negotiation import wanted
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.errors import Malformed, NotAcceptable
@@ -82,16 +83,16 @@ async def generate_images(
     if submission.key is not None:
         detail = "a key is taken with `Prefer: respond-async`; an inline answer is made again by its seed"
         raise Malformed(detail, code="idempotency_key_not_inline")
-    wanted = _wanted(accept)
-    if wanted == _EVENTS:
+    media_type = wanted(accept, _ANSWERS)
+    if media_type == _EVENTS:
         generate = services.generations.generate
         return await events.stream(request, lambda on_step: generate(body, on_step=on_step), body.num_images_per_prompt)
-    if wanted in _IMAGE_FORMATS:
+    if media_type in _IMAGE_FORMATS:
         if body.num_images_per_prompt > 1:
             raise NotAcceptable("bytes are answered for one image alone", code="several_images")
-        body = body.model_copy(update={"output_format": _IMAGE_FORMATS[wanted]})
+        body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
     read = await unless_left(request, services.generations.generate(body))
-    if wanted == _JSON:
+    if media_type == _JSON:
         return read
     return await _image_bytes(services, read)
 
@@ -117,15 +118,6 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Re
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _wanted(accept: str) -> str:
-    """Return the media type to answer with: the first of those asked for that there is, weights left aside."""
-    for part in accept.split(","):
-        media_type = part.split(";")[0].strip().lower()
-        if media_type in _ANSWERS:
-            return _ANSWERS[media_type]
-    raise NotAcceptable(f"this route answers {', '.join((_JSON, _EVENTS, *_IMAGE_FORMATS))}")
 
 
 async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:

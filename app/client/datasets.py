@@ -75,6 +75,36 @@ def create(service: Service, request: Json, key: str | None = None) -> tuple[Jso
     raise Refused(404, "", ["what was made under this key has been deleted since; give another --idempotency-key"])
 
 
+def plan_extension(service: Service, dataset: Json, request: Json) -> Json:
+    """Return what `extend` would make.
+
+    Raises:
+        Refused: The request is invalid, or a job works on the dataset.
+        Unreachable: No answer.
+    """
+    return service.request("POST", f"{_path(dataset['id'])}/extend", body=request, query={"dry_run": "true"})[0]
+
+
+def extend(service: Service, dataset: Json, request: Json, key: str | None = None) -> Json:
+    """Have more images made for a dataset, once for each state of it that was seen; return it.
+
+    While they are made, another call is refused; after that, it makes as many more again.
+
+    Args:
+        service: Where.
+        dataset: As it was read: the default key follows from its last job.
+        request: The body of `POST /datasets/{id}/extend`.
+        key: The `Idempotency-Key`; None: it follows from the request and the dataset.
+
+    Raises:
+        Refused: The request is invalid, or a job works on the dataset.
+        Unreachable: No answer.
+    """
+    path = f"{_path(dataset['id'])}/extend"
+    settled = key or key_of(service.url, {"path": path, "after": dataset["job_id"], **request})
+    return service.request("POST", path, body=request, headers={"Idempotency-Key": settled})[0]
+
+
 def find(service: Service, id_or_name: str) -> Json:
     """Return a dataset.
 

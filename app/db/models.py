@@ -135,7 +135,7 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set from the wish to pause until the wish to go on; the status follows when nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)
-    # Set from the wish to go on until a worker has begun again: the job engine may have to be told once more.
+    # Set by the wish to go on, and left: should a worker that stalled put the job aside after that, it is queued again.
     wake_requested: Mapped[bool] = mapped_column(default=False)
     # The latest [unix seconds, units done], oldest first; where rate and estimated end come from.
     pace: Mapped[list[Any]] = mapped_column(default=list)

@@ -51,7 +51,6 @@ def begin(session: Session, job_id: str) -> Job | None:
     job = _locked(session, job_id)
     if job is None or job.status in ENDED:
         return None
-    job.wake_requested = False
     if job.status == "queued":
         job.status = "running"
         job.started_at = job.started_at or utc_now()

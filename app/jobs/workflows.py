@@ -110,7 +110,9 @@ class Workflows:
         workflow_id = durable.job_workflow_id(run.id)
         with self._db.snapshot() as session:
             must_rest = record.must_rest(session.get(Job, run.id))
-        if must_rest:  # else it was resumed, and may be running elsewhere by now
+        # Else it was resumed, and may be running elsewhere by now. Who stalls right here puts that aside: it is queued
+        # again below, or by the reaper, which finds `wake_requested` in the row.
+        if must_rest:
             self._workshop.client.cancel_workflow(workflow_id)
         with self._db.transaction() as session:
             rests = record.rest(session, run.id)

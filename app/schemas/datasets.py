@@ -27,7 +27,6 @@ from app.schemas.jobs import Progress
 DatasetStatus = Literal["empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled"]
 PerClass = Annotated[int, Field(strict=True, ge=0, le=100_000)]
 MAX_COMBINATIONS = 1_000_000
-MAX_FILTER_CLASSES = 256
 MAX_MISSING_TOLD = 200
 
 PresetName = Literal["diverse"]
@@ -145,9 +144,7 @@ class DatasetCreate(Request):
     generation: RecipeSettings = Field(default_factory=RecipeSettings)
     variables: Variables = Field(default_factory=dict)
     combine: Combine = "cartesian"
-    filter: ClipFilter | None = Field(
-        None, description=f"Replace images that CLIP takes for another class; for up to {MAX_FILTER_CLASSES} classes."
-    )
+    filter: ClipFilter | None = Field(None, description="Replace images that CLIP takes for another class.")
     max_attempts: MaxAttempts | None = Field(None, description="Default: 10 with a filter, 3 without.")
 
     model_config = ConfigDict(
@@ -167,6 +164,23 @@ class DatasetCreate(Request):
             ]
         }
     )
+
+
+class DatasetExtend(Request):
+    """How many more images of each class a dataset is to have, by the recipe that it has."""
+
+    train_per_class: PerClass = Field(0, description="How many more of each class, beside those that there are.")
+    test_per_class: PerClass = Field(0, description="How many more of each class, beside those that there are.")
+
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "examples": [{"train_per_class": 10, "test_per_class": 2}]}
+    )
+
+    @model_validator(mode="after")
+    def _makes_something(self) -> "DatasetExtend":
+        if not self.train_per_class and not self.test_per_class:
+            raise PydanticCustomError("nothing_to_make", "one of the numbers must be above 0")
+        return self
 
 
 class ClassRead(Response):
@@ -244,11 +258,11 @@ class PlannedImage(Response):
 
 
 class DatasetPlan(RecipeRead):
-    """What a request would make; nothing of it is stored."""
+    """What a request would make; nothing of it is stored. Of an extension, what would be added to which recipe."""
 
     name: str
     classes: list[ClassRead]
-    num_images: int
+    num_images: int = Field(description="Images that would be made.")
     samples: list[PlannedImage] = Field(description="The first places of some classes, as they would be drawn.")
     estimated_seconds: float | None = Field(description="Without the time of rejected images.")
     estimate: str = Field(description="What the estimate rests on, or why there is none.")

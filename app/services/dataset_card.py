@@ -11,6 +11,8 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from app.db.models import Dataset, Image
+from app.schemas.datasets import RecipeRead
+from app.services.dataset_records import class_reads, recipe_fields
 
 COLUMNS = (
     Image.path,
@@ -28,8 +30,12 @@ _CARD = """
 # {name}
 
 {num_images} images in {num_classes} classes, {num_real} of them uploaded and the others generated. Made by Foxhound;
-`dataset.json` has the recipe, `metadata.jsonl` of each split one line for each image. A number that an image has no
-value for is -1, a text is empty: an uploaded image has neither prompt nor seed.
+`metadata.jsonl` of each split has one line for each image. A number that an image has no value for is -1, a text is
+empty: an uploaded image has neither prompt nor seed. The `recipe` in `dataset.json` makes the generated images again:
+
+```sh
+jq .recipe dataset.json | curl http://127.0.0.1:8000/datasets -H 'Content-Type: application/json' -d @-
+```
 
 ```python
 datasets.load_dataset("imagefolder", data_dir="{name}")  # image, label, prompt, seed, ...
@@ -46,9 +52,14 @@ Classes, each with its folder:
 """
 
 
+def dataset_root(dataset: Dataset) -> str:
+    """Return the path in the data folder below which the dataset's images lie."""
+    return f"datasets/{dataset.name}"
+
+
 def member_name(dataset: Dataset, path: str) -> str:
     """Return a stored image's place in an archive: `{split}/{class folder}/{file}`."""
-    return str(PurePosixPath(path).relative_to(f"datasets/{dataset.name}"))
+    return str(PurePosixPath(path).relative_to(dataset_root(dataset)))
 
 
 def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
@@ -74,24 +85,34 @@ def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
 
 
 def recipe_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:
-    """Return `dataset.json`; `counts` are images by (split, source)."""
+    """Return `dataset.json`; `counts` are images by (split, source).
+
+    Its `recipe` is a body of `POST /datasets`, every value settled: with the same pack it gives the same images.
+    """
+    fields = RecipeRead(**recipe_fields(dataset)).model_dump(mode="json")
+    preset = fields.pop("preset")  # beside the recipe, which has its values: those of a later release may differ
     recipe = {
-        "format": 1,
+        "format": 2,
         "name": dataset.name,
         "version": version,
         "model": {"name": dataset.pack, "revision": dataset.pack_revision},
-        "recipe": {
-            "seed": dataset.seed,
-            "classes": dataset.classes,
-            "train_per_class": dataset.train_per_class,
-            "test_per_class": dataset.test_per_class,
-            "generation": dataset.generation,
-        },
+        "preset": preset,
+        "folders": {entry["name"]: entry["folder"] for entry in dataset.classes},
+        "recipe": {"name": dataset.name, "classes": _classes(dataset), **fields},
         "counts": [
             {"split": split, "source": source, "num_images": n} for (split, source), n in sorted(counts.items())
         ],
     }
     return json.dumps(recipe, indent=2, sort_keys=True) + "\n"
+
+
+def _classes(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return the classes as a request has them; prompts from before there were recipes have plain braces."""
+    classes = [entry.model_dump(exclude={"folder"}) for entry in class_reads(dataset)]
+    if dataset.recipe is None:
+        for entry in classes:
+            entry["prompts"] = [prompt.replace("{", "{{").replace("}", "}}") for prompt in entry["prompts"]]
+    return classes
 
 
 def card_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:

@@ -14,20 +14,21 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Image
+from app.db.models import IMAGE_SOURCES, Dataset, Image
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.schemas.exports import DatasetVersionRead, ShardRead, ShardsRead
-from app.services.dataset_card import COLUMNS, card_text, image_facts, member_name, recipe_text
-from app.services.dataset_versions import content_version, images_of, read_version
+from app.services.dataset_card import COLUMNS, card_text, dataset_root, image_facts, member_name, recipe_text
+from app.services.dataset_versions import ROWS_AT_ONCE, ContentVersion, images_of, read_version
 from app.services.datasets import ACTIVE, find_dataset
 from app.storage.archives import Archive as Archive
-from app.storage.archives import Member, stored_member, tar_archive, text_member, zip_archive
+from app.storage.archives import Listing, Member, stored_member, tar_archive, text_member, zip_archive
 from app.storage.layout import DataFolder
 
 SPLITS = ("train", "test")
-# Rows fetched together; a page of them is all that is held besides the list of members.
-_ROWS_AT_ONCE = 1_000
+RECIPE_NAME = "dataset.json"
+# Neither webdataset nor Hugging Face `datasets` takes a file whose name begins and ends so for a part of a sample.
+SHARD_RECIPE_NAME = "__dataset.json__"
 
 
 class DatasetExportService:
@@ -46,12 +47,13 @@ class DatasetExportService:
         """
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id)
-            counts = _counts(session, dataset_id, Image.source)
+            counts = _counts(session, dataset_id)
+            by_source = {name: sum(n for (_, source), n in counts.items() if source == name) for name in IMAGE_SOURCES}
             return DatasetVersionRead(
                 version=read_version(session, dataset),
-                num_images=sum(counts.values()),
-                num_synthetic=counts["synthetic"],
-                num_real=counts["real"],
+                num_images=counts.total(),
+                num_synthetic=by_source["synthetic"],
+                num_real=by_source["real"],
             )
 
     def archive(self, dataset_id: str) -> Archive:
@@ -63,20 +65,16 @@ class DatasetExportService:
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
-            members: list[Member] = []
-            seen: list[tuple[Any, ...]] = []
-            counts: Counter[tuple[str, str]] = Counter()
+            listing = Listing(self._folder, dataset_root(dataset))
+            content, counts = ContentVersion(dataset), Counter[tuple[str, str]]()
             for split in SPLITS:
                 # Metadata lines are packed as they come: the facts of all images at once would be the largest part.
-                metadata = text_member(f"{split}/metadata.jsonl", self._listed(session, dataset, split, members, seen))
-                if metadata.num_bytes:
-                    members.append(metadata)
-            counts.update((split, source) for split, _, _, source in seen)
-        version = content_version(dataset, (entry[:3] for entry in seen))
-        del seen  # megabytes, while the archive's own list is built
-        members.append(text_member("dataset.json", [recipe_text(dataset, version, counts)]))
-        members.append(text_member("README.md", [card_text(dataset, version, counts)]))
-        return zip_archive(f"{dataset.name}-{version[:12]}", sorted(members, key=lambda member: member.name))
+                lines = self._listed(session, dataset, split, listing, content, counts)
+                listing.add_text(text_member(f"{split}/metadata.jsonl", lines))
+        version = content.settled()
+        listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
+        listing.add_text(text_member("README.md", [card_text(dataset, version, counts)]))
+        return zip_archive(f"{dataset.name}-{version[:12]}", listing)
 
     def shards(self, dataset_id: str, samples_per_shard: int) -> ShardsRead:
         """List the dataset's WebDataset shards of at most so many images.
@@ -99,7 +97,8 @@ class DatasetExportService:
     def shard(self, dataset_id: str, index: int, samples_per_shard: int) -> Archive:
         """Return one shard as a tar: image, `.json` and `.cls` of a sample have one stem and follow each other.
 
-        A shard holds images of one split, ordered by their hash: mixed over the classes, and the same each time.
+        A shard holds images of one split, ordered by their hash: mixed over the classes, and the same each time. Its
+        first file is the recipe of the whole dataset, under a name that loaders pass over.
 
         Raises:
             NotFound: There is no such dataset or shard.
@@ -114,30 +113,37 @@ class DatasetExportService:
             query = images_of(dataset_id).where(Image.split == split).order_by(None).order_by(Image.sha256, Image.path)
             rows = session.execute(query.offset(start).limit(num_samples).with_only_columns(*COLUMNS))
             members = [member for row in rows for member in self._sample(dataset, row)]
-        return tar_archive(f"{dataset.name}-{name}", members)
+            recipe = recipe_text(dataset, read_version(session, dataset), _counts(session, dataset_id))
+        return tar_archive(f"{dataset.name}-{name}", [text_member(SHARD_RECIPE_NAME, [recipe]), *members])
 
     def _listed(
-        self, session: Session, dataset: Dataset, split: str, members: list[Member], seen: list[tuple[Any, ...]]
+        self,
+        session: Session,
+        dataset: Dataset,
+        split: str,
+        listing: Listing,
+        content: ContentVersion,
+        counts: Counter[tuple[str, str]],
     ) -> Iterator[str]:
-        """Give the metadata line of each image of a split, and note its member and what its version follows from."""
+        """Give the metadata line of each image of a split, and note its file, its part of the version, its source."""
         query = images_of(dataset.id).where(Image.split == split).with_only_columns(*COLUMNS)
-        for row in session.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)):
+        for row in session.execute(query.execution_options(yield_per=ROWS_AT_ONCE)):
             name = member_name(dataset, row.path)
-            members.append(self._image(name, row))
-            seen.append((row.split, row.class_index, row.sha256, row.source))
+            listing.add_stored(name, row.num_bytes, row.sha256)
+            content.add(row.split, row.class_index, row.sha256)
+            counts[row.split, row.source] += 1
             yield json.dumps({"file_name": name.removeprefix(f"{split}/"), **image_facts(dataset, row)}) + "\n"
 
     def _sample(self, dataset: Dataset, row: Any) -> list[Member]:
         path = PurePosixPath(member_name(dataset, row.path))
         stem = str(path.relative_to(row.split).with_suffix(""))
         return [
-            self._image(f"{stem}{path.suffix}", row),
+            stored_member(
+                self._folder, f"{stem}{path.suffix}", path=row.path, num_bytes=row.num_bytes, sha256=row.sha256
+            ),
             text_member(f"{stem}.json", [json.dumps(image_facts(dataset, row))]),
             text_member(f"{stem}.cls", [str(row.class_index)]),
         ]
-
-    def _image(self, name: str, row: Any) -> Member:
-        return stored_member(self._folder, name, path=row.path, num_bytes=row.num_bytes, sha256=row.sha256)
 
 
 def _finished(session: Session, dataset_id: str) -> Dataset:
@@ -147,16 +153,19 @@ def _finished(session: Session, dataset_id: str) -> Dataset:
     return dataset
 
 
-def _counts(session: Session, dataset_id: str, column: Any) -> Counter[str]:
-    query = images_of(dataset_id).order_by(None).with_only_columns(column, func.count(Image.id)).group_by(column)
-    return Counter({row[0]: row[1] for row in session.execute(query)})
+def _counts(session: Session, dataset_id: str) -> Counter[tuple[str, str]]:
+    """Count images by (split, source)."""
+    columns: tuple[Any, ...] = (Image.split, Image.source, func.count(Image.id))
+    query = images_of(dataset_id).order_by(None).with_only_columns(*columns).group_by(Image.split, Image.source)
+    return Counter({(split, source): num for split, source, num in session.execute(query)})
 
 
 def _plan(session: Session, dataset_id: str, samples_per_shard: int) -> list[tuple[str, str, int, int]]:
     """Return (name, split, first sample, number of samples) of every shard."""
-    counts = _counts(session, dataset_id, Image.split)
+    counts = _counts(session, dataset_id)
+    totals = {name: sum(n for (split, _), n in counts.items() if split == name) for name in SPLITS}
     return [
-        (f"{split}-{number:06d}", split, start, min(samples_per_shard, counts[split] - start))
-        for split in SPLITS
-        for number, start in enumerate(range(0, counts[split], samples_per_shard))
+        (f"{split}-{number:06d}", split, start, min(samples_per_shard, total - start))
+        for split, total in totals.items()
+        for number, start in enumerate(range(0, total, samples_per_shard))
     ]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
@@ -28,7 +28,7 @@ from app.services.datasets import find_dataset
 from app.services.generation_records import image_columns
 from app.services.job_kinds import DatasetKind
 from app.services.patience import patience
-from app.services.recipes import Drawn, Place, Recipe, Verdict
+from app.services.recipes import Drawn, Made, Place, Recipe, Verdict
 from app.storage.layout import DataFolder
 
 
@@ -56,17 +56,21 @@ class DatasetImages:
         self._chunk_size = chunk_size
 
     def make(self, job: JobRun, dataset_id: str) -> dict[str, Json]:
-        """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing."""
-        total: Any = job.transaction("begin-dataset", lambda session: _begin(session, dataset_id))
+        """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing.
+
+        A job that extends a dataset says in its spec what is `made`, and begins behind that.
+        """
+        made = Made(**job.spec.get("made", {}))
+        total: Any = job.transaction("begin-dataset", lambda session: _begin(session, dataset_id, made))
         starts = range(0, total, self._chunk_size)
         stops = [min(start + self._chunk_size, total) for start in starts]
-        common = {"part": "images", "dataset_id": dataset_id}
+        common = {"part": "images", "dataset_id": dataset_id, "made": asdict(made)}
         ended = job.chunks(
             [{**common, "start": start, "stop": stop} for start, stop in zip(starts, stops, strict=True)]
         )
         missing = _missing(ended)
-        made: Any = job.transaction("end-dataset", lambda session: _end(session, dataset_id, missing))
-        return {"dataset_id": dataset_id, "num_images": made, "num_missing": total - made}
+        num: Any = job.transaction("end-dataset", lambda session: _end(session, dataset_id, made, missing))
+        return {"dataset_id": dataset_id, "num_images": num, "num_missing": total - num}
 
     def make_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
         """Render the images at the places `start` <= place < `stop`, then record them at once.
@@ -75,8 +79,9 @@ class DatasetImages:
         """
         with self._db.snapshot() as session:
             dataset = find_dataset(session, item["dataset_id"])
-            recipe = Recipe(dataset)
-            places = _empty(session, dataset, [recipe.place(n) for n in range(item["start"], item["stop"])])
+            recipe, made = Recipe(dataset), Made(**item.get("made", {}))  # chunks of older releases have none
+            numbers = range(item["start"], item["stop"])
+            places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
         # No step: a chunk that dies before its record is made again, and gives the same files.
         try:
             tries = self._fill(job, dataset, recipe, places)
@@ -195,19 +200,26 @@ def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Plac
     return [place for place in places if (place.split, place.class_index, place.position) not in full]
 
 
-def _begin(session: Session, dataset_id: str) -> Json:
+def _begin(session: Session, dataset_id: str, made: Made) -> Json:
     dataset = find_dataset(session, dataset_id)
     dataset.status = "generating"
-    return num_to_make(dataset)
+    return num_to_make(dataset, made)
 
 
-def _end(session: Session, dataset_id: str, missing: list[Any]) -> Json:
+def _end(session: Session, dataset_id: str, made: Made, missing: list[Any]) -> Json:
+    """Settle the dataset's status from all of its places; return how many images there are behind what was made."""
     dataset = find_dataset(session, dataset_id)
-    of_job = kept_images(dataset_id).where(Image.source == "synthetic").subquery()
-    made = session.scalar(select(func.count()).select_from(of_job)) or 0
-    dataset.status = "ready" if made == num_to_make(dataset) else "incomplete"
-    dataset.missing = missing
-    return made
+    generated = kept_images(dataset_id).where(Image.source == "synthetic")
+    behind = or_(*((Image.split == split) & (Image.position >= first) for split, first in asdict(made).items()))
+    num_all, num = (_count(session, query) for query in (generated, generated.where(behind)))
+    dataset.status = "ready" if num_all == num_to_make(dataset) else "incomplete"
+    before = [place for place in dataset.missing or [] if place["position"] < getattr(made, place["split"])]
+    dataset.missing = [*before, *missing][:MAX_MISSING_TOLD]
+    return num
+
+
+def _count(session: Session, query: Select[Any]) -> int:
+    return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
 def _row(place: Place, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:

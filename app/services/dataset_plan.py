@@ -9,38 +9,40 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedImage
 from app.services.dataset_records import class_reads, num_to_make, recipe_fields
-from app.services.recipes import Recipe
+from app.services.recipes import NOTHING_MADE, Made, Place, Recipe
 
 MAX_SAMPLES = 12
 # Datasets of other packs, and deleted ones, are passed over among the newest so many.
 JOBS_LOOKED_AT = 20
 
 
-def plan_dataset(session: Session, dataset: Dataset) -> DatasetPlan:
-    """Describe what a dataset's row, which is in no session, would become."""
-    seconds, estimate = _estimate(session, dataset)
+def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE) -> DatasetPlan:
+    """Describe what a dataset's row, which is in no session, would become, and what is to be made for that."""
+    num_images = num_to_make(dataset, made)
+    seconds, estimate = _estimate(session, dataset, num_images)
     return DatasetPlan(
         **recipe_fields(dataset),
         name=dataset.name,
         classes=class_reads(dataset),
-        num_images=num_to_make(dataset),
-        samples=_samples(dataset),
+        num_images=num_images,
+        samples=_samples(dataset, made),
         estimated_seconds=seconds,
         estimate=estimate,
     )
 
 
-def _samples(dataset: Dataset) -> list[PlannedImage]:
+def _samples(dataset: Dataset, made: Made) -> list[PlannedImage]:
     """Draw the first places of classes that are spread over the dataset, several each where there are few classes."""
-    recipe, per_class = Recipe(dataset), dataset.train_per_class or dataset.test_per_class
+    recipe = Recipe(dataset)
+    per_class = dataset.train_per_class - made.train or dataset.test_per_class - made.test
     num_classes = min(len(dataset.classes), MAX_SAMPLES)
     each = min(per_class, MAX_SAMPLES // num_classes)
     chosen = [k * len(dataset.classes) // num_classes for k in range(num_classes)]
-    return [_sample(dataset, recipe, index * per_class + k) for index in chosen for k in range(each)]
+    numbers = [index * per_class + k for index in chosen for k in range(each)]
+    return [_sample(dataset, recipe, recipe.place(number, made)) for number in numbers]
 
 
-def _sample(dataset: Dataset, recipe: Recipe, number: int) -> PlannedImage:
-    place = recipe.place(number)
+def _sample(dataset: Dataset, recipe: Recipe, place: Place) -> PlannedImage:
     drawn = recipe.draw(place, 0)
     spec = drawn.spec
     return PlannedImage(
@@ -56,17 +58,19 @@ def _sample(dataset: Dataset, recipe: Recipe, number: int) -> PlannedImage:
     )
 
 
-def _estimate(session: Session, dataset: Dataset) -> tuple[float | None, str]:
+def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[float | None, str]:
     """Scale the time that the newest dataset of the same pack took by steps, pixels and guidance."""
     ended = select(Job).where(Job.kind == "dataset", Job.status == "succeeded")
     for job in session.scalars(ended.order_by(Job.id.desc()).limit(JOBS_LOOKED_AT)):
         other = session.get(Dataset, job.spec["dataset_id"])
         if other is None or other.pack != dataset.pack or job.started_at is None or job.finished_at is None:
             continue
-        made = session.scalar(select(func.count()).where(Image.dataset_id == other.id)) or 0
-        if made:
-            seconds_each = (job.finished_at - job.started_at).total_seconds() / (made * _work(other.generation))
-            seconds = round(seconds_each * num_to_make(dataset) * _work(dataset.generation), 1)
+        # Of a dataset that was extended, those of this job alone; while it ran, nobody could upload.
+        at_that_time = Image.created_at.between(job.started_at, job.finished_at)
+        num = session.scalar(select(func.count()).where(Image.dataset_id == other.id, at_that_time)) or 0
+        if num:
+            seconds_each = (job.finished_at - job.started_at).total_seconds() / (num * _work(other.generation))
+            seconds = round(seconds_each * num_images * _work(dataset.generation), 1)
             return seconds, "from the time that the newest dataset of this pack took, by steps, pixels and guidance"
     return None, "no dataset has been made with this pack yet"
 

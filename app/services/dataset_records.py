@@ -24,7 +24,7 @@ from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
 from app.services.image_specs import SizeRules, settle
 from app.services.presets import with_preset
-from app.services.recipes import ATTEMPTS, FILTER_ATTEMPTS
+from app.services.recipes import ATTEMPTS, FILTER_ATTEMPTS, NOTHING_MADE, Made
 from app.storage.layout import class_folders
 
 
@@ -33,9 +33,10 @@ def kept_images(dataset_id: str) -> Select[Image]:
     return select(Image).where(Image.dataset_id == dataset_id, Image.decision == "kept")
 
 
-def num_to_make(dataset: Dataset) -> int:
-    """Return how many images the dataset's job is to make."""
-    return len(dataset.classes) * (dataset.train_per_class + dataset.test_per_class)
+def num_to_make(dataset: Dataset, made: Made = NOTHING_MADE) -> int:
+    """Return how many images a dataset's job is to make, behind those that are made."""
+    each = dataset.train_per_class - made.train + dataset.test_per_class - made.test
+    return len(dataset.classes) * each
 
 
 def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:

@@ -1,4 +1,4 @@
-"""What is to be said of a dataset: its report as figures, and its contact sheet.
+"""What is to be said of a dataset: its report as figures or as a page, and its contact sheet.
 
 Runs on the event loop of the API process, which asks the models; records, files and figures are read and counted on
 other threads. A report is of the moment at which it was asked for; no database connection is held meanwhile.
@@ -26,6 +26,7 @@ from app.services.inference import Inference
 from app.services.limits import Limits
 from app.services.report_assembly import Content, Entry, Judged, own_probabilities, report_of
 from app.services.report_figures import ranked
+from app.services.report_page import report_page
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder
 
@@ -58,13 +59,16 @@ class DatasetReportService:
             ModelNotReady: A model is not loaded.
             StorageFull, Unavailable: As the storage says.
         """
-        with self._turn():
-            content = await asyncio.to_thread(self._content, dataset_id, max_images)
-            judged = await self._judged(content, content.sample)
-            pack, labels = self._inference.pack, self._inference.classes
-            return await asyncio.to_thread(
-                report_of, content, judged, pack.name, pack.revision, labels, near_duplicate_cosine
-            )
+        return (await self._reported(dataset_id, max_images, near_duplicate_cosine))[1]
+
+    async def page(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float, images: str) -> str:
+        """Return the report as an HTML page; `images` is its link to images, to which an id is added.
+
+        Raises:
+            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
+        """
+        name, report = await self._reported(dataset_id, max_images, near_duplicate_cosine)
+        return await asyncio.to_thread(report_page, report, name, images)
 
     async def contact_sheet(self, dataset_id: str, *, max_images: int, columns: int, first_class: int) -> bytes:
         """Draw a row for each class, from a class on: its best image, its worst, then others by their files' hashes.
@@ -81,6 +85,15 @@ class DatasetReportService:
             shown = range(first_class, first_class + len(names))
             judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
             return await asyncio.to_thread(self._drawn, content.dataset, shown, judged, columns)
+
+    async def _reported(self, dataset_id: str, max_images: int, cosine: float) -> tuple[str, DatasetReportRead]:
+        """Return the dataset's name and its report."""
+        with self._turn():
+            content = await asyncio.to_thread(self._content, dataset_id, max_images)
+            judged = await self._judged(content, content.sample)
+            pack, labels = self._inference.pack, self._inference.classes
+            report = await asyncio.to_thread(report_of, content, judged, pack.name, pack.revision, labels, cosine)
+        return content.dataset.name, report
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

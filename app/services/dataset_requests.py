@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from app.errors import FieldError
-from app.schemas.datasets import MAX_COMBINATIONS, MAX_FILTER_CLASSES, DatasetCreate
+from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
 from app.services.image_specs import SizeRules, faults_of, prompt_faults, settle
 from app.services.limits import Limits
 from app.services.presets import with_preset
@@ -39,9 +39,6 @@ def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
         faults.append(FieldError(f"{base}/classes", detail, "duplicate_classes"))
     if request.filter is None:
         return faults
-    if len(request.classes) > MAX_FILTER_CLASSES:
-        detail = f"the filter is for up to {MAX_FILTER_CLASSES} classes"
-        faults.append(FieldError(f"{base}/filter", detail, "too_many_classes"))
     labels = [(entry.label or entry.name).casefold() for entry in request.classes]
     counts = Counter(labels)
     detail = "with the filter, each class needs a label of its own"

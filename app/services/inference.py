@@ -35,6 +35,9 @@ T = TypeVar("T")
 LoadImage = Callable[[], Image.Image]
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
+# Texts of one request to CLIP, 256 labels and a prompt: more would hold the device for too long.
+TEXTS_AT_ONCE = 257
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -199,7 +202,7 @@ class Inference:
     async def score(
         self, load: LoadImage, texts: Sequence[str], *, priority: Priority = Priority.INTERACTIVE
     ) -> ClipScores:
-        """Score an image against texts with CLIP, at least one; at most 257 keep the step short."""
+        """Score an image against texts with CLIP, at least one; at most `TEXTS_AT_ONCE` keep the step short."""
         prepare = _loaded(self._facts.prepare_clip)
         payload = await self._preparation.run(lambda: prepare(load(), texts))
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
@@ -261,9 +264,12 @@ class Inference:
     async def _judge(
         self, image: Image.Image, prompt: str, labels: Sequence[str], priority: Priority
     ) -> dict[str, Any]:
-        # One forward for both: a logit does not depend on the other texts, only the softmax does.
-        scores = await self.score(lambda: image, [*labels, prompt], priority=priority)
-        probabilities = torch.tensor(scores.logits[:-1]).softmax(dim=0).tolist()
+        # A logit does not depend on the other texts, only the softmax does: the prompt goes with them, many go in turn.
+        texts, logits = [*labels, prompt], list[float]()
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            scores = await self.score(lambda: image, texts[start : start + TEXTS_AT_ONCE], priority=priority)
+            logits += scores.logits
+        probabilities = torch.tensor(logits[:-1]).softmax(dim=0).tolist()
         return {
             "clip_score": 100 * max(scores.cosines[-1], 0.0),
             "label_probabilities": [

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.db.models import Dataset
-from app.schemas.datasets import MAX_FILTER_CLASSES
 from app.services.image_specs import ImageSpec
 from app.services.seeds import drawn_index, image_seed
 from app.services.templates import combination, parse_template
@@ -28,6 +27,17 @@ class Place:
     split: str
     class_index: int
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How many places of each class and split, from the first on, a job leaves alone: it fills those behind them."""
+
+    train: int = 0
+    test: int = 0
+
+
+NOTHING_MADE = Made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +80,23 @@ class Recipe:
         self.max_attempts: int = settled.get("max_attempts", ATTEMPTS)
 
     @property
-    def texts(self) -> list[str] | None:
-        """What CLIP compares an image with, one text a class; None where there are too many classes to ask for.
+    def texts(self) -> list[str]:
+        """What CLIP compares an image with, one text a class.
 
         The words of OpenAI's zero-shot classification, the same around every class: what they add to an image's
         likeness, they add for all classes.
         """
-        if len(self._dataset.classes) > MAX_FILTER_CLASSES:
-            return None
         return clip_texts(self._dataset)
 
-    def place(self, number: int) -> Place:
-        """Return the place of this number: all of train, then test, class by class."""
+    def place(self, number: int, made: Made = NOTHING_MADE) -> Place:
+        """Return the place of this number behind what is made: all of train, then test, class by class."""
         dataset = self._dataset
-        num_train = len(dataset.classes) * dataset.train_per_class
+        width = dataset.train_per_class - made.train
+        num_train = len(dataset.classes) * width
         if number < num_train:
-            return Place("train", number // dataset.train_per_class, number % dataset.train_per_class)
-        number -= num_train
-        return Place("test", number // dataset.test_per_class, number % dataset.test_per_class)
+            return Place("train", number // width, made.train + number % width)
+        number, width = number - num_train, dataset.test_per_class - made.test
+        return Place("test", number // width, made.test + number % width)
 
     def seed(self, place: Place, attempt: int) -> int:
         """Return the seed of an attempt at a place."""

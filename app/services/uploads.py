@@ -1,8 +1,9 @@
 """Real images into a dataset: decoded, stripped, written and recorded, file by file.
 
 Each file is one transaction that holds the dataset's row: its file is written inside, its row is committed after, so
-that no row is ever without its file. A process that dies between the two leaves a file without a row; the next upload
-to the dataset removes it. Called from threads; decodes at most two images of an API process at once.
+that no row is ever without its file. A process that dies between the two leaves a file without a row; the next start
+of a node, or the next upload to the dataset, removes it. Called from threads; decodes at most two images of an API
+process at once.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from app.db.session import Database
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.dataset_versions import num_images_of
-from app.services.datasets import find_dataset, refuse_in_use
+from app.services.datasets import ACTIVE, find_dataset, refuse_in_use
 from app.services.limits import Limits
 from app.storage.images import decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
@@ -62,6 +63,27 @@ class UploadService:
         num_accepted = sum(result.refused is None for result in results)
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
 
+    def sweep(self) -> None:
+        """Remove what uploads that died before their commit have left, in every dataset that no job writes to.
+
+        Raises:
+            Unavailable: The database or the storage cannot be used.
+        """
+        with self._db.snapshot() as session:
+            datasets = session.execute(select(Dataset.id, Dataset.name)).all()
+        for dataset_id, name in datasets:
+            found = self._folder.uploads(name)
+            with self._db.snapshot() as session:
+                has_strays = bool(found - _recorded(session, dataset_id))
+            if has_strays:  # or an upload is about to commit: whoever holds the row knows
+                self._sweep_one(dataset_id)
+
+    def _sweep_one(self, dataset_id: str) -> None:
+        with self._db.transaction() as session:
+            dataset = session.get(Dataset, dataset_id, with_for_update=True)
+            if dataset is not None and dataset.status not in ACTIVE:
+                self._folder.delete_uploads(dataset.name, keep=_recorded(session, dataset_id))
+
     def _prepare(self, dataset_id: str, form: UploadForm) -> int:
         """Check what concerns all files, remove what a dead process left, and return the class's index."""
         with self._db.transaction() as session:
@@ -70,8 +92,7 @@ class UploadService:
             names = [entry["name"] for entry in dataset.classes]
             if form.class_name not in names:
                 raise Invalid.field("#/class_name", "the dataset has no class of this name", "class_not_found")
-            uploaded = select(Image.path).where(Image.dataset_id == dataset_id, Image.source == "real")
-            self._folder.delete_uploads(dataset.name, keep=set(session.scalars(uploaded)))
+            self._folder.delete_uploads(dataset.name, keep=_recorded(session, dataset_id))
             return names.index(form.class_name)
 
     def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
@@ -145,7 +166,12 @@ class UploadService:
                 if session.scalar(select(Image.id).where(Image.path == path)) is None:
                     self._folder.delete(path)
         except AppError:
-            return  # the next upload to the dataset removes it
+            return  # the next start, or upload to the dataset, removes it
+
+
+def _recorded(session: Session, dataset_id: str) -> set[str]:
+    """Return the paths of a dataset's uploaded images."""
+    return set(session.scalars(select(Image.path).where(Image.dataset_id == dataset_id, Image.source == "real")))
 
 
 def _next_position(session: Session, dataset: Dataset, class_index: int, split: str) -> int:

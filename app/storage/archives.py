@@ -7,6 +7,7 @@ part, and holds one block of one file.
 """
 
 import hashlib
+import heapq
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,6 +79,42 @@ class Archive:
                 return
 
 
+class Listing:
+    """The members of an archive by name, to be gone through again and again; stored files take some 100 bytes each."""
+
+    def __init__(self, folder: DataFolder, root: str) -> None:
+        """Begin empty; a stored file `name` lies at `root/name` in the data folder."""
+        self._folder = folder
+        self._root = root
+        self._files: list[bytes] = []
+        self._texts: list[Member] = []
+
+    def add_stored(self, name: str, num_bytes: int, sha256: str) -> None:
+        """Add a file of the data folder; `num_bytes` and `sha256` are what it must be."""
+        # NUL sorts before whatever a longer name goes on with, so that records sort as their names do.
+        self._files.append(name.encode() + b"\0" + bytes.fromhex(sha256) + num_bytes.to_bytes(8, "big"))
+
+    def add_text(self, member: Member) -> None:
+        """Add a text, unless it is empty."""
+        if member.num_bytes:
+            self._texts.append(member)
+
+    def __iter__(self) -> Iterator[Member]:
+        """Give every member, sorted by name."""
+        self._files.sort()
+        texts = sorted(self._texts, key=_name_of)
+        return heapq.merge(map(self._stored, self._files), texts, key=_name_of)
+
+    def _stored(self, packed: bytes) -> Member:
+        name = packed[:-41].decode()
+        sha256, num_bytes = packed[-40:-8].hex(), int.from_bytes(packed[-8:], "big")
+        return stored_member(self._folder, name, path=f"{self._root}/{name}", num_bytes=num_bytes, sha256=sha256)
+
+
+def _name_of(member: Member) -> str:
+    return member.name
+
+
 def stored_member(folder: DataFolder, name: str, *, path: str, num_bytes: int, sha256: str) -> Member:
     """Describe a file of the data folder; `num_bytes` and `sha256` are what it must be."""
     return Member(name, num_bytes, sha256, partial(_read_checked, folder, path, num_bytes, sha256))
@@ -96,16 +133,14 @@ def text_member(name: str, lines: Iterable[str]) -> Member:
     return Member(name, num_bytes, digest.hexdigest(), partial(_unpacked, bytes(packed)))
 
 
-def zip_archive(name: str, members: Sequence[Member]) -> Archive:
+def zip_archive(name: str, members: Iterable[Member]) -> Archive:
     """Make a zip of members, stored as they are; more than 65,535 files or 4 GiB make it a Zip64.
 
     Args:
         name: File name without its ending.
-        members: In their order in the archive; names are unique.
+        members: In their order in the archive; names are unique. Gone through several times.
     """
-    stream = _TimelessZip(sized=True)
-    for member in members:
-        stream.add(member, member.name, size=member.num_bytes)
+    stream = _TimelessZip(members)
     return Archive(f"{name}.zip", "application/zip", len(stream), _tag("zip", members), _blocks(stream))
 
 
@@ -123,24 +158,67 @@ def tar_archive(name: str, members: Sequence[Member]) -> Archive:
 
 
 class _TimelessZip(ZipStream):  # type: ignore[misc]  # the library is untyped
-    """A ZipStream whose entries say neither when nor where they were made.
+    """A ZipStream whose entries say neither when nor where they were made, and take little memory.
 
-    zipstream-ng (1.9) gives every entry the present local time and offers no other; its one private method that
-    does so is replaced here, hence the narrow version bound in pyproject.toml.
+    zipstream-ng (1.9) gives every entry the present local time and offers no other, queues all entries and keeps all
+    that were sent, a kilobyte and more each. The private methods that do so are replaced here, hence the narrow version
+    bound in pyproject.toml.
     """
 
-    def _gen_file_entry(self, *, iterable: Member, size: int, arcname: str, **_: Any) -> Iterator[bytes]:
-        info = ZipStreamInfo(arcname, _ZIP_TIME)
-        info.external_attr = (0o100000 | _FILE_MODE) << 16
-        info.create_system = 3  # Unix, wherever this runs: it gives the mode its meaning
-        info.compress_type = ZIP_STORED
-        info.file_size = size
-        info.header_offset = self._pos
-        for part in info._file_data(iterable):
-            yield self._track(part)
-        if info.file_size != size:
-            raise _changed()
-        self._filelist.append(info)
+    def __init__(self, members: Iterable[Member]) -> None:
+        super().__init__(sized=True)
+        self._members = members
+        self._filelist = _Directory()
+        for member in members:
+            self._add_size_from_file(member.name, member.num_bytes)
+
+    def all_files(self) -> Iterator[bytes]:
+        """Give the entries of all members, each made when its turn comes."""
+        for member in self._members:
+            info = ZipStreamInfo(member.name, _ZIP_TIME)
+            info.external_attr = (0o100000 | _FILE_MODE) << 16
+            info.create_system = 3  # Unix, wherever this runs: it gives the mode its meaning
+            info.compress_type = ZIP_STORED
+            info.file_size = member.num_bytes
+            info.header_offset = self._pos
+            for part in info._file_data(member):
+                yield self._track(part)
+            if info.file_size != member.num_bytes:
+                raise _changed()
+            self._filelist.append(info)
+
+
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    """Directory headers of many entries; to a ZipStream, those of one."""
+
+    packed: bytearray
+
+    def _central_directory_header_data(self) -> bytes:
+        return bytes(self.packed)
+
+
+class _Directory:
+    """What a ZipStream keeps of the entries it has sent, as the bytes that end the zip: some 100 an entry.
+
+    To the library it is the list of the entries; it gives them in blocks.
+    """
+
+    def __init__(self) -> None:
+        self._blocks = [_Headers(bytearray())]
+        self._num_entries = 0
+
+    def append(self, info: Any) -> None:
+        if len(self._blocks[-1].packed) >= BLOCK_BYTES:
+            self._blocks.append(_Headers(bytearray()))
+        self._blocks[-1].packed.extend(info._central_directory_header_data())
+        self._num_entries += 1
+
+    def __len__(self) -> int:
+        return self._num_entries
+
+    def __iter__(self) -> Iterator[_Headers]:
+        return iter(self._blocks)
 
 
 def _tar_parts(members: Sequence[Member], num_end_bytes: int) -> Iterator[bytes]:
@@ -153,7 +231,7 @@ def _tar_parts(members: Sequence[Member], num_end_bytes: int) -> Iterator[bytes]
     yield bytes(num_end_bytes)
 
 
-def _tag(kind: str, members: Sequence[Member]) -> str:
+def _tag(kind: str, members: Iterable[Member]) -> str:
     digest = hashlib.sha256(f"foxhound {kind} 1\n".encode())
     for member in members:
         digest.update(f"{member.name}\0{member.num_bytes}\0{member.sha256}\n".encode())

@@ -140,6 +140,11 @@ class DataFolder:
         else:
             remove_file(target)
 
+    def uploads(self, dataset: str) -> set[str]:
+        """Name the relative paths of a dataset's uploaded images, as far as their names tell, recorded or not."""
+        files = self.dataset_folder(dataset).glob("*/*/*")
+        return {str(path.relative_to(self.root)) for path in files if _UPLOADED.fullmatch(path.name)}
+
     def delete_uploads(self, dataset: str, *, keep: Set[str]) -> None:
         """Remove uploaded images that no record names; nothing may be writing to the dataset meanwhile.
 
@@ -147,10 +152,8 @@ class DataFolder:
             dataset: The dataset's name.
             keep: Relative paths that records name.
         """
-        for path in self.dataset_folder(dataset).glob("*/*/*"):
-            relative = str(path.relative_to(self.root))
-            if _UPLOADED.fullmatch(path.name) and relative not in keep:
-                self.delete(relative)
+        for path in self.uploads(dataset) - keep:
+            self.delete(path)
 
     def delete_dataset(self, dataset: str) -> None:
         """Remove a dataset's files, rejected ones too; from outside it is whole at one moment and gone at the next."""

@@ -198,6 +198,38 @@ def test_a_dry_run_is_passed_on_and_shown() -> None:
     assert keys == [None, None]
 
 
+# Extend.
+
+
+def test_a_dataset_is_extended_by_its_name_once_it_is_made(node: Node, db: Database) -> None:
+    made = json.loads(create(node, "--json").stdout)
+    url, more = node.http.base_url, ("fox-dog", "--images-per-class", "10")
+    early = dataset_command(url, "extend", *more)
+    assert (early.exit_code, "dataset_in_use" in early.stderr) == (1, True)
+    change(db, made["job_id"], done=100, ends=True)
+    planned = dataset_command(url, "extend", *more, "--test-images-per-class", "2", "--dry-run")
+    assert (planned.exit_code, planned.stdout.splitlines()[0]) == (0, "fox-dog: 24 images")
+    told = dataset_command(url, "extend", *more)
+    assert told.exit_code == 0, told.output
+    assert "fox-dog will have 120 generated images" in told.stdout
+    assert f"foxhound dataset follow {made['id']}" in told.stdout
+    read = node.http.get(f"/datasets/{made['id']}").json()
+    assert (read["train_per_class"], read["status"], read["job_id"] != made["job_id"]) == (60, "queued", True)
+    change(db, read["job_id"], done=20, ends=True)
+    again = json.loads(dataset_command(url, "extend", *more, "--json").stdout)
+    assert again["train_per_class"] == 70
+
+
+def test_one_key_extends_once_and_nothing_is_no_extension(node: Node, db: Database) -> None:
+    made = json.loads(create(node, "--json").stdout)
+    change(db, made["job_id"], ends=True)
+    command = ("extend", made["id"], "--images-per-class", "1", "--idempotency-key", "mine", "--json")
+    first, second = (dataset_command(node.http.base_url, *command) for _ in range(2))
+    assert first.stdout == second.stdout
+    nothing = dataset_command(node.http.base_url, "extend", made["id"])
+    assert (nothing.exit_code, "must be above 0" in nothing.stderr) == (1, True)
+
+
 # A service that is away.
 
 

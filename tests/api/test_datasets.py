@@ -1,5 +1,6 @@
 """Recipes and the filter over HTTP; the job runs here, against the node's own socket."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from app.db.session import Database
 from app.jobs.handler import JobCancelled
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages, DatasetJob
+from app.services.inference import TEXTS_AT_ONCE
+from app.services.recipes import MAX_SCORES
 from app.services.seeds import image_seed
 from app.storage.layout import DataFolder
 from tests.fake_jobs import run_job
@@ -349,8 +352,17 @@ def test_recipes_that_cannot_be(shared_node: Node, changes: dict, pointer: str, 
     assert code is None or errors[pointer] == code
 
 
-def test_a_filter_for_too_many_classes_is_refused(shared_node: Node) -> None:
-    classes = [{"name": f"c{k}", "prompts": ["x"]} for k in range(257)]
-    answer = shared_node.http.post("/datasets?dry_run=true", json=body(classes=classes, variables={}, filter={}))
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == "#/filter"
+def test_more_classes_than_clip_is_asked_for_at_once_are_judged_among_all(desk: Desk) -> None:
+    """The last class's text is asked for apart from the others'; its probability is among all."""
+    num = TEXTS_AT_ONCE + 3
+    classes = [{"name": f"c{k}", "prompts": ["x"]} for k in range(num)]
+    desk.node.models.clip.score = lambda _image, text: 5.0 if text == f"a photo of a c{num - 1}" else 0.0
+    read = desk.make(classes=classes, variables={}, filter={}, max_attempts=1, train_per_class=1, test_per_class=0)
+    assert (read["num_images"], read["num_rejected"]) == (1, num - 1)
+    (kept,) = desk.images(read)
+    assert kept["class_name"] == f"c{num - 1}"
+    scores = {score["label"]: score["probability"] for score in kept["label_probabilities"]}
+    assert scores[f"c{num - 1}"] == pytest.approx(math.exp(5) / (math.exp(5) + num - 1))
+    assert len(scores) == MAX_SCORES
+    rejected = desk.images(read, decision="rejected")[0]
+    assert rejected["label_probabilities"][-1]["label"] == f"c{num - 1}"

@@ -1,5 +1,7 @@
 """Reports on datasets of uploaded pictures, by models that know red from blue."""
 
+import base64
+import hashlib
 import io
 import threading
 from collections.abc import Iterator, Sequence
@@ -94,9 +96,9 @@ def blue(seed: int, strength: int = 150, *, changed: bool = False) -> bytes:
     return coloured(seed, 2, strength, changed=changed)
 
 
-def create(http: httpx.Client) -> str:
+def create(http: httpx.Client, name: str = "fox-dog") -> str:
     names = [FOX, DOG, CAT]
-    read = create_empty(http, classes=[{"name": name, "prompts": ["a prompt"]} for name in names])
+    read = create_empty(http, name, classes=[{"name": name, "prompts": ["a prompt"]} for name in names])
     return str(read["id"])
 
 
@@ -152,6 +154,34 @@ def test_planted_faults_are_named(http: httpx.Client, clip: ColourClip) -> None:
     assert [set(pair["image_ids"]) for pair in leakage["pairs"]] == [{foxes[0], tests[0]}]
     assert (leakage["num_pairs"], leakage["num_images"]) == (1, 1)
     assert clip.num_images == 8
+
+
+def test_a_browser_gets_a_page_and_everybody_else_the_figures(node: Node) -> None:
+    http, hostile = node.http, "<script>alert(1)</script>"
+    classes = [{"name": name, "prompts": ["a prompt"]} for name in (FOX, hostile)]
+    dataset_id = str(create_empty(http, classes=classes)["id"])
+    shown = add(http, dataset_id, FOX, "train", [red(1)])
+    path, browser = f"/datasets/{dataset_id}/report", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    page = http.get(path, headers={"Accept": browser})
+    assert (page.status_code, page.headers["content-type"], page.headers["vary"]) == (
+        200,
+        "text/html; charset=utf-8",
+        "Accept",
+    )
+    policy = page.headers["content-security-policy"]
+    style = page.text.split("<style>")[1].split("</style>")[0]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in policy
+    assert (policy.startswith("default-src 'none'"), "<script" in page.text) == (True, False)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    link = f"../../images/{shown[0]}"
+    assert f'src="{link}"' in page.text
+    assert http.get(httpx.URL(page.url).join(link)).headers["content-type"] == "image/png"
+    for accept in ("*/*", "application/json", "application/json, text/html"):
+        assert http.get(path, headers={"Accept": accept}).json()["num_images"] == 1
+    refused = http.get(path, headers={"Accept": "text/csv"})
+    assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
+    empty = http.get(f"/datasets/{create(http, 'empty')}/report", headers={"Accept": browser})
+    assert (empty.status_code, empty.json()["code"]) == (409, "dataset_empty")
 
 
 def test_a_second_report_asks_the_models_nothing_and_one_of_more_images_only_for_those(

@@ -11,7 +11,8 @@ from torchvision.datasets import ImageFolder
 
 from app.db.models import Job
 from app.db.session import Database
-from tests.node import Node
+from tests.fake_models import FakeModels
+from tests.node import Node, make_settings, serve
 from tests.uploads import CLASSES, create_empty, picture, upload
 
 
@@ -130,6 +131,26 @@ def test_what_a_dead_upload_left_is_removed_by_the_next_one(http: httpx.Client, 
         (folder / name).write_bytes(picture(8))
     assert upload(http, created["id"], [picture(9)]).status_code == 201
     assert [path.name for path in folder.iterdir()] == ["000000-7.png"]
+
+
+def test_what_dead_uploads_left_is_removed_at_the_start(tmp_path: Path, database_url: str) -> None:
+    settings = make_settings(tmp_path / "data", database_url)
+    with serve(settings, FakeModels()) as node:
+        assert upload(node.http, create_empty(node.http)["id"], [picture(9)], split="test").status_code == 201
+        create_empty(node.http, name="making", train_per_class=1)
+    (stored,) = (settings.data_dir / "datasets").rglob("*.png")
+    stray, made = stored.with_name("000007.png"), stored.with_name("000007-7.png")
+    alone = settings.data_dir / "datasets" / "fox-dog" / "train" / "dog" / "000000.jpeg"
+    other = settings.data_dir / "datasets" / "making" / "train" / "dog" / "000000.png"
+    for path in (stray, made, alone, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(8))
+    with serve(settings, FakeModels()) as node:
+        assert node.http.get("/livez").status_code == 200
+    # The server has ended with its sweep; what a job may be writing to is left for another time.
+    left = {path for path in (settings.data_dir / "datasets").rglob("*") if path.is_file()}
+    assert left == {stored, made, other}
+    assert not alone.parent.exists()
 
 
 def test_a_model_trained_on_uploads_records_what_it_saw(http: httpx.Client, node: Node) -> None:

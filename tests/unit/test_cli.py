@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.cli_dataset import told
+from app.cli_telling import told
 from app.client.datasets import key_of
 from app.modelpacks import pack as packs
 from tests.tiny import MANIFEST

@@ -128,6 +128,26 @@ def test_a_wish_to_go_on_that_the_engine_never_heard_is_found_in_the_row(
     assert job_row(db, job_id).status == "queued"
 
 
+def test_a_resumed_job_that_a_stalled_worker_puts_aside_late_goes_on(
+    db: Database, database_url: str, queue: JobQueue, working: StartWorker, tmp_path: Path
+) -> None:
+    """It saw the pause, stalled, was taken for dead, and put the job aside when another worker had begun it again."""
+    job_id = submit_pictures(queue, db, tmp_path / "d")
+    workflow_id = durable.job_workflow_id(job_id)
+    queue.pause(job_id)
+    queue.resume(job_id)
+    with db.transaction() as session:
+        record.begin(session, job_id)
+    client = durable.open_client(database_url, wait_for_database=False)
+    client.cancel_workflow(workflow_id)  # the stalled worker, which dies before it looks again
+    make_reaper(db, client).round()
+    (workflow,) = client.list_workflows(workflow_ids=[workflow_id])
+    client.destroy()
+    assert (workflow.status, job_row(db, job_id).status) == ("ENQUEUED", "running")
+    with working():
+        assert wait_for_end(db, job_id).status == "succeeded"
+
+
 def make_reaper(db: Database, client: DBOSClient) -> Reaper:
     kind = Pictures()
     reaper = Reaper(db, client, kind.on_end, lambda _job: kind.queue, worker_id="me", ttl_s=20)
