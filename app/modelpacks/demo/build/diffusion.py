@@ -21,7 +21,7 @@ from app.modelpacks.demo.build.loop import Moment, Recipe, load_average, train
 from app.modelpacks.demo.build.text import MAX_TOKENS, text_config, train_tokenizer
 from app.modelpacks.demo.build.vae import silence_residuals
 
-RECIPE = Recipe(steps=3600, learning_rate=1e-3, ema_decay=0.9985)
+RECIPE = Recipe(steps=6400, learning_rate=1e-3, ema_decay=0.9985)
 BATCH = 48
 OTHER_SIZE_SHARE = 0.2
 EMPTY_CAPTIONS = 0.1

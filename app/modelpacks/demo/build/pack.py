@@ -25,7 +25,7 @@ from app.modelpacks.demo.build.workdir import HELD_OUT_SEED, TORCH_SEED, TRAIN_S
 from app.modelpacks.demo.drawing import CLASSES
 
 PACK = Path(__file__).parent.parent / "pack"
-EDITION = "3"
+EDITION = "4"
 LIMIT_BYTES = 48_000_000
 
 
