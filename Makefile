@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-full-size soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu constraints clean
+.PHONY: help run test test-full-size soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-nodes bench-overhead constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled se
 
 bench-gpu: $(VENV)/dev.stamp ## Measure Stable Diffusion v1.5 with random weights on a GPU
 	$(BIN)/python -m bench.gpu
+
+bench-nodes: $(VENV)/dev.stamp ## Measure one, two and three nodes that share a job, a dead node and a lost database
+	$(BIN)/python -m bench.nodes
+
+bench-overhead: $(VENV)/dev.stamp ## Measure what a dataset job costs beside drawing its images
+	$(BIN)/python -m bench.overhead
 
 constraints: ## Pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf build/constraints

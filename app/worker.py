@@ -19,13 +19,14 @@ from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 
 
-def run_worker(settings: Settings, node: NodeClient, stop: threading.Event) -> None:
+def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, host: str | None = None) -> None:
     """Work off the queues until `stop` is set.
 
     Args:
         settings: The node's settings.
         node: The node's engine.
         stop: Ends the work at the next image; what is unfinished goes on elsewhere or later.
+        host: Where a pid means the same process; default: here.
     """
     url = settings.resolved_database_url
     # A probe's matrices are tiny, and one thread gives the same bytes on every machine size.
@@ -34,13 +35,14 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event) -> N
     folder = DataFolder(settings.data_dir)
     folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
+    images.sweep()
     handlers: list[JobHandler] = [
         GenerateJob(folder, node),
         DatasetJob(images),
         TrainJob(db, folder, FeatureCache(folder.features), node, images),
     ]
     try:
-        Worker(db, url, handlers, ttl_s=settings.worker_ttl_s).run(stop, settings.shutdown_grace_s)
+        Worker(db, url, handlers, ttl_s=settings.worker_ttl_s, host=host).run(stop, settings.shutdown_grace_s)
     finally:
         node.close()
         db.close()

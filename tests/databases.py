@@ -62,6 +62,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield from _postgres_database(server, f"TEMPLATE {request.getfixturevalue('postgres_template')}")
 
 
+@pytest.fixture
+def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A migrated Postgres database, gone after the test."""
+    yield from _postgres_database(postgres_server, f"TEMPLATE {postgres_template}")
+
+
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated database of each kind for all tests that leave nothing in it."""

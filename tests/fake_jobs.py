@@ -43,6 +43,9 @@ class FakeJobRun:
     def chunks(self, items: Sequence[Json]) -> list[Json]:
         return [self._handler.run_chunk(self, item) for item in items]  # type: ignore[arg-type]
 
+    def check_held(self) -> None:
+        pass
+
     def check_cancelled(self) -> None:
         if self.is_cancelled():
             raise JobCancelled

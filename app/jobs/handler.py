@@ -41,6 +41,10 @@ class JobPaused(JobCancelled):
     """The job has to rest now; what it has not recorded is left as by a cancelled job, and done again."""
 
 
+class WorkLost(BaseException):
+    """Another worker took this one for dead and does its work: leave everything as it is; not to be caught."""
+
+
 class TryLater(BaseException):
     """What the work needs is away for the moment: give it back, without counting an attempt.
 

@@ -10,15 +10,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
 from dbos import DBOSClient, WorkflowStatus
-from sqlalchemy import delete, func, select, type_coerce, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, delete, func, select, update
 
-from app.db.base import UtcDateTime
+from app.db.base import utc_now
 from app.db.models import Job, Worker
 from app.db.session import Database
 from app.errors import AppError
@@ -34,6 +33,31 @@ _EXHAUSTED = JobFailed(
     f"The job was given up after {MAX_ATTEMPTS} attempts that ended with their worker.", code="attempts_exhausted"
 )
 _LOST = AppError("The job failed for an internal reason.")
+
+
+class _Silence:
+    """How long each beat has stood still, by the clock of who looks.
+
+    A beat is only ever compared with itself, so that no clock of another machine, and no clock that is set,
+    can make a live worker look dead.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[datetime, float]] = {}
+
+    def look(self, workers: Iterable[Worker]) -> dict[str, float]:
+        """Return how long each of these workers was silent as far as was seen, in seconds, by its id."""
+        now = self._clock()
+        before, self._seen = self._seen, {}
+        for worker in workers:
+            beat_at, since = before.get(worker.id, (worker.beat_at, now))
+            self._seen[worker.id] = (worker.beat_at, since if beat_at == worker.beat_at else now)
+        return {worker_id: now - since for worker_id, (_, since) in self._seen.items()}
+
+    def forget(self) -> None:
+        """Begin to look anew."""
+        self._seen.clear()
 
 
 class Reaper:
@@ -55,7 +79,9 @@ class Reaper:
         queue_of: Callable[[Job], str | None],
         *,
         worker_id: str,
+        host: str,
         ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._client = client
@@ -63,16 +89,17 @@ class Reaper:
         self._queue_of = queue_of
         self._id = worker_id
         self._ttl_s = ttl_s
-        self._host = host_name()
+        self._host = host
+        self._clock = clock
+        self._silence = _Silence(clock)
         self._last_beat = -float("inf")
         self.lost = threading.Event()
 
     def register(self) -> None:
         """Write this worker's row: before it claims anything."""
         with self._db.transaction() as session:
-            now = _database_now(session)
-            session.add(Worker(id=self._id, host=self._host, pid=os.getpid(), started_at=now, beat_at=now))
-        self._last_beat = time.monotonic()
+            session.add(Worker(id=self._id, host=self._host, pid=os.getpid()))
+        self._last_beat = self._clock()
 
     def withdraw(self) -> None:
         """Give back what this worker holds and remove its row; when it claims nothing more."""
@@ -91,14 +118,14 @@ class Reaper:
 
     def round(self) -> None:
         """Beat once; then take over from the dead, and let one worker settle what nobody holds."""
-        gap_s = time.monotonic() - self._last_beat
+        gap_s = self._clock() - self._last_beat
         if not self._beat():
             logger.warning("This worker was taken for dead and ends.")
             self.lost.set()
             return
-        self._last_beat = time.monotonic()
+        self._last_beat = self._clock()
         if gap_s > self._ttl_s / 2:
-            return  # who was silent himself, as in an outage, gives the others time to be heard
+            self._silence.forget()  # who was silent himself, as in an outage, gives the others time to be heard
         for worker_id in self._claim_dead():
             # Not removed in the same round: should it live after all, it may claim anew until its next beat.
             if not self._requeue(worker_id, count=True):
@@ -108,24 +135,26 @@ class Reaper:
             self._reconcile()
 
     def _beat(self) -> bool:
-        mine = (Worker.id == self._id, Worker.host == self._host, Worker.pid == os.getpid())
+        mine = own_row(self._id, self._host).whereclause
+        assert mine is not None
         with self._db.transaction() as session:
-            beat = update(Worker).where(*mine).values(beat_at=_database_now(session)).returning(Worker.id)
+            beat = update(Worker).where(mine).values(beat_at=utc_now()).returning(Worker.id)
             return session.execute(beat).first() is not None
 
     def _claim_dead(self) -> list[str]:
         with self._db.transaction() as session:
-            now = _database_now(session)
-            others = select(Worker).where(Worker.id != self._id).with_for_update(skip_locked=True)
-            dead = [worker for worker in session.scalars(others) if self._is_dead(worker, now)]
+            query = select(Worker).where(Worker.id != self._id).with_for_update(skip_locked=True)
+            others = session.scalars(query).all()
+            silent_s = self._silence.look(others)
+            dead = [worker for worker in others if self._is_dead(worker, silent_s[worker.id])]
             for worker in dead:
-                worker.host, worker.pid, worker.beat_at = self._host, os.getpid(), now
+                worker.host, worker.pid, worker.beat_at = self._host, os.getpid(), utc_now()
             return [worker.id for worker in dead]
 
-    def _is_dead(self, worker: Worker, now: datetime) -> bool:
+    def _is_dead(self, worker: Worker, silent_s: float) -> bool:
         if worker.host == self._host and (worker.pid == os.getpid() or not _is_running(worker.pid)):
             return True  # my own process is never another worker: taken over before, or a reused pid
-        return (now - worker.beat_at).total_seconds() > self._ttl_s
+        return silent_s > self._ttl_s
 
     def _requeue(self, worker_id: str, *, count: bool) -> int:
         """Put all that a worker holds back on the queues it came from and return how much that was."""
@@ -221,6 +250,11 @@ class Reaper:
         return bool(self._client.list_workflows(workflow_ids=ids, status="CANCELLED", load_input=False))
 
 
+def own_row(worker_id: str, host: str) -> Select[str]:
+    """Select a worker's id as long as this process answers for it: until another worker has taken it over."""
+    return select(Worker.id).where(Worker.id == worker_id, Worker.host == host, Worker.pid == os.getpid())
+
+
 def host_name() -> str:
     """Name the place where a pid means the same process: machine, this boot of it, and container."""
     parts = [socket.gethostname()]
@@ -238,12 +272,6 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _database_now(session: Session) -> datetime:
-    # One clock for all workers; SQLite's is this machine's, in whole seconds.
-    now: datetime = session.scalars(select(type_coerce(func.current_timestamp(), UtcDateTime))).one()
-    return now
 
 
 def _job_id(workflow: WorkflowStatus) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dbos import DBOS, DBOSClient, PortableWorkflowError, SQLAlchemyDatasource, WorkflowStatus
+from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -17,7 +18,7 @@ from app.db.models import Job
 from app.db.session import Database
 from app.errors import AppError
 from app.jobs import durable, record
-from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobPaused, Json, TryLater
+from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobPaused, Json, TryLater, WorkLost
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Workshop:
     """What all executions in one worker process share.
 
     Attributes:
+        worker_id: The worker's id, under which the job engine knows what it holds.
+        own_row: Finds the worker's row as long as nobody has taken it over.
         stopping: Set when the worker takes no new work; who only waits gives his work back.
         leaving: Set when the worker's grace is over; everybody gives his work back.
     """
@@ -47,6 +50,8 @@ class Workshop:
     datasource: SQLAlchemyDatasource
     client: DBOSClient
     poll_s: float
+    worker_id: str
+    own_row: Select[str]
     stopping: threading.Event
     leaving: threading.Event
 
@@ -140,18 +145,21 @@ class JobRun:
         Raises:
             JobCancelled: The job has to stop, or to rest (`JobPaused`); let it pass.
             TryLater: The worker is leaving; let it pass.
+            WorkLost: Another worker does the work by now; let it pass.
         """
-        if self._workshop.leaving.is_set():
-            raise TryLater
-        try:
-            with self._workshop.db.snapshot() as session:
-                job = session.get(Job, self.id)
-        except DATABASE_AWAY as error:
-            raise TryLater from error
+        job = self._look()
         if record.must_stop(job):
             raise JobCancelled
         if record.must_rest(job):
             raise JobPaused
+
+    def check_held(self) -> None:
+        """Return if this worker still answers for the work: before anything is removed.
+
+        Raises:
+            TryLater, WorkLost: As in `check_cancelled`.
+        """
+        self._look()
 
     def drain(self) -> None:
         """Wait until no chunk of a stopped or resting job runs any more, and let none begin."""
@@ -163,6 +171,18 @@ class JobRun:
             # One that is claimed meanwhile sees the row before it does anything, so cancelling is safe.
             client.cancel_workflows([chunk.workflow_id for chunk in active if chunk.status == "ENQUEUED"])
             self._pause()
+
+    def _look(self) -> Job | None:
+        if self._workshop.leaving.is_set():
+            raise TryLater
+        try:
+            with self._workshop.db.snapshot() as session:
+                job, own_row = session.get(Job, self.id), session.scalar(self._workshop.own_row)
+        except DATABASE_AWAY as error:
+            raise TryLater from error
+        if own_row is None:
+            raise WorkLost
+        return job
 
     def _enqueue_chunk(self, item: Json) -> str:
         workflow_id = durable.chunk_workflow_id(self.id, self._num_chunks)

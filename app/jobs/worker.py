@@ -16,7 +16,7 @@ from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 from app.db.session import Database
 from app.jobs import durable
 from app.jobs.handler import JobHandler
-from app.jobs.reaper import Reaper
+from app.jobs.reaper import Reaper, host_name, own_row
 from app.jobs.run import Workshop
 from app.jobs.workflows import Workflows
 
@@ -34,6 +34,7 @@ class Worker:
         *,
         ttl_s: float = 20.0,
         poll_s: float = 0.2,
+        host: str | None = None,
     ) -> None:
         """Describe a worker; nothing is connected yet.
 
@@ -43,6 +44,7 @@ class Worker:
             handlers: One for each kind of job.
             ttl_s: Silence after which a worker counts as dead, in seconds, >= 2.
             poll_s: How often the queues are looked at, in seconds, > 0.
+            host: Where a pid means the same process; default: here.
         """
         # Never the same twice: two processes with one id would strand each other's work.
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -51,6 +53,7 @@ class Worker:
         self._handlers = {handler.kind: handler for handler in handlers}
         self._ttl_s = ttl_s
         self._poll_s = poll_s
+        self._host = host or host_name()
         self._stopping = threading.Event()
         self._leaving = threading.Event()
 
@@ -74,7 +77,13 @@ class Worker:
         workflows.register()
         self._register_queues(self._client)
         self._reaper = Reaper(
-            self._db, self._client, workflows.on_end, workflows.queue_of, worker_id=self.id, ttl_s=self._ttl_s
+            self._db,
+            self._client,
+            workflows.on_end,
+            workflows.queue_of,
+            worker_id=self.id,
+            host=self._host,
+            ttl_s=self._ttl_s,
         )
         self._reaper.register()
         DBOS.launch()
@@ -113,7 +122,16 @@ class Worker:
             serializer=durable.SERIALIZER,
             run_migrations=False,
         )
-        return Workshop(self._db, datasource, client, self._poll_s, self._stopping, self._leaving)
+        return Workshop(
+            self._db,
+            datasource,
+            client,
+            self._poll_s,
+            self.id,
+            own_row(self.id, self._host),
+            self._stopping,
+            self._leaving,
+        )
 
     def _register_queues(self, client: DBOSClient) -> None:
         for name, concurrency in durable.QUEUES.items():

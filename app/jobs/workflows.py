@@ -22,9 +22,17 @@ logger = logging.getLogger(__name__)
 # After giving work back, so that what cannot go on here does not spin.
 _GIVE_BACK_DELAY_S = 1.0
 
+# Likewise for a job of a kind that this worker does not know: only a newer worker can help. For its chunks the
+# second is enough, so that it keeps them from nobody.
+_UNKNOWN_KIND_DELAY_S = 10.0
+
 
 class _Left(BaseException):
     """This execution is over, its workflow is not; no Exception, so that DBOS records no outcome."""
+
+
+class _UnknownKind(TryLater):
+    """A newer node submitted this job; one of its workers will take it."""
 
 
 class Workflows:
@@ -34,6 +42,7 @@ class Workflows:
         self._handlers = handlers
         self._workshop = workshop
         self._db = workshop.db
+        self._strange_kinds: set[str] = set()
 
     def register(self) -> None:
         """Make the workflows known to DBOS; before its launch."""
@@ -49,12 +58,13 @@ class Workflows:
 
     def run_job(self, job_id: str) -> None:
         """Carry a job to its last status."""
-        with self._giving_back():
+        with self._giving_back(_UNKNOWN_KIND_DELAY_S):
             with self._db.transaction() as session:
+                job = session.get(Job, job_id)
+                handler = self._handler(job.kind) if job is not None else None
                 job = record.begin(session, job_id)
-            if job is None:
+            if job is None or handler is None:
                 return
-            handler = self._handler(job.kind)
             run = JobRun(job, self._workshop)
             completed, result = False, None
             if record.must_rest(job):
@@ -136,6 +146,7 @@ class Workflows:
             raise
         except Exception as error:
             problem = self._problem_of(error)
+            run.check_held()  # else the job goes on elsewhere
             with self._db.transaction() as session:
                 record.doom(session, run.id, problem)
         return False, None
@@ -146,14 +157,16 @@ class Workflows:
         return problem_of(error)
 
     def _handler(self, kind: str) -> JobHandler:
-        if kind not in self._handlers:  # submitted by a newer node; one of its workers will take it
-            logger.warning("No handler for jobs of kind %s in this worker.", kind)
-            raise TryLater
+        if kind not in self._handlers:
+            if kind not in self._strange_kinds:
+                logger.warning("Jobs of kind %s are left for a newer worker.", kind)
+            self._strange_kinds.add(kind)
+            raise _UnknownKind
         return self._handlers[kind]
 
     @contextmanager
-    def _giving_back(self) -> Iterator[None]:
-        """Queue this workflow again when it says TryLater or the database is away.
+    def _giving_back(self, unknown_s: float = _GIVE_BACK_DELAY_S) -> Iterator[None]:
+        """Queue this workflow again when it says TryLater or the database is away; after `unknown_s`, an unknown kind.
 
         What leaves here is no Exception, so DBOS records no outcome.
         """
@@ -163,12 +176,19 @@ class Workflows:
         except (TryLater, *DATABASE_AWAY) as error:
             assert workflow_id is not None
             if not self._workshop.leaving.is_set():  # else the worker gives back everything at once
-                self._workshop.stopping.wait(_GIVE_BACK_DELAY_S)
+                self._workshop.stopping.wait(unknown_s if isinstance(error, _UnknownKind) else _GIVE_BACK_DELAY_S)
                 give_back(self._workshop, workflow_id)
             raise TryLater from error
 
 
 def give_back(workshop: Workshop, workflow_id: str) -> None:
-    """Put a workflow that is running back on its own queue; whoever runs it now can record nothing more."""
-    for workflow in workshop.client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False):
+    """Put a workflow that this worker holds back on its own queue; it can record nothing more of it."""
+    held = workshop.client.list_workflows(
+        workflow_ids=[workflow_id],
+        status="PENDING",
+        executor_id=workshop.worker_id,
+        load_input=False,
+        load_output=False,
+    )
+    for workflow in held:  # none, if another worker took it over meanwhile
         workshop.client.resume_workflow(workflow_id, queue_name=workflow.queue_name)

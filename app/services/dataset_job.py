@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import InferenceFailed
+from app.errors import AppError, InferenceFailed
 from app.jobs.handler import JobCancelled, Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
@@ -27,7 +27,7 @@ from app.services.dataset_records import kept_images, num_to_make
 from app.services.datasets import find_dataset
 from app.services.generation_records import image_columns
 from app.services.job_kinds import DatasetKind
-from app.services.patience import patience
+from app.services.patience import STORAGE_PATIENCE_S, patience, store
 from app.services.recipes import Drawn, Made, Place, Recipe, Verdict
 from app.storage.layout import DataFolder
 
@@ -48,12 +48,37 @@ class _Tries:
 class DatasetImages:
     """Makes the images of a dataset inside a job; shared by `dataset` and `train` jobs."""
 
-    def __init__(self, db: Database, folder: DataFolder, node: NodeClient, *, chunk_size: int) -> None:
-        """Wire it; a chunk is `chunk_size` images, rendered together and recorded in one transaction."""
+    def __init__(
+        self,
+        db: Database,
+        folder: DataFolder,
+        node: NodeClient,
+        *,
+        chunk_size: int,
+        storage_patience_s: float = STORAGE_PATIENCE_S,
+    ) -> None:
+        """Wire it.
+
+        Args:
+            db: Where the records are.
+            folder: Where the files go.
+            node: Who renders.
+            chunk_size: Images that are rendered together and recorded in one transaction, >= 1.
+            storage_patience_s: How long storage that is full or away is waited for, in seconds, >= 0.
+        """
         self._db = db
         self._folder = folder
         self._node = node
         self._chunk_size = chunk_size
+        self._storage_patience_s = storage_patience_s
+
+    def sweep(self) -> None:
+        """Remove folders of deleted datasets: a process that died over a deletion, or woke up after it, left them."""
+        idle = self._folder.idle_datasets()  # first, since a dataset's row is there before its folder
+        with self._db.snapshot() as session:
+            idle -= set(session.scalars(select(Dataset.name)))
+        for name in idle:
+            self._folder.clear_dataset(name)
 
     def make(self, job: JobRun, dataset_id: str) -> dict[str, Json]:
         """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing.
@@ -61,7 +86,7 @@ class DatasetImages:
         A job that extends a dataset says in its spec what is `made`, and begins behind that.
         """
         made = Made(**job.spec.get("made", {}))
-        total: Any = job.transaction("begin-dataset", lambda session: _begin(session, dataset_id, made))
+        total: Any = job.transaction("begin-dataset", lambda session: self._begin(session, dataset_id, made))
         starts = range(0, total, self._chunk_size)
         stops = [min(start + self._chunk_size, total) for start in starts]
         common = {"part": "images", "dataset_id": dataset_id, "made": asdict(made)}
@@ -86,11 +111,19 @@ class DatasetImages:
         try:
             tries = self._fill(job, dataset, recipe, places)
             self._record(job, dataset, tries, item["stop"] - item["start"])
-        except JobCancelled:
-            self._discard(dataset, recipe, places)
+        except (JobCancelled, AppError):
+            self._discard(job, dataset, recipe, places)
             raise
         missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
         return {"made": len(tries) - len(missing), "missing": missing}
+
+    def _begin(self, session: Session, dataset_id: str, made: Made) -> Json:
+        dataset = find_dataset(session, dataset_id)
+        dataset.status = "generating"
+        if session.scalar(select(Image.id).where(Image.dataset_id == dataset_id).limit(1)) is None:
+            # What is there is not its own: a dataset of this name was deleted by a process that died over it.
+            self._folder.clear_dataset(dataset.name)
+        return num_to_make(dataset, made)
 
     def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], num_places: int) -> None:
         def record(session: Session) -> Json:
@@ -102,8 +135,9 @@ class DatasetImages:
 
         job.transaction("record", record)
 
-    def _discard(self, dataset: Dataset, recipe: Recipe, places: list[Place]) -> None:
-        """Remove what a cancelled chunk has written and will not record."""
+    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> None:
+        """Remove what a chunk that ends here has written and will not record."""
+        job.check_held()  # else another worker may be writing the same files
         paths = {path for place in places for path in self._paths(dataset, recipe, place)}
         with self._db.snapshot() as session:
             paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
@@ -134,7 +168,7 @@ class DatasetImages:
             verdict = recipe.judge(place, probabilities)
             info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
-            self._folder.write(path, data)
+            store(job, self._folder, path, data, patience_s=self._storage_patience_s)
             tries.outcomes[verdict.decision] += 1
             tries.rows.append(_row(place, path, drawn, info, verdict))
             if verdict.decision == "kept":
@@ -198,12 +232,6 @@ def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Plac
     kept = kept_images(dataset.id).where(_at(dataset, places))
     full = {(image.split, image.class_index, image.position) for image in session.scalars(kept)}
     return [place for place in places if (place.split, place.class_index, place.position) not in full]
-
-
-def _begin(session: Session, dataset_id: str, made: Made) -> Json:
-    dataset = find_dataset(session, dataset_id)
-    dataset.status = "generating"
-    return num_to_make(dataset, made)
 
 
 def _end(session: Session, dataset_id: str, made: Made, missing: list[Any]) -> Json:

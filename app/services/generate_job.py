@@ -9,9 +9,9 @@ from app.jobs.handler import Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
-from app.services.generation_records import add_generation, image_specs, write_image
+from app.services.generation_records import add_generation, image_specs
 from app.services.job_kinds import GenerateKind
-from app.services.patience import patience
+from app.services.patience import patience, store
 from app.storage.layout import DataFolder
 
 
@@ -35,7 +35,9 @@ class GenerateJob(GenerateKind):
                 data, info = self._node.render(
                     spec.to_json(), labels=job.spec["labels"], background=False, keep_waiting=patience(job)
                 )
-                return {"info": info, "path": write_image(self._folder, image_id, data, spec.output_format)}
+                path = self._folder.image_path(image_id, spec.output_format)
+                store(job, self._folder, path, data)
+                return {"info": info, "path": path}
 
             made.append(job.step(f"render-{k}", render))
             job.transaction(f"progress-{k}", lambda session: advance(session, job.id, 1))

@@ -1,14 +1,23 @@
-"""How long a job waits for an engine that is away before it gives its work back."""
+"""How long a job waits for what is away: for an engine, then it gives its work back; for storage, then it fails."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable
 
+from app.errors import StorageFull, Unavailable
 from app.jobs.handler import TryLater
 from app.jobs.run import JobRun
+from app.storage.layout import DataFolder
+
+logger = logging.getLogger(__name__)
 
 # An API process that restarts is back in seconds; beyond a minute another node may be better off.
 PATIENCE_S = 60.0
+
+# Long enough to make room or to mount a disk again by hand; then the job's end is better news than its silence.
+STORAGE_PATIENCE_S = 600.0
+_LOOK_AGAIN_S = 2.0
 
 
 def patience(job: JobRun) -> Callable[[], None]:
@@ -27,3 +36,36 @@ def patience(job: JobRun) -> Callable[[], None]:
             raise TryLater
 
     return check
+
+
+def store(job: JobRun, folder: DataFolder, path: str, data: bytes, *, patience_s: float = STORAGE_PATIENCE_S) -> None:
+    """Write a file of a job's, unless the job must stop or is another worker's by now; wait for storage that is away.
+
+    Args:
+        job: Whose file it is.
+        folder: Where it goes.
+        path: Its relative path.
+        data: Its whole content, kept while waiting.
+        patience_s: How long storage may be full or away, in seconds, >= 0.
+
+    Raises:
+        JobCancelled, WorkLost: As `JobRun.check_cancelled`.
+        TryLater: The worker is stopping, and the storage is away.
+        StorageFull, Unavailable: The patience is over.
+    """
+    deadline = time.monotonic() + patience_s
+    is_told = False
+    while True:
+        job.check_cancelled()
+        try:
+            folder.write(path, data)
+            return
+        except (StorageFull, Unavailable) as error:
+            if time.monotonic() >= deadline:
+                raise
+            if job.is_stopping:
+                raise TryLater from error
+            if not is_told:
+                logger.warning("%s Job %s waits at most %.0f s for it.", error.detail, job.id, patience_s)
+            is_told = True
+        time.sleep(_LOOK_AGAIN_S)

@@ -21,7 +21,7 @@ from app.services.dataset_job import DatasetImages
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
-from app.services.patience import patience
+from app.services.patience import patience, store
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
 from app.training.evaluation import evaluate
@@ -139,7 +139,7 @@ class TrainJob(TrainKind):
         classes = [entry["name"] for entry in dataset.classes]
         data = save_probe(result.probe, classes=classes, backbone=backbone["weights_sha256"])
         path = self._folder.model_path(job.id)
-        self._folder.write(path, data)
+        store(job, self._folder, path, data)
         return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
 
 

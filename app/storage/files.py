@@ -20,7 +20,9 @@ FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
+_REFUSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
+_LOST = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV}  # storage across a network
+_UNWRITABLE = _REFUSING | _LOST
 
 
 def contained_path(root: Path, *parts: str) -> Path:
@@ -45,7 +47,7 @@ def storage_errors() -> Iterator[None]:
 
     Raises:
         StorageFull: No space, no quota, or the file is larger than allowed.
-        Unavailable: Read-only, not permitted, failing, or out of file handles.
+        Unavailable: Read-only, not permitted, failing, not connected, or out of file handles.
     """
     try:
         yield

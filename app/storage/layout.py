@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import unicodedata
 import uuid
 from collections.abc import Sequence, Set
@@ -159,6 +160,19 @@ class DataFolder:
         """Remove a dataset's files, rejected ones too; from outside it is whole at one moment and gone at the next."""
         remove_tree(self.dataset_folder(dataset), temporaries=self._temporaries)
         remove_tree(contained_path(self.root / _REJECTED, dataset), temporaries=self._temporaries)
+
+    def clear_dataset(self, dataset: str) -> None:
+        """Remove what lies under a dataset's name, rejected images too; there need not be anything."""
+        for kind in (_DATASETS, _REJECTED):
+            remove_tree(contained_path(self.root / kind, dataset), temporaries=self._temporaries)
+
+    def idle_datasets(self, *, older_than_s: float = 3600.0) -> set[str]:
+        """Name the datasets whose folder, of kept or rejected images, has not changed for so long, in seconds."""
+        before = time.time() - older_than_s
+        found = [folder for kind in (_DATASETS, _REJECTED) for folder in (self.root / kind).glob("*")]
+        return {folder.name for folder in found} - {
+            folder.name for folder in found if folder.lstat().st_mtime >= before
+        }
 
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
         """Remove what dead processes left unfinished; see `sweep_temporaries`."""

@@ -10,7 +10,7 @@ from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.jobs import durable, record
 from app.jobs.queue import JobQueue
-from app.jobs.reaper import Reaper
+from app.jobs.reaper import Reaper, host_name
 from tests.pictures import (
     Pictures,
     job_row,
@@ -150,7 +150,7 @@ def test_a_resumed_job_that_a_stalled_worker_puts_aside_late_goes_on(
 
 def make_reaper(db: Database, client: DBOSClient) -> Reaper:
     kind = Pictures()
-    reaper = Reaper(db, client, kind.on_end, lambda _job: kind.queue, worker_id="me", ttl_s=20)
+    reaper = Reaper(db, client, kind.on_end, lambda _job: kind.queue, worker_id="me", host=host_name(), ttl_s=20)
     reaper.register()
     return reaper
 
