@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.demo_pack.table import render
-from bench.generate.litserve_env import litserve_python, litserve_version
+from bench.environments import peer_python, pinned_version
 from bench.generate.measure import Bench
 from bench.generate.pipeline import load_pipeline
 from bench.generate.plan import FULL, QUICK
@@ -24,7 +24,6 @@ from bench.generate.report import judge, render_loads, summarize_all, to_json
 from bench.generate.servers import versions
 
 LOGS = Path("build/bench/generate")
-PEERS = Path("build/peers")
 
 
 def parse() -> argparse.Namespace:
@@ -44,7 +43,7 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
         "quick": args.quick,
         "threads": args.threads,
         "machine": {"cores": os.cpu_count(), "processor": _processor(), "load_at_start": os.getloadavg()[0]},
-        "versions": {**versions(), "litserve": litserve_version()},
+        "versions": {**versions(), "litserve": pinned_version("litserve", "litserve")},
     }
 
 
@@ -55,7 +54,7 @@ def main() -> None:
     started_at = time.perf_counter()
     facts = facts_of(args)
     LOGS.mkdir(parents=True, exist_ok=True)
-    python = litserve_python(PEERS / "litserve")
+    python = peer_python("litserve")
     bench = Bench(QUICK if args.quick else FULL, load_pipeline(args.threads), args.threads, python, LOGS.resolve())
     results = bench.run()
     figures = judge(results)

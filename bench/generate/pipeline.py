@@ -35,6 +35,14 @@ def load_pipeline(num_threads: int) -> Any:
     return pipeline
 
 
+def load_fast_pipeline(num_threads: int) -> Any:
+    """Load it as a server's author would who has measured: in the memory layout that is faster on a CPU."""
+    pipeline = load_pipeline(num_threads)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.to(memory_format=torch.channels_last)
+    return pipeline
+
+
 def scheduler_for(name: str) -> Any:
     """Make a fresh noise scheduler from the pack's config."""
     return make_noise_scheduler(name, _scheduler_config())
@@ -48,6 +56,7 @@ def _scheduler_config() -> dict[str, object]:
     return config
 
 
+@torch.inference_mode()
 def draw(pipeline: Any, requests: Sequence[ImageRequest]) -> list[Image.Image]:
     """Run requests in one call; all must be alike but for prompt and seed, and the noise scheduler must be set."""
     first = requests[0]

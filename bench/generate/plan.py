@@ -31,7 +31,7 @@ class Plan:
         late_pairs: Long requests that a short one arrives behind.
         alone_pairs: Requests to an idle node, each beside a direct call of the pipeline.
         tuning_count: Requests of each traffic by which a peer's settings are chosen.
-        workers: Settings of the threads server.
+        workers: Settings of the threads server, among whose drawing threads the CPU threads are shared out.
         batches: Settings of LitServe: largest batch, seconds to wait for it.
     """
 
@@ -62,7 +62,7 @@ FULL = Plan(
     late_pairs=8,
     alone_pairs=15,
     tuning_count=24,
-    workers=(2, 8),
+    workers=(1, 2),
     batches=((4, 0.0), (8, 0.0), (8, 0.05)),
 )
 QUICK = Plan(

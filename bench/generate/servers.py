@@ -55,7 +55,7 @@ def lock_server(threads: int) -> Server:
 def threads_server(threads: int, workers: int) -> Server:
     """The pattern of diffusers' `examples/server-async`."""
     tuning = (f"--threads={threads}", f"--workers={workers}")
-    return _peer("threads", f"{workers} workers", Path(sys.executable), "threads_server", *tuning)
+    return _peer("threads", f"{workers} worker{'s' * (workers > 1)}", Path(sys.executable), "threads_server", *tuning)
 
 
 def litserve_server(python: Path, threads: int, max_batch_size: int, batch_timeout_s: float) -> Server:

@@ -11,11 +11,14 @@ import torch
 import torchvision.models
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
+from transformers.utils import logging
 
 ROWS = 16
 
+Forward = Callable[[], object]
 
-def classify_forward(models: Path) -> Callable[[], object]:
+
+def classify_forward(models: Path) -> Forward:
     """Return a forward of ResNet50 over 16 images."""
     model = torchvision.models.resnet50(weights=None)
     model.load_state_dict(load_file(models / "classifier" / "model.safetensors"), strict=False)
@@ -24,8 +27,9 @@ def classify_forward(models: Path) -> Callable[[], object]:
     return lambda: model(pixels)
 
 
-def clip_forward(models: Path, labels: list[list[str]] | None) -> Callable[[], object]:
+def clip_forward(models: Path, labels: list[list[str]] | None) -> Forward:
     """Return a forward of CLIP over 16 images, with the texts of 16 label sets or, without labels, of none."""
+    logging.disable_progress_bar()
     model = CLIPModel.from_pretrained(models / "clip").eval()
     pixels = torch.rand(ROWS, 3, 224, 224)
     if labels is None:
@@ -36,12 +40,12 @@ def clip_forward(models: Path, labels: list[list[str]] | None) -> Callable[[], o
 
 
 @torch.inference_mode()
-def per_second(forward: Callable[[], object], *, repeats: int = 5) -> float:
-    """Return the images a second of a forward, by the median of a few."""
+def per_second(forward: Forward, *, seconds: float) -> float:
+    """Return the images a second of a forward that is repeated for some time, by the median."""
     forward()
-    seconds = []
-    for _ in range(repeats):
+    took: list[float] = []
+    while sum(took) < seconds:
         started_at = time.perf_counter()
         forward()
-        seconds.append(time.perf_counter() - started_at)
-    return ROWS / statistics.median(seconds)
+        took.append(time.perf_counter() - started_at)
+    return ROWS / statistics.median(took)

@@ -112,7 +112,8 @@ def main() -> None:
     parser.add_argument("endpoint", choices=["classify", "clip-score"])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True, help="CPU threads of each worker")
+    parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--max-batch-size", type=int, required=True)
     parser.add_argument("--batch-timeout", type=float, required=True)
     args = parser.parse_args()
@@ -120,8 +121,8 @@ def main() -> None:
     api: Any = kind(max_batch_size=args.max_batch_size, batch_timeout=args.batch_timeout, api_path=f"/{args.endpoint}")
     # On the object, which is pickled for the worker process; the class is imported anew there.
     api.folder, api.threads = args.folder, args.threads
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False)
-    server.run(host="127.0.0.1", port=args.port, generate_client_file=False, log_level="warning")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=args.workers, timeout=False)
+    server.run(host="127.0.0.1", port=args.port, num_api_servers=1, generate_client_file=False, log_level="warning")
 
 
 if __name__ == "__main__":

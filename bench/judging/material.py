@@ -27,6 +27,22 @@ def write_models(folder: Path) -> None:
         (folder / "done").touch()
 
 
+def write_for_infinity(clip: Path, folder: Path) -> None:
+    """Write the same CLIP as infinity has to find it, where it is missing: of weights and tokenizer, links.
+
+    Infinity cuts texts at the config's `max_length`, which in the transformers that it needs is 20 unless the file
+    says otherwise, where CLIP reads 77 tokens.
+    """
+    if folder.exists():
+        return
+    folder.mkdir()
+    for file in clip.iterdir():
+        if file.name == "config.json":
+            (folder / file.name).write_text(json.dumps({**json.loads(file.read_text()), "max_length": 77}))
+        else:
+            (folder / file.name).symlink_to(file)
+
+
 def draw_images() -> list[bytes]:
     """Draw JPEGs of 640 x 480 with the detail of a photograph (about 60 kB each)."""
     return list(_jpegs(np.random.default_rng(0)))
@@ -67,13 +83,17 @@ def clip_questions(images: list[bytes], labels: list[list[str]]) -> list[Questio
 
 
 def infinity_questions(images: list[bytes], labels: list[list[str]]) -> list[Question]:
-    """Ask infinity for the embeddings that scores are made of: it has no scores, and one modality a request."""
+    """Ask infinity for the embeddings that scores are made of: it has no scores, and one modality a request.
+
+    As base64, which its documentation calls the fast form.
+    """
+    asked = {"model": "clip", "encoding_format": "base64"}
 
     def ask(image: bytes, texts: list[str]) -> list[tuple[str, dict[str, object]]]:
         url = "data:image/jpeg;base64," + _b64(image)
         return [
-            ("/embeddings", {"model": "clip", "modality": "image", "input": [url]}),
-            ("/embeddings", {"model": "clip", "modality": "text", "input": texts}),
+            ("/embeddings", {**asked, "modality": "image", "input": [url]}),
+            ("/embeddings", {**asked, "modality": "text", "input": texts}),
         ]
 
     return _clip(images, labels, ask)

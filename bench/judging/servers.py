@@ -1,6 +1,6 @@
-"""The servers under test as processes of their own, and the environments that the peers live in.
+"""The servers under test as processes of their own.
 
-Servers that are not measured are stopped by signal, so that none of them costs another one time.
+Servers that are not measured are paused by signal, so that none of them costs another one time.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
+
+from bench.judging.material import write_for_infinity
 
 HERE = Path(__file__).parent
-START_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 300.0
 
 
 class Server:
-    """A running server; paused but within `awake`."""
+    """A running server; paused but within `awake`, ended with the block that it is the context of."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         """Take a process that leads its own group."""
@@ -38,7 +40,10 @@ class Server:
         finally:
             os.killpg(self._process.pid, signal.SIGSTOP)
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End it and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -55,14 +60,15 @@ def start(command: list[str], port: int, ready_path: str, log: Path, env: dict[s
         process = subprocess.Popen(
             command, stdout=out, stderr=out, env={**os.environ, **(env or {})}, start_new_session=True
         )
-    server = Server(process, port)
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(port, ready_path):
-        if process.poll() is not None or time.monotonic() > deadline:
-            server.stop()
-            raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')[-600:]}")
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGSTOP)
+    with contextlib.ExitStack() as unless_ready:
+        server = unless_ready.enter_context(Server(process, port))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(port, ready_path):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')[-600:]}")
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGSTOP)
+        unless_ready.pop_all()
     return server
 
 
@@ -82,50 +88,28 @@ def start_ours(models: Path, workdir: Path, threads: int) -> Server:
     return start([*command, "api"], port, "/readyz", workdir / "ours.log", env)
 
 
-def start_litserve(python: Path, endpoint: str, batch: int, timeout_s: float, models: Path, threads: int) -> Server:
-    """Start LitServe for one endpoint."""
+def start_litserve(
+    python: Path, endpoint: str, *, workers: int, batch: int, timeout_s: float, models: Path, threads: int
+) -> Server:
+    """Start LitServe for one endpoint; its workers share the threads."""
     port = free_port()
+    each = str(max(1, threads // workers))
     command = [str(python), str(HERE / "litserve_server.py"), endpoint, "--folder", str(models), "--port", str(port)]
-    command += ["--threads", str(threads), "--max-batch-size", str(batch), "--batch-timeout", str(timeout_s)]
-    return start(command, port, "/health", models / "litserve.log", {"OMP_NUM_THREADS": str(threads)})
+    command += ["--threads", each, "--workers", str(workers)]
+    command += ["--max-batch-size", str(batch), "--batch-timeout", str(timeout_s)]
+    return start(command, port, "/health", models / "litserve.log", {"OMP_NUM_THREADS": each})
 
 
-def start_infinity(python: Path, batch: int, models: Path, threads: int) -> Server:
+def start_infinity(python: Path, *, batch: int, models: Path, threads: int) -> Server:
     """Start infinity on the CLIP folder."""
-    port = free_port()
-    command = [str(python.with_name("infinity_emb")), "v2", "--model-id", str(models / "clip")]
+    port, folder = free_port(), models / "clip-infinity"
+    write_for_infinity(models / "clip", folder)
+    command = [str(python.with_name("infinity_emb")), "v2", "--model-id", str(folder)]
     command += ["--served-model-name", "clip", "--engine", "torch", "--device", "cpu", "--dtype", "float32"]
-    command += ["--batch-size", str(batch), "--port", str(port), "--no-bettertransformer"]
+    command += ["--batch-size", str(batch), "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    command += ["--no-bettertransformer", "--no-compile", "--no-model-warmup"]
     env = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     return start(command, port, "/health", models / "infinity.log", env)
-
-
-def peer_python(name: str, folder: Path, *, shares_torch: bool) -> Path:
-    """Return the interpreter of a peer's environment; made from its requirements the first time.
-
-    Args:
-        name: `litserve` or `infinity`.
-        folder: Where the environments are.
-        shares_torch: Lend it the libraries of this environment, so that both run the very same torch.
-
-    Raises:
-        RuntimeError: It could not be made.
-    """
-    venv = folder / name
-    python = venv / "bin" / "python"
-    if (venv / "done").exists():
-        return python
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    if shares_torch:
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        lent = venv / "lib" / version / "site-packages" / "lent.pth"
-        lent.write_text(sysconfig.get_paths()["purelib"] + "\n")
-    install = [str(python), "-m", "pip", "install", "-q", "-r", str(HERE / f"requirements-{name}.txt")]
-    done = subprocess.run(install, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name} cannot be installed: {done.stderr[-600:]}")
-    (venv / "done").touch()
-    return python
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ import litserve  # type: ignore[import-not-found, unused-ignore]
 from fastapi import Response
 
 from bench.generate.peers.command import parse_peer
-from bench.generate.pipeline import draw, encode_png, load_pipeline, scheduler_for
+from bench.generate.pipeline import draw, encode_png, load_fast_pipeline, scheduler_for
 from bench.generate.traces import ImageRequest, group_alike
 
 
@@ -22,7 +22,7 @@ class GenerateAPI(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
 
     def setup(self, device: str) -> None:
         """Load the model, in LitServe's worker process."""
-        self.pipeline = load_pipeline(self.threads)
+        self.pipeline = load_fast_pipeline(self.threads)
 
     def decode_request(self, request: dict[str, Any], **_: Any) -> ImageRequest:
         """Read the body."""

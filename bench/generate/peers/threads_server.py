@@ -2,7 +2,8 @@
 
 Each request gets a shallow copy of the pipeline, which keeps what one run writes on it apart, and its own copy of the
 noise scheduler; locks guard the tokenizer and the VAE, which are shared. Written from the pattern's description; the
-example's cache clearing after each request is left out in the peer's favour.
+example's cache clearing after each request is left out in the peer's favour, and the drawing threads share the CPU
+threads instead of each having all of them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Response
 
 from app.engine.noise_schedulers import NOISE_SCHEDULERS
 from bench.generate.peers.command import parse_peer, serve_app
-from bench.generate.pipeline import draw, encode_png, load_pipeline, scheduler_for
+from bench.generate.pipeline import draw, encode_png, load_fast_pipeline, scheduler_for
 from bench.generate.traces import ImageRequest
 
 
@@ -61,11 +63,13 @@ class SharedPipeline:
         return encode_png(draw(own, [request])[0])
 
 
-def create_app(pipeline: Any, num_workers: int) -> FastAPI:
-    """Serve a loaded pipeline with so many threads."""
+def create_app(num_workers: int, threads: int) -> FastAPI:
+    """Load the pipeline and serve it with so many drawing threads, which have so many CPU threads together."""
     app = FastAPI()
-    shared = SharedPipeline(pipeline)
-    pool = ThreadPoolExecutor(num_workers)
+    each = max(1, threads // num_workers)
+    pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(each,))
+    # On a thread that draws, so that no other one keeps a team of CPU threads.
+    shared = pool.submit(lambda: SharedPipeline(load_fast_pipeline(each))).result()
 
     @app.get("/health")
     async def health() -> str:
@@ -82,4 +86,4 @@ def create_app(pipeline: Any, num_workers: int) -> FastAPI:
 
 if __name__ == "__main__":
     arguments = parse_peer()
-    serve_app(create_app(load_pipeline(arguments.threads), arguments.workers), arguments.port)
+    serve_app(create_app(arguments.workers, arguments.threads), arguments.port)
