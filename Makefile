@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-full-size soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-nodes bench-overhead constraints clean
+.PHONY: help run test test-full-size test-crash soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-nodes bench-overhead constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
 
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size
+
+test-crash: $(VENV)/dev.stamp ## Kill nodes and workers at random moments, fifty times on each database, and check what is left
+	$(BIN)/python -m pytest tests/crash/soak_kills.py
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
 	$(BIN)/python -m bench.soak --minutes 20

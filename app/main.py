@@ -38,6 +38,7 @@ from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
+from app.services import leftovers
 from app.services.dataset_export import DatasetExportService
 from app.services.dataset_extension import DatasetExtensionService
 from app.services.dataset_report import DatasetReportService
@@ -179,6 +180,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     url = settings.resolved_database_url
     db = Database(url)
+    await asyncio.to_thread(leftovers.sweep, db, DataFolder(settings.data_dir))
     queue = JobQueue(db, url, JOB_KINDS)
     engine, inference = app.state.start_models(model_choice(settings))
     services = app.state.services = make_services(settings, db, inference, queue)

@@ -1,6 +1,6 @@
 """What a kind of job is to the job machinery, and how its code says that it cannot go on.
 
-Implemented by services; knows no job engine. `run`, `run_chunk` and `on_end` run in the worker process,
+Implemented by services; knows no job engine. `run`, `run_chunk`, `tidy` and `on_end` run in the worker process,
 on a thread of the job; `on_end` also in the API process, when a job is cancelled before it began.
 """
 
@@ -90,3 +90,9 @@ class JobHandler(JobKind, Protocol):
 
     def run_chunk(self, job: "JobRun", item: Json) -> Json:
         """Do one item that `run` handed to `job.chunks`; the same rule holds. One at a time per worker."""
+
+    def tidy(self, job: "JobRun") -> None:
+        """Remove what was left unrecorded by parts of the job that failed or died.
+
+        Called when none of it runs: before the job rests, and before it ends undone. May be called again.
+        """

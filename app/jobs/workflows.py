@@ -68,14 +68,14 @@ class Workflows:
             run = JobRun(job, self._workshop)
             completed, result = False, None
             if record.must_rest(job):
-                self._rest(run, handler.queue)
+                self._rest(handler, run)
             if not record.must_stop(job):
                 try:
                     completed, result = self._carry_out(handler, run)
                 except JobPaused:
-                    self._rest(run, handler.queue)
+                    self._rest(handler, run)
             if not completed:
-                run.drain()
+                self._drain(handler, run)
             with self._db.transaction() as session:
                 record.finish(session, job_id, handler.on_end, completed=completed, result=result)
 
@@ -111,12 +111,23 @@ class Workflows:
         """Return the queue of a job; None if this worker does not know its kind."""
         return self._handlers[job.kind].queue if job.kind in self._handlers else None
 
-    def _rest(self, run: JobRun, queue_name: str) -> NoReturn:
+    def _drain(self, handler: JobHandler, run: JobRun) -> None:
+        """Wait until nothing of a job runs, then let its handler clean up; what it cannot is no reason to go on."""
+        run.drain()
+        run.check_held()  # else another worker's parts may be writing what is not recorded yet
+        try:
+            handler.tidy(run)
+        except DATABASE_AWAY:
+            raise
+        except Exception:
+            logger.exception("What job %s left unrecorded could not be removed.", run.id)
+
+    def _rest(self, handler: JobHandler, run: JobRun) -> NoReturn:
         """Put a job aside once nothing of it runs; if it is to go on by then, queue it again instead.
 
         Aside first and noted second: whoever reads `paused` may queue the workflow again, and it stays queued.
         """
-        run.drain()
+        self._drain(handler, run)
         workflow_id = durable.job_workflow_id(run.id)
         with self._db.snapshot() as session:
             must_rest = record.must_rest(session.get(Job, run.id))
@@ -127,7 +138,7 @@ class Workflows:
         with self._db.transaction() as session:
             rests = record.rest(session, run.id)
         if not rests:
-            self._workshop.client.resume_workflow(workflow_id, queue_name=queue_name)
+            self._workshop.client.resume_workflow(workflow_id, queue_name=handler.queue)
         raise _Left
 
     def _put_aside(self) -> NoReturn:

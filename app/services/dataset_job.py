@@ -27,6 +27,7 @@ from app.services.dataset_records import kept_images, num_to_make
 from app.services.datasets import find_dataset
 from app.services.generation_records import image_columns
 from app.services.job_kinds import DatasetKind
+from app.services.leftovers import remove_unrecorded
 from app.services.patience import STORAGE_PATIENCE_S, patience, store
 from app.services.recipes import Drawn, Made, Place, Recipe, Verdict
 from app.storage.layout import DataFolder
@@ -116,6 +117,10 @@ class DatasetImages:
             raise
         missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
         return {"made": len(tries) - len(missing), "missing": missing}
+
+    def tidy(self, dataset_id: str) -> None:
+        """Remove what chunks that failed or died have written and nobody will record; while none of them runs."""
+        remove_unrecorded(self._db, self._folder, dataset_id)
 
     def _begin(self, session: Session, dataset_id: str, made: Made) -> Json:
         dataset = find_dataset(session, dataset_id)
@@ -219,6 +224,10 @@ class DatasetJob(DatasetKind):
     def run_chunk(self, job: JobRun, item: Json) -> Json:
         """Make the images of one chunk."""
         return self._images.make_chunk(job, _dict(item))
+
+    def tidy(self, job: JobRun) -> None:
+        """Remove unrecorded images."""
+        self._images.tidy(job.spec["dataset_id"])
 
 
 def _at(dataset: Dataset, places: list[Place]) -> ColumnElement[bool]:

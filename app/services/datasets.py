@@ -118,11 +118,26 @@ class DatasetService:
             NotFound: There is none with this id.
             Conflict: Its images are being made, or a train job reads it.
         """
-        with self._db.transaction() as session:
-            dataset = find_dataset(session, dataset_id, lock=True)
-            refuse_in_use(session, dataset)
-            session.delete(dataset)
-        self._folder.delete_dataset(dataset.name)
+        try:
+            with self._db.transaction() as session:
+                dataset = find_dataset(session, dataset_id, lock=True)
+                refuse_in_use(session, dataset)
+                session.delete(dataset)
+                session.flush()
+                # Before the commit, with which the name is free: the next of that name finds nothing in its place.
+                self._folder.take_dataset(dataset.name, dataset_id)
+        finally:
+            settle_deletion(self._db, self._folder, dataset_id)
+
+
+def settle_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
+    """Bring the deletion of a dataset to its end: its files go if its row is gone, and come back if it is not."""
+    with db.transaction() as session:
+        dataset = session.get(Dataset, dataset_id, with_for_update=True)
+        if dataset is not None:
+            folder.put_dataset_back(dataset.name, dataset_id)
+            return
+    folder.drop_taken_dataset(dataset_id)
 
 
 def find_dataset(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:

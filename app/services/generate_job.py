@@ -53,3 +53,6 @@ class GenerateJob(GenerateKind):
     def run_chunk(self, job: JobRun, item: Json) -> Json:
         """Do nothing: a generation has no chunks."""
         return None
+
+    def tidy(self, job: JobRun) -> None:
+        """Do nothing: which files there are is known to `run` alone; a node's start removes those without a record."""

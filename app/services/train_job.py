@@ -69,6 +69,11 @@ class TrainJob(TrainKind):
             raise TypeError("a chunk is a JSON object")
         return self._images.make_chunk(job, item) if item["part"] == "images" else self._features_chunk(job, item)
 
+    def tidy(self, job: JobRun) -> None:
+        """Remove unrecorded images of a dataset that this job makes."""
+        if job.spec["dataset"] is not None:
+            self._images.tidy(job.spec["dataset_id"])
+
     def _backbone(self, job: JobRun) -> Json:
         loaded = self._node.backbone(keep_waiting=patience(job))
         if loaded["weights_sha256"] != job.spec["backbone_sha256"]:

@@ -6,6 +6,7 @@
     models/{id}/model.safetensors
     features/...                                                          a cache, see features.py
     .tmp/                                                                 unfinished and removed things
+    .taken/{id of a dataset}/                                             a dataset's files while it is deleted
 
 Records hold paths relative to the data folder. `ImageFolder` must load a split at every moment, so a class
 folder appears together with its first image, goes together with its last one, and never holds anything else.
@@ -22,7 +23,8 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +43,7 @@ from app.storage.files import (
 
 _DATASETS = "datasets"
 _REJECTED = "rejected"
+_TAKEN = ".taken"
 _MAX_SLUG_CHARS = 48
 # An uploaded image has no seed in its name.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
@@ -156,10 +159,47 @@ class DataFolder:
         for path in self.uploads(dataset) - keep:
             self.delete(path)
 
-    def delete_dataset(self, dataset: str) -> None:
-        """Remove a dataset's files, rejected ones too; from outside it is whole at one moment and gone at the next."""
-        remove_tree(self.dataset_folder(dataset), temporaries=self._temporaries)
-        remove_tree(contained_path(self.root / _REJECTED, dataset), temporaries=self._temporaries)
+    def take_dataset(self, dataset: str, dataset_id: str) -> None:
+        """Take a dataset's files, rejected ones too, out of sight, to be dropped or put back.
+
+        From outside it is whole at one moment and gone at the next.
+        """
+        for place, taken in self._takings(dataset, dataset_id):
+            with storage_errors():
+                make_folder(taken.parent)
+                if place.is_dir():
+                    os.rename(place, taken)
+                    sync_folder(place.parent)
+
+    def taken_datasets(self) -> list[str]:
+        """List the ids of the datasets whose files are taken out of sight."""
+        return sorted(path.name for path in (self.root / _TAKEN).glob("*"))
+
+    def put_dataset_back(self, dataset: str, dataset_id: str) -> None:
+        """Put a dataset's files back where they were; there need not be any."""
+        for place, taken in self._takings(dataset, dataset_id):
+            with storage_errors():
+                if taken.is_dir():
+                    os.rename(taken, place)
+                    sync_folder(place.parent)
+        self.drop_taken_dataset(dataset_id)
+
+    def drop_taken_dataset(self, dataset_id: str) -> None:
+        """Remove files that were taken out of sight; there need not be any."""
+        shutil.rmtree(contained_path(self.root / _TAKEN, dataset_id), ignore_errors=True)
+
+    def dataset_paths(self, dataset: str) -> Iterator[str]:
+        """Give the relative path of each file of a dataset, rejected ones too."""
+        for root in (self.dataset_folder(dataset), contained_path(self.root / _REJECTED, dataset)):
+            yield from self._paths(root.glob("*/*/*"))
+
+    def image_paths(self, *, older_than_s: float) -> Iterator[str]:
+        """Give the relative path of each generated image of at least this age; those of datasets are none."""
+        return self._paths((self.root / "images").glob("*/*"), older_than_s)
+
+    def model_paths(self, *, older_than_s: float) -> Iterator[str]:
+        """Give the relative path of each model's weights of at least this age."""
+        return self._paths((self.root / "models").glob("*/*"), older_than_s)
 
     def clear_dataset(self, dataset: str) -> None:
         """Remove what lies under a dataset's name, rejected images too; there need not be anything."""
@@ -177,6 +217,17 @@ class DataFolder:
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
         """Remove what dead processes left unfinished; see `sweep_temporaries`."""
         return sum(sweep_temporaries(root, older_than_s=older_than_s) for root in (self.root, self.features))
+
+    def _takings(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
+        """Name a dataset's folders, and where each is while it is taken."""
+        taken = contained_path(self.root / _TAKEN, dataset_id)
+        return [(contained_path(self.root / kind, dataset), taken / kind) for kind in (_DATASETS, _REJECTED)]
+
+    def _paths(self, found: Iterable[Path], older_than_s: float = 0.0) -> Iterator[str]:
+        for path in found:
+            with suppress(FileNotFoundError):
+                if path.is_file() and time.time() - path.lstat().st_mtime >= older_than_s:
+                    yield str(path.relative_to(self.root))
 
     def _write_with_folders(self, target: Path, data: bytes) -> bool:
         """Build the missing folders with the file in them, then rename them into place; False if another was first."""

@@ -14,6 +14,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging
 
 ROWS = 16
+TEXT_ROWS = 64
 
 Forward = Callable[[], object]
 
@@ -28,15 +29,27 @@ def classify_forward(models: Path) -> Forward:
 
 
 def clip_forward(models: Path, labels: list[list[str]] | None) -> Forward:
-    """Return a forward of CLIP over 16 images, with the texts of 16 label sets or, without labels, of none."""
+    """Return forwards of CLIP over 16 images and the texts of 16 label sets, or of the images alone without labels.
+
+    Texts of like length go together, 64 at a time: faster than all in one, and so the harder comparison.
+    """
     logging.disable_progress_bar()
     model = CLIPModel.from_pretrained(models / "clip").eval()
-    pixels = torch.rand(ROWS, 3, 224, 224)
-    if labels is None:
-        return lambda: model.get_image_features(pixel_values=pixels)
     tokenizer = CLIPTokenizer.from_pretrained(models / "clip")
-    tokens = tokenizer([text for texts in labels[:ROWS] for text in texts], padding=True, return_tensors="pt")
-    return lambda: model(pixel_values=pixels, **tokens)
+    pixels = torch.rand(ROWS, 3, 224, 224)
+    asked = [text for label_set in (labels or [])[:ROWS] for text in label_set]
+    texts = sorted(asked, key=lambda text: len(tokenizer(text).input_ids))
+    batches = [
+        tokenizer(texts[first : first + TEXT_ROWS], padding=True, return_tensors="pt")
+        for first in range(0, len(texts), TEXT_ROWS)
+    ]
+
+    def forward() -> None:
+        model.get_image_features(pixel_values=pixels)
+        for tokens in batches:
+            model.get_text_features(**tokens)
+
+    return forward
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Worker processes killed with SIGKILL: what was accepted is completed, and nothing is there twice."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from app.db.session import Database
 from app.jobs.queue import JobQueue
 from tests.crash.conftest import StartWorker
+from tests.crash.house import end, exit_code
 from tests.pictures import (
     dataset_status,
     job_row,
@@ -26,8 +28,7 @@ def test_a_killed_worker_costs_at_most_its_chunk(
     job_id = submit_pictures(queue, db, folder, num=12, chunk_size=3, stop_at=7)
     worker = start_worker()
     wait_until((folder / "reached").exists)
-    worker.kill()
-    worker.wait()
+    end(worker)
     before = made(folder)
     (folder / "go").touch()
     start_worker()
@@ -48,12 +49,12 @@ def test_a_worker_that_wakes_up_after_it_was_taken_for_dead_records_nothing(
     job_id = submit_pictures(queue, db, folder, num=6, chunk_size=3, stop_at=4)
     sleeper = start_worker()
     wait_until((folder / "reached").exists)
-    sleeper.send_signal(signal.SIGSTOP)
+    os.kill(sleeper.pid, signal.SIGSTOP)
     (folder / "go").touch()
     start_worker()
     job = wait_for_end(db, job_id)
-    sleeper.send_signal(signal.SIGCONT)
-    assert sleeper.wait(timeout=60) == 0  # it noticed, and its supervisor would start it anew
+    os.kill(sleeper.pid, signal.SIGCONT)
+    assert exit_code(sleeper) == 0  # it noticed, and its supervisor would start it anew
     assert job.status == "succeeded"
     assert recorded_positions(db) == list(range(6))
     assert job_row(db, job_id).version == job.version
@@ -66,7 +67,7 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three_attempts(
     folder = tmp_path / "d"
     job_id = submit_pictures(queue, db, folder, num=6, chunk_size=3, die_at=4, in_parent=in_parent)
     for _ in range(3):
-        assert start_worker().wait(timeout=60) == -signal.SIGKILL
+        assert exit_code(start_worker()) == -signal.SIGKILL
     start_worker()
     job = wait_for_end(db, job_id)
     assert job.status == "failed"
@@ -85,8 +86,7 @@ def test_a_job_cancelled_while_its_worker_is_dead_ends_as_cancelled(
     job_id = submit_pictures(queue, db, folder, num=12, chunk_size=3, stop_at=4)
     worker = start_worker()
     wait_until((folder / "reached").exists)
-    worker.kill()
-    worker.wait()
+    end(worker)
     assert queue.cancel(job_id).status == "running"
     (folder / "go").touch()
     start_worker()
@@ -104,7 +104,7 @@ def test_a_stopped_worker_ends_by_itself_and_another_goes_on(
     wait_until((folder / "reached").exists)
     worker.terminate()
     (folder / "go").touch()
-    assert worker.wait(timeout=60) == 0
+    assert exit_code(worker) == 0
     assert job_row(db, job_id).status == "running"
     start_worker()
     job = wait_for_end(db, job_id)

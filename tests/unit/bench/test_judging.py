@@ -115,12 +115,10 @@ def test_targets_compare_with_the_best_peer() -> None:
 
 
 def test_without_a_peer_nothing_is_won() -> None:
-    figures = judge([case_of(load_of(10, 1.0), bare=12.0)])
+    case = case_of(load_of(10, 1.0), bare=12.0)
+    figures = judge([case])
     assert [figure.verdict for figure in figures] == ["BELOW", "ABOVE", "ABOVE"]
-
-
-def test_a_server_that_beats_its_own_forward_passes_no_target() -> None:
-    assert judge([case_of(load_of(10, 1.0), load_of(8, 1.5), bare=5.0)])[2].verdict == "ABOVE"
+    assert [target["value"] for target in to_json([case], figures, {})["targets"]] == [None, None, 0.2]
 
 
 def test_the_table_and_the_json_hold_every_server() -> None:
