@@ -180,11 +180,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     url = settings.resolved_database_url
     db = Database(url)
-    await asyncio.to_thread(leftovers.sweep, db, DataFolder(settings.data_dir))
+    await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
     queue = JobQueue(db, url, JOB_KINDS)
     engine, inference = app.state.start_models(model_choice(settings))
-    services = app.state.services = make_services(settings, db, inference, queue)
-    sweeping = asyncio.ensure_future(asyncio.to_thread(_sweep, services.uploads))
+    app.state.services = make_services(settings, db, inference, queue)
     internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
     try:
         async with _listening(internal, settings.engine_socket):
@@ -195,17 +194,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await asyncio.to_thread(engine.close)
                 await asyncio.to_thread(inference.close)
     finally:
-        await sweeping
         queue.close()
         db.close()
 
 
-def _sweep(uploads: UploadService) -> None:
-    """Remove what this process's predecessors left of uploads; beside the serving, since it looks at every file."""
+def _put_right(db: Database, folder: DataFolder) -> None:
+    """Let files and records agree again, before anybody asks for them; a node that cannot do it serves all the same."""
     try:
-        uploads.sweep()
+        leftovers.sweep(db, folder)
     except Exception:
-        log.exception("What uploads that broke off have left could not be removed; the next start does it.")
+        log.exception("What processes that died have left could not be put right; the next start does it.")
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from app.db.session import Database
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.dataset_versions import num_images_of
-from app.services.datasets import ACTIVE, find_dataset, refuse_in_use
+from app.services.datasets import find_dataset, refuse_in_use
 from app.services.limits import Limits
 from app.storage.images import decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
@@ -62,27 +62,6 @@ class UploadService:
         results = [self._try(dataset_id, class_index, form.split, index, file) for index, file in enumerate(files)]
         num_accepted = sum(result.refused is None for result in results)
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
-
-    def sweep(self) -> None:
-        """Remove what uploads that died before their commit have left, in every dataset that no job writes to.
-
-        Raises:
-            Unavailable: The database or the storage cannot be used.
-        """
-        with self._db.snapshot() as session:
-            datasets = session.execute(select(Dataset.id, Dataset.name)).all()
-        for dataset_id, name in datasets:
-            found = self._folder.uploads(name)
-            with self._db.snapshot() as session:
-                has_strays = bool(found - _recorded(session, dataset_id))
-            if has_strays:  # or an upload is about to commit: whoever holds the row knows
-                self._sweep_one(dataset_id)
-
-    def _sweep_one(self, dataset_id: str) -> None:
-        with self._db.transaction() as session:
-            dataset = session.get(Dataset, dataset_id, with_for_update=True)
-            if dataset is not None and dataset.status not in ACTIVE:
-                self._folder.delete_uploads(dataset.name, keep=_recorded(session, dataset_id))
 
     def _prepare(self, dataset_id: str, form: UploadForm) -> int:
         """Check what concerns all files, remove what a dead process left, and return the class's index."""
