@@ -18,8 +18,8 @@ test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size
 
-test-crash: $(VENV)/dev.stamp ## Kill nodes and workers at random moments, fifty times on each database, and check what is left
-	$(BIN)/python -m pytest tests/crash/soak_kills.py
+test-crash: $(VENV)/dev.stamp ## Kill nodes and workers within cancel, pause and resume, and fifty times at random on each database
+	$(BIN)/python -m pytest tests/crash/control_kills.py tests/crash/soak_kills.py
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
 	$(BIN)/python -m bench.soak --minutes 20

@@ -106,36 +106,38 @@ def test_the_last_event_that_a_killed_node_did_not_send_comes_after_its_restart(
     check_all(house, {BODY["name"]: run_undisturbed(BODY)}, [accepted])
 
 
-DELETING = {
-    "before its row is gone": Kill("commit", ("DELETE FROM datasets",)),
-    "once its row is gone": Kill("committed", ("DELETE FROM datasets",)),
-    "before its folder is taken": Kill("rename", ("/datasets/fox-dog",)),
-    "before its rejected images are taken": Kill("rename", ("/rejected/fox-dog",)),
-    "amid its files": Kill("remove", (".png",), nth=3),
-}
+UNDELETED = (
+    Kill("rename", ("/datasets/fox-dog",)),
+    Kill("rename", ("/rejected/fox-dog",)),  # between the two folders
+    Kill("commit", ("DELETE FROM datasets",)),
+)
+DELETED = (Kill("committed", ("DELETE FROM datasets",)), Kill("remove", (".png",), nth=3))
 
 
-@pytest.mark.parametrize("kill", DELETING.values(), ids=DELETING.keys())
-def test_a_dataset_whose_deletion_was_killed_is_there_or_gone(
-    house: House, run_undisturbed: RunUndisturbed, kill: Kill
-) -> None:
-    house.mend()
-    accepted = submit(house, BODY)
-    wait_for_end(house, accepted.answer["job_id"])
+def delete_and_die(house: House, path: str, kill: Kill) -> int:
+    """Let a new node die while it deletes a dataset, mend, and return whether the dataset is there."""
     end(house.node)
     house.start_node(kill)
-    path = f"/datasets/{accepted.answer['id']}"
     with pytest.raises(httpx.TransportError):
         house.http.delete(path)
     wait_for_death(house.node)
     check_folders(house.data_dir)
     house.mend()
-    check_all(house, {BODY["name"]: run_undisturbed(BODY)}, [accepted])
-    assert house.http.delete(path).status_code in (204, 404)
-    assert final_files(house.data_dir) == []
-    anew = submit(house, BODY, key="another-key")  # the name is free, and nothing of the old one is in the way
-    assert wait_for_end(house, anew.answer["job_id"]) == "succeeded"
-    check_all(house, {BODY["name"]: run_undisturbed(BODY)}, [accepted, anew])
+    return house.http.get(path).status_code
+
+
+def test_a_dataset_whose_deletion_was_killed_is_there_or_gone(house: House, run_undisturbed: RunUndisturbed) -> None:
+    house.mend()
+    for number, deleted in enumerate(DELETED):  # after the first the name is free, and its place empty
+        accepted = submit(house, BODY, key=f"key-{number}")
+        assert wait_for_end(house, accepted.answer["job_id"]) == "succeeded"
+        path = f"/datasets/{accepted.answer['id']}"
+        for undeleted in UNDELETED if number == 0 else ():
+            assert delete_and_die(house, path, undeleted) == 200
+            check_all(house, {BODY["name"]: run_undisturbed(BODY)}, [accepted])
+        assert delete_and_die(house, path, deleted) == 404
+        assert final_files(house.data_dir) == []
+        check_all(house, {}, [accepted])
 
 
 def test_a_download_whose_node_was_killed_goes_on_where_it_was(house: House, run_undisturbed: RunUndisturbed) -> None:
