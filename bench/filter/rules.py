@@ -16,7 +16,6 @@ DATADREAMER_THRESHOLD = 0.05
 def ours(pack: Pack, planted: Planted) -> Kept:
     """Ask the recipe, as a dataset job does: softmax over the texts of all classes. **Shapes**: (N,)."""
     texts = planted.recipe.texts
-    assert texts is not None
     scores = clip_probabilities(pack, planted.images, texts)  # (N, K)
     verdicts = [planted.recipe.judge(label, row) for label, row in zip(planted.labels, scores.tolist(), strict=True)]
     return np.array([verdict.decision == "kept" for verdict in verdicts])
