@@ -53,7 +53,11 @@ class Settings(BaseSettings):
         "there it gives every forward eight rows.",
     )
     gpu_graphs: bool = Field(
-        False, description="Whether a GPU records the denoising forwards as CUDA graphs and replays them."
+        True, description="Whether a GPU records the denoising forwards as CUDA graphs and replays them."
+    )
+    gpu_compile: bool = Field(
+        False,
+        description="Whether a GPU's diffusion model is compiled: faster images, a slower start; needs a C compiler.",
     )
     num_threads: int | None = Field(
         None, ge=1, le=256, description="CPU threads of a model's forward; default: all cores."

@@ -143,6 +143,7 @@ def model_choice(settings: Settings) -> ModelChoice:
         dtype=settings.dtype,
         deterministic=settings.deterministic,
         gpu_graphs=settings.gpu_graphs,
+        gpu_compile=settings.gpu_compile,
         num_threads=settings.num_threads,
         max_queue_size=settings.max_queue_size,
     )

@@ -174,5 +174,7 @@ class FakeModels:
             classifier_pixels=to_tensor,
             backbone_pixels=to_tensor,
         )
-        runtime = Runtime(device="cpu", dtype="float32", num_threads=1, deterministic=True, versions={"torch": "fake"})
+        runtime = Runtime(
+            device="cpu", dtype="float32", num_threads=1, deterministic=True, compiled=False, versions={"torch": "fake"}
+        )
         return engine, Inference(engine, self.pack, runtime, facts)

@@ -9,21 +9,33 @@ import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 
+from app.engine.compiling import CompiledForward, Compiler
+from app.engine.gpu import Forward
 from app.errors import InferenceFailed
 
 
 class ImageDecoder:
     """Decodes one image at a time, as StableDiffusionPipeline does."""
 
-    def __init__(self, vae: Any, safety_checker: Any | None, feature_extractor: Any | None) -> None:
+    def __init__(
+        self,
+        vae: Any,
+        safety_checker: Any | None,
+        feature_extractor: Any | None,
+        compiler: Compiler | None = None,
+        side: int = 0,
+    ) -> None:
         """Take the pack's models, on the device and in eval mode.
 
         Args:
             vae: An `AutoencoderKL`.
             safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
             feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
+            compiler: Fuses what decoding is made of; None: it runs as it is.
+            side: Height and width of the latents that decoding is compiled for.
         """
         self._vae = vae
+        self._run: Forward = CompiledForward(self._run_vae, compiler, side) if compiler else self._run_vae
         self._safety_checker = safety_checker
         self._feature_extractor = feature_extractor
         self._image_processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
@@ -43,13 +55,18 @@ class ImageDecoder:
         Source:
             diffusers `StableDiffusionPipeline.__call__`, `run_safety_checker` and `VaeImageProcessor.postprocess`.
         """
-        scaled = latents.to(self._vae.dtype) / self._vae.config.scaling_factor
-        image = self._vae.decode(scaled, return_dict=False)[0]
+        image = self._run(latents)
         if not torch.isfinite(image).all():
             raise InferenceFailed("The model made an image that is not a number.")
         image, flagged = self._check_safety(image)
-        values = self._image_processor.postprocess(image, output_type="np", do_denormalize=[not flagged])[0]
-        return (values * 255).round().astype(np.uint8), flagged
+        values = self._image_processor.postprocess(image, output_type="pt", do_denormalize=[not flagged])[0]
+        pixels = (values.permute(1, 2, 0).float() * 255).round().to(torch.uint8)
+        return pixels.contiguous().cpu().numpy(), flagged
+
+    def _run_vae(self, *inputs: torch.Tensor) -> torch.Tensor:
+        scaled = inputs[0].to(self._vae.dtype) / self._vae.config.scaling_factor
+        image: torch.Tensor = self._vae.decode(scaled, return_dict=False)[0]
+        return image
 
     def _check_safety(self, image: torch.Tensor) -> tuple[torch.Tensor, bool | None]:
         if self._safety_checker is None or self._feature_extractor is None:

@@ -15,6 +15,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from app.engine.calibration import MOST_ROWS, Calibration, calibrate, still_holds
+from app.engine.compiling import CompiledForward
 from app.engine.denoising_options import DenoisingOptions, options_for
 from app.engine.gpu import Forward, GraphedForward, Pace, cuda_mark, upload
 from app.engine.invariance import RowPadding, fix_timestep_rows
@@ -81,6 +82,7 @@ class Denoiser:
     """Takes images one step on, together.
 
     Attributes:
+        options: How forwards are taken.
         forward: The UNet's, as it is taken here: samples (R, C, h, w), timesteps (R,) and embeddings (R, T, D) to
             (R, C, h, w); float32 but for the embeddings.
         row_count: What the forwards were made of.
@@ -101,16 +103,15 @@ class Denoiser:
         Shapes:
             embeds: (1, T, D).
         """
-        self._options = options or options_for(device, deterministic=True, graphs=False)
-        if self._options.must_look:
+        self.options = options or options_for(device, deterministic=True, graphs=False)
+        if self.options.must_look:
             fix_timestep_rows(unet)
         self._unet = unet
         self._dtype = unet.dtype  # diffusers looks through all modules for it, half a millisecond each time
         self._device = device
         self._embeds = embeds
         self._paddings: dict[tuple[int, int], RowPadding] = {}
-        record = self._options.record
-        self.forward: Forward = GraphedForward(self._run_unet, record) if record else self._run_unet
+        self.forward = self._make_forward()
         self._pace = Pace(partial(cuda_mark, device)) if device.type == "cuda" else None
         self.row_count = RowCount()
 
@@ -122,20 +123,21 @@ class Denoiser:
             height: Of the latents.
             width: Of the latents.
             time_limit_s: No further forward begins after so many seconds of them.
-            known: What was found before on such a device; taken over if a look at two forwards does not contradict.
+            known: What was found before on such a device; taken over if a look at two forwards does not contradict,
+                and forwards need no preparing.
         """
         forward = self._sample_forward(height, width)
         calibration = known
-        if known is None or not still_holds(forward, known):
+        if known is None or self.options.must_prepare or not still_holds(forward, known):
             calibration = calibrate(
                 forward,
                 time_limit_s,
-                sizes=self._options.sizes,
-                must_match=self._options.same_bytes,
-                warms_up=self._options.warms_up,
+                sizes=self.options.sizes,
+                must_match=self.options.same_bytes,
+                warms_up=self.options.warms_up,
             )
         assert calibration is not None
-        if self._options.same_bytes and not calibration.is_invariant:
+        if self.options.same_bytes and not calibration.is_invariant:
             logger.warning("On this device the place of a row changes its last bits: bytes depend on the company.")
         self._paddings[height, width] = calibration.padding
         return calibration
@@ -210,10 +212,10 @@ class Denoiser:
     def _padding(self, height: int, width: int) -> RowPadding:
         """Look up, or find out once, how rows of this latent size are put into forwards."""
         if (height, width) not in self._paddings:
-            if self._options.must_look:
+            if self.options.must_look:
                 self.calibrate(height, width, FIRST_USE_LIMIT_S)
             else:
-                self._paddings[height, width] = RowPadding(self._options.sizes)
+                self._paddings[height, width] = RowPadding(self.options.sizes)
         return self._paddings[height, width]
 
     def _sample_forward(self, height: int, width: int) -> Callable[[int], torch.Tensor]:
@@ -229,6 +231,12 @@ class Denoiser:
             return outputs[[0, -1]].cpu()  # waits for the device
 
         return forward
+
+    def _make_forward(self) -> Forward:
+        forward: Forward = self._run_unet
+        if self.options.compiler:
+            forward = CompiledForward(forward, self.options.compiler, self._unet.config.sample_size)
+        return GraphedForward(forward, self.options.record) if self.options.record else forward
 
     def _run_unet(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Run the UNet over samples, timesteps and embeddings.

@@ -123,12 +123,14 @@ class DiffusionRunner:
         self._prompts = PromptEncoder(tokenizer, text_encoder, device)
         with torch.inference_mode():
             self._denoiser = Denoiser(unet, device, self._prompts.encode(""), options)
-        self._decoder = ImageDecoder(vae, safety_checker, feature_extractor)
+        compiler = self._denoiser.options.compiler
+        self._decoder = ImageDecoder(vae, safety_checker, feature_extractor, compiler, unet.config.sample_size)
         self._latent_channels = unet.config.in_channels
         self._vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._noise_scheduler_config = dict(noise_scheduler_config)
         self._device = device
 
+    @torch.inference_mode()
     def calibrate(
         self,
         height: int,
@@ -138,8 +140,11 @@ class DiffusionRunner:
         time_limit_s: float = CALIBRATION_LIMIT_S,
     ) -> Calibration:
         """Measure, before the first request, steps of this size in pixels; see `Denoiser.calibrate`."""
-        factor = self._vae_scale_factor
-        return self._denoiser.calibrate(height // factor, width // factor, time_limit_s, known)
+        latent_height, latent_width = height // self._vae_scale_factor, width // self._vae_scale_factor
+        if self._denoiser.options.must_prepare:
+            blank = torch.zeros(1, self._latent_channels, latent_height, latent_width, device=self._device)
+            self._decoder.decode(blank)
+        return self._denoiser.calibrate(latent_height, latent_width, time_limit_s, known)
 
     @torch.inference_mode()
     def prepare(self, request: EngineRequest) -> None:

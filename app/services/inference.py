@@ -47,6 +47,7 @@ class Runtime:
     dtype: str
     num_threads: int
     deterministic: bool
+    compiled: bool
     versions: dict[str, str]
 
 
@@ -258,6 +259,7 @@ class Inference:
             "dtype": runtime.dtype,
             "num_threads": runtime.num_threads,
             "deterministic": runtime.deterministic,
+            "compiled": runtime.compiled,
             "versions": runtime.versions,
         }
 

@@ -61,6 +61,7 @@ class ModelChoice:
         dtype: Number format of the diffusion model; `auto` is float16 on CUDA and float32 on the CPU.
         deterministic: Whether bytes never depend on company; None: on the CPU alone.
         gpu_graphs: Whether a GPU records the denoising forwards.
+        gpu_compile: Whether a GPU's UNet and VAE are compiled.
         num_threads: CPU threads of a forward; None: all cores.
         max_queue_size: Engine requests that may wait, >= 1.
     """
@@ -72,6 +73,7 @@ class ModelChoice:
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     deterministic: bool | None
     gpu_graphs: bool
+    gpu_compile: bool
     num_threads: int | None
     max_queue_size: int
 
@@ -116,6 +118,7 @@ def _runtime(choice: ModelChoice, device: torch.device, dtype: torch.dtype) -> R
         dtype=str(dtype).removeprefix("torch."),
         num_threads=torch.get_num_threads(),
         deterministic=resolve_deterministic(choice.deterministic, device),
+        compiled=choice.gpu_compile and device.type == "cuda",
         versions={name: str(library.__version__) for name, library in libraries.items()},
     )
 
@@ -164,7 +167,8 @@ class _Loads:
         pack = self._found()
         parts = load_diffusion(pack, self._device, self._dtype)
         deterministic = resolve_deterministic(self._choice.deterministic, self._device)
-        options = options_for(self._device, deterministic=deterministic, graphs=self._choice.gpu_graphs)
+        graphs, compiles = self._choice.gpu_graphs, self._choice.gpu_compile
+        options = options_for(self._device, deterministic=deterministic, graphs=graphs, compiles=compiles)
         runner = DiffusionRunner(
             tokenizer=parts.tokenizer,
             text_encoder=parts.text_encoder,

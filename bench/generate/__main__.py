@@ -15,15 +15,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from app.modelpacks.pack import demo_pack_folder
 from bench.demo_pack.table import render
 from bench.environments import peer_python, pinned_version
 from bench.generate.measure import Bench
-from bench.generate.pipeline import load_pipeline
-from bench.generate.plan import FULL, QUICK
+from bench.generate.pipeline import Subject, load_pipeline
+from bench.generate.plan import FULL, GPU, QUICK, Plan
 from bench.generate.report import judge, render_loads, summarize_all, to_json
 from bench.generate.servers import versions
+from tests.full_size.layout import write_pack
 
 LOGS = Path("build/bench/generate")
+RANDOM_PACK = Path("build/bench/packs/sd15")
 
 
 def parse() -> argparse.Namespace:
@@ -33,8 +38,27 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast it is")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--gpu", action="store_true", help="Stable Diffusion v1.5 with random weights, on a GPU")
+    parser.add_argument("--one-environment", action="store_true", help="LitServe is installed beside Foxhound")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of a forward, the same for all")
     return parser.parse_args()
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """Choose how much is measured."""
+    if args.quick:
+        return QUICK
+    return GPU if args.gpu else FULL
+
+
+def subject_of(args: argparse.Namespace) -> Subject:
+    """Choose what is served; a GPU's pack is written here, with random weights in half precision, once."""
+    if not args.gpu:
+        return Subject(demo_pack_folder(), "cpu", args.threads)
+    pack = RANDOM_PACK.resolve()
+    if not (pack / "manifest.json").exists():
+        write_pack(pack)
+    return Subject(pack, "cuda", args.threads)
 
 
 def facts_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,6 +66,7 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "quick": args.quick,
         "threads": args.threads,
+        "gpu": torch.cuda.get_device_name() if args.gpu else None,
         "machine": {"cores": os.cpu_count(), "processor": _processor(), "load_at_start": os.getloadavg()[0]},
         "versions": {**versions(), "litserve": pinned_version("litserve", "litserve")},
     }
@@ -54,9 +79,9 @@ def main() -> None:
     started_at = time.perf_counter()
     facts = facts_of(args)
     LOGS.mkdir(parents=True, exist_ok=True)
-    python = peer_python("litserve")
-    bench = Bench(QUICK if args.quick else FULL, load_pipeline(args.threads), args.threads, python, LOGS.resolve())
-    results = bench.run()
+    python = Path(sys.executable) if args.one_environment else peer_python("litserve")
+    subject = subject_of(args)
+    results = Bench(plan_of(args), load_pipeline(subject), subject, python, LOGS.resolve()).run()
     figures = judge(results)
     print(render_loads(summarize_all(results)))
     print(f"\n{render(figures)}\n")

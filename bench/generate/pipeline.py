@@ -1,4 +1,4 @@
-"""diffusers' own pipeline on the demo pack, for the peers and for the direct call.
+"""diffusers' own pipeline on the pack that is measured, for the peers and for the direct call.
 
 Knows no servers. Every peer gets the model, the noise schedulers and the PNG settings from here, so that they differ in
 how they serve and in nothing else. Any thread, but a pipeline serves one call at a time.
@@ -11,6 +11,8 @@ import io
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,39 +22,68 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from app.engine.noise_schedulers import make_noise_scheduler
-from app.modelpacks.pack import demo_pack_folder
 from bench.generate.traces import ImageRequest
 
 
-def load_pipeline(num_threads: int) -> Any:
-    """Load the demo pack as users of diffusers do, in float32, with so many CPU threads to a forward."""
-    torch.set_num_threads(num_threads)
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What every server serves, and on what.
+
+    Attributes:
+        pack: The folder of a pack: `demo`, or `sd15`.
+        device: `cpu` or `cuda`.
+        threads: CPU threads of a forward.
+    """
+
+    pack: Path
+    device: str
+    threads: int
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether forwards are taken in half precision, and compiled where a server can."""
+        return self.device != "cpu"
+
+
+def load_pipeline(subject: Subject) -> Any:
+    """Load the pack as users of diffusers do: in float32 on the CPU, in float16 on a GPU."""
+    torch.set_num_threads(subject.threads)
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()  # of loading; the one below is of denoising
-    folder = demo_pack_folder() / "diffusion"
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    dtype, variant = (torch.float16, "fp16") if subject.is_gpu else (torch.float32, None)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        subject.pack / "diffusion", local_files_only=True, dtype=dtype, variant=variant
+    )
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return pipeline.to(subject.device)
 
 
-def load_fast_pipeline(num_threads: int) -> Any:
-    """Load it as a server's author would who has measured: in the memory layout that is faster on a CPU."""
-    pipeline = load_pipeline(num_threads)
+def load_fast_pipeline(subject: Subject, *, compiles: bool = False, any_batch: bool = False) -> Any:
+    """Load it as a server's author would who has measured and read diffusers' "Accelerate inference".
+
+    Args:
+        subject: What is loaded.
+        compiles: Whether the server can serve a compiled UNet and VAE; on a GPU alone.
+        any_batch: Whether it compiles once for batches of any size, instead of once for each.
+    """
+    pipeline = load_pipeline(subject)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
+    if subject.is_gpu and compiles:
+        mode = None if any_batch else "reduce-overhead"
+        pipeline.unet.compile(mode=mode, fullgraph=True, dynamic=any_batch or None)
+        pipeline.vae.decode = torch.compile(pipeline.vae.decode)
     return pipeline
 
 
-def scheduler_for(name: str) -> Any:
-    """Make a fresh noise scheduler from the pack's config."""
-    return make_noise_scheduler(name, _scheduler_config())
+def scheduler_for(name: str, pipeline: Any) -> Any:
+    """Make a fresh noise scheduler from the config of the pack that a pipeline was loaded from."""
+    return make_noise_scheduler(name, _scheduler_config(Path(pipeline.name_or_path)))
 
 
 @functools.cache
-def _scheduler_config() -> dict[str, object]:
-    config: dict[str, object] = json.loads(
-        (demo_pack_folder() / "diffusion" / "scheduler" / "scheduler_config.json").read_text()
-    )
+def _scheduler_config(folder: Path) -> dict[str, object]:
+    config: dict[str, object] = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     return config
 
 
@@ -71,7 +102,7 @@ def draw(pipeline: Any, requests: Sequence[ImageRequest]) -> list[Image.Image]:
 
 def draw_one(pipeline: Any, request: ImageRequest) -> Image.Image:
     """Run one request with its own noise scheduler."""
-    pipeline.scheduler = scheduler_for(request.scheduler)
+    pipeline.scheduler = scheduler_for(request.scheduler, pipeline)
     return draw(pipeline, [request])[0]
 
 

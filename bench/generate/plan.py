@@ -33,6 +33,8 @@ class Plan:
         tuning_count: Requests of each traffic by which a peer's settings are chosen.
         workers: Settings of the threads server, among whose drawing threads the CPU threads are shared out.
         batches: Settings of LitServe: largest batch, seconds to wait for it.
+        keeps_servers: Whether all servers stay up, each waiting while another is measured: a GPU's hold their model
+            for long, and take nothing else while nobody asks.
     """
 
     repeats: int
@@ -44,6 +46,7 @@ class Plan:
     tuning_count: int
     workers: tuple[int, ...]
     batches: tuple[tuple[int, float], ...]
+    keeps_servers: bool = False
 
 
 # Mixed traces of 36 ask for every combination once.
@@ -75,6 +78,18 @@ QUICK = Plan(
     tuning_count=8,
     workers=(2,),
     batches=((8, 0.0),),
+)
+GPU = Plan(
+    repeats=2,
+    counts={("identical", 1): 6, ("identical", 8): 24, ("mixed", 1): 8, ("mixed", 4): 12, ("mixed", 8): 36},
+    poisson_count=36,
+    loads=(0.6, 0.9),
+    late_pairs=5,
+    alone_pairs=7,
+    tuning_count=24,
+    workers=(2,),
+    batches=((8, 0.0),),
+    keeps_servers=True,
 )
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import httpx
 
+from bench.generate.pipeline import Subject
+
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 20.0
@@ -31,7 +33,7 @@ class Server:
         name: What it is called in the tables; several settings of one server share it.
         setting: What was chosen for it, for the tables; empty where there is nothing to choose.
         python: The interpreter.
-        arguments: Those of the interpreter; `{port}` is filled in.
+        arguments: Those of the interpreter; `{port}`, `{pack}`, `{device}` and `{threads}` are filled in.
         ready_path: Answers 200 once the model is loaded.
     """
 
@@ -47,30 +49,31 @@ def foxhound() -> Server:
     return Server(OURS, "", Path(sys.executable), ("-m", "app.cli", "serve"), "/readyz")
 
 
-def lock_server(threads: int) -> Server:
+def lock_server() -> Server:
     """FastAPI, a lock and `StableDiffusionPipeline`."""
-    return _peer("lock", "", Path(sys.executable), "lock_server", f"--threads={threads}")
+    return _peer("lock", "", Path(sys.executable), "lock_server")
 
 
-def threads_server(threads: int, workers: int) -> Server:
+def threads_server(workers: int) -> Server:
     """The pattern of diffusers' `examples/server-async`."""
-    tuning = (f"--threads={threads}", f"--workers={workers}")
-    return _peer("threads", f"{workers} worker{'s' * (workers > 1)}", Path(sys.executable), "threads_server", *tuning)
+    setting = f"{workers} worker{'s' * (workers > 1)}"
+    return _peer("threads", setting, Path(sys.executable), "threads_server", f"--workers={workers}")
 
 
-def litserve_server(python: Path, threads: int, max_batch_size: int, batch_timeout_s: float) -> Server:
+def litserve_server(python: Path, max_batch_size: int, batch_timeout_s: float) -> Server:
     """LitServe with batching."""
-    tuning = (f"--threads={threads}", f"--max-batch-size={max_batch_size}", f"--batch-timeout={batch_timeout_s}")
+    tuning = (f"--max-batch-size={max_batch_size}", f"--batch-timeout={batch_timeout_s}")
     return _peer("litserve", f"batch {max_batch_size}, {batch_timeout_s:g} s", python, "litserve_server", *tuning)
 
 
 def _peer(name: str, setting: str, python: Path, module: str, *tuning: str) -> Server:
-    return Server(name, setting, python, ("-m", f"bench.generate.peers.{module}", "--port={port}", *tuning))
+    what = ("--pack={pack}", "--device={device}", "--threads={threads}")
+    return Server(name, setting, python, ("-m", f"bench.generate.peers.{module}", "--port={port}", *what, *tuning))
 
 
 @contextmanager
-def running(server: Server, threads: int, log: Path) -> Iterator[str]:
-    """Run a server with so many CPU threads to a forward until the block ends; gives its URL once it is ready.
+def running(server: Server, subject: Subject, log: Path) -> Iterator[str]:
+    """Run a server until the block ends; gives its URL once it is ready.
 
     Raises:
         RuntimeError: It ended or did not become ready; names its log.
@@ -79,11 +82,12 @@ def running(server: Server, threads: int, log: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        environment = _environment(Path(folder), port, threads)
+        environment = _environment(Path(folder), port, subject)
         if server.name == OURS:
             migrate = [str(server.python), "-m", "app.cli", "migrate"]
             subprocess.run(migrate, env=environment, cwd=folder, check=True, stdout=output, stderr=output)
-        command = [str(server.python), *(argument.format(port=port) for argument in server.arguments)]
+        words = {"port": port, "pack": subject.pack, "device": subject.device, "threads": subject.threads}
+        command = [str(server.python), *(argument.format(**words) for argument in server.arguments)]
         # A session of its own, so that what the server starts can be ended with it.
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
@@ -102,18 +106,21 @@ def versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in names}}
 
 
-def _environment(folder: Path, port: int, threads: int) -> dict[str, str]:
+def _environment(folder: Path, port: int, subject: Subject) -> dict[str, str]:
     foreign = ("FOXHOUND_", "DATABASE_URL", "OMP_", "MKL_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {
         **kept,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+        "OMP_NUM_THREADS": str(subject.threads),
         "HF_HUB_OFFLINE": "1",
         "FOXHOUND_DATA_DIR": str(folder / "data"),
         "FOXHOUND_PORT": str(port),
-        "FOXHOUND_DEVICE": "cpu",
-        "FOXHOUND_NUM_THREADS": str(threads),
+        "FOXHOUND_MODEL_PACK": "sd15" if subject.is_gpu else "demo",
+        "FOXHOUND_MODELS_DIR": str(subject.pack.parent if subject.is_gpu else folder / "models"),
+        "FOXHOUND_DEVICE": subject.device,
+        "FOXHOUND_NUM_THREADS": str(subject.threads),
+        "FOXHOUND_GPU_COMPILE": "true",
     }
 
 

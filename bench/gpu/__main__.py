@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -31,6 +32,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer steps, batches and repeats: a few minutes")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the script without a GPU")
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS), help="default: all")
+    parser.add_argument("--steps", type=int, help="of an image; default: 50, or 20 when quick")
+    parser.add_argument("--batches", type=int, nargs="+", help="images at a time; default: 1 4 8 16, or 1 8 when quick")
     parser.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], default=None)
     parser.add_argument("--peak-tflops", type=float, default=PEAK_TFLOPS, help="what an MFU of 1 would be")
     return parser.parse_args(arguments)
@@ -40,10 +43,12 @@ def effort_of(words: argparse.Namespace) -> Effort:
     """Choose how much is measured."""
     peak = words.peak_tflops * 1e12
     if words.tiny:
-        return Effort(steps=2, repeats=1, batches=(1, 2), rows=(2, 3), peak_flops=peak)
-    if words.quick:
-        return Effort(steps=20, repeats=3, batches=(1, 8), rows=(2, 8, 16, 32), peak_flops=peak)
-    return Effort(steps=50, repeats=9, batches=(1, 4, 8, 16), peak_flops=peak)
+        effort = Effort(steps=2, repeats=1, batches=(1, 2), rows=(2, 3), peak_flops=peak)
+    elif words.quick:
+        effort = Effort(steps=20, repeats=3, batches=(1, 8), rows=(2, 8, 16, 32), peak_flops=peak)
+    else:
+        effort = Effort(steps=50, repeats=9, batches=(1, 4, 8, 16), peak_flops=peak)
+    return replace(effort, steps=words.steps or effort.steps, batches=tuple(words.batches or effort.batches))
 
 
 def render(lines: Sequence[Line]) -> str:
@@ -83,8 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, measure in PARTS.items():
         if name in words.parts:
             print(f"{name} ...", file=sys.stderr)
-            lines += measure(models, effort_of(words))
-    print(render(lines))
+            part = measure(models, effort_of(words))
+            print(render(part), flush=True)
+            lines += part
     print(as_json(lines, models))
     return 0
 

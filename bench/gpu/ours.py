@@ -4,15 +4,19 @@ from collections.abc import Sequence
 
 import torch
 
+from app.engine.compiling import compile_forward
+from app.engine.decoding import ImageDecoder
 from app.engine.denoising import Denoiser, ImageState, draw_noise
 from app.engine.denoising_options import options_for
 from app.engine.noise_plan import REMEMBERED, make_noise_plan
 from bench.gpu.models import NOISE_SCHEDULER, Models
 
 
-def make_denoiser(models: Models, *, graphs: bool = True, deterministic: bool = False) -> Denoiser:
+def make_denoiser(
+    models: Models, *, graphs: bool = True, compiles: bool = False, deterministic: bool = False
+) -> Denoiser:
     """Build what serves images on this device; on a CPU there is nothing to record."""
-    options = options_for(models.device, deterministic=deterministic, graphs=graphs)
+    options = options_for(models.device, deterministic=deterministic, graphs=graphs, compiles=compiles)
     with torch.inference_mode():
         return Denoiser(models.unet, models.device, models.embeds(0), options)
 
@@ -27,12 +31,16 @@ def start_image(models: Models, seed: int, steps: int, *, guidance: float = 7.5,
     return ImageState(plan, torch.cat(embeds), guidance, generator, tensors)
 
 
+def make_decoder(models: Models, *, compiles: bool = False) -> ImageDecoder:
+    """Build what makes pixels of latents, without a safety checker."""
+    return ImageDecoder(models.vae, None, None, compile_forward if compiles else None, models.side)
+
+
 @torch.inference_mode()
-def decode(models: Models, latents: torch.Tensor) -> torch.Tensor:
-    """Decode one image. **Shapes**: (C, h, w) to (3, H, W) float32 in -1 ... 1, on the device."""
-    scaled = latents[None].to(models.dtype) / models.vae.config.scaling_factor
-    pixels: torch.Tensor = models.vae.decode(scaled, return_dict=False)[0][0]
-    return pixels.float().clamp(-1, 1)
+def decode(decoder: ImageDecoder, latents: torch.Tensor) -> torch.Tensor:
+    """Decode one image and bring it to the host. **Shapes**: (C, h, w) to (3, H, W) float32 in -1 ... 1, 8 bits of it."""
+    pixels, _ = decoder.decode(latents[None])
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def finish_all(denoiser: Denoiser, images: Sequence[ImageState]) -> None:

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from app.engine.calibration import ROW_BUCKETS
 from bench.gpu.models import Models
-from bench.gpu.ours import decode, finish_all, make_denoiser, start_image
+from bench.gpu.ours import decode, finish_all, make_decoder, make_denoiser, start_image
 
 GUIDANCE = 7.5
 
@@ -44,6 +44,19 @@ class Line:
     figures: dict[str, float | None] = field(default_factory=dict)
 
 
+class Mode(NamedTuple):
+    """How forwards are taken."""
+
+    name: str
+    graphs: bool
+    compiles: bool
+
+
+def _modes(models: Models) -> list[Mode]:
+    modes = [Mode("", False, False), Mode("graphs", True, False), Mode("compiled, graphs", True, True)]
+    return modes if models.device.type == "cuda" else modes[:1]
+
+
 def seconds_of(device: torch.device, call: Callable[[], object], repeats: int) -> float:
     """Return the median time of a call until the device is done, after two that do not count."""
     times = []
@@ -64,8 +77,8 @@ def _wait(device: torch.device) -> None:
 def forwards(models: Models, effort: Effort) -> list[Line]:
     """G1: one forward by its number of rows, run one by one and from recordings."""
     lines = []
-    for graphs in (False, True) if models.device.type == "cuda" else (False,):
-        denoiser = make_denoiser(models, graphs=graphs)
+    for mode in _modes(models):
+        denoiser = make_denoiser(models, graphs=mode.graphs, compiles=mode.compiles)
         for rows in effort.rows:
             inputs = (
                 torch.randn(rows, 4, models.side, models.side, device=models.device),
@@ -80,32 +93,34 @@ def forwards(models: Models, effort: Effort) -> list[Line]:
                 "tflops": flops and flops / 1e12,
                 "mfu": flops and effort.peak_flops and flops / effort.peak_flops,
             }
-            lines.append(Line("G1 forward", f"{'graphs' if graphs else 'eager'}, {rows} rows", figures))
+            lines.append(Line("G1 forward", f"{mode.name or 'eager'}, {rows} rows", figures))
     return lines
 
 
 def images(models: Models, effort: Effort) -> list[Line]:
     """G2: guided images a second, decoded: ours, then diffusers' pipeline as it comes and by its documentation."""
     lines = []
-    for graphs in (False, True) if models.device.type == "cuda" else (False,):
-        denoiser = make_denoiser(models, graphs=graphs)
+    for mode in _modes(models):
+        denoiser = make_denoiser(models, graphs=mode.graphs, compiles=mode.compiles)
+        decoder = make_decoder(models, compiles=mode.compiles)
         for batch in effort.batches:
 
-            def ours(batch: int = batch, denoiser: Any = denoiser) -> None:
+            def ours(batch: int = batch, denoiser: Any = denoiser, decoder: Any = decoder) -> None:
                 states = [start_image(models, seed, effort.steps) for seed in range(batch)]
                 finish_all(denoiser, states)
                 for state in states:
-                    decode(models, state.latents)
+                    decode(decoder, state.latents)
 
-            lines.append(_rate(models, f"ours{', graphs' if graphs else ''}, batch {batch}", batch, ours, effort))
+            lines.append(_rate(models, f"ours{mode.name and ', '}{mode.name}, batch {batch}", batch, ours, effort))
     models.unet.to(memory_format=torch.contiguous_format)
     models.vae.to(memory_format=torch.contiguous_format)
     lines += _upstream(models, effort, "diffusers")
     models.unet.to(memory_format=torch.channels_last)
     models.vae.to(memory_format=torch.channels_last)
     if models.device.type == "cuda":
-        # diffusers' "Accelerate inference": channels_last and the UNet compiled
+        # diffusers' "Accelerate inference": channels_last, the UNet and the decoder compiled
         models.unet.compile(mode="reduce-overhead", fullgraph=True)
+        models.vae.decode = torch.compile(models.vae.decode)
         lines += _upstream(models, effort, "diffusers, compiled")
     return lines
 
@@ -124,7 +139,7 @@ def _rate(models: Models, case: str, num_images: int, call: Callable[[], object]
 
 
 def _run(pipeline: Any, models: Models, steps: int, seeds: range) -> torch.Tensor:
-    """Make images with diffusers. **Shapes**: returns (B, 3, H, W) float32 in -1 ... 1."""
+    """Make images with diffusers, to 8 bits as ours. **Shapes**: returns (B, 3, H, W) float32 in -1 ... 1."""
     made: torch.Tensor = pipeline(
         prompt_embeds=torch.cat([models.embeds(seed + 1) for seed in seeds]),
         negative_prompt_embeds=models.embeds(0).expand(len(seeds), -1, -1),
@@ -135,7 +150,7 @@ def _run(pipeline: Any, models: Models, steps: int, seeds: range) -> torch.Tenso
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="pt",
     ).images
-    return 2 * made.float() - 1
+    return (255 * made.float().cpu()).round() / 127.5 - 1
 
 
 def packing(models: Models, effort: Effort) -> list[Line]:
@@ -170,7 +185,7 @@ def placement(models: Models, effort: Effort) -> list[Line]:
 
 
 def _steps_with_decoding(models: Models, effort: Effort, case: str, most: int) -> Line:
-    denoiser = make_denoiser(models)
+    denoiser, decoder = make_denoiser(models), make_decoder(models)
     batch = max(effort.batches)
     waiting: list[torch.Tensor] = []
     times: list[float] = []
@@ -184,7 +199,7 @@ def _steps_with_decoding(models: Models, effort: Effort, case: str, most: int) -
         waiting += [state.latents for state in states if state.is_denoised]
         states = [state for state in states if not state.is_denoised]
         for latents in waiting[:most]:
-            decode(models, latents)
+            decode(decoder, latents)
         waiting = waiting[most:] if most else []
         _wait(models.device)
         times.append(time.perf_counter() - started_at)
@@ -197,18 +212,21 @@ def _steps_with_decoding(models: Models, effort: Effort, case: str, most: int) -
 def parity(models: Models, effort: Effort) -> list[Line]:
     """G6: ours against diffusers, and each of the two in a batch against itself alone; decibels of 8-bit pixels."""
     batch = range(max(effort.batches))
-    pipeline = models.pipeline()
+    pipeline, decoder = models.pipeline(), make_decoder(models)
     theirs = _run(pipeline, models, effort.steps, batch)[0]
     theirs_alone = _run(pipeline, models, effort.steps, range(1))[0]
     lines = [Line("G6 parity", "diffusers, in a batch against alone", _difference(theirs, theirs_alone))]
-    for deterministic in (False, True):
-        denoiser = make_denoiser(models, deterministic=deterministic)
+    for word, denoiser in (
+        ("", make_denoiser(models)),
+        (", compiled", make_denoiser(models, compiles=True)),
+        (", deterministic", make_denoiser(models, deterministic=True)),
+        (", deterministic, compiled", make_denoiser(models, deterministic=True, compiles=True)),
+    ):
         states = [start_image(models, seed, effort.steps) for seed in batch]
         finish_all(denoiser, states)
         alone = start_image(models, 0, effort.steps)
         finish_all(denoiser, [alone])
-        word = ", deterministic" if deterministic else ""
-        mine, mine_alone = decode(models, states[0].latents), decode(models, alone.latents)
+        mine, mine_alone = decode(decoder, states[0].latents), decode(decoder, alone.latents)
         lines.append(Line("G6 parity", f"ours{word}, in a batch against alone", _difference(mine, mine_alone)))
         lines.append(Line("G6 parity", f"ours{word}, alone against diffusers", _difference(mine_alone, theirs_alone)))
     return lines

@@ -22,8 +22,10 @@ import httpx
 from app.engine.diffusion import DiffusionPayload
 from app.engine.engine import Engine
 from app.engine.request import Priority
+from app.modelpacks.pack import demo_pack_folder
 from app.services.inference import DIFFUSION
 from app.services.model_loading import ModelChoice, start_inference
+from bench.generate.pipeline import Subject
 from bench.generate.servers import foxhound, running, versions
 
 TARGET = 0.10
@@ -76,7 +78,7 @@ def engine_s(engine: Engine, per_class: int) -> float:
 
 def start_engine(threads: int, models_dir: Path) -> Engine:
     """Start the engine that a node has, on the demo pack, and wait until it can draw."""
-    choice = ModelChoice("demo", models_dir, {}, "cpu", "auto", None, False, threads, max_queue_size=1_000)
+    choice = ModelChoice("demo", models_dir, {}, "cpu", "auto", None, False, False, threads, max_queue_size=1_000)
     engine, _ = start_inference(choice)
     while engine.status()[DIFFUSION].state == "loading":
         time.sleep(POLL_S)
@@ -93,7 +95,7 @@ def measure(per_class: int, repeats: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         engine = start_engine(threads, Path(folder))
         with (
-            running(foxhound(), threads, Path(folder) / "node.log") as url,
+            running(foxhound(), Subject(demo_pack_folder(), "cpu", threads), Path(folder) / "node.log") as url,
             httpx.Client(base_url=url, timeout=60) as http,
         ):
             job_s(http, "warm-up", 4)

@@ -1,16 +1,19 @@
-"""How a GPU takes its forwards, on the CPU: row buckets, one fixed number of rows, and recorded forwards.
+"""How a GPU takes its forwards, on the CPU: row buckets, one fixed number of rows, recorded and compiled forwards.
 
-The recorder is a fake, all else is what a GPU runs; kernels and the order of streams are not tested here.
+The recorder is a fake, and the compiler traces as torch's does but generates no code; all else is what a GPU runs.
+Kernels and the order of streams are not tested here.
 """
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from app.engine.calibration import ROW_BUCKETS
+from app.engine.compiling import compile_forward
 from app.engine.denoising import Denoiser, ImageState, draw_noise
 from app.engine.denoising_options import DenoisingOptions, options_for
 from app.engine.invariance import FALLBACK_ROWS, FixedRowsLinear
@@ -90,6 +93,25 @@ def test_recorded_forwards_give_the_same_bytes_as_those_that_run(unet: torch.nn.
     assert recorder.replays == 12
 
 
+def test_a_compiled_unet_is_traced_once_for_all_numbers_of_rows_and_makes_the_same_images(
+    unet: torch.nn.Module,
+) -> None:
+    traced: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        traced.append(1)
+        return graph
+
+    compiler = partial(torch.compile, backend=backend, fullgraph=True)
+    plain, compiled = make_denoiser(unet, BUCKETS), make_denoiser(unet, replace(BUCKETS, compiler=compiler))
+
+    for num_images in (1, 4, 7):
+        for mine, theirs in zip(finish(compiled, *mixed(num_images)), finish(plain, *mixed(num_images)), strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-5)
+
+    assert len(traced) == 1
+
+
 def test_with_one_number_of_rows_bytes_do_not_depend_on_company(unet: torch.nn.Module) -> None:
     denoiser = make_denoiser(unet, DenoisingOptions(sizes=(FALLBACK_ROWS,)))
     (alone,) = finish(denoiser, start(5))
@@ -109,6 +131,16 @@ def test_calibration_measures_the_buckets_and_an_adopted_one_is_the_same(unet: t
     assert forwards == []
 
 
+def test_forwards_that_need_preparing_are_all_taken_while_the_model_loads(unet: torch.nn.Module) -> None:
+    found = make_denoiser(unet, BUCKETS).calibrate(8, 8, 60.0)
+    recorder = Recorder()
+    denoiser = make_denoiser(unet, replace(BUCKETS, record=recorder))
+    denoiser.calibrate(8, 8, 60.0, known=found)
+    assert recorder.num_recordings == len(ROW_BUCKETS)
+    finish(denoiser, *mixed(5))
+    assert recorder.num_recordings == len(ROW_BUCKETS)
+
+
 def test_what_is_known_of_a_promise_is_checked_first(unet: torch.nn.Module) -> None:
     found = make_denoiser(unet, DenoisingOptions()).calibrate(8, 8, 60.0)
     assert found.is_invariant
@@ -124,7 +156,11 @@ def test_the_options_follow_from_the_device_and_the_promise() -> None:
     gpu = torch.device("cuda")
     assert options_for(CPU, deterministic=True, graphs=True) == DenoisingOptions()
     assert not options_for(CPU, deterministic=False, graphs=False).must_look
+    assert options_for(CPU, deterministic=True, graphs=True, compiles=True) == DenoisingOptions()
     assert options_for(gpu, deterministic=False, graphs=False) == BUCKETS
+    assert options_for(gpu, deterministic=False, graphs=False, compiles=True) == replace(
+        BUCKETS, compiler=compile_forward
+    )
     assert options_for(gpu, deterministic=True, graphs=False).sizes == (FALLBACK_ROWS,)
 
 

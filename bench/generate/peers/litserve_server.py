@@ -10,19 +10,19 @@ from typing import Any
 import litserve  # type: ignore[import-not-found, unused-ignore]
 from fastapi import Response
 
-from bench.generate.peers.command import parse_peer
-from bench.generate.pipeline import draw, encode_png, load_fast_pipeline, scheduler_for
+from bench.generate.peers.command import parse_peer, subject_of
+from bench.generate.pipeline import Subject, draw, encode_png, load_fast_pipeline, scheduler_for
 from bench.generate.traces import ImageRequest, group_alike
 
 
 class GenerateAPI(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
     """`POST /generate` on LitServe."""
 
-    threads = 1
+    subject: Subject
 
     def setup(self, device: str) -> None:
         """Load the model, in LitServe's worker process."""
-        self.pipeline = load_fast_pipeline(self.threads)
+        self.pipeline = load_fast_pipeline(self.subject, compiles=True, any_batch=True)
 
     def decode_request(self, request: dict[str, Any], **_: Any) -> ImageRequest:
         """Read the body."""
@@ -37,7 +37,7 @@ class GenerateAPI(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         pngs: dict[int, bytes] = {}
         for group in group_alike(x):
             requests = [x[index] for index in group]
-            self.pipeline.scheduler = scheduler_for(requests[0].scheduler)
+            self.pipeline.scheduler = scheduler_for(requests[0].scheduler, self.pipeline)
             pngs |= zip(group, map(encode_png, draw(self.pipeline, requests)), strict=True)
         return [pngs[index] for index in range(len(x))]
 
@@ -56,8 +56,8 @@ def main() -> None:
     api = GenerateAPI(
         max_batch_size=arguments.max_batch_size, batch_timeout=arguments.batch_timeout, api_path="/generate"
     )
-    api.threads = arguments.threads  # of the object, which goes to the worker process, not of the class
-    server = litserve.LitServer(api, accelerator="cpu", devices=1, timeout=False)
+    api.subject = subject_of(arguments)  # of the object, which goes to the worker process, not of the class
+    server = litserve.LitServer(api, accelerator=arguments.device, devices=1, timeout=False)
     server.run(
         host="127.0.0.1", port=arguments.port, num_api_servers=1, log_level="warning", generate_client_file=False
     )

@@ -13,17 +13,17 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 
-from bench.generate.peers.command import parse_peer, serve_app
-from bench.generate.pipeline import draw_one, encode_png, load_fast_pipeline
+from bench.generate.peers.command import parse_peer, serve_app, subject_of
+from bench.generate.pipeline import Subject, draw_one, encode_png, load_fast_pipeline
 from bench.generate.traces import ImageRequest
 
 
-def create_app(threads: int) -> FastAPI:
-    """Load the pipeline with so many CPU threads to a forward, and serve it."""
+def create_app(subject: Subject) -> FastAPI:
+    """Load the pipeline and serve it."""
     app = FastAPI()
     lock = asyncio.Lock()
     model_thread = ThreadPoolExecutor(1)
-    pipeline = model_thread.submit(load_fast_pipeline, threads).result()
+    pipeline = model_thread.submit(load_fast_pipeline, subject, compiles=True).result()
 
     @app.get("/health")
     async def health() -> str:
@@ -41,4 +41,4 @@ def create_app(threads: int) -> FastAPI:
 
 if __name__ == "__main__":
     arguments = parse_peer()
-    serve_app(create_app(arguments.threads), arguments.port)
+    serve_app(create_app(subject_of(arguments)), arguments.port)

@@ -12,14 +12,15 @@ import asyncio
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import torch
 from fastapi import FastAPI, Response
 
 from app.engine.noise_schedulers import NOISE_SCHEDULERS
-from bench.generate.peers.command import parse_peer, serve_app
-from bench.generate.pipeline import draw, encode_png, load_fast_pipeline, scheduler_for
+from bench.generate.peers.command import parse_peer, serve_app, subject_of
+from bench.generate.pipeline import Subject, draw, encode_png, load_fast_pipeline, scheduler_for
 from bench.generate.traces import ImageRequest
 
 
@@ -51,7 +52,7 @@ class SharedPipeline:
 
     def __init__(self, pipeline: Any) -> None:
         """Take a loaded pipeline; it is changed."""
-        self._schedulers = {name: scheduler_for(name) for name in NOISE_SCHEDULERS}
+        self._schedulers = {name: scheduler_for(name, pipeline) for name in NOISE_SCHEDULERS}
         # Past the pipeline's own __setattr__, which would look for the stand-ins' library.
         vars(pipeline).update(tokenizer=Locked(pipeline.tokenizer), vae=Locked(pipeline.vae))
         self._pipeline = pipeline
@@ -63,13 +64,13 @@ class SharedPipeline:
         return encode_png(draw(own, [request])[0])
 
 
-def create_app(num_workers: int, threads: int) -> FastAPI:
-    """Load the pipeline and serve it with so many drawing threads, which have so many CPU threads together."""
+def create_app(num_workers: int, subject: Subject) -> FastAPI:
+    """Load the pipeline and serve it with so many drawing threads, which share the CPU threads."""
     app = FastAPI()
-    each = max(1, threads // num_workers)
+    each = max(1, subject.threads // num_workers)
     pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(each,))
     # On a thread that draws, so that no other one keeps a team of CPU threads.
-    shared = pool.submit(lambda: SharedPipeline(load_fast_pipeline(each))).result()
+    shared = pool.submit(lambda: SharedPipeline(load_fast_pipeline(replace(subject, threads=each)))).result()
 
     @app.get("/health")
     async def health() -> str:
@@ -86,4 +87,4 @@ def create_app(num_workers: int, threads: int) -> FastAPI:
 
 if __name__ == "__main__":
     arguments = parse_peer()
-    serve_app(create_app(arguments.workers, arguments.threads), arguments.port)
+    serve_app(create_app(arguments.workers, subject_of(arguments)), arguments.port)

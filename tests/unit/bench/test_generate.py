@@ -12,7 +12,7 @@ import pytest
 from bench.generate.load import PNG_SIGNATURE, Run, closed_loop, late_arrivals, open_loop
 from bench.generate.measure import Results
 from bench.generate.peers.threads_server import Locked
-from bench.generate.plan import BUSY, FULL, LATE, LONG, POISSON, QUICK, SHORT, Plan, make_loads
+from bench.generate.plan import BUSY, FULL, GPU, LATE, LONG, POISSON, QUICK, SHORT, Plan, make_loads
 from bench.generate.report import judge, render_loads, summarize, summarize_all, to_json
 from bench.generate.servers import OURS, litserve_server
 from bench.generate.traces import ImageRequest, arrival_times, group_alike, make_trace
@@ -182,17 +182,17 @@ def test_the_table_and_the_json_hold_every_load_of_every_server() -> None:
     assert report["loads"]["lock"][LATE] == {"images_s": 0, "least_images_s": 0, "most_images_s": 0, "failures": 1}
 
 
-@pytest.mark.parametrize("plan", [FULL, QUICK])
+@pytest.mark.parametrize("plan", [FULL, QUICK, GPU])
 def test_every_plan_has_the_loads_that_are_judged(plan: Plan) -> None:
     names = [load.name for load in make_loads(plan, capacity=2.0, late_by_s=0.1)]
     assert {*BUSY.values(), POISSON.format(0.9), LATE} <= set(names)
     assert len(names) == len(set(names))
-    assert plan.repeats >= 3 or plan is QUICK
+    assert plan.repeats >= 3 or plan is not FULL
     # Below two, LitServe hands over single requests, which our server for it does not take.
     assert min(size for size, _ in plan.batches) > 1
 
 
 def test_a_peers_settings_are_in_its_command(tmp_path: Path) -> None:
-    server = litserve_server(tmp_path, 2, 8, 0.05)
-    assert {"--threads=2", "--max-batch-size=8", "--batch-timeout=0.05"} <= set(server.arguments)
+    server = litserve_server(tmp_path, 8, 0.05)
+    assert {"--max-batch-size=8", "--batch-timeout=0.05"} <= set(server.arguments)
     assert server.setting == "batch 8, 0.05 s"

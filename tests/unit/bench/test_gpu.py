@@ -16,7 +16,8 @@ def test_it_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[st
     assert len(table) == len(lines)
     assert {line["part"] for line in lines} == {"G1 forward", "G2 images", "G4 packing", "G5 decoding", "G6 parity"}
     parity = {line["case"]: line["max_abs"] for line in lines if line["part"] == "G6 parity"}
-    assert all(difference < 1e-3 for difference in parity.values())
+    one_level = 2 / 255
+    assert all(difference < 1.01 * one_level for difference in parity.values())
     assert parity["ours, deterministic, in a batch against alone"] == 0
 
 
