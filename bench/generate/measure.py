@@ -168,7 +168,7 @@ class Bench:
             for scheduler in SCHEDULERS:
                 request = replace(SHORT, scheduler=scheduler)
                 check_pixels(server.name, fetch(http, request), self._expected[scheduler], most)
-        trace = [replace(SHORT, scheduler=scheduler, seed=seed) for seed in (0, 1) for scheduler in SCHEDULERS]
+        trace = [replace(SHORT, scheduler=name, guidance_scale=scale) for scale in (7.5, 1.0) for name in SCHEDULERS]
         self._send(server, url, Load("warm-up", "mixed", lambda http, _: closed_loop(http, trace, BUSY_CLIENTS)), 0)
 
     def _send(self, server: Server, url: str, load: Load, repeat: int) -> Run:

@@ -80,7 +80,7 @@ QUICK = Plan(
     batches=((8, 0.0),),
 )
 GPU = Plan(
-    repeats=2,
+    repeats=1,
     counts={("identical", 1): 6, ("identical", 8): 24, ("mixed", 1): 8, ("mixed", 4): 12, ("mixed", 8): 36},
     poisson_count=36,
     loads=(0.6, 0.9),

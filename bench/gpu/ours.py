@@ -38,7 +38,7 @@ def make_decoder(models: Models, *, compiles: bool = False) -> ImageDecoder:
 
 @torch.inference_mode()
 def decode(decoder: ImageDecoder, latents: torch.Tensor) -> torch.Tensor:
-    """Decode one image and bring it to the host. **Shapes**: (C, h, w) to (3, H, W) float32 in -1 ... 1, 8 bits of it."""
+    """Decode one image and bring it to the host. **Shapes**: (C, h, w) to (3, H, W) float32 in -1 ... 1, of 8 bits."""
     pixels, _ = decoder.decode(latents[None])
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
