@@ -58,20 +58,19 @@ def load_pipeline(subject: Subject) -> Any:
     return pipeline.to(subject.device)
 
 
-def load_fast_pipeline(subject: Subject, *, compiles: bool = False, any_batch: bool = False) -> Any:
+def load_fast_pipeline(subject: Subject, *, compiles: bool = False) -> Any:
     """Load it as a server's author would who has measured and read diffusers' "Accelerate inference".
 
     Args:
         subject: What is loaded.
-        compiles: Whether the server can serve a compiled UNet and VAE; on a GPU alone.
-        any_batch: Whether it compiles once for batches of any size, instead of once for each.
+        compiles: Whether the server can serve a compiled UNet and VAE; on a GPU alone. Not in the mode
+            `reduce-overhead`: PNDM keeps outputs, which the next replay of a CUDA graph overwrites.
     """
     pipeline = load_pipeline(subject)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     if subject.is_gpu and compiles:
-        mode = None if any_batch else "reduce-overhead"
-        pipeline.unet.compile(mode=mode, fullgraph=True, dynamic=any_batch or None)
+        pipeline.unet.compile(fullgraph=True)
         pipeline.vae.decode = torch.compile(pipeline.vae.decode)
     return pipeline
 

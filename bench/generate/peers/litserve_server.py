@@ -3,6 +3,7 @@
 The pipeline takes one number of steps, one guidance and one noise scheduler a call, so a batch is one call for each
 group of requests that are alike. `--max-batch-size` must be above 1: below, LitServe hands over single requests.
 Annotations are types here, not their text, because LitServe reads them.
+Nothing is compiled on a GPU: for batches of any size that took over five minutes in LitServe's worker process.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ class GenerateAPI(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
 
     def setup(self, device: str) -> None:
         """Load the model, in LitServe's worker process."""
-        self.pipeline = load_fast_pipeline(self.subject, compiles=True, any_batch=True)
+        self.pipeline = load_fast_pipeline(self.subject)
 
     def decode_request(self, request: dict[str, Any], **_: Any) -> ImageRequest:
         """Read the body."""
