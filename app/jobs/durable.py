@@ -16,10 +16,15 @@ SCHEMA = "dbos"
 JOB_WORKFLOW = "job"
 CHUNK_WORKFLOW = "chunk"
 
-# How many workflows of a queue one worker runs at a time. Parents wait more than they work; of the
-# chunks, one, since each keeps the node's engine or its processor busy.
+# How many workflows of a queue one worker runs at a time, chunks apart. Parents wait more than they work.
 CHUNK_QUEUE = "chunks"
-QUEUES = {"jobs": 8, CHUNK_QUEUE: 1, "generate": 4}
+QUEUES = {"jobs": 8, "generate": 4}
+
+# One chunk keeps the node's engine busy, and while it is scored, recorded and the next one is found, so does the other.
+CHUNKS_AT_ONCE = 2
+
+# Of a chunk: a worker died while it held it, and it runs by itself now, so that the next death would be its own.
+SUSPECT, ALONE = "suspect", "alone"
 
 # A job's priority is the wish of its users, higher first; the engine's is a place in the queue, lower first
 # and >= 1. 0 is what releases without priorities write, so that theirs come first while both run.

@@ -159,16 +159,26 @@ class Reaper:
     def _requeue(self, worker_id: str, *, count: bool) -> int:
         """Put all that a worker holds back on the queues it came from and return how much that was."""
         held = self._client.list_workflows(executor_id=worker_id, status="PENDING", load_output=False)
+        chunks = [workflow for workflow in held if workflow.name == durable.CHUNK_WORKFLOW]
         for workflow in held:
             if count:
                 logger.warning("Worker %s died; queueing %s again.", worker_id, workflow.workflow_id)
-                self._count_death(workflow)
+                if workflow in chunks and len(chunks) > 1 and not (workflow.attributes or {}).get(durable.ALONE):
+                    self._suspect(workflow)
+                else:
+                    self._count_death(workflow)
             self._client.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
         return len(held)
 
     def _remove(self, worker_id: str) -> None:
         with self._db.transaction() as session:
             session.execute(delete(Worker).where(Worker.id == worker_id))
+
+    def _suspect(self, chunk: WorkflowStatus) -> None:
+        """Note that a worker died while it held this and others: any of them may be why, so each is tried alone."""
+        self._client.update_workflow_attributes(
+            chunk.workflow_id, {**(chunk.attributes or {}), durable.SUSPECT: True, durable.ALONE: False}
+        )
 
     def _count_death(self, workflow: WorkflowStatus) -> None:
         """Note that a worker died while it held this; doom the job when that happened too often.
@@ -183,7 +193,9 @@ class Reaper:
         noted = workflow.attributes or {}
         progress = job.progress_done if workflow.name == durable.JOB_WORKFLOW else None
         deaths = 1 + (noted.get("deaths", 0) if noted.get("progress") == progress else 0)
-        self._client.update_workflow_attributes(workflow.workflow_id, {"deaths": deaths, "progress": progress})
+        self._client.update_workflow_attributes(
+            workflow.workflow_id, {"deaths": deaths, "progress": progress, durable.SUSPECT: True, durable.ALONE: False}
+        )
         with self._db.transaction() as session:
             again = min(deaths + 1, MAX_ATTEMPTS)
             session.execute(

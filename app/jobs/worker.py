@@ -34,6 +34,7 @@ class Worker:
         *,
         ttl_s: float = 20.0,
         poll_s: float = 0.2,
+        chunks_at_once: int = durable.CHUNKS_AT_ONCE,
         host: str | None = None,
     ) -> None:
         """Describe a worker; nothing is connected yet.
@@ -44,6 +45,7 @@ class Worker:
             handlers: One for each kind of job.
             ttl_s: Silence after which a worker counts as dead, in seconds, >= 2.
             poll_s: How often the queues are looked at, in seconds, > 0.
+            chunks_at_once: Chunks that run here at a time, >= 1.
             host: Where a pid means the same process; default: here.
         """
         # Never the same twice: two processes with one id would strand each other's work.
@@ -53,6 +55,7 @@ class Worker:
         self._handlers = {handler.kind: handler for handler in handlers}
         self._ttl_s = ttl_s
         self._poll_s = poll_s
+        self._chunks_at_once = chunks_at_once
         self._host = host or host_name()
         self._stopping = threading.Event()
         self._leaving = threading.Event()
@@ -134,5 +137,5 @@ class Worker:
         )
 
     def _register_queues(self, client: DBOSClient) -> None:
-        for name, concurrency in durable.QUEUES.items():
+        for name, concurrency in {**durable.QUEUES, durable.CHUNK_QUEUE: self._chunks_at_once}.items():
             client.register_queue(name, worker_concurrency=concurrency, polling_interval_sec=self._poll_s)

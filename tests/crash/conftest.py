@@ -2,7 +2,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -11,8 +11,13 @@ from tests.crash.house import ForkServerProcess, House, end, open_house, start, 
 from tests.crash.invariants import Undisturbed, final_files
 from tests.crash.processes import pictures_worker
 
-StartWorker = Callable[[], ForkServerProcess]
 RunUndisturbed = Callable[[dict[str, Any]], Undisturbed]
+
+
+class StartWorker(Protocol):
+    """Starts a worker process for `Pictures`."""
+
+    def __call__(self, chunks_at_once: int = 1) -> ForkServerProcess: ...
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,8 +32,8 @@ def start_worker(database_url: str) -> Iterator[StartWorker]:
     """Starts worker processes for `Pictures` on the test's database; what still runs at the end is killed."""
     workers: list[ForkServerProcess] = []
 
-    def start_one() -> ForkServerProcess:
-        workers.append(start(pictures_worker, database_url))
+    def start_one(chunks_at_once: int = 1) -> ForkServerProcess:
+        workers.append(start(pictures_worker, database_url, chunks_at_once))
         return workers[-1]
 
     yield start_one

@@ -91,8 +91,9 @@ def migrate(settings: Settings, kill: Kill | None) -> None:
     command_line(["migrate"], standalone_mode=False)
 
 
-def pictures_worker(url: str) -> None:
+def pictures_worker(url: str, chunks_at_once: int = 1) -> None:
     """Work off jobs of the kind `pictures` alone; SIGTERM ends it."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    Worker(Database(url), url, [Pictures()], ttl_s=2, poll_s=0.05).run(stop, grace_s=2)
+    worker = Worker(Database(url), url, [Pictures()], ttl_s=2, poll_s=0.05, chunks_at_once=chunks_at_once)
+    worker.run(stop, grace_s=2)

@@ -34,7 +34,7 @@ def working(db: Database, database_url: str) -> Working:
 
     @contextmanager
     def start(*handlers: Any) -> Iterator[Worker]:
-        worker = Worker(db, database_url, handlers, ttl_s=2, poll_s=0.02)
+        worker = Worker(db, database_url, handlers, ttl_s=2, poll_s=0.02, chunks_at_once=1)
         worker.start()
         yield worker
         worker.stop(grace_s=0)

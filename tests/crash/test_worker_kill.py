@@ -79,6 +79,28 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three_attempts(
     assert dataset_status(db, job_id) == "failed"
 
 
+def test_a_chunk_that_ran_beside_one_that_kills_its_worker_is_not_blamed(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    innocent, deadly = tmp_path / "innocent", tmp_path / "deadly"
+    innocent_id = submit_pictures(queue, db, innocent, num=2, chunk_size=2, stop_at=1)
+    worker = start_worker(chunks_at_once=2)
+    wait_until((innocent / "reached").exists)
+    deadly_id = submit_pictures(queue, db, deadly, num=2, chunk_size=2, die_at=0)
+    assert exit_code(worker) == -signal.SIGKILL
+    (innocent / "go").touch()
+    assert exit_code(start_worker(chunks_at_once=2)) == -signal.SIGKILL
+    assert job_row(db, innocent_id).attempts == 1, "the first death was counted for nobody"
+    for _ in range(2):  # it runs alone by now, so that each death is its own
+        assert exit_code(start_worker(chunks_at_once=2)) == -signal.SIGKILL
+    start_worker(chunks_at_once=2)
+    failed, succeeded = wait_for_end(db, deadly_id), wait_for_end(db, innocent_id)
+    assert failed.error is not None
+    assert failed.error["code"] == "attempts_exhausted"
+    assert (deadly / "deaths.log").read_text().split() == ["0"] * 4
+    assert succeeded.status == "succeeded"
+
+
 def test_a_job_cancelled_while_its_worker_is_dead_ends_as_cancelled(
     db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
 ) -> None:
