@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from app.engine.calibration import Calibration
+from app.engine.cpu_layers import remake
 from app.engine.decoding import ImageDecoder
 from app.engine.denoising import Denoiser, ImageState, draw_noise
 from app.engine.denoising_options import DenoisingOptions
@@ -112,14 +113,17 @@ class DiffusionRunner:
         Args:
             tokenizer: A `CLIPTokenizer`.
             text_encoder: A `CLIPTextModel`; its dtype is the one the noise is drawn in.
-            unet: A `UNet2DConditionModel` without `time_cond_proj_dim`.
-            vae: An `AutoencoderKL`.
+            unet: A `UNet2DConditionModel` without `time_cond_proj_dim`; on the CPU its layers are changed in place.
+            vae: An `AutoencoderKL`; on the CPU its decoder's layers are changed in place.
             noise_scheduler_config: The pack's `scheduler_config.json`.
             safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
             feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
             device: Where the models are.
             options: How the UNet's forwards are taken; None: what suits the device.
         """
+        if device.type == "cpu":
+            remake(unet)
+            remake(vae.decoder)
         self._prompts = PromptEncoder(tokenizer, text_encoder, device)
         with torch.inference_mode():
             self._denoiser = Denoiser(unet, device, self._prompts.encode(""), options)

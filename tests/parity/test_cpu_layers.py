@@ -1,0 +1,128 @@
+"""Layers remade for the CPU against diffusers' own: the same numbers, and where they would differ, diffusers' stay.
+
+Tolerance: 1e-5 of the largest number; on the processors that this was written on they are the same bytes.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import nn
+
+from app.engine.cpu_layers import CpuConv2d, CpuResnetBlock, CpuTransformer, remake
+from app.modelpacks.loading import DiffusionComponents, load_diffusion
+from app.modelpacks.pack import ModelPack
+from tests.parity.conftest import CPU
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def components(tiny_pack: ModelPack) -> DiffusionComponents:
+    return load_diffusion(tiny_pack, CPU, torch.float32)
+
+
+def remade(model: nn.Module) -> nn.Module:
+    other = copy.deepcopy(model)
+    remake(other)
+    return other
+
+
+def kinds(model: nn.Module) -> set[type[nn.Module]]:
+    return {type(part) for part in model.modules()}
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def assert_alike(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("size", [(8, 8), (16, 8), (6, 10)])
+def test_a_remade_unet_predicts_what_the_original_predicts(
+    components: DiffusionComponents, rows: int, size: tuple[int, int]
+) -> None:
+    unet: Any = components.unet
+    inputs = draw(rows, unet.config.in_channels, *size), torch.linspace(981, 1, rows)
+    texts = draw(rows, 77, unet.config.cross_attention_dim)
+    ours, theirs = (
+        model(*(part.clone() for part in inputs), encoder_hidden_states=texts, return_dict=False)[0]
+        for model in (remade(unet), unet)
+    )
+    assert_alike(ours, theirs)
+
+
+@torch.inference_mode()
+def test_a_remade_decoder_decodes_as_the_original_does(components: DiffusionComponents) -> None:
+    latents = draw(1, components.vae.config.latent_channels, 8, 12)
+    assert_alike(remade(components.vae.decoder)(latents), components.vae.decoder(latents))
+
+
+def test_every_block_of_stable_diffusion_is_remade(components: DiffusionComponents) -> None:
+    unet, decoder = remade(components.unet), remade(components.vae.decoder)
+    assert kinds(unet) >= {CpuConv2d, CpuResnetBlock, CpuTransformer}
+    assert not (kinds(unet) | kinds(decoder)) & {ResnetBlock2D, Transformer2DModel}
+    plain = [part for model in (unet, decoder) for part in model.modules() if isinstance(part, nn.Conv2d)]
+    assert {part.kernel_size for part in plain} == {(1, 1)}
+
+
+def test_what_is_remade_stays_as_it_is(components: DiffusionComponents) -> None:
+    unet = remade(components.unet)
+    before = list(unet.modules())
+    remake(unet)
+    assert list(unet.modules()) == before
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("part", ["resnet", "transformer"])
+def test_a_remade_block_leaves_its_inputs_alone(part: str) -> None:
+    block: nn.Module = (
+        ResnetBlock2D(in_channels=64, temb_channels=8)
+        if part == "resnet"
+        else Transformer2DModel(2, 16, 32, cross_attention_dim=8)
+    )
+    layer = remade(nn.Sequential(block.eval()))[0]  # type: ignore[index]
+    assert isinstance(layer, CpuResnetBlock | CpuTransformer)
+    inputs = [draw(2, 64 if part == "resnet" else 32, 4, 4), draw(2, 8) if part == "resnet" else draw(2, 7, 8)]
+    before = [tensor.clone() for tensor in inputs]
+    layer(*inputs)
+    assert all(torch.equal(tensor, copied) for tensor, copied in zip(inputs, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda: ResnetBlock2D(in_channels=64, temb_channels=8, output_scale_factor=2.0),
+        lambda: ResnetBlock2D(in_channels=64, temb_channels=8, time_embedding_norm="scale_shift"),
+        lambda: ResnetBlock2D(in_channels=64, temb_channels=8, non_linearity="mish"),
+        lambda: ResnetBlock2D(in_channels=64, temb_channels=8, skip_time_act=True),
+        lambda: ResnetBlock2D(in_channels=64, temb_channels=8, up=True),
+        lambda: Transformer2DModel(2, 16, 32, cross_attention_dim=8, use_linear_projection=True),
+        lambda: Transformer2DModel(2, 16, 32, cross_attention_dim=8, activation_fn="gelu"),
+        lambda: Transformer2DModel(2, 16, 32, cross_attention_dim=8, attention_bias=True),
+        lambda: Transformer2DModel(2, 16, 32, cross_attention_dim=8, only_cross_attention=True),
+        lambda: Transformer2DModel(2, 16, 32),
+    ],
+)
+def test_a_block_of_another_architecture_stays_the_original(block: Any) -> None:
+    torch.manual_seed(0)
+    original = block().eval()
+    assert remade(nn.Sequential(original))[0].__class__ is original.__class__  # type: ignore[index]
+
+
+def test_layers_of_another_dtype_are_remade_in_it() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1)).eval().to(torch.bfloat16)
+    other = remade(model)
+    pixels = draw(2, 4, 6, 6).to(torch.bfloat16)
+    with torch.inference_mode():
+        ours, theirs = other(pixels), model(pixels)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    assert (ours - theirs).abs().max() <= torch.finfo(torch.bfloat16).eps * theirs.abs().max()
