@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
+import numpy as np
 
 from bench.generate.traces import ImageRequest
 
@@ -32,6 +34,10 @@ class Run:
     def throughput(self) -> float:
         """Images a second."""
         return len(self.latencies) / self.wall_s
+
+    def percentile(self, rank: float) -> float:
+        """Seconds within which so many of a hundred answered requests were; not a number where none was."""
+        return float(np.percentile(self.latencies, rank)) if self.latencies else math.nan
 
 
 class Stopwatch:

@@ -1,6 +1,7 @@
-"""Runs the servers through the loads: the peers' tuning first, then rounds in which all servers take their turns.
+"""Runs the servers through the loads: the peers' tuning first, then rounds in which all take each load by turns.
 
-One server runs at a time, so that none takes cores from another. Runs on the main thread.
+All servers stay up, and all but the one that is measured are paused, so that none takes cores from another. A machine's
+speed wanders from minute to minute: what is compared is measured one after the other. Runs on the main thread.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +26,15 @@ from PIL import Image
 from bench.generate.load import Run, closed_loop
 from bench.generate.pipeline import Subject, draw_one
 from bench.generate.plan import BUSY_CLIENTS, LONG, SHORT, Load, Plan, busy_load, make_loads
-from bench.generate.servers import OURS, Server, foxhound, litserve_server, lock_server, running, threads_server
+from bench.generate.servers import (
+    RunningServer,
+    Server,
+    foxhound,
+    litserve_server,
+    lock_server,
+    running,
+    threads_server,
+)
 from bench.generate.traces import SCHEDULERS, ImageRequest, Traffic
 
 REQUEST_TIMEOUT_S = 300.0
@@ -76,7 +84,7 @@ class Bench:
         self._plan = plan
         self._pipeline = pipeline
         self._subject = subject
-        self._urls: dict[Server, str] = {}
+        self._servers: dict[Server, RunningServer] = {}
         self._litserve_python = litserve_python
         self._logs = logs
         self._expected = {name: draw_one(pipeline, replace(SHORT, scheduler=name)) for name in SCHEDULERS}
@@ -85,38 +93,38 @@ class Bench:
     def run(self) -> Results:
         """Tune the peers, then measure everybody, repeat after repeat."""
         with ExitStack() as stack:
-            if self._plan.keeps_servers:
-                self._start_all(stack)
+            for server in (foxhound(), *self._peers()):
+                self._servers[server] = stack.enter_context(
+                    running(server, self._subject, self._logs / f"{server.name}.log")
+                )
+                self._warm_up(server, self._servers[server].url)
+                self._servers[server].pause()
             self._measure_all()
         return self.results
-
-    def _start_all(self, stack: ExitStack) -> None:
-        servers = [foxhound(), *self._peers()]
-        with ThreadPoolExecutor(len(servers)) as pool:
-            starts = [pool.submit(stack.enter_context, self._serving(server)) for server in servers]
-        self._urls = {server: start.result() for server, start in zip(servers, starts, strict=True)}
 
     def _measure_all(self) -> None:
         entrants: list[tuple[Server, set[Traffic]]] = [(foxhound(), set(TRAFFICS)), *self._tune()]
         loads = make_loads(self._plan, self.results.capacity, self._late_by_s())
         for repeat in range(self._plan.repeats):
+            self._measure_alone()
             first = repeat % len(entrants)  # another one leads every round
-            for server, traffics in entrants[first:] + entrants[:first]:
-                self._measure(server, [load for load in loads if load.traffic in traffics], repeat)
+            for load in loads:
+                for server, traffics in entrants[first:] + entrants[:first]:
+                    if load.traffic in traffics:
+                        self.results.runs[server.name][load.name].append(self._measure(server, load, repeat))
 
     def _tune(self) -> list[tuple[Server, set[Traffic]]]:
         """Find each peer's best setting for each traffic, by its throughput with many clients."""
         best: dict[tuple[str, Traffic], tuple[float, Server]] = {}
         loads = [busy_load(traffic, BUSY_CLIENTS, self._plan.tuning_count) for traffic in TRAFFICS]
-        for server in self._peers():
-            with self._serving(server) as url:
-                for load in loads:
-                    rate = self._send(server, url, load, 0).throughput
-                    settings = self.results.tuning.setdefault(server.name, {}).setdefault(server.setting, {})
-                    settings[load.traffic] = rate
-                    best[server.name, load.traffic] = max(
-                        best.get((server.name, load.traffic), (0.0, server)), (rate, server), key=lambda pair: pair[0]
-                    )
+        for load in loads:
+            for server in self._peers():
+                rate = self._measure(server, load, 0).throughput
+                settings = self.results.tuning.setdefault(server.name, {}).setdefault(server.setting, {})
+                settings[load.traffic] = rate
+                best[server.name, load.traffic] = max(
+                    best.get((server.name, load.traffic), (0.0, server)), (rate, server), key=lambda pair: pair[0]
+                )
         self.results.capacity = max(rate for (_, traffic), (rate, _) in best.items() if traffic == "mixed")
         entrants: dict[Server, set[Traffic]] = defaultdict(set)
         for (name, traffic), (_, server) in best.items():
@@ -137,30 +145,27 @@ class Bench:
         times = [timed(lambda: draw_one(self._pipeline, LONG)) for _ in range(3)]
         return statistics.median(times) * LATE_AT_STEP / LONG.num_inference_steps
 
-    def _measure(self, server: Server, loads: Sequence[Load], repeat: int) -> None:
-        with self._serving(server) as url:
-            if server.name == OURS:
-                self._measure_alone(url)
-            for load in loads:
-                self.results.runs[server.name][load.name].append(self._send(server, url, load, repeat))
+    def _measure(self, server: Server, load: Load, repeat: int) -> Run:
+        with self._resumed(server) as url:
+            return self._send(server, url, load, repeat)
 
-    def _measure_alone(self, url: str) -> None:
+    def _measure_alone(self) -> None:
         """Ask an idle node and call the pipeline by turns."""
-        with httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_S) as http:
+        with self._resumed(foxhound()) as url, httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT_S) as http:
             for seed in range(self._plan.alone_pairs):
                 request = ImageRequest("a watercolor painting of a red fox", scheduler="ddim", seed=seed)
                 self.results.alone_s.append(timed(partial(fetch, http, request)))
                 self.results.direct_s.append(timed(partial(draw_one, self._pipeline, request)))
 
     @contextmanager
-    def _serving(self, server: Server) -> Iterator[str]:
-        """Run a server; when the block begins it is warm, and has drawn what the pipeline draws."""
-        if server in self._urls:
-            yield self._urls[server]
-            return
-        with running(server, self._subject, self._logs / f"{server.name}.log") as url:
-            self._warm_up(server, url)
-            yield url
+    def _resumed(self, server: Server) -> Iterator[str]:
+        """Let a server go on until the block ends, which begins after an image that nobody times."""
+        running_server = self._servers[server]
+        running_server.resume()
+        with httpx.Client(base_url=running_server.url, timeout=REQUEST_TIMEOUT_S) as http:
+            fetch(http, SHORT)
+        yield running_server.url
+        running_server.pause()
 
     def _warm_up(self, server: Server, url: str) -> None:
         most = MOST_PIXEL_DIFFERENCE_IN_HALF_PRECISION if self._subject.is_gpu else MOST_PIXEL_DIFFERENCE

@@ -33,8 +33,6 @@ class Plan:
         tuning_count: Requests of each traffic by which a peer's settings are chosen.
         workers: Settings of the threads server, among whose drawing threads the CPU threads are shared out.
         batches: Settings of LitServe: largest batch, seconds to wait for it.
-        keeps_servers: Whether all servers stay up, each waiting while another is measured: a GPU's hold their model
-            for long, and take nothing else while nobody asks.
     """
 
     repeats: int
@@ -46,7 +44,6 @@ class Plan:
     tuning_count: int
     workers: tuple[int, ...]
     batches: tuple[tuple[int, float], ...]
-    keeps_servers: bool = False
 
 
 # Mixed traces of 36 ask for every combination once.
@@ -89,7 +86,6 @@ GPU = Plan(
     tuning_count=24,
     workers=(2,),
     batches=((8, 0.0),),
-    keeps_servers=True,
 )
 
 

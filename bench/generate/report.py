@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,35 +41,28 @@ def summarize_all(results: Results) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def judge(results: Results) -> list[Figure]:
-    """Compare with the targets; a ratio is ours over theirs."""
-    sums = summarize_all(results)
-    ours = sums[OURS]
-    peers = {name: loads for name, loads in sums.items() if name != OURS}
-
-    def best(load: str, key: str, choose: Any) -> float:
-        return float(choose((loads[load][key] for loads in peers.values() if key in loads[load]), default=0.0))
-
+    """Compare with the targets; a ratio is ours over theirs, the median of those of all rounds."""
     mixed, identical, poisson = BUSY["mixed"], BUSY["identical"], POISSON.format(0.9)
-    failures = sum(load["failures"] for load in ours.values())
+    peers = [name for name in results.runs if name != OURS]
+    failures = sum(run.failures for runs in results.runs[OURS].values() for run in runs)
     alone = statistics.median(results.alone_s) / statistics.median(results.direct_s)
+
+    def throughput(load: str) -> float:
+        return _paired(results, load, peers, lambda run: run.throughput, max)
+
     return [
-        Figure(f"images/s, {mixed}, over the best peer's", _ratio(ours[mixed], best(mixed, "images_s", max)), 2.0, "x"),
-        Figure(
-            f"images/s, {identical}, over the best peer's",
-            _ratio(ours[identical], best(identical, "images_s", max)),
-            1.0,
-            "x",
-        ),
+        Figure(f"images/s, {mixed}, over the best peer's", throughput(mixed), 2.0, "x"),
+        Figure(f"images/s, {identical}, over the best peer's", throughput(identical), 1.0, "x"),
         Figure(
             f"p95 latency, {poisson}, over the best peer's",
-            _ratio(ours[poisson], best(poisson, "p95_s", min), "p95_s"),
+            _paired(results, poisson, peers, lambda run: run.percentile(95), min),
             0.5,
             "x",
             True,
         ),
         Figure(
             f"p50 latency, {LATE}, over the lock server's",
-            _ratio(ours[LATE], peers["lock"][LATE].get("p50_s", 0.0), "p50_s"),
+            _paired(results, LATE, ["lock"], lambda run: run.percentile(50), min),
             1 / 3,
             "x",
             True,
@@ -119,6 +113,15 @@ def _rows(sums: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[tup
             yield load, server, f"{run['images_s']:.2f}", spread, *latencies, f"{run['failures']:.0f}"
 
 
-def _ratio(ours: Mapping[str, float], theirs: float, key: str = "images_s") -> float:
-    """Divide; not a number, which passes no target, where one of the two was not measured."""
-    return ours.get(key, np.nan) / theirs if theirs else np.nan
+def _paired(
+    results: Results, load: str, peers: Sequence[str], measure: Callable[[Run], float], choose: Callable[..., float]
+) -> float:
+    """Divide ours by the best of the peers' of the same round, which the machine's speed is the same for.
+
+    Returns:
+        The median of all rounds; not a number, which passes no target, where one of the two was not measured.
+    """
+    rounds = zip(*(results.runs[name][load] for name in peers), strict=True)
+    theirs = [choose((measure(run) for run in runs if run.latencies), default=math.nan) for runs in rounds]
+    pairs = zip((measure(run) for run in results.runs[OURS][load]), theirs, strict=True)
+    return statistics.median(ours / best if best else math.nan for ours, best in pairs)

@@ -71,9 +71,30 @@ def _peer(name: str, setting: str, python: Path, module: str, *tuning: str) -> S
     return Server(name, setting, python, ("-m", f"bench.generate.peers.{module}", "--port={port}", *what, *tuning))
 
 
+class RunningServer:
+    """A server that is up.
+
+    Attributes:
+        url: Where it answers.
+    """
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        """Take the first process of a session of its own."""
+        self.url = url
+        self._process = process
+
+    def pause(self) -> None:
+        """Stop all its processes where they are, so that they take nothing from the one that is measured."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+
 @contextmanager
-def running(server: Server, subject: Subject, log: Path) -> Iterator[str]:
-    """Run a server until the block ends; gives its URL once it is ready.
+def running(server: Server, subject: Subject, log: Path) -> Iterator[RunningServer]:
+    """Run a server until the block ends; gives it once it is ready.
 
     Raises:
         RuntimeError: It ended or did not become ready; names its log.
@@ -95,7 +116,7 @@ def running(server: Server, subject: Subject, log: Path) -> Iterator[str]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(url + server.ready_path, process, log)
-            yield url
+            yield RunningServer(url, process)
         finally:
             _stop(process)
 
@@ -139,7 +160,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, then end whatever is left of its session."""
+    """Ask the server to end, paused or not, then end whatever is left of its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGCONT)
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_TIMEOUT_S)

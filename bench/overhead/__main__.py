@@ -95,8 +95,8 @@ def measure(per_class: int, repeats: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         engine = start_engine(threads, Path(folder))
         with (
-            running(foxhound(), Subject(demo_pack_folder(), "cpu", threads), Path(folder) / "node.log") as url,
-            httpx.Client(base_url=url, timeout=60) as http,
+            running(foxhound(), Subject(demo_pack_folder(), "cpu", threads), Path(folder) / "node.log") as node,
+            httpx.Client(base_url=node.url, timeout=60) as http,
         ):
             job_s(http, "warm-up", 4)
             engine_s(engine, 4)

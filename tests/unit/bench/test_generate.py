@@ -1,6 +1,10 @@
 """The bench of `/generate`, without models: its traces, its loads and its verdicts."""
 
 import asyncio
+import os
+import select
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +18,7 @@ from bench.generate.measure import Results
 from bench.generate.peers.threads_server import Locked
 from bench.generate.plan import BUSY, FULL, GPU, LATE, LONG, POISSON, QUICK, SHORT, Plan, make_loads
 from bench.generate.report import judge, render_loads, summarize, summarize_all, to_json
-from bench.generate.servers import OURS, litserve_server
+from bench.generate.servers import OURS, RunningServer, litserve_server
 from bench.generate.traces import ImageRequest, arrival_times, group_alike, make_trace
 
 
@@ -165,6 +169,16 @@ def test_a_server_that_answers_nothing_passes_no_target() -> None:
     assert [figure.verdict for figure in figures] == ["BELOW", "BELOW", "ABOVE", "ABOVE", "ok", "ABOVE"]
 
 
+def test_rounds_are_compared_one_by_one() -> None:
+    """A machine that slows down while the rounds go on slows both."""
+    results = results_of(run_of(4.0, 1.0), lock=run_of(1.0, 4.0), litserve=run_of(1.0, 4.0), alone=1.0)
+    mixed = BUSY["mixed"]
+    results.runs[OURS][mixed] = [run_of(rate, 1.0) for rate in (6.0, 3.0, 1.5)]
+    results.runs["lock"][mixed] = [run_of(rate, 1.0) for rate in (2.0, 1.0, 0.5)]
+    results.runs["litserve"][mixed] = [run_of(rate, 1.0) for rate in (1.0, 1.0, 1.0)]
+    assert judge(results)[0].value == pytest.approx(3.0)
+
+
 def test_repeats_are_summed_up() -> None:
     runs = [Run([1.0, 3.0], 0, 1.0), Run([2.0, 2.0], 1, 2.0), Run([2.0, 2.0], 0, 0.5)]
     summary = summarize(runs)
@@ -190,6 +204,25 @@ def test_every_plan_has_the_loads_that_are_judged(plan: Plan) -> None:
     assert plan.repeats >= 3 or plan is not FULL
     # Below two, LitServe hands over single requests, which our server for it does not take.
     assert min(size for size, _ in plan.batches) > 1
+
+
+def test_a_paused_server_stands_still_until_it_is_resumed() -> None:
+    program = "import os\nwhile True: os.read(0, 1); os.write(1, b'.')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        server = RunningServer("http://server", process)
+        server.pause()
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        process.stdin.write(b"?")
+        process.stdin.flush()
+        assert select.select([process.stdout], [], [], 0.05) == ([], [], [])
+        server.resume()
+        assert process.stdout.read(1) == b"."
+        process.kill()
 
 
 def test_a_peers_settings_are_in_its_command(tmp_path: Path) -> None:
