@@ -51,11 +51,12 @@ def calibrate(
     Args:
         forward: Runs so many rows, the first and the last always the same, waits for the device, and returns the
             results of these two.
-        time_limit_s: No further forward begins after so many seconds of them; the first two always run.
+        time_limit_s: No further number of rows is tried after so many seconds of timed forwards; one is always.
         clock: Seconds.
         sizes: The numbers of rows to try, ascending.
         must_match: Whether a row's result has to be the same bytes whatever the number of rows.
-        warms_up: Whether the first forward of each number of rows tells nothing of its time.
+        warms_up: Whether each number of rows is run once before it is timed: its first forward makes kernels, on the
+            CPU too (oneDNN), which takes up to as long again.
     """
     alone = forward(sizes[0])  # the first forward also sets up the device, so its time tells nothing
     seconds: dict[int, float] = {}

@@ -122,21 +122,29 @@ class Denoiser:
         Args:
             height: Of the latents.
             width: Of the latents.
-            time_limit_s: No further forward begins after so many seconds of them.
+            time_limit_s: No further number of rows is tried after so many seconds of timed forwards.
             known: What was found before on such a device; taken over if a look at two forwards does not contradict,
                 and forwards need no preparing.
         """
         forward = self._sample_forward(height, width)
-        calibration = known
-        if known is None or self.options.must_prepare or not still_holds(forward, known):
-            calibration = calibrate(
-                forward,
-                time_limit_s,
-                sizes=self.options.sizes,
-                must_match=self.options.same_bytes,
-                warms_up=self.options.warms_up,
-            )
-        assert calibration is not None
+        if known is not None and not self.options.must_prepare and still_holds(forward, known):
+            return self._learn(height, width, known)
+        return self._look(forward, height, width, time_limit_s, warms_up=True)
+
+    def _look(
+        self, forward: Callable[[int], torch.Tensor], height: int, width: int, time_limit_s: float, *, warms_up: bool
+    ) -> Calibration:
+        calibration = calibrate(
+            forward,
+            time_limit_s,
+            sizes=self.options.sizes,
+            must_match=self.options.same_bytes,
+            warms_up=warms_up,
+        )
+        return self._learn(height, width, calibration)
+
+    def _learn(self, height: int, width: int, calibration: Calibration) -> Calibration:
+        """Put rows of this latent size into forwards as was found."""
         if self.options.same_bytes and not calibration.is_invariant:
             logger.warning("On this device the place of a row changes its last bits: bytes depend on the company.")
         self._paddings[height, width] = calibration.padding
@@ -213,7 +221,8 @@ class Denoiser:
         """Look up, or find out once, how rows of this latent size are put into forwards."""
         if (height, width) not in self._paddings:
             if self.options.must_look:
-                self.calibrate(height, width, FIRST_USE_LIMIT_S)
+                # An image waits: which numbers of rows are alike is asked, not what they cost.
+                self._look(self._sample_forward(height, width), height, width, FIRST_USE_LIMIT_S, warms_up=False)
             else:
                 self._paddings[height, width] = RowPadding(self.options.sizes)
         return self._paddings[height, width]

@@ -20,14 +20,12 @@ class DenoisingOptions:
     Attributes:
         sizes: The numbers of rows a forward may have, ascending.
         same_bytes: An image's bytes must not depend on its company.
-        warms_up: The first forward of each number of rows tells nothing of its time.
         record: Repeats forwards from recordings; None: they run one by one.
         compiler: Fuses what a forward is made of, and a decoding; None: they run as they are.
     """
 
     sizes: tuple[int, ...] = ANY_ROWS
     same_bytes: bool = True
-    warms_up: bool = False
     record: Recorder | None = None
     compiler: Compiler | None = None
 
@@ -57,7 +55,6 @@ def options_for(device: torch.device, *, deterministic: bool, graphs: bool, comp
     return DenoisingOptions(
         sizes=(FALLBACK_ROWS,) if deterministic else ROW_BUCKETS,
         same_bytes=deterministic,
-        warms_up=True,
         record=CudaRecorder(device) if graphs else None,
         compiler=compile_forward if compiles else None,
     )

@@ -26,7 +26,7 @@ from app.engine.request import Demand, EngineRequest
 LATENT_FACTOR = 8
 
 # A node must not start late for this, and does so once a device: the demo pack gets beyond the sixteen rows of eight
-# guided images on two cores, even busy ones.
+# guided images on two cores.
 CALIBRATION_LIMIT_S = 2.0
 
 

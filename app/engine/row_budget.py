@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 MIN_ROWS = 2
 
 # More rows than these delay everybody's step for a gain that nobody notices.
-THROUGHPUT_TOLERANCE = 0.05
+THROUGHPUT_TOLERANCE = 0.02
 
 # An interactive request waits for the step that runs, so a step's length is what a click feels.
 MAX_STEP_S = 1.0

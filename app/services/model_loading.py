@@ -187,7 +187,7 @@ class _Loads:
     def _calibrate(self, runner: DiffusionRunner, pack: ModelPack, options: DenoisingOptions) -> Calibration:
         """Measure the model, or take over what was measured under the same circumstances."""
         circumstances = {
-            "format": 1,  # of what is measured and how; a change makes old files useless
+            "format": 2,  # of what is measured and how; a change makes old files useless
             "revision": pack.revision,
             "unet": sha256_of(pack.part("diffusion") / "unet" / "config.json"),
             "runtime": asdict(_runtime(self._choice, self._device, self._dtype)),

@@ -24,7 +24,7 @@ from tests.parity.conftest import CPU
 from tests.tiny import NOISE_SCHEDULER
 from tests.unit.engine.test_gpu import Recorder
 
-BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, same_bytes=False, warms_up=True)
+BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, same_bytes=False)
 
 
 @pytest.fixture(scope="module")
