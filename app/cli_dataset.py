@@ -77,15 +77,9 @@ def create(
             return
         dataset, key, was_there = datasets.create(service, request, idempotency_key)
         say(f"Idempotency-Key {key}")
-        if as_json:
-            typer.echo(json.dumps(dataset))
-        else:
-            state = "is there already" if was_there else "is accepted"
-            tell(f"{dataset['name']} {state}: {dataset['id']}")
-    if follow:
-        _follow(ctx, dataset["id"], as_json, server, patience)
-    elif not as_json:
-        tell(_hint(dataset["id"], server))
+        state = "is there already" if was_there else "is accepted"
+        _tell_dataset(dataset, f"{dataset['name']} {state}: {dataset['id']}", as_json)
+    _follow_or_hint(ctx, dataset["id"], follow, as_json, server, patience)
 
 
 @dataset_app.command()
@@ -109,14 +103,8 @@ def extend(
             tell_plan(datasets.plan_extension(service, dataset, request), as_json)
             return
         dataset = datasets.extend(service, dataset, request, idempotency_key)
-    if as_json:
-        typer.echo(json.dumps(dataset))
-    else:
-        tell(f"{dataset['name']} will have {dataset['progress']['total']} generated images")
-    if follow:
-        _follow(ctx, dataset["id"], as_json, server, patience)
-    elif not as_json:
-        tell(_hint(dataset["id"], server))
+    _tell_dataset(dataset, f"{dataset['name']} will have {dataset['progress']['total']} generated images", as_json)
+    _follow_or_hint(ctx, dataset["id"], follow, as_json, server, patience)
 
 
 @dataset_app.command()
@@ -193,6 +181,23 @@ def list_datasets(
         images = f"{one['num_images']} of {max(one['progress']['total'], one['num_images'])}"
         table.add_row(readable(one["id"]), readable(one["name"]), one["status"], images, str(len(one["classes"])))
     out.print(table)
+
+
+def _tell_dataset(dataset: dict[str, Any], words: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(dataset))
+    else:
+        tell(words)
+
+
+def _follow_or_hint(
+    ctx: typer.Context, dataset_id: str, follow: bool, as_json: bool, server: str, patience: float
+) -> None:
+    """Stay until a dataset is made, if asked to; else say how."""
+    if follow:
+        _follow(ctx, dataset_id, as_json, server, patience)
+    elif not as_json:
+        tell(_hint(dataset_id, server))
 
 
 def _follow(ctx: typer.Context, dataset_id: str, as_json: bool, server: str, patience: float) -> None:

@@ -12,6 +12,7 @@ from app.db.session import Database
 from app.jobs.handler import JobHandler
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
+from app.services import leftovers
 from app.services.dataset_job import DatasetImages, DatasetJob
 from app.services.generate_job import GenerateJob
 from app.services.train_job import TrainJob
@@ -34,8 +35,8 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     db = Database(url)
     folder = DataFolder(settings.data_dir)
     folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
+    leftovers.remove_deleted(db, folder)
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
-    images.sweep()
     handlers: list[JobHandler] = [
         GenerateJob(folder, node),
         DatasetJob(images),

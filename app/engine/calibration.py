@@ -5,9 +5,10 @@ Runs on the loader thread for the native size, on the device thread for others.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from app.engine.invariance import FALLBACK_ROWS, LEAST_ROWS, RowPadding
@@ -108,5 +109,26 @@ def _with_few_rows(
 def _conclude(measured: dict[int, float], *, is_invariant: bool) -> Calibration:
     """Use the numbers of rows that were measured, and tell what rows in between cost, filled up to the next."""
     padding = RowPadding(tuple(measured))
-    seconds = {rows: measured[padding.size(rows)] for rows in range(LEAST_ROWS, padding.most + 1)}
+    undisturbed = _undisturbed(measured)
+    seconds = {rows: undisturbed[padding.size(rows)] for rows in range(LEAST_ROWS, padding.most + 1)}
     return Calibration(seconds, padding, is_invariant)
+
+
+def _undisturbed(measured: Mapping[int, float]) -> dict[int, float]:
+    """Return the lower convex hull of what was measured, at the same numbers of rows.
+
+    A node measures while its worker starts, so that single forwards take up to three times as long. A disturbance only
+    ever adds time, and each further row costs no less than the one before: what lies above the hull was disturbed.
+    """
+    hull: list[tuple[int, float]] = []
+    for rows, took_s in measured.items():
+        while len(hull) > 1 and _slope(*hull[-2:]) >= _slope(hull[-1], (rows, took_s)):
+            hull.pop()
+        hull.append((rows, took_s))
+    rows_on_hull, seconds_on_hull = zip(*hull, strict=True)
+    values = np.interp(list(measured), rows_on_hull, seconds_on_hull)
+    return dict(zip(measured, values.tolist(), strict=True))
+
+
+def _slope(left: tuple[int, float], right: tuple[int, float]) -> float:
+    return (right[1] - left[1]) / (right[0] - left[0])

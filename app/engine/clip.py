@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from app.engine.clip_texts import TextEmbeddings, TokenIds, unit_length
+from app.engine.cpu_clip import remake_clip
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 
@@ -75,7 +76,9 @@ class ClipRunner:
     """
 
     def __init__(self, *, model: Any, device: torch.device) -> None:
-        """Take a `CLIPModel` on the device, in eval mode."""
+        """Take a `CLIPModel` on the device, in eval mode; on the CPU its layers are changed in place."""
+        if device.type == "cpu":
+            remake_clip(model)
         self._model = model
         self._device = device
         self._texts = TextEmbeddings(model, device)

@@ -53,7 +53,8 @@ class TextEmbeddings:
     def _encode(self, texts: Sequence[TokenIds]) -> torch.Tensor:
         """Run the text tower once.
 
-        The attention is causal and the end token's place is what counts, so that padding changes nothing.
+        The attention is causal and the end token's place is what counts, so that padding changes nothing, and no mask
+        has to say where it is.
 
         Source:
             transformers `CLIPModel.forward`.
@@ -61,9 +62,7 @@ class TextEmbeddings:
         length = max(map(len, texts))
         end = texts[0][-1]
         token_ids = torch.tensor([[*text, *[end] * (length - len(text))] for text in texts], device=self._device)
-        lengths = torch.tensor([len(text) for text in texts], device=self._device)
-        attention_mask = (torch.arange(length, device=self._device) < lengths[:, None]).long()
-        features = self._model.get_text_features(input_ids=token_ids, attention_mask=attention_mask)
+        features = self._model.get_text_features(input_ids=token_ids)
         return unit_length(features.pooler_output)
 
     def _remember(self, texts: Sequence[TokenIds], embeddings: torch.Tensor) -> None:

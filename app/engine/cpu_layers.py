@@ -1,208 +1,79 @@
-"""Layers of diffusers' models, remade for a CPU that only looks forward: the same arithmetic in fewer passes.
+"""What remaking layers for a CPU takes, whatever the model: a convolution, and the trial that each layer has to pass.
 
-diffusers' blocks serve training, every architecture and every device. At the sizes of a few rows a CPU spends a third
-of their time on what that takes: weights of convolutions are reordered in every forward, tensors are copied to be
-added to, modules ask for signatures of functions. Knows nothing of images and requests. Called once, by the loader
-thread.
+A library's layers serve training, every architecture and every device; ours do the same arithmetic in fewer passes.
+Knows no model. Called by the loader thread; the layers run on the device thread.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
-from torch.nn import functional
 
 logger = logging.getLogger(__name__)
-
-# Small enough that all layers of Stable Diffusion v1.5 are tried in seconds.
-_TRIAL_SIDE = 4
-_TRIAL_TOKENS = 7
 
 # How far a remade layer may be from its original: what another order of summation can make of float32.
 _MOST_EPS = 32
 
 
 class CpuConv2d(nn.Module):
-    """A convolution whose weights lie as oneDNN wants them; float32 gives the very bytes of `nn.Conv2d`.
+    """A convolution whose weights lie as oneDNN wants them; in float32 it gives the very bytes of `nn.Conv2d`.
 
     Source:
         What torch's inductor makes of a frozen convolution on the CPU (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        """Copy the weights of `conv`, in another order."""
+    def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
+        """Copy the weights of `conv` in oneDNN's order; `relu`: whether negative results become 0.
+
+        For single pixels that order depends on the number of pixels: such weights are as fast as they come, and up to
+        nine times slower in the order of another number.
+        """
         super().__init__()
         self._how: tuple[Any, ...] = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        self._after = "relu" if relu else "none"
         self.bias = conv.bias
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach(), *self._how)
+        self._weight = (
+            conv.weight.detach()
+            if conv.kernel_size == (1, 1)
+            else torch.ops.mkldnn._reorder_convolution_weight(conv.weight.detach(), *self._how)
+        )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Apply it. **Shapes**: (R, C, h, w) to (R, D, h', w')."""
         outputs: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            inputs, self._weight, self.bias, *self._how, "none", [], ""
+            inputs, self._weight, self.bias, *self._how, self._after, [], ""
         )
         return outputs
 
 
-class CpuResnetBlock(nn.Module):
-    """A `ResnetBlock2D` that writes over its own intermediate results."""
+def try_remake(
+    make: Callable[[Any], nn.Module],
+    layer: nn.Module,
+    draw: Callable[[Any], Sequence[torch.Tensor | None]],
+    **options: object,
+) -> nn.Module | None:
+    """Remake a layer, in eval mode; None where it does not give what the original gives, or cannot be made of it.
 
-    def __init__(self, block: ResnetBlock2D) -> None:
-        """Share the layers of `block`."""
-        super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
-        self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
-
-    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None) -> torch.Tensor:
-        """Apply it.
-
-        Shapes:
-            input_tensor: (R, C, h, w); temb: (R, E); returns: (R, D, h, w).
-        """
-        hidden = self.conv1(functional.silu(self.norm1(input_tensor), inplace=True))
-        if temb is not None:
-            hidden += self.time_emb_proj(functional.silu(temb))[:, :, None, None]
-        hidden = self.conv2(functional.silu(self.norm2(hidden), inplace=True))
-        shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-        outputs: torch.Tensor = hidden.add_(shortcut)
-        return outputs
-
-
-class CpuTransformer(nn.Module):
-    """A `Transformer2DModel` over pixels that makes queries, keys and values together."""
-
-    def __init__(self, model: Transformer2DModel) -> None:
-        """Share the layers of `model`."""
-        super().__init__()
-        self.norm, self.proj_in, self.proj_out = model.norm, model.proj_in, model.proj_out
-        self.blocks = nn.ModuleList(_CpuTransformerBlock(block) for block in model.transformer_blocks)
-
-    def forward(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: object
-    ) -> tuple[torch.Tensor]:
-        """Apply it.
-
-        Shapes:
-            hidden_states, returns: (R, C, h, w); encoder_hidden_states: (R, T, D).
-        """
-        rows, channels, height, width = hidden_states.shape
-        hidden = self.proj_in(self.norm(hidden_states)).permute(0, 2, 3, 1).reshape(rows, height * width, channels)
-        for block in self.blocks:
-            hidden = block(hidden, encoder_hidden_states)
-        hidden = hidden.reshape(rows, height, width, channels).permute(0, 3, 1, 2)
-        return (self.proj_out(hidden).add_(hidden_states),)
-
-
-class _CpuTransformerBlock(nn.Module):
-    """A `BasicTransformerBlock`: self-attention, cross-attention, a gated feed-forward layer."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
-        self.attn1 = _CpuAttention(block.attn1, [block.attn1.to_q, block.attn1.to_k, block.attn1.to_v])
-        self.attn2 = _CpuAttention(block.attn2, [block.attn2.to_k, block.attn2.to_v])
-        self.query = block.attn2.to_q
-        self.gate, self.out = block.ff.net[0].proj, block.ff.net[2]
-
-    def forward(self, hidden: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        query, key, value = self.attn1.project(self.norm1(hidden))
-        hidden = self.attn1(query, key, value).add_(hidden)
-        key, value = self.attn2.project(texts)
-        hidden = self.attn2(self.query(self.norm2(hidden)), key, value).add_(hidden)
-        outer, gate = self.gate(self.norm3(hidden)).chunk(2, dim=-1)
-        outputs: torch.Tensor = self.out(functional.gelu(gate).mul_(outer)).add_(hidden)
-        return outputs
-
-
-class _CpuAttention(nn.Module):
-    """What the two kinds of attention share: projections that are one product, and heads."""
-
-    def __init__(self, attention: Any, projections: list[nn.Linear]) -> None:
-        super().__init__()
-        self._heads = attention.heads
-        self._parts = len(projections)
-        self.weight = nn.Parameter(torch.cat([layer.weight for layer in projections]), requires_grad=False)
-        self.out = attention.to_out[0]
-
-    def project(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return functional.linear(inputs, self.weight).chunk(self._parts, dim=-1)
-
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        query, key, value = (
-            part.view(*part.shape[:2], self._heads, -1).transpose(1, 2) for part in (query, key, value)
-        )
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        outputs: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return outputs
-
-
-_REMADE: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
-    nn.Conv2d: CpuConv2d,
-    ResnetBlock2D: CpuResnetBlock,
-    Transformer2DModel: CpuTransformer,
-}
-
-
-@torch.inference_mode()
-def remake(model: nn.Module) -> None:
-    """Put remade layers in the place of those of a model on the CPU, in eval mode.
-
-    Each is tried beside its original first. Where it does not give the same, or cannot be made of it at all, the
-    original stays: another architecture is served as diffusers serves it.
+    Args:
+        make: Makes it of the original.
+        layer: The original, on the CPU and in eval mode.
+        draw: Draws, for the original, what both are tried with.
+        **options: Keyword arguments of both.
     """
-    for name, part in list(model.named_children()):
-        remake(part)
-        make = _REMADE.get(type(part))
-        if make is not None and not _is_pointwise(part) and (remade := _tried(make, part)) is not None:
-            setattr(model, name, remade)
-
-
-def _is_pointwise(part: nn.Module) -> bool:
-    """Tell whether this is a convolution of single pixels.
-
-    oneDNN wants its weights in an order that depends on the number of pixels: it is as fast as it comes, and up to
-    nine times slower in the order of another number.
-    """
-    return isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
-
-
-def _tried(make: Callable[[Any], nn.Module], part: nn.Module) -> nn.Module | None:
-    """Remake a part, and return it if it gives what the original gives."""
     try:
-        inputs = _draw_inputs(part)
-        expected = _result(part, inputs)
-        remade = make(part).eval()
-        off = (_result(remade, inputs) - expected).abs().max()
-    except (AttributeError, TypeError, RuntimeError):
-        logger.debug("A %s cannot be remade.", type(part).__name__, exc_info=True)
+        inputs = draw(layer)
+        expected = _first(layer(*inputs, **options))
+        remade = make(layer).eval()
+        off = (_first(remade(*inputs, **options)) - expected).abs().max()
+    except (AssertionError, AttributeError, TypeError, RuntimeError):
+        logger.debug("A %s cannot be remade.", type(layer).__name__, exc_info=True)
         return None
     return remade if off <= _MOST_EPS * torch.finfo(expected.dtype).eps * expected.abs().max() else None
 
 
-def _draw_inputs(part: Any) -> list[torch.Tensor | None]:
-    """Draw what a part takes, in the layout that it is served in."""
-    generator = torch.Generator().manual_seed(0)
-    dtype = next(part.parameters()).dtype
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    pixels = draw(2, part.in_channels, _TRIAL_SIDE, _TRIAL_SIDE).contiguous(memory_format=torch.channels_last)
-    if isinstance(part, Transformer2DModel):
-        return [pixels, draw(2, _TRIAL_TOKENS, part.transformer_blocks[0].attn2.to_k.in_features)]
-    if isinstance(part, ResnetBlock2D):
-        return [pixels, None if part.time_emb_proj is None else draw(2, part.time_emb_proj.in_features)]
-    return [pixels]
-
-
-def _result(part: nn.Module, inputs: list[torch.Tensor | None]) -> torch.Tensor:
-    """Run a part, and take the tensor out of what diffusers wraps it in."""
-    if isinstance(part, Transformer2DModel | CpuTransformer):
-        outputs: torch.Tensor = part(*inputs, return_dict=False)[0]
-        return outputs
-    tensor: torch.Tensor = part(*inputs)
+def _first(outputs: Any) -> torch.Tensor:
+    """Take the first of several results."""
+    tensor: torch.Tensor = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
     return tensor

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from app.engine.calibration import Calibration
-from app.engine.cpu_layers import remake
+from app.engine.cpu_diffusion import remake
 from app.engine.decoding import ImageDecoder
 from app.engine.denoising import Denoiser, ImageState, draw_noise
 from app.engine.denoising_options import DenoisingOptions

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from app.engine.cpu_resnet import remake_resnet
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 
@@ -44,7 +45,7 @@ class _ResNetRunner:
 
     def __init__(self, *, model: nn.Module, device: torch.device) -> None:
         """Take the network on the device, and put it into eval mode: BatchNorm neither drifts nor mixes neighbours."""
-        self._model = model.eval()
+        self._model = remake_resnet(model.eval()) if device.type == "cpu" else model.eval()
         self._device = device
 
     def prepare(self, request: EngineRequest) -> None:

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import AppError, InferenceFailed
-from app.jobs.handler import JobCancelled, Json
+from app.errors import InferenceFailed
+from app.jobs.handler import Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
@@ -73,14 +73,6 @@ class DatasetImages:
         self._chunk_size = chunk_size
         self._storage_patience_s = storage_patience_s
 
-    def sweep(self) -> None:
-        """Remove folders of deleted datasets: a process that died over a deletion, or woke up after it, left them."""
-        idle = self._folder.idle_datasets()  # first, since a dataset's row is there before its folder
-        with self._db.snapshot() as session:
-            idle -= set(session.scalars(select(Dataset.name)))
-        for name in idle:
-            self._folder.clear_dataset(name)
-
     def make(self, job: JobRun, dataset_id: str) -> dict[str, Json]:
         """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing.
 
@@ -109,12 +101,8 @@ class DatasetImages:
             numbers = range(item["start"], item["stop"])
             places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
         # No step: a chunk that dies before its record is made again, and gives the same files.
-        try:
-            tries = self._fill(job, dataset, recipe, places)
-            self._record(job, dataset, tries, item["stop"] - item["start"])
-        except (JobCancelled, AppError):
-            self._discard(job, dataset, recipe, places)
-            raise
+        tries = self._fill(job, dataset, recipe, places)
+        self._record(job, dataset, tries, item["stop"] - item["start"])
         missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
         return {"made": len(tries) - len(missing), "missing": missing}
 
@@ -139,15 +127,6 @@ class DatasetImages:
             return None
 
         job.transaction("record", record)
-
-    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> None:
-        """Remove what a chunk that ends here has written and will not record."""
-        job.check_held()  # else another worker may be writing the same files
-        paths = {path for place in places for path in self._paths(dataset, recipe, place)}
-        with self._db.snapshot() as session:
-            paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
-        for path in paths:
-            self._folder.delete(path)
 
     def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:

@@ -1,7 +1,8 @@
 """Files and records put right after processes that died between the two: no file without a record, nor the reverse.
 
-Knows no single kind of work. `sweep` runs in the API process before it serves; what a job left undone is removed by
-its worker, see `DatasetImages.tidy`. Other nodes may be at work in the same folder and database meanwhile.
+Knows no single kind of work. `sweep` runs in the API process before it serves, `remove_deleted` in the worker before
+it works; what a job left undone is removed by its worker, see `DatasetImages.tidy`. Other nodes may be at work in the
+same folder and database meanwhile.
 """
 
 import logging
@@ -40,6 +41,15 @@ def sweep(db: Database, folder: DataFolder) -> None:
         logger.warning(
             "Removed %d files that no record named; a process died before it had recorded them.", num_removed
         )
+
+
+def remove_deleted(db: Database, folder: DataFolder) -> None:
+    """Remove folders of deleted datasets: a process that died over a deletion, or woke up after it, left them."""
+    idle = folder.idle_datasets()  # first, since a dataset's row is there before its folder
+    with db.snapshot() as session:
+        idle -= set(session.scalars(select(Dataset.name)))
+    for name in idle:
+        folder.clear_dataset(name)
 
 
 def remove_unrecorded(db: Database, folder: DataFolder, dataset_id: str, *, unless_in: Iterable[str] = ()) -> int:

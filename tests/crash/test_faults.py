@@ -13,6 +13,7 @@ from app.errors import StorageFull
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages, DatasetJob
+from app.services.leftovers import remove_deleted
 from app.storage.layout import DataFolder
 from tests.crash.node_process import NodeProcesses, nodes
 from tests.crash.outages import full_for, locked, proxied, read_only
@@ -110,16 +111,14 @@ def test_storage_that_stays_full_fails_the_job_and_a_retry_makes_the_rest(
 
 def test_folders_of_deleted_datasets_are_swept_once_they_are_old(db: Database, node: Node) -> None:
     shared = Shared(node.http, db, node.settings.data_dir)
-    folder, client = DataFolder(node.settings.data_dir), NodeClient(node.settings.engine_socket)
-    images = DatasetImages(db, folder, client, chunk_size=4)
+    folder = DataFolder(node.settings.data_dir)
     shared.submit(name="known")
     left = ("datasets/known", "datasets/gone", "rejected/gone", "datasets/young")
     for path in left:
         folder.write(f"{path}/train/fox/000000-1.png", b"an image")
     for path in left[:3]:
         os.utime(folder.root / path, (0, 0))
-    images.sweep()
-    client.close()
+    remove_deleted(db, folder)
     assert {path.split("/train")[0] for path in shared.files()} == {"datasets/known", "datasets/young"}
 
 

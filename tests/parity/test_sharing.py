@@ -32,13 +32,13 @@ def clip(pack: ModelPack) -> tuple[Runner, torch.nn.Module, list[Any]]:
 def classifier(pack: ModelPack) -> tuple[Runner, torch.nn.Module, list[Any]]:
     parts = load_classifier(pack, CPU)
     payloads = [ClassifyPayload(parts.preprocess(picture)) for picture in PICTURES]
-    return ClassifierRunner(model=parts.model, device=CPU), parts.model.get_submodule("conv1"), payloads
+    return ClassifierRunner(model=parts.model, device=CPU), parts.model.get_submodule("maxpool"), payloads
 
 
 def backbone(pack: ModelPack) -> tuple[Runner, torch.nn.Module, list[Any]]:
     parts = load_backbone(pack, CPU)
     payloads = [FeaturePayload(parts.preprocess(picture)) for picture in PICTURES]
-    return BackboneRunner(model=parts.model, device=CPU), parts.model.get_submodule("conv1"), payloads
+    return BackboneRunner(model=parts.model, device=CPU), parts.model.get_submodule("maxpool"), payloads
 
 
 @contextmanager

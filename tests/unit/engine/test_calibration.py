@@ -48,6 +48,14 @@ def test_every_number_of_rows_is_measured_after_a_forward_that_does_not_count() 
     assert calibration.is_invariant
 
 
+def test_forwards_that_were_disturbed_are_told_from_the_others() -> None:
+    disturbed = {3: 0.1, 4: 0.05, 9: 0.2, 30: 0.3}
+    device = Device(lambda rows: 0.01 + 0.004 * rows + disturbed.get(rows, 0.0))
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    assert calibration.seconds == pytest.approx({rows: 0.01 + 0.004 * rows for rows in range(2, MOST_ROWS + 1)})
+
+
 def test_rows_that_were_not_tried_in_time_are_not_used() -> None:
     device = Device(lambda _: 0.4)
     calibration = calibrate(device.forward, 1.0, device.clock)
