@@ -29,6 +29,10 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
 
+    @app.get("/loading")
+    async def loading() -> JSONResponse:
+        return JSONResponse(engine.is_loading())
+
     @app.post("/render")
     async def render(request: Request, body: RenderBody) -> Response:
         image = await unless_left(request, engine.render(body.spec, labels=body.labels, background=body.background))

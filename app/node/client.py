@@ -4,6 +4,7 @@ Knows nothing of jobs, records or models; any thread of the worker process may u
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,23 @@ class NodeClient:
     def backbone(self, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
         """Return what features depend on: `architecture`, `weights_sha256`, `preprocessing`."""
         return cast(dict[str, Any], self._post("/backbone", keep_waiting).json())
+
+    def wait_until_loaded(self, stop: threading.Event, *, limit_s: float) -> bool:
+        """Wait until the engine is there and brings up no model any longer, `stop` is set, or the limit is reached.
+
+        Returns:
+            Whether the engine said so.
+        """
+        deadline = time.monotonic() + limit_s
+        while not stop.is_set() and time.monotonic() < deadline:
+            try:
+                answer = self._http.get("/loading")
+                if answer.is_success and answer.json() is False:
+                    return True
+            except httpx.TransportError:  # the API process is starting
+                pass
+            stop.wait(_RETRY_S)
+        return False
 
     def close(self) -> None:
         """Close the connections."""

@@ -22,6 +22,10 @@ class NodeEngine:
         self._inference = inference
         self._limits = limits
 
+    def is_loading(self) -> bool:
+        """Tell whether any model is still on its way up."""
+        return any(status.state == "loading" for status in self._inference.status().values())
+
     async def render(self, spec: dict[str, Any], *, labels: Sequence[str] | None, background: bool) -> RenderedImage:
         """Make one image; see `Inference.render`."""
         priority = Priority.BACKGROUND if background else Priority.INTERACTIVE

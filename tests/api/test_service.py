@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.errors import AppError
 from app.modelpacks.pack import PackFile
+from app.node.client import NodeClient
 from app.services.inference import Inference
 from app.services.model_loading import ModelChoice, start_inference
 from tests.fake_models import FakeModels
+from tests.fakes import PATIENCE_S
 from tests.node import Node, make_settings, serve
 
 
@@ -137,3 +140,17 @@ def test_the_engine_socket_is_not_on_the_network(http: httpx.Client) -> None:
 def test_a_request_id_is_kept_if_it_is_harmless(http: httpx.Client) -> None:
     assert http.get("/livez", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert http.get("/livez", headers={"X-Request-Id": "a b\tc"}).headers["x-request-id"] != "a b\tc"
+
+
+def test_a_worker_sees_when_its_engine_has_loaded(node: Node) -> None:
+    client = NodeClient(node.settings.engine_socket)
+    assert client.wait_until_loaded(threading.Event(), limit_s=PATIENCE_S)
+    client.close()
+
+
+def test_a_worker_goes_on_without_an_engine_and_when_it_is_told_to_stop(tmp_path: Path) -> None:
+    client, stop = NodeClient(tmp_path / "nobody.sock"), threading.Event()
+    assert not client.wait_until_loaded(stop, limit_s=0.01)
+    stop.set()
+    assert not client.wait_until_loaded(stop, limit_s=PATIENCE_S)
+    client.close()
