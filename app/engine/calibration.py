@@ -7,8 +7,9 @@ Runs on the loader thread for the native size, on the device thread for others.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
 
-import numpy as np
 import torch
 
 from app.engine.invariance import FALLBACK_ROWS, LEAST_ROWS, RowPadding
@@ -115,20 +116,18 @@ def _conclude(measured: dict[int, float], *, is_invariant: bool) -> Calibration:
 
 
 def _undisturbed(measured: Mapping[int, float]) -> dict[int, float]:
-    """Return the lower convex hull of what was measured, at the same numbers of rows.
+    """Return what a forward costs by a line through what was measured, at the same numbers of rows.
 
-    A node measures while its worker starts, so that single forwards take up to three times as long. A disturbance only
-    ever adds time, and each further row costs no less than the one before: what lies above the hull was disturbed.
+    One forward of each is measured, while other things start, and some take three times as long. A forward costs what
+    it always costs and the same for each row: close to a line on CPU and GPU (docs/decisions/0015). The line is the
+    median one, which a quarter of bad points does not move.
+
+    Source:
+        Theil-Sen: Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968.
     """
-    hull: list[tuple[int, float]] = []
-    for rows, took_s in measured.items():
-        while len(hull) > 1 and _slope(*hull[-2:]) >= _slope(hull[-1], (rows, took_s)):
-            hull.pop()
-        hull.append((rows, took_s))
-    rows_on_hull, seconds_on_hull = zip(*hull, strict=True)
-    values = np.interp(list(measured), rows_on_hull, seconds_on_hull)
-    return dict(zip(measured, values.tolist(), strict=True))
-
-
-def _slope(left: tuple[int, float], right: tuple[int, float]) -> float:
-    return (right[1] - left[1]) / (right[0] - left[0])
+    points = list(measured.items())
+    if len(points) == 1:
+        return dict(measured)
+    per_row_s = max(0.0, median((b_s - a_s) / (b - a) for (a, a_s), (b, b_s) in combinations(points, 2)))
+    always_s = median(took_s - per_row_s * rows for rows, took_s in points)
+    return {rows: max(always_s, 0.0) + per_row_s * rows for rows, _ in points}

@@ -25,6 +25,7 @@ class NodeClient:
 
     def __init__(self, socket: Path) -> None:
         """Use the node whose engine listens at `socket`; it need not be up yet."""
+        self._socket = socket
         transport = httpx.HTTPTransport(uds=str(socket))
         self._http = httpx.Client(transport=transport, base_url="http://node", timeout=_TIMEOUT)
 
@@ -73,18 +74,21 @@ class NodeClient:
         """
         deadline = time.monotonic() + limit_s
         while not stop.is_set() and time.monotonic() < deadline:
-            try:
-                answer = self._http.get("/loading")
-                if answer.is_success and answer.json() is False:
-                    return True
-            except httpx.TransportError:  # the API process is starting
-                pass
+            if self._socket.exists() and self._has_loaded():
+                return True
             stop.wait(_RETRY_S)
         return False
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _has_loaded(self) -> bool:
+        try:
+            answer = self._http.get("/loading")
+        except httpx.TransportError:  # the API process is starting
+            return False
+        return answer.is_success and answer.json() is False
 
     def _post(self, path: str, keep_waiting: Callable[[], None], **body: Any) -> httpx.Response:
         while True:
