@@ -6,6 +6,7 @@ worker process of its own. Every picture made leaves a line in `made.log`, so th
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -84,8 +85,10 @@ def paint_one(spec: dict[str, Any], position: int) -> None:
         raise StorageFull
     if position == spec.get("break_at"):
         raise RuntimeError("a secret of the implementation")
-    (folder / f"{position}.tmp").write_text(f"picture {position}")
-    (folder / f"{position}.tmp").rename(folder / f"{position}.txt")
+    # A worker that was stopped may write the same picture as its successor, as it may in the store.
+    unfinished = folder / f"{position}-{threading.get_ident()}.tmp"
+    unfinished.write_text(f"picture {position}")
+    unfinished.rename(folder / f"{position}.txt")
     with (folder / "made.log").open("a") as log:
         log.write(f"{position}\n")
 

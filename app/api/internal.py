@@ -30,7 +30,7 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     problems.install(app)
 
     @app.get("/loading")
-    async def loading() -> JSONResponse:
+    def loading() -> JSONResponse:
         return JSONResponse(engine.is_loading())
 
     @app.post("/render")

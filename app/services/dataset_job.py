@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import InferenceFailed
-from app.jobs.handler import Json
+from app.errors import AppError, InferenceFailed
+from app.jobs.handler import JobCancelled, Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
@@ -101,8 +101,12 @@ class DatasetImages:
             numbers = range(item["start"], item["stop"])
             places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
         # No step: a chunk that dies before its record is made again, and gives the same files.
-        tries = self._fill(job, dataset, recipe, places)
-        self._record(job, dataset, tries, item["stop"] - item["start"])
+        try:
+            tries = self._fill(job, dataset, recipe, places)
+            self._record(job, dataset, tries, item["stop"] - item["start"])
+        except (JobCancelled, AppError):
+            self._discard(job, dataset, recipe, places)
+            raise
         missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
         return {"made": len(tries) - len(missing), "missing": missing}
 
@@ -127,6 +131,15 @@ class DatasetImages:
             return None
 
         job.transaction("record", record)
+
+    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> None:
+        """Remove what a chunk that ends here has written and will not record."""
+        job.check_held()  # else another worker may be writing the same files
+        paths = {path for place in places for path in self._paths(dataset, recipe, place)}
+        with self._db.snapshot() as session:
+            paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
+        for path in paths:
+            self._folder.delete(path)
 
     def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
