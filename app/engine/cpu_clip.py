@@ -52,7 +52,7 @@ class CpuClipLayer(nn.Module):
             transformers `CLIPEncoderLayer` with `sdpa_attention_forward`.
         """
         joined = functional.linear(self.norm1(hidden_states), self.weight, self.bias)
-        query, key, value = joined.unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4).unbind()  # type: ignore[no-untyped-call]
+        query, key, value = joined.view(*joined.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4).unbind()
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attention_mask, is_causal=is_causal and attention_mask is None
         )

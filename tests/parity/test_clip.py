@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from app.engine.clip import ClipPreparation, ClipRunner, ClipScores
 from app.engine.clip_texts import TextEmbeddings
+from app.engine.cpu_clip import CpuClipLayer
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 from app.modelpacks.loading import ClipComponents, load_clip
@@ -88,6 +91,34 @@ def test_one_request_equals_clip_called_directly(
     logits = upstream(original, question)
     np.testing.assert_allclose(scores.logits, logits.numpy(), rtol=0, atol=1e-4)
     np.testing.assert_allclose(scores.probabilities, logits.softmax(dim=0).numpy(), rtol=0, atol=1e-5)
+
+
+def test_every_layer_of_both_towers_is_remade_and_no_other_is(components: ClipComponents, tiny_pack: ModelPack) -> None:
+    make_runner(components)
+    towers = (components.model.vision_model, components.model.text_model)
+    assert {type(layer) for tower in towers for layer in tower.encoder.layers} == {CpuClipLayer}
+    other = load_clip(tiny_pack, CPU)
+    strange = other.model.vision_model.encoder.layers[0]
+    strange.self_attn.scale *= 2
+    make_runner(other)
+    assert other.model.vision_model.encoder.layers[0] is strange
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("attention", ["all", "causal", "masked"])
+def test_a_remade_layer_gives_what_transformers_gives(activation: str, attention: str) -> None:
+    torch.manual_seed(0)
+    config = CLIPTextConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4, hidden_act=activation)
+    config._attn_implementation = "sdpa"
+    layer = CLIPEncoderLayer(config).eval()
+    hidden = torch.randn(3, 7, 32)
+    mask = torch.rand(3, 1, 7, 7) < 0.7 if attention == "masked" else None
+    if mask is not None:
+        mask[..., 0] = True  # no token that sees nothing
+    options = {"is_causal": attention == "causal"}
+    ours, theirs = CpuClipLayer(layer)(hidden, mask, **options), layer(hidden, mask, **options)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -88,7 +88,7 @@ def test_a_remade_block_leaves_its_inputs_alone(part: str) -> None:
         if part == "resnet"
         else Transformer2DModel(2, 16, 32, cross_attention_dim=8)
     )
-    layer = remade(nn.Sequential(block.eval()))[0]  # type: ignore[index]
+    layer = remade(nn.Sequential(block.eval())).get_submodule("0")
     assert isinstance(layer, CpuResnetBlock | CpuTransformer)
     inputs = [draw(2, 64 if part == "resnet" else 32, 4, 4), draw(2, 8) if part == "resnet" else draw(2, 7, 8)]
     before = [tensor.clone() for tensor in inputs]
@@ -114,7 +114,7 @@ def test_a_remade_block_leaves_its_inputs_alone(part: str) -> None:
 def test_a_block_of_another_architecture_stays_the_original(block: Any) -> None:
     torch.manual_seed(0)
     original = block().eval()
-    assert remade(nn.Sequential(original))[0].__class__ is original.__class__  # type: ignore[index]
+    assert type(remade(nn.Sequential(original)).get_submodule("0")) is type(original)
 
 
 def test_layers_of_another_dtype_are_remade_in_it() -> None:
