@@ -32,7 +32,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     url = settings.resolved_database_url
     # A probe's matrices are tiny, and one thread gives the same bytes on every machine size.
     torch.set_num_threads(1)
-    db = Database(url)
+    db = Database(url, idle_transaction_s=settings.worker_ttl_s)
     folder = DataFolder(settings.data_dir)
     folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
     leftovers.remove_deleted(db, folder)

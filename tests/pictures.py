@@ -65,6 +65,7 @@ class Pictures:
         def insert(session: Session) -> None:
             session.add_all(picture_row(job.spec, position) for position in positions)
             advance(session, job.id, len(positions))
+            freeze_once(job.spec, positions)
 
         painted: list[int] = job.step("paint", paint)
         job.transaction("insert", insert)
@@ -91,6 +92,14 @@ def paint_one(spec: dict[str, Any], position: int) -> None:
     unfinished.rename(folder / f"{position}.txt")
     with (folder / "made.log").open("a") as log:
         log.write(f"{position}\n")
+
+
+def freeze_once(spec: dict[str, Any], positions: Sequence[int]) -> None:
+    """Freeze this process within a transaction that has locked the job's row, the first time that this comes to it."""
+    frozen = Path(spec["folder"]) / "frozen"
+    if spec.get("freeze_at") in positions and not frozen.exists():
+        frozen.touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def picture_row(spec: dict[str, Any], position: int) -> Image:

@@ -5,7 +5,7 @@ Knows nothing of tables. A `Database` is made once per process, never at import;
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.errors import DatabaseUnavailable, StorageFull
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
+
+# Far above what any of our transactions takes; after it Postgres ends the session of a process that stands still.
+IDLE_TRANSACTION_S = 60.0
 
 # Two processes that write a WAL file can corrupt it before these versions (the WAL-reset bug of 3.7.0 to
 # 3.51.2, with two backports); on an older library we keep the rollback journal.
@@ -46,12 +49,14 @@ def database_url(url: str) -> URL:
     raise ValueError("the database must be SQLite or Postgres")
 
 
-def make_db_engine(url: str, *, pool_size: int = 10) -> Engine:
+def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> Engine:
     """Open a database engine; SQLite files get their pragmas on every connection.
 
     Args:
         url: `sqlite:///path` or `postgresql://...`.
         pool_size: Connections kept open, >= 1.
+        idle_transaction_s: How long a transaction may stand still before Postgres ends it, so that a process that was
+            frozen within one keeps its locks no longer, in seconds, > 0. SQLite knows no such thing.
     """
     parsed = database_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -59,7 +64,7 @@ def make_db_engine(url: str, *, pool_size: int = 10) -> Engine:
         event.listen(db_engine, "connect", _set_pragmas)
         event.listen(db_engine, "begin", _begin)
         return db_engine
-    return create_engine(
+    db_engine = create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=5,
@@ -67,14 +72,16 @@ def make_db_engine(url: str, *, pool_size: int = 10) -> Engine:
         pool_timeout=10,
         connect_args={"connect_timeout": 5},
     )
+    event.listen(db_engine, "connect", _bound_idling(idle_transaction_s))
+    return db_engine
 
 
 class Database:
     """A database with its two kinds of transactions."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        """Open the database of `url` lazily; nothing is connected yet."""
-        self.engine = make_db_engine(url, pool_size=pool_size)
+    def __init__(self, url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> None:
+        """Open the database lazily, with the arguments of `make_db_engine`; nothing is connected yet."""
+        self.engine = make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s)
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(foxhound_reads=True), expire_on_commit=False)
 
@@ -128,6 +135,16 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'DELETE'}")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _bound_idling(limit_s: float) -> Callable[[Any, Any], None]:
+    # A statement and no start parameter, which poolers such as PgBouncer refuse.
+    def set_limit(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {round(limit_s * 1000)}")
+        connection.commit()
+
+    return set_limit
 
 
 def _begin(connection: Connection) -> None:

@@ -5,9 +5,9 @@ Knows nothing of handlers or of the job row.
 
 import logging
 
-from dbos import DBOSClient, DBOSPortableJSONSerializer
+from dbos import DBOSClient, DBOSPortableJSONSerializer, WorkflowStatus
 
-from app.db.session import database_url
+from app.db.session import IDLE_TRANSACTION_S, database_url
 
 # Raised only when the recorded order of steps changes; jobs in flight belong to the version that began them.
 JOBS_VERSION = "1"
@@ -23,7 +23,7 @@ QUEUES = {"jobs": 8, "generate": 4}
 # One chunk keeps the node's engine busy, and while it is scored, recorded and the next one is found, so does the other.
 CHUNKS_AT_ONCE = 2
 
-# Of a chunk: a worker died while it held it, and it runs by itself now, so that the next death would be its own.
+# Of a workflow: a worker died while it held it, and it runs by itself now, so that the next death would be its own.
 SUSPECT, ALONE = "suspect", "alone"
 
 # A job's priority is the wish of its users, higher first; the engine's is a place in the queue, lower first
@@ -47,6 +47,13 @@ def chunk_workflow_id(job_id: str, index: int) -> str:
     return f"job-{job_id}-c{index}"
 
 
+def job_id_of(workflow: WorkflowStatus) -> str:
+    """Return the id of the job that a workflow, listed with its input, belongs to."""
+    assert workflow.input is not None
+    job_id: str = workflow.input["args"][0]
+    return job_id
+
+
 def place(priority: int) -> int:
     """Return the job engine's priority of a job's; a job's chunks have the same."""
     return _NORMAL_PLACE - priority
@@ -57,12 +64,13 @@ def engine_url(url: str) -> str:
     return database_url(url).render_as_string(hide_password=False)
 
 
-def open_client(url: str, *, wait_for_database: bool) -> DBOSClient:
+def open_client(url: str, *, wait_for_database: bool, idle_transaction_s: float = IDLE_TRANSACTION_S) -> DBOSClient:
     """Open a connection to the job engine's tables that runs no workflow itself.
 
     Args:
         url: The database of the job rows.
         wait_for_database: Whether a lost database is waited for; else it raises.
+        idle_transaction_s: As of `make_db_engine`.
     """
     quiet_logging()
     return DBOSClient(
@@ -72,6 +80,7 @@ def open_client(url: str, *, wait_for_database: bool) -> DBOSClient:
         application_name=APPLICATION,
         lazy=True,
         retry_connection_errors=wait_for_database,
+        sys_db_idle_transaction_timeout_sec=idle_transaction_s,
     )
 
 

@@ -1,7 +1,7 @@
-"""Which chunks may run beside each other in one worker: all but those that a worker has died over.
+"""What may run side by side in one worker: chunks and steps, but for those that a worker has died over.
 
-Of two chunks that ran side by side, either may have killed the worker; each is then tried alone, so that no job pays
-for another one's fault. Knows no jobs and no database. Called on the threads of the workflows.
+Of two that ran side by side, either may have killed the worker; each is then tried alone, so that no job pays for
+another one's fault. Knows no jobs and no database. Called on the threads of the workflows.
 """
 
 import threading
@@ -12,7 +12,7 @@ _LOOK_UP_S = 0.2
 
 
 class Isolation:
-    """Chunks that run in this process, side by side or one alone."""
+    """Chunks and steps that run in this process, side by side or one alone."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -22,10 +22,10 @@ class Isolation:
 
     @contextmanager
     def held(self, *, is_suspect: bool, keep_waiting: Callable[[], None]) -> Iterator[None]:
-        """Wait until a chunk may run, and keep others from what it must not share until the block ends.
+        """Wait until a chunk or step may run, and keep others from what it must not share until the block ends.
 
         Args:
-            is_suspect: Whether it must run alone; chunks that come later wait for it.
+            is_suspect: Whether it must run alone; who comes later waits for it.
             keep_waiting: Called now and then; raises to give up.
         """
         with self._condition:

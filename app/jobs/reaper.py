@@ -22,16 +22,10 @@ from app.db.models import Job, Worker
 from app.db.session import Database
 from app.errors import AppError
 from app.jobs import durable, record
-from app.jobs.handler import JobFailed
+from app.jobs.blame import blame
 
 logger = logging.getLogger(__name__)
 
-# A part of a job whose worker died this many times while holding it is taken to be the cause.
-MAX_ATTEMPTS = 3
-
-_EXHAUSTED = JobFailed(
-    f"The job was given up after {MAX_ATTEMPTS} attempts that ended with their worker.", code="attempts_exhausted"
-)
 _LOST = AppError("The job failed for an internal reason.")
 
 
@@ -159,63 +153,17 @@ class Reaper:
     def _requeue(self, worker_id: str, *, count: bool) -> int:
         """Put all that a worker holds back on the queues it came from and return how much that was."""
         held = self._client.list_workflows(executor_id=worker_id, status="PENDING", load_output=False)
-        chunks = [workflow for workflow in held if workflow.name == durable.CHUNK_WORKFLOW]
+        if count:
+            blame(self._db, self._client, held)
         for workflow in held:
             if count:
                 logger.warning("Worker %s died; queueing %s again.", worker_id, workflow.workflow_id)
-                if workflow in chunks and len(chunks) > 1 and not (workflow.attributes or {}).get(durable.ALONE):
-                    self._suspect(workflow)
-                else:
-                    self._count_death(workflow)
             self._client.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
         return len(held)
 
     def _remove(self, worker_id: str) -> None:
         with self._db.transaction() as session:
             session.execute(delete(Worker).where(Worker.id == worker_id))
-
-    def _suspect(self, chunk: WorkflowStatus) -> None:
-        """Note that a worker died while it held this and others: any of them may be why, so each is tried alone."""
-        self._client.update_workflow_attributes(
-            chunk.workflow_id, {**(chunk.attributes or {}), durable.SUSPECT: True, durable.ALONE: False}
-        )
-
-    def _count_death(self, workflow: WorkflowStatus) -> None:
-        """Note that a worker died while it held this; doom the job when that happened too often.
-
-        A parent with chunks under way only waits. One that works itself begins a new count with each progress.
-        """
-        job_id = _job_id(workflow)
-        with self._db.snapshot() as session:
-            job = session.get(Job, job_id)
-        if job is None or (workflow.name == durable.JOB_WORKFLOW and self._has_chunks(workflow)):
-            return
-        noted = workflow.attributes or {}
-        progress = job.progress_done if workflow.name == durable.JOB_WORKFLOW else None
-        deaths = 1 + (noted.get("deaths", 0) if noted.get("progress") == progress else 0)
-        self._client.update_workflow_attributes(
-            workflow.workflow_id, {"deaths": deaths, "progress": progress, durable.SUSPECT: True, durable.ALONE: False}
-        )
-        with self._db.transaction() as session:
-            again = min(deaths + 1, MAX_ATTEMPTS)
-            session.execute(
-                update(Job)
-                .where(Job.id == job_id, Job.attempts < again)
-                .values(attempts=again, version=Job.version + 1)
-            )
-            if deaths >= MAX_ATTEMPTS:
-                record.doom(session, job_id, record.problem_of(_EXHAUSTED))
-
-    def _has_chunks(self, parent: WorkflowStatus) -> bool:
-        return bool(
-            self._client.list_workflows(
-                parent_workflow_id=parent.workflow_id,
-                status=durable.ACTIVE,
-                limit=1,
-                load_input=False,
-                load_output=False,
-            )
-        )
 
     def _is_first(self) -> bool:
         with self._db.snapshot() as session:
@@ -242,15 +190,15 @@ class Reaper:
                 continue
             with self._db.transaction() as session:
                 if workflow.status != "CANCELLED":
-                    record.doom(session, _job_id(workflow), record.problem_of(_LOST))
-                record.finish(session, _job_id(workflow), self._on_end, completed=False)
+                    record.doom(session, durable.job_id_of(workflow), record.problem_of(_LOST))
+                record.finish(session, durable.job_id_of(workflow), self._on_end, completed=False)
 
     def _settle_rest(self, workflow: WorkflowStatus) -> bool:
         """Note the pause of a job that was put aside, or wake it if that was asked for; False if it was neither."""
         with self._db.transaction() as session:
-            if record.rest(session, _job_id(workflow)):
+            if record.rest(session, durable.job_id_of(workflow)):
                 return True
-            job = session.get_one(Job, _job_id(workflow))
+            job = session.get_one(Job, durable.job_id_of(workflow))
             wakes, queue_name = job.wake_requested and not record.must_stop(job), self._queue_of(job)
         if wakes and queue_name is not None:
             self._client.resume_workflow(workflow.workflow_id, queue_name=queue_name)
@@ -284,9 +232,3 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _job_id(workflow: WorkflowStatus) -> str:
-    assert workflow.input is not None
-    job_id: str = workflow.input["args"][0]
-    return job_id

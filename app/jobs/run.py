@@ -6,8 +6,9 @@ process, on the thread of the workflow.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 from dbos import DBOS, DBOSClient, PortableWorkflowError, SQLAlchemyDatasource, WorkflowStatus
 from sqlalchemy import Select
@@ -19,6 +20,7 @@ from app.db.session import Database
 from app.errors import AppError
 from app.jobs import durable, record
 from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobPaused, Json, TryLater, WorkLost
+from app.jobs.isolation import Isolation
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Workshop:
         own_row: Finds the worker's row as long as nobody has taken it over.
         stopping: Set when the worker takes no new work; who only waits gives his work back.
         leaving: Set when the worker's grace is over; everybody gives his work back.
+        isolation: What works here now.
     """
 
     db: Database
@@ -54,6 +57,38 @@ class Workshop:
     own_row: Select[str]
     stopping: threading.Event
     leaving: threading.Event
+    isolation: Isolation = field(default_factory=Isolation)
+
+    @contextmanager
+    def isolated(self, keep_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Do this workflow's work beside others, or alone if a worker has died over it or over what ran beside it.
+
+        Args:
+            keep_waiting: Called now and then while others work; raises to give up.
+
+        Raises:
+            TryLater: The worker is to stop before its turn has come.
+        """
+        workflow_id = DBOS.workflow_id
+        assert workflow_id is not None
+        [workflow] = self.client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False)
+        noted = workflow.attributes or {}
+        is_suspect = bool(noted.get(durable.SUSPECT))
+
+        def look_up() -> None:
+            if self.stopping.is_set():
+                raise TryLater
+            keep_waiting()
+
+        with self.isolation.held(is_suspect=is_suspect, keep_waiting=look_up):
+            if not is_suspect:
+                yield
+                return
+            self.client.update_workflow_attributes(workflow_id, {**noted, durable.ALONE: True})
+            try:
+                yield
+            finally:  # before another one begins, whose death is not this one's
+                self.client.update_workflow_attributes(workflow_id, {**noted, durable.ALONE: False})
 
 
 class JobRun:
@@ -64,11 +99,19 @@ class JobRun:
         spec: What was submitted.
     """
 
-    def __init__(self, job: Job, workshop: Workshop) -> None:
+    def __init__(self, job: Job, workshop: Workshop, *, is_isolated: bool = False) -> None:
+        """Begin an execution.
+
+        Args:
+            job: The job's row.
+            workshop: What it shares with others.
+            is_isolated: Whether it is isolated as a whole, as a chunk is; else each of its steps is.
+        """
         self.id = job.id
         self.spec: dict[str, Json] = job.spec
         self._place = durable.place(job.priority)
         self._workshop = workshop
+        self._is_isolated = is_isolated
         self._num_chunks = 0
 
     @property
@@ -85,9 +128,10 @@ class JobRun:
         """
 
         def body() -> Json:
-            self.check_cancelled()
             try:
-                return fn()
+                with nullcontext() if self._is_isolated else self._workshop.isolated(self.check_cancelled):
+                    self.check_cancelled()
+                    return fn()
             except DATABASE_AWAY as error:
                 raise TryLater from error
             except Exception as error:

@@ -62,7 +62,7 @@ class Worker:
 
     def start(self) -> None:
         """Connect, take over what dead workers of this machine held, and begin to work."""
-        self._client = durable.open_client(self._url, wait_for_database=True)
+        self._client = durable.open_client(self._url, wait_for_database=True, idle_transaction_s=self._ttl_s)
         DBOS(
             config={
                 "name": durable.APPLICATION,
@@ -72,6 +72,7 @@ class Worker:
                 "executor_id": self.id,
                 "serializer": durable.SERIALIZER,
                 "sys_db_pool_size": 10,
+                "sys_db_idle_transaction_timeout_sec": self._ttl_s,  # else a frozen worker locks what others need
                 "run_migrations": False,
                 "log_level": "WARNING",
             }

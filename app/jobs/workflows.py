@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 from app.db.models import Job
 from app.jobs import durable, record
 from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobHandler, JobPaused, Json, TryLater
-from app.jobs.isolation import Isolation
 from app.jobs.run import JobRun, Workshop, problem_of
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ class Workflows:
         self._workshop = workshop
         self._db = workshop.db
         self._strange_kinds: set[str] = set()
-        self._isolation = Isolation()
 
     def register(self) -> None:
         """Make the workflows known to DBOS; before its launch."""
@@ -86,7 +84,7 @@ class Workflows:
 
         A chunk of a resting job is put aside; the job's own workflow lets it go on.
         """
-        with self._giving_back(), self._isolated():
+        with self._giving_back(), self._workshop.isolated():
             with self._db.snapshot() as session:
                 job = session.get(Job, job_id)
             if job is None or record.must_stop(job):
@@ -94,7 +92,8 @@ class Workflows:
             if record.must_rest(job):
                 self._put_aside()
             try:
-                return {"result": self._handler(job.kind).run_chunk(JobRun(job, self._workshop), item)}
+                run = JobRun(job, self._workshop, is_isolated=True)
+                return {"result": self._handler(job.kind).run_chunk(run, item)}
             except JobPaused:
                 self._put_aside()
             except JobCancelled:
@@ -163,23 +162,6 @@ class Workflows:
             with self._db.transaction() as session:
                 record.doom(session, run.id, problem)
         return False, None
-
-    @contextmanager
-    def _isolated(self) -> Iterator[None]:
-        """Run this chunk beside others, or alone if a worker has died over it or over one that ran beside it."""
-        client, workflow_id = self._workshop.client, DBOS.workflow_id
-        assert workflow_id is not None
-        [chunk] = client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False)
-        noted = chunk.attributes or {}
-        is_suspect = bool(noted.get(durable.SUSPECT))
-        with self._isolation.held(is_suspect=is_suspect, keep_waiting=self._check_stopping):
-            if is_suspect:
-                client.update_workflow_attributes(workflow_id, {**noted, durable.ALONE: True})
-            yield
-
-    def _check_stopping(self) -> None:
-        if self._workshop.stopping.is_set():
-            raise TryLater
 
     def _problem_of(self, error: Exception) -> dict[str, Json]:
         if self._workshop.leaving.is_set():  # DBOS is gone already: that is what failed

@@ -17,8 +17,8 @@ from torchvision.datasets import ImageFolder
 from app.db.migrations import check as check_tables
 from app.db.models import Dataset, Image, Job
 from app.jobs import durable
+from app.jobs.blame import MAX_ATTEMPTS
 from app.jobs.migrations import check_job_engine
-from app.jobs.reaper import MAX_ATTEMPTS
 from app.jobs.record import ENDED
 from tests.crash.house import House
 from tests.pictures import wait_until

@@ -27,6 +27,7 @@ from tests.fake_models import FakeClip, FakeDiffusion, FakeModels
 from tests.pictures import Pictures
 
 PATIENCE_S = 60.0
+TTL_S = 2.0
 
 
 class HeldDiffusion(FakeDiffusion):
@@ -95,5 +96,6 @@ def pictures_worker(url: str, chunks_at_once: int = 1) -> None:
     """Work off jobs of the kind `pictures` alone; SIGTERM ends it."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    worker = Worker(Database(url), url, [Pictures()], ttl_s=2, poll_s=0.05, chunks_at_once=chunks_at_once)
+    db = Database(url, idle_transaction_s=TTL_S)
+    worker = Worker(db, url, [Pictures()], ttl_s=TTL_S, poll_s=0.05, chunks_at_once=chunks_at_once)
     worker.run(stop, grace_s=2)

@@ -9,8 +9,10 @@ import pytest
 from app.db.session import Database
 from app.jobs.queue import JobQueue
 from tests.crash.conftest import StartWorker
-from tests.crash.house import end, exit_code
+from tests.crash.house import end, exit_code, start
+from tests.crash.processes import pictures_worker
 from tests.pictures import (
+    Pictures,
     dataset_status,
     job_row,
     made,
@@ -60,6 +62,29 @@ def test_a_worker_that_wakes_up_after_it_was_taken_for_dead_records_nothing(
     assert job_row(db, job_id).version == job.version
 
 
+def test_a_worker_frozen_within_a_transaction_keeps_its_locks_no_longer_than_it_counts_as_alive(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """A virtual machine that is suspended, say. SQLite's locks are those of one machine, and of a living process."""
+    db = Database(postgres_url)
+    queue = JobQueue(db, postgres_url, [Pictures()])
+    folder = tmp_path / "d"
+    job_id = submit_pictures(queue, db, folder, num=6, chunk_size=3, freeze_at=4)
+    workers = [start(pictures_worker, postgres_url)]
+    try:
+        wait_until((folder / "frozen").exists)
+        workers.append(start(pictures_worker, postgres_url))
+        assert wait_for_end(db, job_id).status == "succeeded"
+        os.kill(workers[0].pid, signal.SIGCONT)
+        assert exit_code(workers[0]) == 0
+        assert recorded_positions(db) == list(range(6))
+    finally:
+        for worker in workers:
+            end(worker)
+        queue.close()
+        db.close()
+
+
 @pytest.mark.parametrize("in_parent", [False, True])
 def test_a_job_that_kills_its_worker_is_given_up_after_three_attempts(
     db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path, in_parent: bool
@@ -79,14 +104,17 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three_attempts(
     assert dataset_status(db, job_id) == "failed"
 
 
-def test_a_chunk_that_ran_beside_one_that_kills_its_worker_is_not_blamed(
-    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path
+@pytest.mark.parametrize("in_parent", [False, True])
+def test_what_ran_beside_something_that_kills_its_worker_is_not_blamed(
+    db: Database, queue: JobQueue, start_worker: StartWorker, tmp_path: Path, in_parent: bool
 ) -> None:
+    """Chunks beside each other, or jobs that work themselves, as those of `POST /generate` do."""
     innocent, deadly = tmp_path / "innocent", tmp_path / "deadly"
-    innocent_id = submit_pictures(queue, db, innocent, num=2, chunk_size=2, stop_at=1)
+    common = {"num": 2, "chunk_size": 2, "in_parent": in_parent}
+    innocent_id = submit_pictures(queue, db, innocent, stop_at=1, **common)
     worker = start_worker(chunks_at_once=2)
     wait_until((innocent / "reached").exists)
-    deadly_id = submit_pictures(queue, db, deadly, num=2, chunk_size=2, die_at=0)
+    deadly_id = submit_pictures(queue, db, deadly, die_at=0, **common)
     assert exit_code(worker) == -signal.SIGKILL
     (innocent / "go").touch()
     assert exit_code(start_worker(chunks_at_once=2)) == -signal.SIGKILL
