@@ -9,22 +9,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
-from rich.table import Table
 
 from app import __version__
 from app.cli_dataset import dataset_app
+from app.cli_models import models_app
+from app.cli_settings import read_settings, refuse, settings_help
+from app.cli_telling import out
 from app.config import Settings
 from app.db.session import sqlite_path
-from app.node.supervisor import EXIT_CONFIG, run_supervised, watch_supervisor
+from app.node.supervisor import run_supervised, watch_supervisor
 
 # A worker has little to do before its engine is up, but ends jobs of other nodes that died.
 _LOADING_PATIENCE_S = 60.0
@@ -36,26 +35,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Model packs: list them, fetch them ahead.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(dataset_app, name="dataset")
-out = Console()
-err = Console(stderr=True)
-
-
-def settings_help() -> str:
-    """Return every setting with its meaning and default, one a paragraph."""
-    lines = ["Settings are environment variables (a `.env` file works too):", ""]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f" [default: {field.default}]"
-        lines += [f"`FOXHOUND_{name.upper()}` {field.description}{default}", ""]
-    return "\n".join(lines)
 
 
 @app.command(epilog=settings_help())
 def serve() -> None:
     """Serve a whole node: the API with its engine, and a worker; each is restarted when it dies."""
-    settings = _settings()
+    settings = read_settings()
     with _prepared(settings):
         _serve(settings)
 
@@ -85,7 +72,7 @@ def api() -> None:
 
     from app.main import Server, create_app, with_edge
 
-    settings = _settings()
+    settings = read_settings()
     _configure_logging(settings)
     _check_database(settings)
     _check_device(settings)
@@ -103,7 +90,7 @@ def api() -> None:
     try:
         listener = config.bind_socket()  # before any model loads
     except SystemExit:  # uvicorn's way to say so, after it has logged why
-        _refuse(f"Nothing can be served at {settings.host}:{settings.port}. Choose another FOXHOUND_PORT.")
+        refuse(f"Nothing can be served at {settings.host}:{settings.port}. Choose another FOXHOUND_PORT.")
     server = Server(config, application)
     server.run(sockets=[listener])
     if not server.started:
@@ -115,7 +102,7 @@ def worker() -> None:
     """Work off background jobs; asks the engine of the `foxhound api` beside it."""
     from app.node.client import NodeClient
 
-    settings = _settings()
+    settings = read_settings()
     _configure_logging(settings)
     _check_database(settings)
     stop = threading.Event()
@@ -137,7 +124,7 @@ def migrate() -> None:
     from app.db.migrations import migration_lock
     from app.jobs.migrations import migrate_job_engine
 
-    settings = _settings()
+    settings = read_settings()
     url = settings.resolved_database_url
     if (path := sqlite_path(url)) is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,87 +148,6 @@ def openapi(
         path.write_text(text, encoding="utf-8")
 
 
-@models_app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show the packs, their revisions and whether they are here."""
-    from app.modelpacks.pack import PackError, find_pack
-
-    settings = _settings()
-    rows: list[dict[str, Any]] = []
-    for name in ("demo", "sd15"):
-        row: dict[str, Any] = {"name": name, "revision": "", "licence": "", "bytes": 0, "here": False}
-        try:
-            pack = find_pack(name, settings.resolved_models_dir)
-        except PackError as error:
-            rows.append({**row, "detail": error.detail})
-            continue
-        facts = {
-            "revision": pack.revision,
-            "licence": pack.licence,
-            "bytes": pack.total_bytes,
-            "files": len(pack.files),
-        }
-        rows.append({**row, **facts, "here": bool(pack.files), "quality": pack.quality, "made": pack.made})
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    table = Table("Pack", "Revision", "Licence", "Size", "Here")
-    for row in rows:
-        size, here = f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["here"] else "no"
-        table.add_row(row["name"], row["revision"], row["licence"], size, here)
-    out.print(table)
-    for row in rows:
-        if measured := _quality_line(row.get("quality", {})):
-            out.print(f"{row['name']} as measured: {measured}", highlight=False, soft_wrap=True)
-
-
-def _quality_line(quality: Mapping[str, Any]) -> str:
-    """Sum up a pack's measured quality in a line; what was not measured is left out."""
-    generated, drawings = quality.get("generated", {}), quality.get("held_out_drawings", {})
-    figures = (
-        ("CLIP class {:.0%}", generated.get("clip_class_accuracy")),
-        ("ResNet18 {:.0%}", generated.get("classifier_top1")),
-        ("VAE {:.1f} dB", drawings.get("vae_psnr_db", {}).get("overall")),
-    )
-    told = (wording.format(value) for wording, value in figures if value is not None)
-    return ", ".join(told).replace("%", " %")
-
-
-@models_app.command("fetch")
-def fetch_models(name: Annotated[str, typer.Argument(help="The pack, e.g. sd15.")]) -> None:
-    """Download a pack ahead; may be interrupted and repeated, and goes on where it was."""
-    from app.modelpacks.fetch import fetch_pack
-    from app.modelpacks.pack import PackError
-
-    settings = _settings()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=out) as progress:
-
-        def on_progress(file: str, done_bytes: int, total_bytes: int | None) -> None:
-            if file not in tasks:
-                tasks[file] = progress.add_task(file, total=total_bytes)
-            progress.update(tasks[file], completed=done_bytes, total=total_bytes)
-
-        try:
-            pack = fetch_pack(name, settings.resolved_models_dir, on_progress)
-        except PackError as error:
-            err.print(error.detail)
-            raise typer.Exit(1) from None
-    out.print(f"{pack.name} {pack.revision} is complete.")
-
-
-def _settings() -> Settings:
-    """Return the settings, or end the command with every mistake named."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        for fault in error.errors(include_input=False):
-            name = str(fault["loc"][0]).upper().removeprefix("FOXHOUND_")
-            err.print(f"FOXHOUND_{name}: {fault['msg']}", highlight=False)
-        raise typer.Exit(EXIT_CONFIG) from None
-
-
 @contextmanager
 def _prepared(settings: Settings) -> Iterator[None]:
     """Check what must be right before any process starts; hold the data folder until the node ends."""
@@ -253,7 +159,7 @@ def _prepared(settings: Settings) -> Iterator[None]:
             try:
                 held.enter_context(lock_data_dir(settings.data_dir))
             except DataDirInUse as error:
-                _refuse(error)
+                refuse(error)
         yield
 
 
@@ -266,7 +172,7 @@ def _check_database(settings: Settings) -> None:
         check(settings.resolved_database_url)
         check_job_engine(settings.resolved_database_url)
     except SchemaMismatch as error:
-        _refuse(error)
+        refuse(error)
 
 
 def _check_device(settings: Settings) -> None:
@@ -277,13 +183,7 @@ def _check_device(settings: Settings) -> None:
     try:
         resolve_device(settings.device)
     except PackError as error:
-        _refuse(error)
-
-
-def _refuse(error: Exception | str) -> NoReturn:
-    """End the command: starting it again cannot help."""
-    err.print(str(error), highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_CONFIG) from None
+        refuse(error)
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -211,8 +211,10 @@ def test_an_unknown_job_has_no_events(http: httpx.Client) -> None:
 def test_a_stream_ends_with_the_server(tmp_path: Path, shared_database_url: str) -> None:
     with serve(make_settings(tmp_path / "data", shared_database_url), FakeModels()) as node:
         job_id = generate(node.http)["id"]
-        http = httpx.Client(base_url=node.http.base_url, timeout=30)
-        with http.stream("GET", f"/jobs/{job_id}/events") as response:
+        with (
+            httpx.Client(base_url=node.http.base_url, timeout=30) as http,
+            http.stream("GET", f"/jobs/{job_id}/events") as response,
+        ):
             stream = Stream(response)
             assert stream.next() is not None
             node.begin_stop()

@@ -103,10 +103,11 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'foxhound.db'}"
 
 
-@pytest.fixture
-def live_on_sqlite(tmp_path: Path, sqlite_url: str) -> Iterator[ServedNode]:
-    """A served node with the demo pack."""
-    with served(tmp_path / "data", sqlite_url) as node:
+@pytest.fixture(scope="module")
+def shared_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
+    """A served node with the demo pack for all tests that kill nothing and name what they make after themselves."""
+    folder = tmp_path_factory.mktemp("shared-live")
+    with served(folder / "data", f"sqlite:///{folder / 'foxhound.db'}") as node:
         yield node
 
 

@@ -77,9 +77,9 @@ def _same_request_same_files(live: ServedNode, files: dict[str, bytes]) -> None:
     assert files_of(live.data_dir / "datasets" / "again") == files
 
 
-def test_prompts_in_classifier_out_in_one_call_and_a_generation_as_a_job(live_on_sqlite: ServedNode) -> None:
-    http = live_on_sqlite.http
-    small = dataset(train_per_class=3, test_per_class=1)
+def test_prompts_in_classifier_out_in_one_call_and_a_generation_as_a_job(shared_live: ServedNode) -> None:
+    http = shared_live.http
+    small = dataset(name="small", train_per_class=3, test_per_class=1)
     train = http.post("/train-jobs", json={"dataset": small, "epochs": 5}).json()
     body = {"prompt": FOX, "num_inference_steps": 5, "num_images_per_prompt": 2, "seed": 3}
     accepted = http.post("/generate", json=body, headers={"Prefer": "respond-async"})
@@ -92,7 +92,7 @@ def test_prompts_in_classifier_out_in_one_call_and_a_generation_as_a_job(live_on
     job = follow(http, train["id"])
     assert (job["status"], job["error"]) == ("succeeded", None)
     assert job["progress"]["done"] == job["progress"]["total"] == 2 * 8 + 5
-    assert http.get("/models").json()["items"][0]["name"] == "fox-dog-1"
+    assert http.get("/models").json()["items"][0]["name"] == "small-1"
 
 
 def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path, sqlite_url: str) -> None:
@@ -106,26 +106,26 @@ def test_a_node_that_is_stopped_goes_on_where_it_was(tmp_path: Path, sqlite_url:
         assert node.http.get(f"/datasets/{created['id']}").json()["num_images"] == 16
 
 
-def test_a_cancelled_dataset_stops_and_stays_cancelled(live_on_sqlite: ServedNode) -> None:
-    http = live_on_sqlite.http
-    created = http.post("/datasets", json=dataset(train_per_class=200)).json()
+def test_a_cancelled_dataset_stops_and_stays_cancelled(shared_live: ServedNode) -> None:
+    http = shared_live.http
+    created = http.post("/datasets", json=dataset(name="cancelled", train_per_class=200)).json()
     wait_for(lambda: http.get(f"/jobs/{created['job_id']}").json(), lambda job: job["progress"]["done"] >= 2)
     assert http.delete(f"/datasets/{created['id']}").status_code == 409
     assert http.post(f"/jobs/{created['job_id']}/cancel").status_code == 200
     assert follow(http, created["job_id"])["status"] == "cancelled"
     read = http.get(f"/datasets/{created['id']}").json()
     assert read["status"] == "cancelled"
-    assert read["num_images"] == len(files_of(live_on_sqlite.data_dir / "datasets" / "fox-dog")) < 404
+    assert read["num_images"] == len(files_of(shared_live.data_dir / "datasets" / "cancelled")) < 404
     refused = http.post("/train-jobs", json={"dataset_id": created["id"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "dataset_not_ready")
-    assert http.post("/datasets", json=dataset()).status_code == 409
+    assert http.post("/datasets", json=dataset(name="cancelled")).status_code == 409
     assert http.delete(f"/datasets/{created['id']}").status_code == 204
-    assert not (live_on_sqlite.data_dir / "datasets" / "fox-dog").exists()
+    assert not (shared_live.data_dir / "datasets" / "cancelled").exists()
 
 
-def test_a_retried_dataset_keeps_its_images_and_makes_the_rest(live_on_sqlite: ServedNode) -> None:
-    http, folder = live_on_sqlite.http, live_on_sqlite.data_dir / "datasets" / "fox-dog"
-    created = http.post("/datasets", json=dataset(train_per_class=12)).json()
+def test_a_retried_dataset_keeps_its_images_and_makes_the_rest(shared_live: ServedNode) -> None:
+    http, folder = shared_live.http, shared_live.data_dir / "datasets" / "retried"
+    created = http.post("/datasets", json=dataset(name="retried", train_per_class=12)).json()
     job = wait_for(lambda: http.get(f"/jobs/{created['job_id']}").json(), lambda job: job["progress"]["done"] >= 2)
     http.post(f"/jobs/{job['id']}/cancel")
     assert follow(http, job["id"])["status"] == "cancelled"
@@ -139,16 +139,16 @@ def test_a_retried_dataset_keeps_its_images_and_makes_the_rest(live_on_sqlite: S
     assert before.items() < after.items()
 
 
-def test_a_diverse_dataset_holds_what_clip_agrees_with(live_on_sqlite: ServedNode) -> None:
-    http = live_on_sqlite.http
+def test_a_diverse_dataset_holds_what_clip_agrees_with(shared_live: ServedNode) -> None:
+    http = shared_live.http
     classes = [{"name": "fox", "prompts": ["a red fox"]}, {"name": "dog", "prompts": ["a golden retriever"]}]
-    body = dataset(classes=classes, preset="diverse", train_per_class=4, test_per_class=1)
+    body = dataset(name="diverse", classes=classes, preset="diverse", train_per_class=4, test_per_class=1)
     plan = http.post("/datasets?dry_run=true", json=body).json()
     created = http.post("/datasets", json=body).json()
     assert follow(http, created["job_id"])["status"] == "succeeded"
     read = http.get(f"/datasets/{created['id']}").json()
     assert (read["status"], read["num_images"]) == ("ready", 10)
-    folder = live_on_sqlite.data_dir / "datasets" / "fox-dog"
+    folder = shared_live.data_dir / "datasets" / "diverse"
     assert len(ImageFolder(folder / "train")) == 8
     listed = f"/datasets/{read['id']}/images?limit=100"
     images = [http.get(f"{image['url']}/metadata").json() for image in http.get(listed).json()["items"]]
@@ -157,6 +157,6 @@ def test_a_diverse_dataset_holds_what_clip_agrees_with(live_on_sqlite: ServedNod
         assert own >= 0.5
         assert 1 <= image["lineage"]["guidance_scale"] <= 5
     rejected = http.get(f"{listed}&decision=rejected").json()["items"]
-    assert len(rejected) == read["num_rejected"] == len(files_of(live_on_sqlite.data_dir / "rejected"))
+    assert len(rejected) == read["num_rejected"] == len(files_of(shared_live.data_dir / "rejected" / "diverse"))
     tried = {image["seed"]: image for image in [*images, *rejected]}
     assert {sample["seed"] for sample in plan["samples"]} <= tried.keys()
