@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine with Python 3.11: `make run` and `make test`.
 PYTHON ?= python3.11
 VENV := .venv
+# Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: help run test test-full-size test-crash soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-nodes bench-overhead constraints clean
@@ -13,7 +15,7 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 	$(BIN)/foxhound serve
 
 test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size

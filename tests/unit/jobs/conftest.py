@@ -3,14 +3,24 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import pytest
+from dbos import DBOSClient
 
 from app.db.session import Database
+from app.jobs import durable
 from app.jobs.worker import Worker
 from tests.pictures import Pictures
 
 
 class StartWorker(Protocol):
     def __call__(self, *handlers: Any) -> AbstractContextManager[Worker]: ...
+
+
+@pytest.fixture
+def client(database_url: str) -> Iterator[DBOSClient]:
+    """The job engine, as the reaper asks it."""
+    client = durable.open_client(database_url, wait_for_database=False)
+    yield client
+    client.destroy()
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """What a worker's death is put down to; workers that really die are in tests/crash/test_worker_kill.py."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from dbos import DBOSClient, WorkflowStatus
 
 from app.db.models import Job
@@ -13,13 +12,6 @@ from app.jobs import durable
 from app.jobs.blame import MAX_ATTEMPTS, blame
 from app.jobs.queue import JobQueue
 from tests.pictures import job_row, submit_pictures
-
-
-@pytest.fixture
-def client(database_url: str) -> Iterator[DBOSClient]:
-    client = durable.open_client(database_url, wait_for_database=False)
-    yield client
-    client.destroy()
 
 
 def workflow(client: DBOSClient, job_id: str) -> WorkflowStatus:

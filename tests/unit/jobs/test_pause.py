@@ -27,16 +27,9 @@ def wait_for_status(db: Database, job_id: str, status: str) -> None:
     wait_until(lambda: job_row(db, job_id).status == status)
 
 
-def workflow_statuses(url: str) -> set[str]:
-    client = durable.open_client(url, wait_for_database=False)
-    statuses = {workflow.status for workflow in client.list_workflows()}
-    client.destroy()
-    return statuses
-
-
 @pytest.mark.parametrize("in_parent", [False, True])
 def test_a_running_job_rests_at_its_next_picture_and_goes_on_where_it_was(
-    db: Database, database_url: str, queue: JobQueue, working: StartWorker, tmp_path: Path, in_parent: bool
+    db: Database, client: DBOSClient, queue: JobQueue, working: StartWorker, tmp_path: Path, in_parent: bool
 ) -> None:
     folder = tmp_path / "d"
     job_id = submit_pictures(queue, db, folder, num=12, chunk_size=3, stop_at=4, in_parent=in_parent)
@@ -48,7 +41,7 @@ def test_a_running_job_rests_at_its_next_picture_and_goes_on_where_it_was(
         (folder / "go").touch()
         wait_for_status(db, job_id, "paused")
         assert made(folder) == [0, 1, 2, 3, 4]
-        assert not workflow_statuses(database_url) & {"ENQUEUED", "PENDING"}  # it holds no slot, not even a place
+        assert not client.list_workflows(status=durable.ACTIVE)  # it holds no slot, not even a place
     with working():  # another worker: the pause survives restarts
         wait_for_end(db, submit_pictures(queue, db, tmp_path / "other"))
         assert job_row(db, job_id).status == "paused"
@@ -107,12 +100,11 @@ def test_a_paused_job_is_cancelled_at_once_and_stays_so(
 
 
 def test_a_wish_to_go_on_that_the_engine_never_heard_is_found_in_the_row(
-    db: Database, database_url: str, queue: JobQueue, tmp_path: Path
+    db: Database, client: DBOSClient, queue: JobQueue, tmp_path: Path
 ) -> None:
     """The API was killed between its commit and its word to the engine."""
     job_id = submit_pictures(queue, db, tmp_path / "d")
     workflow_id = durable.job_workflow_id(job_id)
-    client = durable.open_client(database_url, wait_for_database=False)
     client.cancel_workflow(workflow_id)  # as a worker puts it aside
     with db.transaction() as session:
         record.request_pause(session, job_id)
@@ -123,13 +115,12 @@ def test_a_wish_to_go_on_that_the_engine_never_heard_is_found_in_the_row(
         record.request_wake(session, job_id)
     reaper.round()
     (workflow,) = client.list_workflows(workflow_ids=[workflow_id])
-    client.destroy()
     assert (workflow.status, workflow.queue_name) == ("ENQUEUED", "jobs")
     assert job_row(db, job_id).status == "queued"
 
 
 def test_a_resumed_job_that_a_stalled_worker_puts_aside_late_goes_on(
-    db: Database, database_url: str, queue: JobQueue, working: StartWorker, tmp_path: Path
+    db: Database, client: DBOSClient, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     """It saw the pause, stalled, was taken for dead, and put the job aside when another worker had begun it again."""
     job_id = submit_pictures(queue, db, tmp_path / "d")
@@ -138,11 +129,9 @@ def test_a_resumed_job_that_a_stalled_worker_puts_aside_late_goes_on(
     queue.resume(job_id)
     with db.transaction() as session:
         record.begin(session, job_id)
-    client = durable.open_client(database_url, wait_for_database=False)
     client.cancel_workflow(workflow_id)  # the stalled worker, which dies before it looks again
     make_reaper(db, client).round()
     (workflow,) = client.list_workflows(workflow_ids=[workflow_id])
-    client.destroy()
     assert (workflow.status, job_row(db, job_id).status) == ("ENQUEUED", "running")
     with working():
         assert wait_for_end(db, job_id).status == "succeeded"

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,7 +13,6 @@ from sqlalchemy.orm import Session
 from app.db.base import utc_now
 from app.db.models import Job, Worker
 from app.db.session import Database
-from app.jobs import durable
 from app.jobs.reaper import Reaper, host_name
 
 TTL_S = 20.0
@@ -33,13 +31,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def client(database_url: str) -> Iterator[DBOSClient]:
-    client = durable.open_client(database_url, wait_for_database=False)
-    yield client
-    client.destroy()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbos import DBOSClient
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -175,12 +176,10 @@ def test_nothing_in_the_database_is_a_pickle(
 
 
 def test_an_operators_cancel_in_the_job_engine_reaches_the_row(
-    db: Database, database_url: str, queue: JobQueue, working: StartWorker, tmp_path: Path
+    db: Database, client: DBOSClient, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     job_id = submit_pictures(queue, db, tmp_path / "d")
-    client = durable.open_client(database_url, wait_for_database=False)
     client.cancel_workflow(durable.job_workflow_id(job_id))
-    client.destroy()
     with working():
         job = wait_for_end(db, job_id)
     assert (job.status, job.error) == ("cancelled", None)
