@@ -1,9 +1,9 @@
 # Two commands do everything on a fresh machine with Python 3.11: `make run` and `make test`.
 PYTHON ?= python3.11
 VENV := .venv
+BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 2
-BIN := $(VENV)/bin
 
 .PHONY: help run test test-full-size test-crash soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-nodes bench-overhead constraints clean
 
