@@ -13,6 +13,7 @@ from tests.node import Node, make_settings, serve
 from tests.pictures import Pictures
 
 pytest_plugins = ["tests.databases"]
+pytest.register_assert_rewrite("tests.crash")  # its invariants say what differs, as tests do
 
 
 @pytest.fixture

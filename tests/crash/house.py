@@ -123,6 +123,21 @@ class House:
 
         wait_until(is_mended_and_so)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop whatever lives, so that what lies on the disk can be looked at as it is at one moment."""
+        living = [process for process in (self.node, self.worker) if process is not None and process.is_alive()]
+        for process in living:
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: all(_stands_still(process) for process in living))
+            yield
+        finally:
+            for process in living:
+                assert process.pid is not None
+                os.kill(process.pid, signal.SIGCONT)
+
     def hold(self) -> None:
         """Let the engine stand still within its next step."""
         (self._folder / "hold").touch()
@@ -149,6 +164,12 @@ class House:
             return self.http.get("/readyz").is_success
         except httpx.TransportError:
             return False
+
+
+def _stands_still(process: ForkServerProcess) -> bool:
+    """Tell whether every thread of a process is stopped; one within a system call ends that first."""
+    threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in threads} == {"T"}
 
 
 @contextmanager

@@ -55,7 +55,8 @@ class Soak:
             given = None
         striker.join()
         self.num_kills += len(victims)
-        check_folders(self.house.data_dir)
+        with self.house.frozen():
+            check_folders(self.house.data_dir)
         self.house.mend()
         return given
 
