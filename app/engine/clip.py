@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from app.engine.clip_pixels import pixels_by
 from app.engine.clip_texts import TextEmbeddings, TokenIds, unit_length
 from app.engine.cpu_clip import remake_clip
 from app.engine.request import EngineRequest
@@ -53,7 +54,7 @@ class ClipPreparation:
 
     def __init__(self, processor: Any, *, max_tokens: int) -> None:
         """Take the pack's `CLIPProcessor` and how many tokens its model takes."""
-        self._image_processor = processor.image_processor
+        self._pixels = pixels_by(processor.image_processor)
         self._tokenizer = processor.tokenizer
         self._max_tokens = max_tokens
         # A tokenizer keeps the settings of its last call and may not change them under another thread's: set here.
@@ -61,8 +62,7 @@ class ClipPreparation:
 
     def __call__(self, image: Image.Image, texts: Sequence[str]) -> ClipPayload:
         """Resize and normalise an image (RGB) and tokenize texts; those beyond `max_tokens` are truncated."""
-        pixels = self._image_processor(images=image, return_tensors="pt").pixel_values[0]
-        return ClipPayload(pixels, self._tokenize(texts))
+        return ClipPayload(self._pixels(image), self._tokenize(texts))
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
         token_ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens).input_ids

@@ -30,8 +30,8 @@ def summarize(case: Case) -> dict[Who, dict[str, float]]:
 def judge(cases: Sequence[Case]) -> list[Figure]:
     """Compare with the targets; a ratio is ours over the best peer's, and without a peer no number, which passes none.
 
-    The overhead is taken round by round, so that what slows the machine for a while slows both. Below zero by more than
-    a little it says that the machine was not quiet.
+    The overhead is taken round by round, so that what slows the machine for a while slows both. It is below
+    zero where our layers, remade for the CPU, win more than all the rest costs.
     """
     figures = []
     for case in cases:
