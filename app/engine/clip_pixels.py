@@ -14,7 +14,6 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 logger = logging.getLogger(__name__)
 
-# Pictures are resized as bytes with their channels side by side, for which torch has a kernel of its own.
 _INTERPOLATIONS = {2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}  # by Pillow's number
 
 _TRIAL_SIZES = ((640, 480), (47, 61), (301, 224), (224, 224), (333, 1000))  # (W, H)
@@ -60,6 +59,7 @@ class _QuickPixels:
         )
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
+        # Resized as bytes with the channels side by side, for which torch has a kernel of its own.
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         resized = functional.resize(pixels, self._size, self._interpolation, antialias=True)
         cropped: torch.Tensor = functional.center_crop(resized, self._crop)[0].contiguous()
