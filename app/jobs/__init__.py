@@ -2,7 +2,7 @@
 
 Durable execution (checkpoints, queues, fencing) is DBOS Transact's; this package is the only one that
 imports it. The job row and its transitions are ours (`record`), and so is telling a dead worker from a
-live one (`reaper`), which DBOS leaves open. Knows no kind of job: handlers are handed in.
+live one (`heartbeat`, `reaper`), which DBOS leaves open. Knows no kind of job: handlers are handed in.
 
 A job is a parent workflow on its kind's queue. What is heavy it splits into chunks, child workflows on a
 queue of their own, so that a waiting parent never holds a slot that its chunks need. Every workflow of

@@ -1,7 +1,7 @@
 """Which of the things that a dead worker held its death is put down to, and when a job is given up for it.
 
 Of several that ran side by side any may be why, so none is blamed: each is tried alone (`Isolation`), and a worker that
-dies over one that is alone died of it. Runs in the worker process, on the heartbeat's thread.
+dies over one that is alone died of it. Runs in the worker process, on the reaper's thread.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The worker: takes jobs and chunks from the queues and runs their handlers, until it is stopped or killed.
 
 Either is fine: what a killed worker held, another one (or the same one, restarted) takes over. One per
-process, since DBOS is; it has threads for the heartbeat, for polling and for each workflow under way.
+process, since DBOS is; it has threads for the heartbeat, for the reaper, for polling and for each workflow under way.
 """
 
 import logging
@@ -16,7 +16,8 @@ from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 from app.db.session import Database
 from app.jobs import durable
 from app.jobs.handler import JobHandler
-from app.jobs.reaper import Reaper, host_name, own_row
+from app.jobs.heartbeat import Heartbeat, host_name, own_row
+from app.jobs.reaper import Reaper
 from app.jobs.run import Workshop
 from app.jobs.workflows import Workflows
 
@@ -80,21 +81,16 @@ class Worker:
         workflows = Workflows(self._handlers, self._workshop(self._client))
         workflows.register()
         self._register_queues(self._client)
-        self._reaper = Reaper(
-            self._db,
-            self._client,
-            workflows.on_end,
-            workflows.queue_of,
-            worker_id=self.id,
-            host=self._host,
-            ttl_s=self._ttl_s,
-        )
-        self._reaper.register()
+        self._heartbeat = Heartbeat(self._db, worker_id=self.id, host=self._host, ttl_s=self._ttl_s)
+        self._heartbeat.register()
+        self._reaper = Reaper(self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of)
         DBOS.launch()
-        self._heart = threading.Thread(
-            target=self._reaper.watch, args=(self._leaving,), name="worker-heartbeat", daemon=True
-        )
-        self._heart.start()
+        self._watches = [
+            threading.Thread(target=watch, args=(self._leaving,), name=name, daemon=True)
+            for name, watch in (("worker-heartbeat", self._heartbeat.keep), ("worker-reaper", self._reaper.watch))
+        ]
+        for thread in self._watches:
+            thread.start()
         logger.info("Worker %s is ready.", self.id)
 
     def stop(self, grace_s: int = 10) -> None:
@@ -107,14 +103,15 @@ class Worker:
         self._stopping.set()
         DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=grace_s)
         self._leaving.set()
-        self._heart.join()
+        for thread in self._watches:
+            thread.join()
         self._reaper.withdraw()
         self._client.destroy()
 
     def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
         """Work until the event is set, or until another worker has taken this one for dead."""
         self.start()
-        while not stop_event.wait(0.1) and not self._reaper.lost.is_set():
+        while not stop_event.wait(0.1) and not self._heartbeat.lost.is_set():
             pass
         self.stop(grace_s)
 

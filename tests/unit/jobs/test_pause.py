@@ -9,8 +9,9 @@ from app.db.base import new_id
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.jobs import durable, record
+from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
-from app.jobs.reaper import Reaper, host_name
+from app.jobs.reaper import Reaper
 from tests.pictures import (
     Pictures,
     job_row,
@@ -139,9 +140,9 @@ def test_a_resumed_job_that_a_stalled_worker_puts_aside_late_goes_on(
 
 def make_reaper(db: Database, client: DBOSClient) -> Reaper:
     kind = Pictures()
-    reaper = Reaper(db, client, kind.on_end, lambda _job: kind.queue, worker_id="me", host=host_name(), ttl_s=20)
-    reaper.register()
-    return reaper
+    heartbeat = Heartbeat(db, worker_id="me", host=host_name(), ttl_s=20)
+    heartbeat.register()
+    return Reaper(db, client, heartbeat, kind.on_end, lambda _job: kind.queue)
 
 
 def test_an_urgent_job_overtakes_at_the_next_chunk(

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from app.db.base import utc_now
 from app.db.models import Job, Worker
 from app.db.session import Database
-from app.jobs.reaper import Reaper, host_name
+from app.jobs.heartbeat import Heartbeat, host_name
+from app.jobs.reaper import Reaper
 
 TTL_S = 20.0
 
@@ -34,16 +35,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def reaper(db: Database, client: DBOSClient, clock: Clock) -> Reaper:
-    return make_reaper(db, client, clock)
+def heartbeat(db: Database) -> Heartbeat:
+    heartbeat = Heartbeat(db, worker_id="me", host=host_name(), ttl_s=TTL_S)
+    heartbeat.register()
+    return heartbeat
 
 
-def make_reaper(db: Database, client: DBOSClient, clock: Clock) -> Reaper:
+@pytest.fixture
+def reaper(db: Database, client: DBOSClient, heartbeat: Heartbeat, clock: Clock) -> Reaper:
     def on_end(session: Session, job: Job) -> None: ...
 
-    reaper = Reaper(db, client, on_end, lambda _job: "jobs", worker_id="me", host=host_name(), ttl_s=TTL_S, clock=clock)
-    reaper.register()
-    return reaper
+    return Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", clock=clock)
 
 
 def pass_time(reaper: Reaper, clock: Clock, seconds: float) -> None:
@@ -98,7 +100,6 @@ def test_a_clock_that_is_set_makes_nobody_look_dead_or_alive(
         beat(db, "far", utc_now() + jump + timedelta(seconds=beats))
         pass_time(reaper, clock, TTL_S / 2)
     assert workers(db) == {"me", "far"}
-    assert not reaper.lost.is_set()
     pass_time(reaper, clock, 1.5 * TTL_S)
     assert workers(db) == {"me"}
 
@@ -122,11 +123,13 @@ def test_a_predecessor_with_my_own_pid_is_dead(db: Database, reaper: Reaper) -> 
     assert workers(db) == {"me"}
 
 
-def test_a_worker_that_was_taken_for_dead_knows_at_its_next_beat(db: Database, reaper: Reaper) -> None:
+def test_a_worker_that_was_taken_for_dead_knows_at_its_next_beat(db: Database, heartbeat: Heartbeat) -> None:
+    heartbeat.beat()
+    assert not heartbeat.lost.is_set()
     with db.transaction() as session:
         session.get_one(Worker, "me").pid = os.getppid()
-    reaper.round()
-    assert reaper.lost.is_set()
+    heartbeat.beat()
+    assert heartbeat.lost.is_set()
 
 
 def test_who_was_silent_himself_judges_nobody_yet(db: Database, reaper: Reaper, clock: Clock) -> None:
