@@ -33,6 +33,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # A progressive JPEG has about ten scans; each is a pass over all pixels, and 61 bytes buy one (20 ms at 40 megapixels).
 _MAX_JPEG_SCANS = 100
 
+# A model's reader makes the shorter side 224 and more pixels, and the other one in proportion: of one row of a million
+# pixels, a file of a kilobyte, 150 GB. At this limit it is 15 MB.
+_MAX_PROPORTION = 100
+
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,7 +86,8 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
     Raises:
         PayloadTooLarge: `image_too_large` or `too_many_pixels`.
         UnsupportedImage: The bytes are no PNG, JPEG or WebP file.
-        Invalid: `corrupt_image`: it begins as one of them but cannot be decoded.
+        Invalid: `corrupt_image`: it begins as one of them but cannot be decoded; or `too_elongated`: one side is more
+            than 100 times the other.
     """
     if len(data) > max_bytes:
         raise PayloadTooLarge(f"The image file is larger than {max_bytes} bytes.", code="image_too_large")
@@ -93,6 +98,8 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
         with Image.open(io.BytesIO(data), formats=[image_format]) as image:
             if image.width * image.height > max_pixels:
                 raise _too_many_pixels(max_pixels)
+            if max(image.size) > _MAX_PROPORTION * min(image.size):
+                raise _too_elongated()
             image.load()
             orientation = _orientation(image)
             pixels = _to_rgb(image)
@@ -207,6 +214,11 @@ def _sniff(data: bytes) -> str:
 
 def _too_many_pixels(max_pixels: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The image has more than {max_pixels} pixels.", code="too_many_pixels")
+
+
+def _too_elongated() -> Invalid:
+    detail = f"One side of the image is more than {_MAX_PROPORTION} times the other."
+    return Invalid(detail, code="too_elongated")
 
 
 def _corrupt() -> Invalid:

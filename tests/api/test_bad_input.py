@@ -235,6 +235,8 @@ def huge_png() -> bytes:
         (image_bytes(image_format="BMP"), 415, "unsupported_image"),
         (image_bytes((64, 64))[:100], 422, "corrupt_image"),
         (huge_png(), 413, "too_many_pixels"),
+        (image_bytes((1_000_000, 1)), 422, "too_elongated"),
+        (image_bytes((3, 301)), 422, "too_elongated"),
     ],
 )
 @pytest.mark.parametrize("path", ["/clip-score", "/classify"])

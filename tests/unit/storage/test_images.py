@@ -65,7 +65,7 @@ def test_jpeg_gives_nearly_its_pixels() -> None:
     assert np.abs(difference).mean() < 4
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 65_535), (65_535, 1)])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 100), (100, 1), (40_000, 400)])
 def test_extreme_shapes_decode(width: int, height: int) -> None:
     assert decode(saved(Image.new("RGB", (width, height), "red"), "png")).size == (width, height)
 
@@ -248,6 +248,19 @@ def test_too_many_pixels_are_refused_by_the_header_alone(data: bytes) -> None:
     assert caught.value.code == "too_many_pixels"
     assert time.process_time() - started_s < 0.25
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before_kb < 50_000
+
+
+@pytest.mark.parametrize(
+    ("size", "is_taken"), [((300, 3), True), ((301, 3), False), ((1, 101), False), ((1, 65_535), False)]
+)
+def test_the_limit_of_proportions_is_exact(size: tuple[int, int], is_taken: bool) -> None:
+    data = saved(Image.new("RGB", size), "png")
+    if is_taken:
+        assert decode(data).size == size
+        return
+    with pytest.raises(Invalid) as caught:
+        decode(data)
+    assert caught.value.code == "too_elongated"
 
 
 def test_the_pixel_limit_is_exact() -> None:
