@@ -15,7 +15,7 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 	$(BIN)/foxhound serve
 
 test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size

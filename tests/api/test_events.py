@@ -111,7 +111,8 @@ def test_a_client_that_leaves_frees_its_rows_at_the_next_step(node: Node) -> Non
     diffusion.gate.clear()
     body = {**FOX, "num_inference_steps": 150, "num_images_per_prompt": 4}
     with node.http.stream("POST", "/generate", json=body, headers=EVENTS) as answer:
-        assert next(parse(answer.iter_lines())).data["step"] == 0
+        told_so_far = parse(answer.iter_lines())  # held: a generator that is dropped closes the connection
+        assert next(told_so_far).data["step"] == 0
         assert diffusion.stepping.wait(PATIENCE_S)
     left = threading.Event()
     diffusion.running[0].future.add_done_callback(lambda _: left.set())
