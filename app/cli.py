@@ -112,9 +112,10 @@ def worker() -> None:
     node = NodeClient(settings.engine_socket)
     # What is imported next keeps a core busy for seconds, in which the engine may be measuring what its steps cost.
     node.wait_until_loaded(stop, limit_s=_LOADING_PATIENCE_S)
-    from app.worker import run_worker
+    from app.worker import leave_process, run_worker
 
     run_worker(settings, node, stop)
+    leave_process()
 
 
 @app.command()

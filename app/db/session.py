@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL, Connection, ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -73,6 +74,7 @@ def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float =
         connect_args={"connect_timeout": 5},
     )
     event.listen(db_engine, "connect", _bound_idling(idle_transaction_s))
+    event.listen(db_engine, "handle_error", _tell_ended_session)
     return db_engine
 
 
@@ -90,7 +92,8 @@ class Database:
         """Open a session that commits at the end of the block, or rolls back and re-raises.
 
         Raises:
-            DatabaseUnavailable: The database cannot be reached, or stays locked.
+            DatabaseUnavailable: The database cannot be reached, or stays locked, or has ended the session because this
+                process stood still within it.
             StorageFull: It has no room left.
         """
         with _translated(), self._writing.begin() as session:
@@ -145,6 +148,13 @@ def _bound_idling(limit_s: float) -> Callable[[Any, Any], None]:
         connection.commit()
 
     return set_limit
+
+
+def _tell_ended_session(context: ExceptionContext) -> None:
+    # The driver counts it among internal errors; it is a lost connection, and the work behind it is to be done again.
+    if isinstance(context.original_exception, IdleInTransactionSessionTimeout):
+        context.is_disconnect = True
+        raise OperationalError(context.statement, context.parameters, context.original_exception)
 
 
 def _begin(connection: Connection) -> None:

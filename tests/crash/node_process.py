@@ -23,7 +23,7 @@ from app.engine.diffusion import DiffusionPayload
 from app.engine.request import EngineRequest
 from app.main import Server, create_app, with_edge
 from app.node.client import NodeClient
-from app.worker import run_worker
+from app.worker import leave_process, run_worker
 from tests.fake_models import FakeDiffusion, FakeModels
 from tests.node import make_settings
 from tests.pictures import wait_until
@@ -199,3 +199,4 @@ def _work(plan: Plan) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     run_worker(plan.settings, NodeClient(plan.settings.engine_socket), stop, host=plan.name)
+    leave_process()

@@ -21,7 +21,7 @@ from app.engine.request import EngineRequest
 from app.jobs.worker import Worker
 from app.main import Server, create_app, with_edge
 from app.node.client import NodeClient
-from app.worker import run_worker
+from app.worker import leave_process, run_worker
 from tests.crash.kills import DeadlyMessages, Kill, arm
 from tests.fake_models import FakeClip, FakeDiffusion, FakeModels
 from tests.pictures import Pictures
@@ -82,6 +82,7 @@ def worker(settings: Settings, kill: Kill | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     arm(kill)
     run_worker(settings, NodeClient(settings.engine_socket), stop)
+    leave_process()
 
 
 def migrate(settings: Settings, kill: Kill | None) -> None:
