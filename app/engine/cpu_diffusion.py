@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from torch.nn import functional
 
-from app.engine.cpu_layers import CpuConv2d, try_remake
+from app.engine.cpu_layers import CpuConv2d, CpuPixelConv2d, try_remake
 
 # Small enough that all layers of Stable Diffusion v1.5 are tried in seconds.
 _TRIAL_SIDE = 4
@@ -128,7 +128,7 @@ def remake(model: nn.Module) -> None:
 def _remake_layer(layer: nn.Module) -> nn.Module | None:
     """Remake one layer whose own layers are remade already; None where it is of no kind that is known here."""
     if isinstance(layer, nn.Conv2d):
-        return try_remake(CpuConv2d, layer, _draw_inputs)
+        return try_remake(CpuPixelConv2d, layer, _draw_inputs) or try_remake(CpuConv2d, layer, _draw_inputs)
     if isinstance(layer, ResnetBlock2D):
         return try_remake(CpuResnetBlock, layer, _draw_inputs)
     if isinstance(layer, Transformer2DModel):

@@ -1,4 +1,4 @@
-"""What remaking layers for a CPU takes, whatever the model: a convolution, and the trial that each layer has to pass.
+"""What remaking layers for a CPU takes, whatever the model: convolutions, and the trial that each layer has to pass.
 
 A library's layers serve training, every architecture and every device; ours do the same arithmetic in fewer passes.
 Knows no model. Called by the loader thread; the layers run on the device thread.
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,25 @@ class CpuConv2d(nn.Module):
             inputs, self._weight, self.bias, *self._how, self._after, [], ""
         )
         return outputs
+
+
+class CpuPixelConv2d(nn.Module):
+    """A convolution of single pixels as what it is, one product of matrices; oneDNN prepares each of its calls anew."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """Share the weights of `conv`, which has stride 1, one group and no padding."""
+        super().__init__()
+        if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0) or conv.groups != 1:
+            raise TypeError("not a convolution of single pixels")
+        self.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
+        self.bias = conv.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Apply it. **Shapes**: (R, C, h, w) to (R, D, h, w), in channels_last as `inputs` should be."""
+        rows, channels, height, width = inputs.shape
+        pixels = inputs.permute(0, 2, 3, 1).reshape(-1, channels)
+        outputs = functional.linear(pixels, self.weight, self.bias)
+        return outputs.view(rows, height, width, -1).permute(0, 3, 1, 2)
 
 
 def try_remake(

@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from app.engine.cpu_diffusion import CpuResnetBlock, CpuTransformer, remake
-from app.engine.cpu_layers import CpuConv2d
+from app.engine.cpu_layers import CpuConv2d, CpuPixelConv2d
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
 from tests.parity.conftest import CPU
@@ -69,8 +69,26 @@ def test_a_remade_decoder_decodes_as_the_original_does(components: DiffusionComp
 
 def test_every_block_of_stable_diffusion_is_remade(components: DiffusionComponents) -> None:
     unet, decoder = remade(components.unet), remade(components.vae.decoder)
-    assert kinds(unet) >= {CpuConv2d, CpuResnetBlock, CpuTransformer}
+    assert kinds(unet) >= {CpuConv2d, CpuPixelConv2d, CpuResnetBlock, CpuTransformer}
     assert not (kinds(unet) | kinds(decoder)) & {nn.Conv2d, ResnetBlock2D, Transformer2DModel}
+
+
+@torch.inference_mode()
+def test_a_convolution_of_single_pixels_is_one_product_and_stays_in_channels_last() -> None:
+    conv = nn.Conv2d(12, 20, 1).eval()
+    inputs = draw(3, 12, 6, 4).contiguous(memory_format=torch.channels_last)
+    outputs = CpuPixelConv2d(conv)(inputs)
+    assert_alike(outputs, conv(inputs))
+    assert outputs.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 1}, {"groups": 2}])
+def test_other_convolutions_of_single_pixels_are_left_to_onednn(options: dict[str, int]) -> None:
+    model = nn.Sequential(nn.Conv2d(12, 20, 1, **options)).eval()
+    other, inputs = remade(model), draw(3, 12, 6, 4)
+    assert type(other[0]) is CpuConv2d
+    assert_alike(other(inputs), model(inputs))
 
 
 def test_what_is_remade_stays_as_it_is(components: DiffusionComponents) -> None:
