@@ -12,6 +12,7 @@ import platform
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ def parse() -> argparse.Namespace:
         prog="python -m bench.generate", description="Measure /generate beside other ways to serve the same pack."
     )
     parser.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast it is")
+    parser.add_argument(
+        "--rounds", type=int, help="over all servers, in place of the plan's; 20 minutes each on two cores"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--gpu", action="store_true", help="Stable Diffusion v1.5 with random weights, on a GPU")
     parser.add_argument("--one-environment", action="store_true", help="LitServe is installed beside Foxhound")
@@ -46,9 +50,8 @@ def parse() -> argparse.Namespace:
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """Choose how much is measured."""
-    if args.quick:
-        return QUICK
-    return GPU if args.gpu else FULL
+    plan = QUICK if args.quick else GPU if args.gpu else FULL
+    return replace(plan, repeats=args.rounds or plan.repeats)
 
 
 def subject_of(args: argparse.Namespace) -> Subject:
