@@ -1,6 +1,7 @@
 """What goes wrong around a node in tests: a database that is away, storage that is full or refuses."""
 
 import resource
+import shutil
 import socket
 import sqlite3
 import threading
@@ -102,14 +103,13 @@ def full_for(pid: int) -> Iterator[None]:
 @contextmanager
 def read_only(data_dir: Path) -> Iterator[None]:
     """Let nothing be written to a data folder: what every file is first written to becomes a place that refuses."""
-    temporaries, aside = data_dir / ".tmp", data_dir / ".tmp-aside"
-    temporaries.rename(aside)
+    temporaries = data_dir / ".tmp"
+    shutil.rmtree(temporaries, ignore_errors=True)
     temporaries.symlink_to(READ_ONLY)
     try:
         yield
     finally:
-        temporaries.unlink()
-        aside.rename(temporaries)
+        temporaries.unlink()  # who waited to write makes the folder anew, at once
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -57,7 +57,6 @@ def test_a_job_waits_for_storage_that_is_full_or_refuses(
 ) -> None:
     read = shared.submit()
     wait_until(worked.plan.held.exists)
-    shared.data_dir.joinpath(".tmp").mkdir(exist_ok=True)
     with fault(worked, shared.data_dir):
         worked.plan.hold.unlink()
         wait_until(worked.rendered)
