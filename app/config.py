@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     backbone_dir: Path | None = Field(None, description="A local training backbone folder instead of the pack's.")
     device: Device = Field("auto", description="auto | cpu | cuda | cuda:n; auto takes a GPU where there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the diffusion model; auto: float16 on CUDA, float32 on the CPU."
+        "auto",
+        description="Number format of the diffusion model; auto: float16 on CUDA, float32 on the CPU, "
+        "where bfloat16 may be twice as fast.",
     )
     deterministic: bool | None = Field(
         None,

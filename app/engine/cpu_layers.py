@@ -49,6 +49,27 @@ class CpuConv2d(nn.Module):
         return outputs
 
 
+class CpuLinear(nn.Module):
+    """A linear layer that in bfloat16 asks oneDNN at once: torch first copies the bias to where the results go."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        """Take the weights.
+
+        Shapes:
+            weight: (E, D); bias: (E,).
+        """
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Apply it. **Shapes**: (..., D) to (..., E)."""
+        if inputs.dtype != torch.bfloat16:
+            return functional.linear(inputs, self.weight, self.bias)
+        outputs: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+        return outputs
+
+
 class CpuPixelConv2d(nn.Module):
     """A convolution of single pixels as what it is, one product of matrices; oneDNN prepares each of its calls anew."""
 
@@ -57,14 +78,12 @@ class CpuPixelConv2d(nn.Module):
         super().__init__()
         if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0) or conv.groups != 1:
             raise TypeError("not a convolution of single pixels")
-        self.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
-        self.bias = conv.bias
+        self.linear = CpuLinear(conv.weight.flatten(1), conv.bias)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Apply it. **Shapes**: (R, C, h, w) to (R, D, h, w), in channels_last as `inputs` should be."""
         rows, channels, height, width = inputs.shape
-        pixels = inputs.permute(0, 2, 3, 1).reshape(-1, channels)
-        outputs = functional.linear(pixels, self.weight, self.bias)
+        outputs: torch.Tensor = self.linear(inputs.permute(0, 2, 3, 1).reshape(-1, channels))
         return outputs.view(rows, height, width, -1).permute(0, 3, 1, 2)
 
 

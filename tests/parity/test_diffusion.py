@@ -1,4 +1,4 @@
-"""Our sampling loop against `StableDiffusionPipeline`, called directly on the same tiny pack in float32.
+"""Our sampling loop against `StableDiffusionPipeline`, called directly on one tiny pack; in float32, bfloat16 apart.
 
 Tolerance: 1e-4 on the final latents of the demo pack, and of the tiny pack's largest one (random weights under guidance
 leave the range of latents); one step of 8-bit colour on pixels. Our noise schedulers are tables of coefficients,
@@ -62,6 +62,14 @@ def components(tiny_pack: ModelPack) -> DiffusionComponents:
 @pytest.fixture(scope="module")
 def runner(components: DiffusionComponents) -> DiffusionRunner:
     return make_runner(components)
+
+
+@pytest.fixture(scope="module")
+def runners(
+    tiny_pack: ModelPack, runner: DiffusionRunner, components: DiffusionComponents
+) -> Mapping[torch.dtype, tuple[DiffusionRunner, DiffusionComponents]]:
+    half = load_diffusion(tiny_pack, CPU, torch.bfloat16)
+    return {torch.float32: (runner, components), torch.bfloat16: (make_runner(half), half)}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +151,7 @@ def upstream(
         generator=[torch.Generator().manual_seed(payload.seed + index) for index in range(num_images)],
         output_type=output_type,
     ).images
-    return [np.asarray(image) for image in images]
+    return [np.asarray(image.float() if isinstance(image, torch.Tensor) else image) for image in images]
 
 
 @pytest.mark.parametrize("noise_scheduler", NOISE_SCHEDULERS)
@@ -187,8 +195,12 @@ def demo_components() -> DiffusionComponents:
 
 @pytest.fixture(scope="module")
 def demo_pipeline() -> StableDiffusionPipeline:
+    return load_demo_pipeline(torch.float32)
+
+
+def load_demo_pipeline(dtype: torch.dtype) -> StableDiffusionPipeline:
     folder = find_pack("demo", Path()).part("diffusion")
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -230,6 +242,25 @@ def test_final_latents_of_the_demo_pack_equal_the_pipelines(
     np.testing.assert_allclose(latents_in_company(demo_components, payload), expected, rtol=0, atol=TOLERANCE)
 
 
+def test_in_bfloat16_images_of_the_demo_pack_are_as_near_to_float32_as_the_pipelines(
+    demo_components: DiffusionComponents, demo_pipeline: StableDiffusionPipeline
+) -> None:
+    """Over all noise schedulers together: which of two roundings is nearer for one image is chance.
+
+    In bfloat16 the noise of a seed is that of float32, rounded; so float32 is what both are to come near.
+    """
+    components = load_diffusion(find_pack("demo", Path()), CPU, torch.bfloat16)
+    pipeline, config = load_demo_pipeline(torch.bfloat16), demo_components.noise_scheduler_config
+    ours, theirs = 0.0, 0.0
+    for name in NOISE_SCHEDULERS:
+        payload = demo_payload(name, seed=8)
+        [truth] = upstream(demo_pipeline, payload, output_type="latent", config=config)
+        [rounded] = upstream(pipeline, payload, output_type="latent", config=config)
+        ours += np.square(latents_in_company(components, payload) - truth).mean()
+        theirs += np.square(rounded - truth).mean()
+    assert 0 < ours <= 1.25 * theirs
+
+
 def mixed_payloads() -> list[DiffusionPayload]:
     """Every noise scheduler, with other steps, prompts, guidance and seeds, in two sizes."""
     return [
@@ -267,10 +298,14 @@ def test_a_mixed_batch_whose_images_come_and_go_equals_the_pipelines(
         assert_same_latents(latents_of(request), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("needle", mixed_payloads(), ids=lambda payload: f"{payload.noise_scheduler}-{payload.seed}")
 def test_an_image_is_the_same_bytes_alone_and_among_neighbours_that_come_and_go(
-    runner: DiffusionRunner, components: DiffusionComponents, needle: DiffusionPayload
+    runners: Mapping[torch.dtype, tuple[DiffusionRunner, DiffusionComponents]],
+    needle: DiffusionPayload,
+    dtype: torch.dtype,
 ) -> None:
+    runner, components = runners[dtype]
     alone = final_latents(runner, needle)
     rng = random.Random(needle.seed)
     straws = [replace(straw, width=needle.width) for straw in mixed_payloads()]
