@@ -43,6 +43,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--gpu", action="store_true", help="Stable Diffusion v1.5 with random weights, on a GPU")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of all servers' models, on a CPU"
+    )
     parser.add_argument("--one-environment", action="store_true", help="LitServe is installed beside Foxhound")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of a forward, the same for all")
     return parser.parse_args()
@@ -57,11 +60,11 @@ def plan_of(args: argparse.Namespace) -> Plan:
 def subject_of(args: argparse.Namespace) -> Subject:
     """Choose what is served; a GPU's pack is written here, with random weights in half precision, once."""
     if not args.gpu:
-        return Subject(demo_pack_folder(), "cpu", args.threads)
+        return Subject(demo_pack_folder(), "cpu", args.threads, args.dtype)
     pack = RANDOM_PACK.resolve()
     if not (pack / "manifest.json").exists():
         write_pack(pack)
-    return Subject(pack, "cuda", args.threads)
+    return Subject(pack, "cuda", args.threads, "float16")
 
 
 def facts_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -69,6 +72,7 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "quick": args.quick,
         "threads": args.threads,
+        "dtype": "float16" if args.gpu else args.dtype,
         "gpu": torch.cuda.get_device_name() if args.gpu else None,
         "machine": {"cores": os.cpu_count(), "processor": _processor(), "load_at_start": os.getloadavg()[0]},
         "versions": {**versions(), "litserve": pinned_version("litserve", "litserve")},

@@ -33,26 +33,30 @@ class Subject:
         pack: The folder of a pack: `demo`, or `sd15`.
         device: `cpu` or `cuda`.
         threads: CPU threads of a forward.
+        dtype: Number format of the models, as `FOXHOUND_DTYPE` takes it.
     """
 
     pack: Path
     device: str
     threads: int
+    dtype: str = "float32"
 
     @property
     def is_gpu(self) -> bool:
-        """Whether forwards are taken in half precision, and compiled where a server can."""
+        """Whether forwards are compiled where a server can."""
         return self.device != "cpu"
 
 
 def load_pipeline(subject: Subject) -> Any:
-    """Load the pack as users of diffusers do: in float32 on the CPU, in float16 on a GPU."""
+    """Load the pack as users of diffusers do."""
     torch.set_num_threads(subject.threads)
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()  # of loading; the one below is of denoising
-    dtype, variant = (torch.float16, "fp16") if subject.is_gpu else (torch.float32, None)
     pipeline = StableDiffusionPipeline.from_pretrained(
-        subject.pack / "diffusion", local_files_only=True, dtype=dtype, variant=variant
+        subject.pack / "diffusion",
+        local_files_only=True,
+        dtype=getattr(torch, subject.dtype),
+        variant="fp16" if subject.is_gpu else None,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(subject.device)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
@@ -33,7 +33,7 @@ class Server:
         name: What it is called in the tables; several settings of one server share it.
         setting: What was chosen for it, for the tables; empty where there is nothing to choose.
         python: The interpreter.
-        arguments: Those of the interpreter; `{port}`, `{pack}`, `{device}` and `{threads}` are filled in.
+        arguments: Those of the interpreter; `{port}` and the attributes of `Subject` are filled in.
         ready_path: Answers 200 once the model is loaded.
     """
 
@@ -67,7 +67,7 @@ def litserve_server(python: Path, max_batch_size: int, batch_timeout_s: float) -
 
 
 def _peer(name: str, setting: str, python: Path, module: str, *tuning: str) -> Server:
-    what = ("--pack={pack}", "--device={device}", "--threads={threads}")
+    what = ("--pack={pack}", "--device={device}", "--threads={threads}", "--dtype={dtype}")
     return Server(name, setting, python, ("-m", f"bench.generate.peers.{module}", "--port={port}", *what, *tuning))
 
 
@@ -107,7 +107,7 @@ def running(server: Server, subject: Subject, log: Path) -> Iterator[RunningServ
         if server.name == OURS:
             migrate = [str(server.python), "-m", "app.cli", "migrate"]
             subprocess.run(migrate, env=environment, cwd=folder, check=True, stdout=output, stderr=output)
-        words = {"port": port, "pack": subject.pack, "device": subject.device, "threads": subject.threads}
+        words = {"port": port, **asdict(subject)}
         command = [str(server.python), *(argument.format(**words) for argument in server.arguments)]
         # A session of its own, so that what the server starts can be ended with it.
         process = subprocess.Popen(
@@ -140,6 +140,7 @@ def _environment(folder: Path, port: int, subject: Subject) -> dict[str, str]:
         "FOXHOUND_MODEL_PACK": "sd15" if subject.is_gpu else "demo",
         "FOXHOUND_MODELS_DIR": str(subject.pack.parent if subject.is_gpu else folder / "models"),
         "FOXHOUND_DEVICE": subject.device,
+        "FOXHOUND_DTYPE": subject.dtype,
         "FOXHOUND_NUM_THREADS": str(subject.threads),
         "FOXHOUND_GPU_COMPILE": "true",
     }

@@ -18,6 +18,7 @@ def parse_peer() -> argparse.Namespace:
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True, help="CPU threads of a forward")
+    parser.add_argument("--dtype", required=True)
     parser.add_argument("--workers", type=int, default=1, help="pipelines that run at once")
     parser.add_argument("--max-batch-size", type=int, default=1)
     parser.add_argument("--batch-timeout", type=float, default=0.0, help="seconds to wait for a batch to fill")
@@ -26,7 +27,7 @@ def parse_peer() -> argparse.Namespace:
 
 def subject_of(arguments: argparse.Namespace) -> Subject:
     """Return what is served."""
-    return Subject(arguments.pack, arguments.device, arguments.threads)
+    return Subject(arguments.pack, arguments.device, arguments.threads, arguments.dtype)
 
 
 def serve_app(app: FastAPI, port: int) -> None:
