@@ -72,7 +72,6 @@ def facts_of(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "quick": args.quick,
         "threads": args.threads,
-        "dtype": "float16" if args.gpu else args.dtype,
         "gpu": torch.cuda.get_device_name() if args.gpu else None,
         "machine": {"cores": os.cpu_count(), "processor": _processor(), "load_at_start": os.getloadavg()[0]},
         "versions": {**versions(), "litserve": pinned_version("litserve", "litserve")},
@@ -88,6 +87,7 @@ def main() -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     python = Path(sys.executable) if args.one_environment else peer_python("litserve")
     subject = subject_of(args)
+    facts["dtype"] = subject.dtype
     results = Bench(plan_of(args), load_pipeline(subject), subject, python, LOGS.resolve()).run()
     figures = judge(results)
     print(render_loads(summarize_all(results)))
