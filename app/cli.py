@@ -1,4 +1,4 @@
-"""The `foxhound` command: serve, api, worker, migrate, models, dataset, openapi.
+"""The `foxhound` command: serve, api, worker, migrate, storage, models, dataset, openapi.
 
 Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
 """
@@ -18,8 +18,10 @@ import typer
 
 from app import __version__
 from app.cli_dataset import dataset_app
+from app.cli_migrate import migrate
 from app.cli_models import models_app
 from app.cli_settings import read_settings, refuse, settings_help
+from app.cli_storage import storage_app
 from app.cli_telling import out
 from app.config import Settings
 from app.db.session import sqlite_path
@@ -37,6 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(storage_app, name="storage")
+app.command()(migrate)
 
 
 @app.command(epilog=settings_help())
@@ -75,6 +79,7 @@ def api() -> None:
     settings = read_settings()
     _configure_logging(settings)
     _check_database(settings)
+    _check_store(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
     application = create_app(settings)
@@ -105,6 +110,7 @@ def worker() -> None:
     settings = read_settings()
     _configure_logging(settings)
     _check_database(settings)
+    _check_store(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -116,23 +122,6 @@ def worker() -> None:
 
     run_worker(settings, node, stop)
     leave_process()
-
-
-@app.command()
-def migrate() -> None:
-    """Bring the database to this version's schema: ours and the job engine's, under one lock."""
-    from app.db.migrations import migrate as migrate_ours
-    from app.db.migrations import migration_lock
-    from app.jobs.migrations import migrate_job_engine
-
-    settings = read_settings()
-    url = settings.resolved_database_url
-    if (path := sqlite_path(url)) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with migration_lock(url):
-        migrate_ours(url)
-        migrate_job_engine(url)
-    out.print("The database is up to date.")
 
 
 @app.command()
@@ -155,6 +144,7 @@ def _prepared(settings: Settings) -> Iterator[None]:
     from app.node.lock import DataDirInUse, lock_data_dir
 
     _check_database(settings)
+    _check_store(settings)
     with ExitStack() as held:
         if sqlite_path(settings.resolved_database_url) is not None:  # on Postgres, nodes may share a folder
             try:
@@ -173,6 +163,17 @@ def _check_database(settings: Settings) -> None:
         check(settings.resolved_database_url)
         check_job_engine(settings.resolved_database_url)
     except SchemaMismatch as error:
+        refuse(error)
+
+
+def _check_store(settings: Settings) -> None:
+    """End the command if the database and the data folder do not belong together."""
+    from app.services.store_identity import StoreMismatch, check_store
+    from app.storage.layout import DataFolder
+
+    try:
+        check_store(settings.resolved_database_url, DataFolder(settings.data_dir))
+    except StoreMismatch as error:
         refuse(error)
 
 

@@ -56,6 +56,7 @@ from app.services.model_loading import ModelChoice, start_inference
 from app.services.models import ModelService
 from app.services.node_engine import NodeEngine
 from app.services.node_status import NodeStatus
+from app.services.store_identity import settle_store
 from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
@@ -181,6 +182,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     url = settings.resolved_database_url
     db = Database(url)
+    await asyncio.to_thread(settle_store, db, DataFolder(settings.data_dir))
     await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
     queue = JobQueue(db, url, JOB_KINDS)
     engine, inference = app.state.start_models(model_choice(settings))

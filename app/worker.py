@@ -15,9 +15,9 @@ from app.db.session import Database
 from app.jobs.handler import JobHandler
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
-from app.services import leftovers
 from app.services.dataset_job import DatasetImages, DatasetJob
 from app.services.generate_job import GenerateJob
+from app.services.store_identity import settle_store
 from app.services.train_job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
@@ -37,8 +37,8 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     torch.set_num_threads(1)
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
     folder = DataFolder(settings.data_dir)
+    settle_store(db, folder)
     folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
-    leftovers.remove_deleted(db, folder)
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
     handlers: list[JobHandler] = [
         GenerateJob(folder, node),

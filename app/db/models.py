@@ -15,6 +15,7 @@ from app.db.base import Base, Id, utc_now
 ACTIVE_JOB_STATUSES = ("queued", "running", "paused")
 JOB_STATUSES = (*ACTIVE_JOB_STATUSES, "succeeded", "failed", "cancelled")
 IMAGE_SOURCES = ("synthetic", "real")
+ACTIVE_DATASET_STATUSES = ("queued", "generating")
 DATASET_STATUSES = ("empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled")
 DECISIONS = ("kept", "rejected")
 
@@ -206,3 +207,14 @@ class Worker(Base):
     pid: Mapped[int]
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     beat_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Store(Base):
+    """Which store these records belong to, in one row; the same id stands in the data folder, see `store_id.py`."""
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint('"row" = 1', name="one_row"),)
+
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    id: Mapped[str] = mapped_column(Id)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -65,18 +65,22 @@ class JobQueue:
         )
         session.add(job)
         session.flush()
+        self.enqueue(session, job)
+        return job
+
+    def enqueue(self, session: Session, job: Job) -> None:
+        """Give a job, whose row is in the database already, its place in the queue; once for each job."""
         self._client.enqueue_in_transaction(
             session,
             {
                 "workflow_name": durable.JOB_WORKFLOW,
-                "queue_name": self._kinds[kind].queue,
+                "queue_name": self._kinds[job.kind].queue,
                 "workflow_id": durable.job_workflow_id(job.id),
                 "app_version": durable.JOBS_VERSION,
-                "priority": durable.place(priority),
+                "priority": durable.place(job.priority),
             },
             job.id,
         )
-        return job
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop and return it: a queued one is cancelled already, a running one stops soon.

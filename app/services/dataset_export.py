@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from app.db.models import IMAGE_SOURCES, Dataset, Image
+from app.db.models import ACTIVE_DATASET_STATUSES, IMAGE_SOURCES, Dataset, Image
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.schemas.exports import DatasetVersionRead, ShardRead, ShardsRead
 from app.services.dataset_card import COLUMNS, card_text, dataset_root, image_facts, member_name, recipe_text
 from app.services.dataset_versions import ROWS_AT_ONCE, ContentVersion, images_of, read_version
-from app.services.datasets import ACTIVE, find_dataset
+from app.services.datasets import find_dataset
 from app.storage.archives import Archive as Archive
 from app.storage.archives import Listing, Member, stored_member, tar_archive, text_member, zip_archive
 from app.storage.layout import DataFolder
@@ -148,7 +148,7 @@ class DatasetExportService:
 
 def _finished(session: Session, dataset_id: str) -> Dataset:
     dataset = find_dataset(session, dataset_id)
-    if dataset.status in ACTIVE:
+    if dataset.status in ACTIVE_DATASET_STATUSES:
         raise Conflict("the images of this dataset are being made", code="dataset_in_use")
     return dataset
 

@@ -27,7 +27,7 @@ from app.services.dataset_records import kept_images, num_to_make
 from app.services.datasets import find_dataset
 from app.services.generation_records import image_columns
 from app.services.job_kinds import DatasetKind
-from app.services.leftovers import remove_unrecorded
+from app.services.leftovers import clear_for, set_unrecorded_aside, tell_moved
 from app.services.patience import STORAGE_PATIENCE_S, patience, store
 from app.services.recipes import Drawn, Made, Place, Recipe, Verdict
 from app.storage.layout import DataFolder
@@ -111,15 +111,13 @@ class DatasetImages:
         return {"made": len(tries) - len(missing), "missing": missing}
 
     def tidy(self, dataset_id: str) -> None:
-        """Remove what chunks that failed or died have written and nobody will record; while none of them runs."""
-        remove_unrecorded(self._db, self._folder, dataset_id)
+        """Set aside what chunks that failed or died have written and nobody will record; while none of them runs."""
+        tell_moved(set_unrecorded_aside(self._db, self._folder, dataset_id))
 
     def _begin(self, session: Session, dataset_id: str, made: Made) -> Json:
         dataset = find_dataset(session, dataset_id)
         dataset.status = "generating"
-        if session.scalar(select(Image.id).where(Image.dataset_id == dataset_id).limit(1)) is None:
-            # What is there is not its own: a dataset of this name was deleted by a process that died over it.
-            self._folder.clear_dataset(dataset.name)
+        clear_for(session, self._folder, dataset)
         return num_to_make(dataset, made)
 
     def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], num_places: int) -> None:
@@ -218,7 +216,7 @@ class DatasetJob(DatasetKind):
         return self._images.make_chunk(job, _dict(item))
 
     def tidy(self, job: JobRun) -> None:
-        """Remove unrecorded images."""
+        """Set unrecorded images aside."""
         self._images.tidy(job.spec["dataset_id"])
 
 

@@ -5,7 +5,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job
+from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset, Job
 from app.db.session import Database
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
@@ -16,11 +16,10 @@ from app.services.dataset_records import new_dataset, num_to_make, read_datasets
 from app.services.dataset_requests import dataset_faults
 from app.services.idempotency import ANEW, Submission, accept
 from app.services.inference import Inference
+from app.services.leftovers import clear_for, settle_deletion
 from app.services.limits import Limits, refuse
 from app.services.paging import fetch_page
 from app.storage.layout import DataFolder
-
-ACTIVE = ("queued", "generating")
 
 
 class DatasetService:
@@ -122,22 +121,13 @@ class DatasetService:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
+                clear_for(session, self._folder, dataset)  # what is not the dataset's own is not deleted with it
                 session.delete(dataset)
                 session.flush()
                 # Before the commit, with which the name is free: the next of that name finds nothing in its place.
                 self._folder.take_dataset(dataset.name, dataset_id)
         finally:
             settle_deletion(self._db, self._folder, dataset_id)
-
-
-def settle_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
-    """Bring the deletion of a dataset to its end: its files go if its row is gone, and come back if it is not."""
-    with db.transaction() as session:
-        dataset = session.get(Dataset, dataset_id, with_for_update=True)
-        if dataset is not None:
-            folder.put_dataset_back(dataset.name, dataset_id)
-            return
-    folder.drop_taken_dataset(dataset_id)
 
 
 def find_dataset(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
@@ -158,7 +148,7 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
     Raises:
         Conflict: `dataset_in_use`.
     """
-    if dataset.status in ACTIVE or _is_training(session, dataset.id):
+    if dataset.status in ACTIVE_DATASET_STATUSES or _is_training(session, dataset.id):
         raise Conflict("a job works on this dataset; cancel it first", code="dataset_in_use")
 
 

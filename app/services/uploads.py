@@ -2,7 +2,7 @@
 
 Each file is one transaction that holds the dataset's row: its file is written inside, its row is committed after, so
 that no row is ever without its file. A process that dies between the two leaves a file without a row; the next start
-of a node, or the next upload to the dataset, removes it. Called from threads; decodes at most two images of an API
+of a node, or the next upload to the dataset, sets it aside. Called from threads; decodes at most two images of an API
 process at once.
 """
 
@@ -21,6 +21,7 @@ from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
+from app.services.leftovers import clear_for
 from app.services.limits import Limits
 from app.storage.images import decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
@@ -64,14 +65,14 @@ class UploadService:
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
 
     def _prepare(self, dataset_id: str, form: UploadForm) -> int:
-        """Check what concerns all files, remove what a dead process left, and return the class's index."""
+        """Check what concerns all files, set aside what is not the dataset's own, and return the class's index."""
         with self._db.transaction() as session:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
             names = [entry["name"] for entry in dataset.classes]
             if form.class_name not in names:
                 raise Invalid.field("#/class_name", "the dataset has no class of this name", "class_not_found")
-            self._folder.delete_uploads(dataset.name, keep=_recorded(session, dataset_id))
+            clear_for(session, self._folder, dataset, uploads_alone=True)
             return names.index(form.class_name)
 
     def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
@@ -145,12 +146,7 @@ class UploadService:
                 if session.scalar(select(Image.id).where(Image.path == path)) is None:
                     self._folder.delete(path)
         except AppError:
-            return  # the next start, or upload to the dataset, removes it
-
-
-def _recorded(session: Session, dataset_id: str) -> set[str]:
-    """Return the paths of a dataset's uploaded images."""
-    return set(session.scalars(select(Image.path).where(Image.dataset_id == dataset_id, Image.source == "real")))
+            return  # the next start, or upload to the dataset, sets it aside
 
 
 def _next_position(session: Session, dataset: Dataset, class_index: int, split: str) -> int:

@@ -23,6 +23,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
 _LOST = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV}  # storage across a network
 _UNWRITABLE = _REFUSING | _LOST
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 
 
 def contained_path(root: Path, *parts: str) -> Path:
@@ -82,6 +83,23 @@ def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) ->
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def place_new(source: Path, target: Path) -> bool:
+    """Give a file a second name, or copy it where the filesystem knows no hard links; False if the name is taken.
+
+    Raises:
+        OSError: The folder of `target` is missing, there is no such file, or the storage cannot be written.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _copy_new(source, target)
+    return True
 
 
 def make_folder(path: Path) -> None:
@@ -158,3 +176,18 @@ def _write_through(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
+
+
+def _copy_new(source: Path, target: Path) -> bool:
+    try:
+        with source.open("rb") as whole, target.open("xb") as copy:
+            shutil.copyfileobj(whole, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except FileExistsError:
+        return False
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    shutil.copystat(source, target)
+    return True

@@ -7,6 +7,8 @@
     features/...                                                          a cache, see features.py
     .tmp/                                                                 unfinished and removed things
     .taken/{id of a dataset}/                                             a dataset's files while it is deleted
+    .lost+found/{date}/{relative path}                                    what no record named, see lost_found.py
+    store_id                                                              which store this is, see store_id.py
 
 Records hold paths relative to the data folder. `ImageFolder` must load a split at every moment, so a class
 folder appears together with its first image, goes together with its last one, and never holds anything else.
@@ -23,7 +25,7 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +46,7 @@ from app.storage.files import (
 _DATASETS = "datasets"
 _REJECTED = "rejected"
 _TAKEN = ".taken"
+LOST_FOUND = ".lost+found"
 _MAX_SLUG_CHARS = 48
 # An uploaded image has no seed in its name.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
@@ -149,16 +152,6 @@ class DataFolder:
         files = self.dataset_folder(dataset).glob("*/*/*")
         return {str(path.relative_to(self.root)) for path in files if _UPLOADED.fullmatch(path.name)}
 
-    def delete_uploads(self, dataset: str, *, keep: Set[str]) -> None:
-        """Remove uploaded images that no record names; nothing may be writing to the dataset meanwhile.
-
-        Args:
-            dataset: The dataset's name.
-            keep: Relative paths that records name.
-        """
-        for path in self.uploads(dataset) - keep:
-            self.delete(path)
-
     def take_dataset(self, dataset: str, dataset_id: str) -> None:
         """Take a dataset's files, rejected ones too, out of sight, to be dropped or put back.
 
@@ -175,6 +168,16 @@ class DataFolder:
         """List the ids of the datasets whose files are taken out of sight."""
         return sorted(path.name for path in (self.root / _TAKEN).glob("*"))
 
+    def taken_tree(self, dataset_id: str) -> str:
+        """Name the relative path of a dataset's files while they are out of sight."""
+        return f"{_TAKEN}/{dataset_id}"
+
+    def is_taken_since(self, dataset_id: str, age_s: float) -> bool:
+        """Tell whether a dataset's files have been out of sight for so long, in seconds."""
+        with suppress(FileNotFoundError):
+            return time.time() - (self.root / _TAKEN / dataset_id).lstat().st_mtime >= age_s
+        return False
+
     def put_dataset_back(self, dataset: str, dataset_id: str) -> None:
         """Put a dataset's files back where they were; there need not be any."""
         for place, taken in self._takings(dataset, dataset_id):
@@ -185,26 +188,20 @@ class DataFolder:
         self.drop_taken_dataset(dataset_id)
 
     def drop_taken_dataset(self, dataset_id: str) -> None:
-        """Remove files that were taken out of sight; there need not be any."""
-        shutil.rmtree(contained_path(self.root / _TAKEN, dataset_id), ignore_errors=True)
+        """Remove files that were taken out of sight; there need not be any.
+
+        First of all they leave `.taken`: what is found there later was not dropped on purpose.
+        """
+        remove_tree(contained_path(self.root / _TAKEN, dataset_id), temporaries=self._temporaries)
 
     def dataset_paths(self, dataset: str) -> Iterator[str]:
         """Give the relative path of each file of a dataset, rejected ones too."""
         for root in (self.dataset_folder(dataset), contained_path(self.root / _REJECTED, dataset)):
             yield from self._paths(root.glob("*/*/*"))
 
-    def image_paths(self, *, older_than_s: float) -> Iterator[str]:
-        """Give the relative path of each generated image of at least this age; those of datasets are none."""
-        return self._paths((self.root / "images").glob("*/*"), older_than_s)
-
-    def model_paths(self, *, older_than_s: float) -> Iterator[str]:
-        """Give the relative path of each model's weights of at least this age."""
-        return self._paths((self.root / "models").glob("*/*"), older_than_s)
-
-    def clear_dataset(self, dataset: str) -> None:
-        """Remove what lies under a dataset's name, rejected images too; there need not be anything."""
-        for kind in (_DATASETS, _REJECTED):
-            remove_tree(contained_path(self.root / kind, dataset), temporaries=self._temporaries)
+    def trees(self, dataset: str) -> list[str]:
+        """Name the relative paths of the folders of a dataset, of kept and of rejected images; neither need exist."""
+        return [f"{kind}/{dataset}" for kind in (_DATASETS, _REJECTED)]
 
     def idle_datasets(self, *, older_than_s: float = 3600.0) -> set[str]:
         """Name the datasets whose folder, of kept or rejected images, has not changed for so long, in seconds."""
@@ -223,11 +220,10 @@ class DataFolder:
         taken = contained_path(self.root / _TAKEN, dataset_id)
         return [(contained_path(self.root / kind, dataset), taken / kind) for kind in (_DATASETS, _REJECTED)]
 
-    def _paths(self, found: Iterable[Path], older_than_s: float = 0.0) -> Iterator[str]:
+    def _paths(self, found: Iterable[Path]) -> Iterator[str]:
         for path in found:
-            with suppress(FileNotFoundError):
-                if path.is_file() and time.time() - path.lstat().st_mtime >= older_than_s:
-                    yield str(path.relative_to(self.root))
+            if path.is_file() and not path.is_symlink():
+                yield str(path.relative_to(self.root))
 
     def _write_with_folders(self, target: Path, data: bytes) -> bool:
         """Build the missing folders with the file in them, then rename them into place; False if another was first."""

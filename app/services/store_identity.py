@@ -1,0 +1,160 @@
+"""Whether this database and this data folder belong together: they carry one id.
+
+Compared at each start, before anybody touches a file: a database that knows nothing of a folder's files, or another
+one's records without their files, would otherwise be served as if all was well. `foxhound migrate` gives both an id;
+who comes from a release without ids gets one if the records' files are there. Several processes may do this at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Select, inspect, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id, utc_now
+from app.db.models import Image, Store, TrainedModel
+from app.db.session import Database, database_url, sqlite_path
+from app.storage.files import storage_errors
+from app.storage.inventory import files_below
+from app.storage.layout import DataFolder
+from app.storage.store_id import StoreIdUnreadable, give_store_id, read_store_id, replace_store_id
+
+# Files of each kind that are looked for where the ids cannot tell; the newest ones.
+_SAMPLE = 64
+# Folders of what cannot be made again, or not as it was.
+_PRECIOUS = ("images", "datasets", "rejected", "models", ".taken")
+
+_CORRECT = "Correct the one of these two settings that is wrong; nothing was touched."
+_ADOPT = "If they do belong together, say so with: foxhound storage adopt"
+_MOVE = "Records are moved to another database by: foxhound migrate --from URL --to URL"
+
+
+class StoreMismatch(Exception):
+    """The database and the data folder do not belong together; nothing was touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """What a database knows: its id, and the newest paths of each kind of file that it has records of."""
+
+    store_id: str | None
+    samples: Sequence[Sequence[str]]
+
+
+def check_store(url: str, folder: DataFolder) -> None:
+    """Do nothing if this database may be used with this folder; writes nothing, and takes an older schema too.
+
+    Raises:
+        StoreMismatch: They do not belong together, or the folder's id cannot be read.
+    """
+    path = sqlite_path(url)
+    if path is not None and not path.exists():  # connecting would create it
+        _agree(_Records(None, ()), folder, url)
+        return
+    db = Database(url, pool_size=1)
+    try:
+        with db.snapshot() as session:
+            records = _read(session)
+    finally:
+        db.close()
+    _agree(records, folder, url)
+
+
+def settle_store(db: Database, folder: DataFolder) -> str:
+    """Give database and folder one id where one of them has none yet; return it. The database is at its newest schema.
+
+    Raises:
+        StoreMismatch: They do not belong together, or the folder's id cannot be read or written.
+    """
+    url = str(db.engine.url)
+    with db.snapshot() as session:
+        records = _read(session)
+    own = _agree(records, folder, url)
+    if records.store_id is not None and own is not None:
+        return own
+    store_id = records.store_id or _give_database_id(db, own or new_id())  # first the database, then the folder
+    if own is None:
+        try:
+            with storage_errors():
+                own = give_store_id(folder.root, store_id)
+        except StoreIdUnreadable as error:
+            raise StoreMismatch(_unreadable(error)) from None
+        except Exception as error:
+            raise StoreMismatch(f"{_folder(folder)} cannot be written: its file store_id is missing.") from error
+    if own != store_id:
+        raise StoreMismatch(_differ(folder, url))
+    return store_id
+
+
+def adopt_store(db: Database, folder: DataFolder) -> str:
+    """Declare that database and folder belong together, whatever their ids say: the folder gets the database's."""
+    store_id = _give_database_id(db, new_id())
+    replace_store_id(folder.root, store_id)
+    return store_id
+
+
+def _agree(records: _Records, folder: DataFolder, url: str) -> str | None:
+    """Return the folder's id, None if it has none; raise StoreMismatch unless the two belong together."""
+    try:
+        own = read_store_id(folder.root)
+    except StoreIdUnreadable as error:
+        raise StoreMismatch(_unreadable(error)) from None
+    if own is not None and records.store_id is not None:
+        if own != records.store_id:
+            raise StoreMismatch(_differ(folder, url))
+        return own
+    is_full = any(True for kind in _PRECIOUS for _ in files_below(folder.root / kind))
+    if not records.samples:
+        if own is not None or is_full:
+            belongs = "belongs to another database than" if own is not None else "holds files unknown to"
+            raise StoreMismatch(f"{_folder(folder)} {belongs} {_database(url)}. {_CORRECT} {_MOVE} {_ADOPT}")
+    elif not all(_has_some(folder.root, paths) for paths in records.samples):
+        what = "holds other files than those" if is_full else "is empty, or not mounted, and lacks the files"
+        raise StoreMismatch(f"{_folder(folder)} {what} that {_database(url)} has records of. {_CORRECT} {_ADOPT}")
+    return own
+
+
+def _read(session: Session) -> _Records:
+    inspector = inspect(session.connection())
+    store_id = session.scalar(select(Store.id)) if inspector.has_table(Store.__tablename__) else None
+    if not inspector.has_table(Image.__tablename__):
+        return _Records(store_id, ())
+    newest: tuple[Select[str], ...] = (
+        select(Image.path).where(Image.dataset_id.is_(None)).order_by(Image.id.desc()),
+        select(Image.path).where(Image.dataset_id.is_not(None)).order_by(Image.id.desc()),
+        select(TrainedModel.path).order_by(TrainedModel.id.desc()),
+    )
+    samples = [session.scalars(query.limit(_SAMPLE)).all() for query in newest]
+    return _Records(store_id, [paths for paths in samples if paths])
+
+
+def _has_some(root: Path, paths: Sequence[str]) -> bool:
+    return any((root / path).is_file() for path in paths)
+
+
+def _give_database_id(db: Database, store_id: str) -> str:
+    """Give the database this id unless it has one; return the one that it has."""
+    insert = postgresql.insert if db.engine.dialect.name == "postgresql" else sqlite.insert
+    with db.transaction() as session:
+        row = {"row": 1, "id": store_id, "created_at": utc_now()}
+        session.execute(insert(Store).values(row).on_conflict_do_nothing())
+    with db.snapshot() as session:
+        return session.scalars(select(Store.id)).one()
+
+
+def _differ(folder: DataFolder, url: str) -> str:
+    return f"{_folder(folder)} belongs to another database than {_database(url)}: their ids differ. {_CORRECT} {_ADOPT}"
+
+
+def _unreadable(error: StoreIdUnreadable) -> str:
+    return f"{error} Restore it from a backup. If the folder is this database's, run: foxhound storage adopt"
+
+
+def _folder(folder: DataFolder) -> str:
+    return f"The data folder {folder.root} (FOXHOUND_DATA_DIR)"
+
+
+def _database(url: str) -> str:
+    return f"the database {database_url(url).render_as_string(hide_password=True)} (FOXHOUND_DATABASE_URL)"

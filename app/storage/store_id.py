@@ -1,0 +1,61 @@
+"""The file `store_id` of a data folder: which store its files belong to. Knows no database.
+
+The same id stands in the database; `app/services/store_identity.py` compares the two.
+"""
+
+import re
+import uuid
+from pathlib import Path
+
+from app.storage.files import TEMPORARIES, make_folder, place_new, sync_folder, write_atomic
+
+STORE_ID = "store_id"
+
+_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_MAX_BYTES = 64
+
+
+class StoreIdUnreadable(Exception):
+    """The file `store_id` is there and holds no id, or cannot be read."""
+
+
+def read_store_id(root: Path) -> str | None:
+    """Return the id of a data folder; None where it has none, or does not exist.
+
+    Raises:
+        StoreIdUnreadable: The file is damaged or cannot be read.
+    """
+    path = root / STORE_ID
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES).decode("ascii", "replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreIdUnreadable(f"The file {path} cannot be read.") from error
+    if not _FORM.fullmatch(text):
+        raise StoreIdUnreadable(f"The file {path} is damaged: it holds no id.")
+    return text
+
+
+def give_store_id(root: Path, store_id: str) -> str:
+    """Give a data folder an id, unless another process was first; return the id that it has.
+
+    Raises:
+        StoreIdUnreadable: What another process wrote is damaged.
+        OSError: The folder cannot be written.
+    """
+    make_folder(root)
+    unfinished = root / TEMPORARIES / f"{uuid.uuid4().hex}.{STORE_ID}"
+    write_atomic(unfinished, f"{store_id}\n".encode(), temporaries=unfinished.parent)
+    try:
+        place_new(unfinished, root / STORE_ID)
+        sync_folder(root)
+    finally:
+        unfinished.unlink()
+    return read_store_id(root) or store_id
+
+
+def replace_store_id(root: Path, store_id: str) -> None:
+    """Give a data folder this id, whichever it has; for a person who asks for it."""
+    write_atomic(root / STORE_ID, f"{store_id}\n".encode(), temporaries=root / TEMPORARIES)
