@@ -1,4 +1,4 @@
-"""`foxhound migrate`: the schema brought up to date, or records copied to another database. Runs in the shell's process."""
+"""`foxhound migrate`: the schema brought up to date, or records copied to another database. Runs in its own process."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

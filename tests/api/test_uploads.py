@@ -123,14 +123,22 @@ def test_positions_go_on_behind_those_of_generated_images(http: httpx.Client, no
     assert (read["status"], read["num_images"], read["progress"]["done"]) == ("cancelled", 2, 0)
 
 
-def test_what_a_dead_upload_left_is_removed_by_the_next_one(http: httpx.Client, node: Node) -> None:
+@pytest.mark.parametrize("has_images", [False, True])
+def test_what_is_not_the_datasets_own_is_set_aside_by_the_next_upload(
+    http: httpx.Client, node: Node, has_images: bool
+) -> None:
     created = create_empty(http)
+    if has_images:
+        upload(http, created["id"], [picture(1)])
     folder = node.settings.data_dir / "datasets" / "fox-dog" / "test" / "dog"
     folder.mkdir(parents=True)
     for name in ("000000.png", "000000-7.png"):  # an uploaded and a generated image, both without a row
         (folder / name).write_bytes(picture(8))
     assert upload(http, created["id"], [picture(9)]).status_code == 201
-    assert [path.name for path in folder.iterdir()] == ["000000-7.png"]
+    # What was generated may be a job's, unless the dataset has no image at all.
+    moved = {path.name for path in node.settings.data_dir.glob(".lost+found/*/datasets/fox-dog/test/dog/*")}
+    assert moved == ({"000000.png"} if has_images else {"000000.png", "000000-7.png"})
+    assert {path.name for path in folder.parent.rglob("*-7.png")} == {"000000-7.png"} - moved
 
 
 def test_what_dead_uploads_left_is_removed_at_the_start(tmp_path: Path, database_url: str) -> None:

@@ -13,7 +13,7 @@ from app.errors import StorageFull
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages, DatasetJob
-from app.services.leftovers import remove_deleted
+from app.services.leftovers import sweep
 from app.storage.layout import DataFolder
 from tests.crash.node_process import NodeProcesses, nodes
 from tests.crash.outages import full_for, locked, proxied, read_only
@@ -108,7 +108,7 @@ def test_storage_that_stays_full_fails_the_job_and_a_retry_makes_the_rest(
         client.close()
 
 
-def test_folders_of_deleted_datasets_are_swept_once_they_are_old(db: Database, node: Node) -> None:
+def test_folders_of_no_dataset_are_set_aside_once_they_are_old(db: Database, node: Node) -> None:
     shared = Shared(node.http, db, node.settings.data_dir)
     folder = DataFolder(node.settings.data_dir)
     shared.submit(name="known")
@@ -117,19 +117,24 @@ def test_folders_of_deleted_datasets_are_swept_once_they_are_old(db: Database, n
         folder.write(f"{path}/train/fox/000000-1.png", b"an image")
     for path in left[:3]:
         os.utime(folder.root / path, (0, 0))
-    remove_deleted(db, folder)
+    sweep(db, folder)
     assert {path.split("/train")[0] for path in shared.files()} == {"datasets/known", "datasets/young"}
+    moved = folder.root.glob(".lost+found/*/*/gone/train/fox/000000-1.png")
+    assert {path.parts[-5] for path in moved} == {"datasets", "rejected"}
 
 
 def test_a_new_dataset_does_not_inherit_files_of_a_deleted_one(db: Database, node: Node) -> None:
     shared = Shared(node.http, db, node.settings.data_dir)
     folder, client = DataFolder(node.settings.data_dir), NodeClient(node.settings.engine_socket)
-    folder.write("datasets/shared/train/fox/000000-1.png", b"an image of somebody who died over a deletion")
+    strange = "datasets/shared/train/fox/000000-1.png"
+    folder.write(strange, b"an image of somebody who died over a deletion, or of another database")
     read = shared.submit()
     run_job(db, read["job_id"], DatasetJob(DatasetImages(db, folder, client, chunk_size=4)))
     client.close()
     assert len(shared.files()) == NUM_IMAGES
     assert shared.files() == shared.rows()
+    (moved,) = folder.root.glob(f".lost+found/*/{strange}")
+    assert moved.read_bytes().startswith(b"an image of somebody")
 
 
 def assert_away(http: httpx.Client) -> None:
