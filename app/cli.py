@@ -80,6 +80,7 @@ def api() -> None:
     _configure_logging(settings)
     _check_database(settings)
     _check_store(settings)
+    _check_run_dir(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
     application = create_app(settings)
@@ -151,6 +152,7 @@ def _prepared(settings: Settings) -> Iterator[None]:
                 held.enter_context(lock_data_dir(settings.data_dir))
             except DataDirInUse as error:
                 refuse(error)
+        _check_run_dir(settings)
         yield
 
 
@@ -174,6 +176,16 @@ def _check_store(settings: Settings) -> None:
     try:
         check_store(settings.resolved_database_url, DataFolder(settings.data_dir))
     except StoreMismatch as error:
+        refuse(error)
+
+
+def _check_run_dir(settings: Settings) -> None:
+    """End the command if another node's engine serves the run folder's socket."""
+    from app.node.socket import RunDirInUse, check_run_dir
+
+    try:
+        check_run_dir(settings.engine_socket)
+    except RunDirInUse as error:
         refuse(error)
 
 

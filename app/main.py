@@ -6,10 +6,8 @@ The public application listens on the network; the internal one, for this node's
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -38,6 +36,7 @@ from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
+from app.node.socket import EngineSocket
 from app.services import leftovers
 from app.services.dataset_export import DatasetExportService
 from app.services.dataset_extension import DatasetExtensionService
@@ -63,6 +62,8 @@ from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 
 log = logging.getLogger("foxhound")
+
+_LOOK_AT_SOCKET_S = 2.0
 
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
 
@@ -150,8 +151,10 @@ def model_choice(settings: Settings) -> ModelChoice:
     )
 
 
-def make_services(settings: Settings, db: Database, inference: Inference, queue: JobQueue) -> Services:
-    """Wire every service of an API process."""
+def make_services(
+    settings: Settings, db: Database, inference: Inference, queue: JobQueue, has_socket: Callable[[], bool]
+) -> Services:
+    """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
     limits = limits_of(settings)
     folder = DataFolder(settings.data_dir)
     images = ImageService(db, folder)
@@ -160,7 +163,7 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
     dataset_service = DatasetService(db, folder, inference, queue, limits)
     judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits)
     return Services(
-        status=NodeStatus(db, inference, limits),
+        status=NodeStatus(db, inference, limits, has_socket),
         inference=inference,
         generations=GenerationService(db, folder, inference, queue, limits),
         images=images,
@@ -181,28 +184,29 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     url = settings.resolved_database_url
-    db = Database(url)
-    await asyncio.to_thread(settle_store, db, DataFolder(settings.data_dir))
-    await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
-    queue = JobQueue(db, url, JOB_KINDS)
-    engine, inference = app.state.start_models(model_choice(settings))
-    app.state.services = make_services(settings, db, inference, queue)
-    internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
-    try:
-        async with _listening(internal, settings.engine_socket):
-            try:
-                yield
-            finally:
-                # While the socket still answers: the worker is told 503, and gives its work back.
-                await asyncio.to_thread(engine.close)
-                await asyncio.to_thread(inference.close)
-    finally:
-        queue.close()
-        db.close()
+    engine_socket = EngineSocket(settings.engine_socket)
+    with engine_socket.locked(), contextlib.closing(Database(url)) as db:
+        await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
+        with contextlib.closing(JobQueue(db, url, JOB_KINDS)) as queue:
+            engine, inference = app.state.start_models(model_choice(settings))
+            app.state.services = make_services(settings, db, inference, queue, engine_socket.is_own)
+            internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
+            async with _listening(internal, engine_socket):
+                try:
+                    yield
+                finally:
+                    # While the socket still answers: the worker is told 503, and gives its work back.
+                    await asyncio.to_thread(engine.close)
+                    await asyncio.to_thread(inference.close)
 
 
 def _put_right(db: Database, folder: DataFolder) -> None:
-    """Let files and records agree again, before anybody asks for them; a node that cannot do it serves all the same."""
+    """Let files and records agree again, before anybody asks for them; a node that cannot do it serves all the same.
+
+    Raises:
+        StoreMismatch: The database and the folder do not belong together: nothing may be served.
+    """
+    settle_store(db, folder)
     try:
         leftovers.sweep(db, folder)
     except Exception:
@@ -210,32 +214,28 @@ def _put_right(db: Database, folder: DataFolder) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(internal: FastAPI, path: Path) -> AsyncIterator[None]:
-    """Serve the internal application on the node's socket, which only this user may open."""
-    with _bound(path) as sock:
+async def _listening(internal: FastAPI, engine_socket: EngineSocket) -> AsyncIterator[None]:
+    """Serve the internal application on the node's socket."""
+    with engine_socket.bound() as sock:
         server = _InnerServer(uvicorn.Config(internal, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
         serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+        watching = asyncio.ensure_future(_tell_when_lost(engine_socket))
         try:
             yield
         finally:
+            watching.cancel()
             server.should_exit = True
             await serving
 
 
-@contextlib.contextmanager
-def _bound(path: Path) -> Iterator[socket.socket]:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        previous = os.umask(0o177)
-        try:
-            sock.bind(str(path))
-        finally:
-            os.umask(previous)
-        try:
-            yield sock
-        finally:
-            path.unlink(missing_ok=True)
+async def _tell_when_lost(engine_socket: EngineSocket) -> None:
+    while engine_socket.is_own():
+        await asyncio.sleep(_LOOK_AT_SOCKET_S)
+    log.error(
+        "The node's socket %s was removed, or another process has taken its place: the worker cannot reach the engine. "
+        "Restart this node, and give each node its own FOXHOUND_RUN_DIR.",
+        engine_socket.path,
+    )
 
 
 class Server(uvicorn.Server):

@@ -4,6 +4,7 @@ Knows nothing of jobs, records or models; any thread of the worker process may u
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +19,22 @@ from app.errors import InferenceFailed, Invalid, Unavailable
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
 _RETRY_S = 0.5
+# An API process that restarts is back sooner, unless it loads a large pack.
+_AWAY_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class NodeClient:
     """The engine of this node, as seen from another process."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Use the node whose engine listens at `socket`; it need not be up yet."""
         self._socket = socket
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._away_since: float | None = None
+        self._is_told = False
         transport = httpx.HTTPTransport(uds=str(socket))
         self._http = httpx.Client(transport=transport, base_url="http://node", timeout=_TIMEOUT)
 
@@ -87,7 +96,9 @@ class NodeClient:
         try:
             answer = self._http.get("/loading")
         except httpx.TransportError:  # the API process is starting
+            self._note(is_there=False)
             return False
+        self._note(is_there=True)
         return answer.is_success and answer.json() is False
 
     def _post(self, path: str, keep_waiting: Callable[[], None], **body: Any) -> httpx.Response:
@@ -96,8 +107,10 @@ class NodeClient:
             try:
                 answer = self._http.post(path, **body)
             except httpx.TransportError:  # the API process is restarting
+                self._note(is_there=False)
                 time.sleep(_RETRY_S)
                 continue
+            self._note(is_there=True)
             if answer.is_success:
                 return answer
             is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
@@ -107,3 +120,21 @@ class NodeClient:
             problem = answer.json()
             refused = Invalid if answer.status_code < 500 else InferenceFailed
             raise refused(problem["detail"], code=problem["code"])
+
+    def _note(self, *, is_there: bool) -> None:
+        """Tell the log, once, that the engine cannot be reached for a while, and that it is back."""
+        with self._lock:
+            if is_there:
+                if self._is_told:
+                    logger.warning("The node's engine answers again at %s.", self._socket)
+                self._away_since, self._is_told = None, False
+                return
+            if self._away_since is None:
+                self._away_since = self._clock()
+            if not self._is_told and self._clock() - self._away_since >= _AWAY_S:
+                self._is_told = True
+                logger.warning(
+                    "The node's engine cannot be reached at %s; its work waits. Does `foxhound api` run, with the same "
+                    "FOXHOUND_RUN_DIR?",
+                    self._socket,
+                )

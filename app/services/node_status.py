@@ -1,5 +1,6 @@
 """Whether this node is ready, and what it can do."""
 
+from collections.abc import Callable
 from typing import get_args
 
 from sqlalchemy import text
@@ -18,11 +19,12 @@ SIDE_MULTIPLE = 8
 class NodeStatus:
     """Answers from memory, but for one query that asks whether the database is there."""
 
-    def __init__(self, db: Database, inference: Inference, limits: NodeLimits) -> None:
-        """Wire the service."""
+    def __init__(self, db: Database, inference: Inference, limits: NodeLimits, has_socket: Callable[[], bool]) -> None:
+        """Wire the service; `has_socket` tells whether the node's worker still reaches the engine."""
         self._db = db
         self._inference = inference
         self._limits = limits
+        self._has_socket = has_socket
 
     def models(self) -> dict[str, ModelState]:
         """Return each model's state of loading, and of those that are ready how they serve."""
@@ -44,6 +46,8 @@ class NodeStatus:
         ]
         if not self._inference.is_alive:
             found.append("engine: the device thread has ended; restart the service")
+        if not self._has_socket():
+            found.append("worker: it cannot reach the engine, the node's socket is gone or another's; restart the node")
         try:
             with self._db.snapshot() as session:
                 session.execute(text("SELECT 1"))

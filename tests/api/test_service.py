@@ -1,5 +1,6 @@
 """Alive, ready, capable."""
 
+import asyncio
 import os
 import stat
 import threading
@@ -7,17 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.errors import AppError
+from app.main import create_app
 from app.modelpacks.pack import PackFile
 from app.node.client import NodeClient
+from app.node.socket import RunDirInUse
 from app.services.inference import Inference
 from app.services.model_loading import ModelChoice, start_inference
 from tests.fake_models import FakeModels
 from tests.fakes import PATIENCE_S
 from tests.node import Node, make_settings, serve
+from tests.pictures import wait_until
 
 
 def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:
@@ -154,3 +159,29 @@ def test_a_worker_goes_on_without_an_engine_and_when_it_is_told_to_stop(tmp_path
     stop.set()
     assert not client.wait_until_loaded(stop, limit_s=PATIENCE_S)
     client.close()
+
+
+def test_a_node_whose_socket_was_taken_away_is_not_ready_and_says_so(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert node.http.get("/readyz").status_code == 200
+    path = node.settings.engine_socket
+    path.unlink()
+    answer = node.http.get("/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "worker: it cannot reach the engine" in answer.json()["detail"]
+    assert node.http.post("/generate", json={"prompt": "a fox", "num_inference_steps": 1}).is_success
+    wait_until(lambda: "FOXHOUND_RUN_DIR" in caplog.text)
+
+
+def test_a_second_application_on_the_same_run_folder_does_not_start(node: Node) -> None:
+    beside = create_app(node.settings, start_models=node.models.start)
+
+    async def start() -> None:
+        async with beside.router.lifespan_context(beside):
+            raise AssertionError("it started")
+
+    with pytest.raises(RunDirInUse):
+        asyncio.run(start())
+    assert node.settings.engine_socket.exists()
+    assert node.http.get("/readyz").status_code == 200
