@@ -56,6 +56,19 @@ if HttpToolsProtocol is not None:
     class HttpToolsConnection(BoundedConnection, HttpToolsProtocol):
         """A bounded connection that httptools parses; calls its methods `on_…`."""
 
+        _answering: Any = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Tell the request that is being answered too; uvicorn tells the one that was read last."""
+            super().connection_lost(exc)
+            if self._answering is not None and not self._answering.response_complete:
+                self._answering.disconnected = True
+                self._answering.message_event.set()
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            self._answering = cycle
+            super()._start_asgi_task(cycle, app)
+
         def on_message_begin(self) -> None:
             """Refuse, by an error that the parser hands on, a request too many ahead of its turn."""
             if len(self.pipeline) >= MAX_PIPELINED:

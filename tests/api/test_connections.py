@@ -1,6 +1,5 @@
 """What a client may hold before a request is there: heads, time, connections. With both HTTP parsers."""
 
-import contextlib
 import json
 import socket
 import threading
@@ -41,17 +40,14 @@ def flood(wire: Wire, piece: bytes) -> None:
 @pytest.mark.parametrize(
     ("start", "piece"),
     [
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\nx-long: ", b"a" * 65_536),
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\n", b"a: b\r\n" * 10_000),
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\n", b"n" * 65_536),
+        (GET + b"x-long: ", b"a" * 65_536),
+        (GET, b"a: b\r\n" * 10_000),
+        (GET, b"n" * 65_536),
         (b"GET /", b"a" * 65_536),
         (b"GET /livez?", b"a=1&" * 16_384),
-        (b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"e" * 65_536),
-        (b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx: ", b"t" * 65_536),
-        (
-            b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
-            b"t: u\r\n" * 10_000,
-        ),
+        (CHUNKED + b"1;", b"e" * 65_536),
+        (CHUNKED + b"1\r\n{\r\n0\r\nx: ", b"t" * 65_536),
+        (CHUNKED + b"1\r\n{\r\n0\r\n", b"t: u\r\n" * 10_000),
     ],
     ids=["value", "headers", "name", "path", "query", "chunk extension", "trailer", "trailers"],
 )
@@ -192,7 +188,8 @@ def test_garbage_behind_a_sound_request_leaves_its_answer_alone(served: Serve) -
         assert wire.send(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body + b"\x00\x01garbage\r\n\r\n")
         answer = wire.read()
         assert (answer.status, len(json.loads(answer.body)["images"])) == (200, 1)
-        assert wire.read().status == 400 if wire.sock.recv(1, socket.MSG_PEEK) else wire.is_closed()
+        rest = wire.read_to_end()  # h11 answers the garbage, httptools reads it too early to be able to
+        assert rest == b"" or rest.startswith(b"HTTP/1.1 400 ")
 
 
 def test_pipelined_requests_are_answered_in_turn_and_bounded(served: Serve) -> None:
@@ -250,10 +247,7 @@ def test_a_client_that_never_reads_is_dropped(served: Serve) -> None:
     with served(body_timeout_s=0.5) as node, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         sock.connect((node.http.base_url.host, node.http.base_url.port))
-        sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError):  # until the server, too, takes no more
-            while True:
-                sock.send(request)
+        sock.sendall(request * (MAX_PIPELINED // 2))  # together more than the kernel's buffers take
         wait_until(lambda: not is_established(sock))
         assert node.http.get("/livez").status_code == 200
 
