@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.crash.house import House, exit_code, open_house, start_fork_server
+from tests.crash.house import House, exit_code, open_house
 from tests.pictures import wait_until
 from tests.wire import Wire, connect
 
@@ -26,7 +26,6 @@ def house(tmp_path: Path, sqlite_template: Path) -> Iterator[House]:
     """A house on SQLite, whose node has a longer grace."""
     database = tmp_path / "foxhound.db"
     database.write_bytes(sqlite_template.read_bytes())
-    start_fork_server()
     with open_house(tmp_path, f"sqlite:///{database}") as house:
         house.settings = house.settings.model_copy(update={"shutdown_grace_s": GRACE_S})
         yield house
