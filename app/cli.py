@@ -59,7 +59,7 @@ def _serve(settings: Settings) -> None:
     out.print(_TRY.format(url=url), highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "app.cli"]
     children = {"api": [*command, "api"], "worker": [*command, "worker"]}
-    raise typer.Exit(run_supervised(children, grace_s=settings.shutdown_grace_s + 5))
+    raise typer.Exit(run_supervised(children, grace_s=settings.shutdown_delay_s + settings.shutdown_grace_s + 5))
 
 
 _TRY = """
@@ -72,9 +72,8 @@ _TRY = """
 @app.command(epilog=settings_help())
 def api() -> None:
     """Serve the API with its engine alone, without a worker."""
-    import uvicorn
-
-    from app.main import Server, create_app, with_edge
+    from app.api.server import Server, allow_connections
+    from app.main import create_app, server_config
 
     settings = read_settings()
     _configure_logging(settings)
@@ -84,15 +83,8 @@ def api() -> None:
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
     application = create_app(settings)
-    config = uvicorn.Config(
-        with_edge(application),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
+    config = server_config(application)
+    allow_connections(settings.max_connections)
     try:
         listener = config.bind_socket()  # before any model loads
     except SystemExit:  # uvicorn's way to say so, after it has logged why

@@ -78,10 +78,38 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(20_000_000, ge=1_000, le=20_000_000, description="Largest image file taken.")
     max_upload_pixels: int = Field(40_000_000, ge=4_096, le=40_000_000, description="Most pixels of an image taken.")
     max_body_bytes: int = Field(30_000_000, ge=10_000, le=30_000_000, description="Largest JSON body.")
-    body_timeout_s: float = Field(30.0, gt=0, le=3_600, description="Time within which a request's body must arrive.")
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3_600,
+        description="Longest silence of a client that sends a body or reads an answer, in seconds; "
+        "then it is given up.",
+    )
+    min_upload_rate: int = Field(
+        1_000, ge=1, le=1_000_000_000, description="Least rate of a request's body, in bytes a second on average."
+    )
+    head_timeout_s: float = Field(
+        30.0, gt=0, le=3_600, description="Time within which the head of a request must arrive, in seconds."
+    )
+    max_connections: int = Field(
+        1_000, ge=1, le=100_000, description="Most open connections; idle ones give way to new ones."
+    )
+    max_connections_per_address: int = Field(
+        400,
+        ge=0,
+        le=100_000,
+        description="Most open connections of one address (IPv6: of one /64 network); 0, no such limit, behind a "
+        "reverse proxy.",
+    )
 
     chunk_size: int = Field(8, ge=1, le=64, description="Images of a dataset that are made and recorded together.")
     worker_ttl_s: float = Field(20.0, ge=2, le=3_600, description="Silence after which a worker counts as dead.")
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Time between `/readyz` 503 and the end of taking requests when the service stops, in seconds.",
+    )
     shutdown_grace_s: int = Field(
         10, ge=1, le=600, description="Time that running requests get when the service stops."
     )

@@ -8,8 +8,8 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -29,9 +29,12 @@ from app.api import (
     train_jobs,
     uploads,
 )
+from app.api.connections import ConnectionLimits
 from app.api.deps import Services
-from app.api.edge import Edge
+from app.api.draining import Draining
+from app.api.edge import BodyLimits, Edge
 from app.api.internal import create_internal_app
+from app.api.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
@@ -100,6 +103,7 @@ def create_app(settings: Settings, *, start_models: StartModels = start_inferenc
     )
     app.state.settings = settings
     app.state.start_models = start_models
+    app.state.draining = Draining()
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -112,7 +116,36 @@ def create_app(settings: Settings, *, start_models: StartModels = start_inferenc
 def with_edge(app: FastAPI) -> ASGIApp:
     """Return what the server serves: the application behind its outermost layer."""
     settings: Settings = app.state.settings
-    return Edge(app, body_timeout_s=settings.body_timeout_s)
+    return Edge(app, body=_body_limits(settings), draining=app.state.draining)
+
+
+def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = "auto") -> ServerConfig:
+    """Return how the public application is served.
+
+    Args:
+        app: What `create_app` gave.
+        served: What the server calls; default: the application behind its edge.
+        parser: The HTTP parser, see `connection_class`.
+    """
+    settings: Settings = app.state.settings
+    return ServerConfig(
+        served or with_edge(app),
+        limits=ConnectionLimits(
+            connections=settings.max_connections,
+            per_address=settings.max_connections_per_address,
+            head_timeout_s=settings.head_timeout_s,
+            read_timeout_s=settings.body_timeout_s,
+        ),
+        parser=parser,
+        delay_s=settings.shutdown_delay_s,
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+
+
+def _body_limits(settings: Settings) -> BodyLimits:
+    return BodyLimits(silence_s=settings.body_timeout_s, min_rate=settings.min_upload_rate)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -190,14 +223,29 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.closing(JobQueue(db, url, JOB_KINDS)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             app.state.services = make_services(settings, db, inference, queue, engine_socket.is_own)
-            internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
+            internal = Edge(
+                create_internal_app(NodeEngine(inference, limits_of(settings))),
+                body=_body_limits(settings),
+                draining=app.state.draining,
+                access_level=logging.DEBUG,
+            )
             async with _listening(internal, engine_socket):
                 try:
                     yield
                 finally:
                     # While the socket still answers: the worker is told 503, and gives its work back.
-                    await asyncio.to_thread(engine.close)
-                    await asyncio.to_thread(inference.close)
+                    app.state.draining.refuse()
+                    await _in_a_thread_of_its_own(engine.close)
+                    await _in_a_thread_of_its_own(inference.close)
+
+
+async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:
+
+
+async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:
+    """Run a call that must not wait for a thread of the shared pool, which requests cut short may still hold."""
+    with ThreadPoolExecutor(1, thread_name_prefix="closing") as threads:
+        await asyncio.get_running_loop().run_in_executor(threads, call)
 
 
 def _put_right(db: Database, folder: DataFolder) -> None:
@@ -214,10 +262,11 @@ def _put_right(db: Database, folder: DataFolder) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(internal: FastAPI, engine_socket: EngineSocket) -> AsyncIterator[None]:
+async def _listening(internal: ASGIApp, engine_socket: EngineSocket) -> AsyncIterator[None]:
     """Serve the internal application on the node's socket."""
     with engine_socket.bound() as sock:
-        server = _InnerServer(uvicorn.Config(internal, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
+        config = ServerConfig(internal, limits=ConnectionLimits(), lifespan="off", timeout_graceful_shutdown=1)
+        server = InnerServer(config)
         serving = asyncio.ensure_future(server.serve(sockets=[sock]))
         watching = asyncio.ensure_future(_tell_when_lost(engine_socket))
         try:
@@ -236,28 +285,3 @@ async def _tell_when_lost(engine_socket: EngineSocket) -> None:
         "Restart this node, and give each node its own FOXHOUND_RUN_DIR.",
         engine_socket.path,
     )
-
-
-class Server(uvicorn.Server):
-    """Serves the public application; ends its event streams before it waits for connections to close."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        """Wire the server; `app` is what `create_app` gave."""
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let every stream end, then wait as uvicorn does."""
-        services: Services | None = getattr(self._app.state, "services", None)
-        if services is not None:
-            services.events.close()
-        await super().shutdown(sockets)
-
-
-class _InnerServer(uvicorn.Server):
-    """A server beside the process's main one, which alone handles signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the main server."""
-        yield

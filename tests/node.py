@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 
+from app.api.server import Server
 from app.config import Settings
-from app.main import Server, create_app, with_edge
+from app.main import create_app, server_config
 from tests.fake_models import FakeModels
 
 START_TIMEOUT_S = 20.0
@@ -38,16 +38,15 @@ class Node:
 
 def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
     """Return settings that depend on nothing of the surroundings."""
-    values = {"data_dir": data_dir, "database_url": database_url, "port": 0, **changes}
+    values = {"data_dir": data_dir, "database_url": database_url, "port": 0, "shutdown_grace_s": 2, **changes}
     return Settings(_env_file=None, **values)  # type: ignore[arg-type]
 
 
 @contextmanager
-def serve(settings: Settings, models: FakeModels, port: int = 0) -> Iterator[Node]:
+def serve(settings: Settings, models: FakeModels, port: int = 0, parser: str = "auto") -> Iterator[Node]:
     """Serve the application until the block ends, on a free port if none is given."""
-    app = create_app(settings, start_models=models.start)
-    config = uvicorn.Config(with_edge(app), port=port, log_config=None, timeout_graceful_shutdown=2)
-    server = Server(config, app)
+    app = create_app(settings.model_copy(update={"port": port}), start_models=models.start)
+    server = Server(server_config(app, parser=parser), app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + START_TIMEOUT_S

@@ -14,14 +14,16 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
+from app.api.draining import RETRY_AFTER_S
 from app.api.problems import respond
-from app.errors import AppError
+from app.errors import AppError, Unavailable
 from app.schemas.generations import GenerationProgress
 
 log = logging.getLogger("foxhound.api")
 
 KEEP_ALIVE_S = 10.0
 # Proxies must neither keep the answer nor hold events back.
+_CUT_SHORT = "The service is shutting down; send the request again in a moment."
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 OnStep = Callable[[int, int, int], None]
@@ -76,12 +78,17 @@ class EventStream(EventSourceResponse):
     def __init__(self, request: Request, work: asyncio.Task[Any], progress: Progress) -> None:
         """Stream the events of `work`, which reports to `progress`."""
         super().__init__(events(request, work, progress), headers=_HEADERS)
+        self._request = request
         self._work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:  # a client that leaves cancels nothing: the service is shutting down
+            last = _error_event(self._request, Unavailable(_CUT_SHORT, retry_after_s=RETRY_AFTER_S))
+            await send({"type": "http.response.body", "body": last})
+            raise
         finally:
             self._work.cancel()
 

@@ -28,12 +28,14 @@ async def get_liveness() -> Liveness:  # async: answers even when every thread i
 
 @router.get("/readyz", summary="Is the node ready", response_model=Readiness, responses=problems(503))
 def get_readiness(request: Request, services: ServicesDep) -> Any:
-    """200 once every model is loaded and the database answers; else 503 with what is missing, per model.
+    """200 while every model is loaded, the database answers and the node does not stop; else 503 with the reasons.
 
     Either way each model's `note` tells what an operator should know, `expected_wait_s` how busy it is.
     """
     models = services.status.models()
     missing = services.status.missing()
+    if request.app.state.draining.is_leaving:
+        missing.insert(0, "node: it is shutting down")
     if not missing:
         return Readiness(status="ready", models=models)
     error = ModelNotReady("; ".join(missing)[:2_000], code="not_ready", retry_after_s=2)

@@ -167,6 +167,19 @@ class Batcher:
             queue.keep(lambda _request: False)
         return requests + self._line.drain()
 
+    def take_waiting(self) -> list[EngineRequest]:
+        """Let go of all that was not admitted yet, and return it."""
+        waiting = [
+            request
+            for queue in self._queues.values()
+            for priority in Priority
+            for request in queue.requests(priority)
+            if request.started_at is None
+        ]
+        for queue in self._queues.values():
+            queue.keep(lambda request: request.started_at is not None)
+        return waiting
+
     def depth(self) -> dict[str, int]:
         """Count the requests of every model that wait for their first step or to be finished."""
         return {name: sum(self._num_queued(name, priority) for priority in Priority) for name in self._queues}

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # A step of the full-size model on a slow CPU fits; a model that hangs must not hold up the exit for ever.
 CLOSE_TIMEOUT_S = 30.0
 
+CLOSING_DETAIL = "The service is shutting down; send the request again in a moment."
+
 ONE_ROW = Demand()  # what a request asks of the device unless it says otherwise: one step of one row
 
 
@@ -144,6 +146,13 @@ class Engine:
         """Whether the device thread runs."""
         return self._device_thread.is_alive() and not self._is_stopped
 
+    def refuse_waiting(self) -> None:
+        """Fail what was not begun, and go on with the rest: the service is about to stop."""
+        with self._condition:
+            requests = self._batcher.take_waiting()
+        for request in requests:
+            request.fail(Unavailable(CLOSING_DETAIL, retry_after_s=LOADING_RETRY_AFTER_S))
+
     def close(self) -> None:
         """Stop after the current step and fail what waits or runs. May be called again."""
         with self._condition:
@@ -152,7 +161,7 @@ class Engine:
         self._loader.close(CLOSE_TIMEOUT_S)
         if self._device_thread.is_alive():
             self._device_thread.join(CLOSE_TIMEOUT_S)
-        self._stop(Unavailable("The service is shutting down.", retry_after_s=LOADING_RETRY_AFTER_S))
+        self._stop(Unavailable(CLOSING_DETAIL, retry_after_s=LOADING_RETRY_AFTER_S))
 
     # The device thread.
 

@@ -19,6 +19,8 @@ from app.errors import InferenceFailed, Invalid, Unavailable
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
 _RETRY_S = 0.5
+# The engine is loading, full or about to stop; or this process stood still while it sent.
+_PASSING = (Unavailable.status, 408)
 # An API process that restarts is back sooner, unless it loads a large pack.
 _AWAY_S = 30.0
 
@@ -113,11 +115,10 @@ class NodeClient:
             self._note(is_there=True)
             if answer.is_success:
                 return answer
-            is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-            if answer.status_code == Unavailable.status or not is_problem:  # loading, full, or cut off at its end
+            problem = _problem_of(answer)
+            if problem is None or answer.status_code in _PASSING or problem["code"] == "internal_error":
                 time.sleep(_RETRY_S)
                 continue
-            problem = answer.json()
             refused = Invalid if answer.status_code < 500 else InferenceFailed
             raise refused(problem["detail"], code=problem["code"])
 
@@ -138,3 +139,10 @@ class NodeClient:
                     "FOXHOUND_RUN_DIR?",
                     self._socket,
                 )
+
+
+def _problem_of(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return the problem that an answer is; None if it is no answer of ours."""
+    if not answer.headers.get("content-type", "").startswith("application/problem+json"):
+        return None
+    return cast(dict[str, Any], answer.json())

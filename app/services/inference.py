@@ -155,6 +155,10 @@ class Inference:
         """Estimate the seconds until the engine turns to a new interactive request of this model, >= 0."""
         return self._engine.expected_wait_s(model)
 
+    def refuse_waiting(self) -> None:
+        """Fail every request that the engine has not begun, as unavailable; the others go on."""
+        self._engine.refuse_waiting()
+
     @property
     def is_alive(self) -> bool:
         """Whether the engine's device thread lives."""

@@ -15,14 +15,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
+from app.api.server import Server
 from app.config import Settings
 from app.engine.diffusion import DiffusionPayload
 from app.engine.engine import Engine
 from app.engine.request import Demand, Priority
 from app.errors import AppError
-from app.main import create_app, with_edge
+from app.main import create_app, server_config
 from app.services.inference import DIFFUSION, Inference
 from app.services.model_loading import ModelChoice, start_inference
 
@@ -106,8 +105,8 @@ def main(port: int, state_file: Path) -> None:
         Gremlin(engine, state_file).start()
         return engine, inference
 
-    app = with_edge(create_app(Settings(), start_models=start_models))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, timeout_graceful_shutdown=10)
+    app = create_app(Settings(host="127.0.0.1", port=port), start_models=start_models)
+    Server(server_config(app), app).run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""A node that is soon full, and one whose dataset jobs are done by hand."""
+"""A node that is soon full, one whose dataset jobs are done by hand, and nodes with settings of a test's own."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from tests.fake_models import FakeModels
 from tests.node import Node, make_settings, serve
 from tests.workbench import Workbench
+
+Serve = Callable[..., AbstractContextManager[Node]]
 
 
 @pytest.fixture
@@ -23,3 +27,18 @@ def bench(node: Node) -> Iterator[Workbench]:
     bench = Workbench(node)
     yield bench
     bench.close()
+
+
+@pytest.fixture(params=["httptools", "h11"])
+def served(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> Serve:
+    """Serves a node with each HTTP parser and what settings a test wants, on SQLite."""
+    database = tmp_path / "foxhound.db"
+    shutil.copyfile(sqlite_template, database)
+
+    @contextmanager
+    def start(**changes: object) -> Iterator[Node]:
+        settings = make_settings(tmp_path / "data", f"sqlite:///{database}", **changes)
+        with serve(settings, FakeModels(), parser=request.param) as node:
+            yield node
+
+    return start

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-import uvicorn
-
+from app.api.server import Server
 from app.config import Settings
 from app.engine.diffusion import DiffusionPayload
 from app.engine.request import EngineRequest
-from app.main import Server, create_app, with_edge
+from app.main import create_app, server_config
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
 from tests.fake_models import FakeDiffusion, FakeModels
@@ -190,8 +189,7 @@ def _serve(plan: Plan) -> None:
     models = FakeModels()
     models.diffusion = FixedCost(plan)
     app = create_app(plan.settings, start_models=models.start)
-    config = uvicorn.Config(with_edge(app), port=0, log_config=None, timeout_graceful_shutdown=1)
-    Server(config, app).run()
+    Server(server_config(app), app).run()
 
 
 def _work(plan: Plan) -> None:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
 from PIL.Image import Image as Picture
 
+from app.api.server import Server
 from app.cli import app as command_line
 from app.config import Settings
 from app.db.session import Database
 from app.engine.request import EngineRequest
 from app.jobs.worker import Worker
-from app.main import Server, create_app, with_edge
+from app.main import create_app, server_config, with_edge
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
 from tests.crash.kills import DeadlyMessages, Kill, arm
@@ -65,15 +65,7 @@ def node(settings: Settings, kill: Kill | None) -> None:
     models.diffusion = HeldDiffusion(settings.data_dir.parent)
     app = create_app(settings, start_models=models.start)
     served = DeadlyMessages(with_edge(app), kill)
-    config = uvicorn.Config(
-        served,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
-    Server(config, app).run()
+    Server(server_config(app, served=served), app).run()
 
 
 def worker(settings: Settings, kill: Kill | None) -> None:
