@@ -106,7 +106,8 @@ class JobQueue:
             job = _found(record.request_wake(session, job_id))
         if job.status == "queued" and job.wake_requested:
             # Should this be the last thing that never happens: a worker's reaper finds the wish in the row.
-            self._client.resume_workflow(durable.job_workflow_id(job_id), queue_name=self._kinds[job.kind].queue)
+            with self._db.errors_told():
+                self._client.resume_workflow(durable.job_workflow_id(job_id), queue_name=self._kinds[job.kind].queue)
         return job
 
     def retry(self, session: Session, job_id: str, *, priority: int = 0) -> Job:
