@@ -124,6 +124,7 @@ def limits_of(settings: Settings) -> Limits:
         upload_bytes=settings.max_upload_bytes,
         upload_pixels=settings.max_upload_pixels,
         queue_size=settings.max_queue_size,
+        queued_jobs=settings.max_queued_jobs,
     )
 
 
@@ -182,7 +183,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     url = settings.resolved_database_url
     db = Database(url)
     await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
-    queue = JobQueue(db, url, JOB_KINDS)
+    queue = JobQueue(db, url, JOB_KINDS, max_waiting=settings.max_queued_jobs)
     engine, inference = app.state.start_models(model_choice(settings))
     app.state.services = make_services(settings, db, inference, queue)
     internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
