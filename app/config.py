@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(
         64, ge=1, le=10_000, description="Engine requests that may wait before new ones get 503."
     )
+    max_queued_jobs: int = Field(
+        10_000, ge=1, le=1_000_000, description="Background jobs that may wait, or be paused, before new ones get 503."
+    )
     max_prompt_chars: int = Field(2_000, ge=1, le=2_000, description="Longest prompt, in characters.")
     max_inference_steps: int = Field(150, ge=1, le=150, description="Most denoising steps of an image.")
     max_images_per_prompt: int = Field(16, ge=1, le=16, description="Most images of one request.")

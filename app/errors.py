@@ -18,11 +18,16 @@ AppError
 │   └── DatabaseUnavailable    database_unavailable
 ├── InferenceFailed       500  inference_failed
 └── StorageFull           507  storage_full
+    └── DatabaseFull
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+# How an operating system says that there is no room: the disk, the quota, or the largest file allowed.
+NO_ROOM_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +188,7 @@ class StorageFull(AppError):
     status = 507
     title = "Storage full"
     default_code = "storage_full"
+
+
+class DatabaseFull(StorageFull):
+    """The database has no room left."""

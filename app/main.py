@@ -159,6 +159,7 @@ def limits_of(settings: Settings) -> Limits:
         upload_bytes=settings.max_upload_bytes,
         upload_pixels=settings.max_upload_pixels,
         queue_size=settings.max_queue_size,
+        queued_jobs=settings.max_queued_jobs,
     )
 
 
@@ -220,7 +221,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine_socket = EngineSocket(settings.engine_socket)
     with engine_socket.locked(), contextlib.closing(Database(url)) as db:
         await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
-        with contextlib.closing(JobQueue(db, url, JOB_KINDS)) as queue:
+        with contextlib.closing(JobQueue(db, url, JOB_KINDS, max_waiting=settings.max_queued_jobs)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             app.state.services = make_services(settings, db, inference, queue, engine_socket.is_own)
             internal = Edge(
@@ -237,9 +238,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     app.state.draining.refuse()
                     await _in_a_thread_of_its_own(engine.close)
                     await _in_a_thread_of_its_own(inference.close)
-
-
-async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
 from app.api import problems
@@ -18,6 +18,8 @@ from app.services.node_engine import NodeEngine
 
 class RenderBody(BaseModel):
     """One image to make."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     spec: dict[str, Any]
     labels: list[str] | None

@@ -10,18 +10,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-from app.errors import AppError, FieldError, Invalid, Malformed, NotFound, UnsupportedBody
+from app.errors import (
+    NO_ROOM_ERRNOS,
+    AppError,
+    FieldError,
+    Invalid,
+    Malformed,
+    NotFound,
+    StorageFull,
+    UnsupportedBody,
+)
 
 log = logging.getLogger("foxhound.api")
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
+_FAILED = "The service failed on this request; its log has the reason under the request id."
 
 # pydantic's words for the commonest faults, in ours; others keep pydantic's type as their code.
 _CODES = {
@@ -106,6 +116,21 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         return respond(request, _invalid(request, error))
+
+    @app.exception_handler(ResponseValidationError)
+    async def on_misfit(request: Request, error: ResponseValidationError) -> Response:
+        # Its own text repeats what users wrote.
+        places = [(fault["type"], fault["loc"]) for fault in error.errors()[:MAX_ERRORS]]
+        log.error("The answer of %s does not fit its schema: %s", request.scope["route"].path, places)
+        return respond(request, AppError(_FAILED))
+
+    @app.exception_handler(OSError)
+    async def on_no_room(request: Request, error: OSError) -> Response:
+        # Wherever it was: in the data folder, or where the framework keeps a form's files until they are read.
+        if error.errno not in NO_ROOM_ERRNOS:
+            raise error
+        log.warning("There is no room left for this request.", exc_info=error)
+        return respond(request, StorageFull("There is no room left for this request."))
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:

@@ -7,7 +7,17 @@ engine's own tables stand beside these and are not described here.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, Id, utc_now
@@ -21,6 +31,7 @@ DECISIONS = ("kept", "rejected")
 
 _PLACE = ("dataset_id", "split", "class_index", "position")
 _KEPT = text("decision = 'kept'")
+_ACTIVE = text(f"status IN ({', '.join(repr(status) for status in ACTIVE_JOB_STATUSES)})")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -117,7 +128,12 @@ class Job(Base):
     """A piece of background work as its users see it; `version` grows with every change."""
 
     __tablename__ = "jobs"
-    __table_args__ = (_one_of("status", JOB_STATUSES), Index("ix_jobs_kind_id", "kind", "id"))
+    __table_args__ = (
+        _one_of("status", JOB_STATUSES),
+        Index("ix_jobs_kind_id", "kind", "id"),
+        # Small whatever has ended: how many wait, and what the reaper looks through. See `active_jobs`.
+        Index("ix_jobs_active", "id", "kind", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
@@ -144,6 +160,11 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+def active_jobs() -> ColumnElement[bool]:
+    """Match the jobs that have not ended, in the words of their index: with bound values it would not be taken."""
+    return Job.status.in_([literal_column(repr(status), String) for status in ACTIVE_JOB_STATUSES])
 
 
 class IdempotencyKey(Base):

@@ -6,7 +6,7 @@ Knows nothing of tables. A `Database` is made once per process, never at import;
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL, Connection, ExceptionContext
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.errors import DatabaseUnavailable, StorageFull
+from app.db.faults import translated
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 
@@ -84,6 +83,8 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> None:
         """Open the database lazily, with the arguments of `make_db_engine`; nothing is connected yet."""
         self.engine = make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s)
+        path = sqlite_path(url)
+        self._folder = path.parent if path is not None else None
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(foxhound_reads=True), expire_on_commit=False)
 
@@ -94,9 +95,9 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be reached, or stays locked, or has ended the session because this
                 process stood still within it.
-            StorageFull: It has no room left.
+            DatabaseFull: It has no room left.
         """
-        with _translated(), self._writing.begin() as session:
+        with self.errors_told(), self._writing.begin() as session:
             yield session
 
     @contextmanager
@@ -106,8 +107,16 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be reached.
         """
-        with _translated(), self._reading() as session:
+        with self.errors_told(), self._reading() as session:
             yield session
+
+    def errors_told(self) -> AbstractContextManager[None]:
+        """Turn failures of this database into errors of ours, for who asks it by another way, as by the job engine.
+
+        Raises:
+            DatabaseUnavailable, DatabaseFull: As `transaction`.
+        """
+        return translated(self._folder)
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -120,16 +129,6 @@ def sqlite_path(url: str) -> Path | None:
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, PoolTimeout) as error:
-        if "database or disk is full" in str(error):
-            raise StorageFull("the database has no room left") from error
-        raise DatabaseUnavailable(retry_after_s=5) from error
-
-
 def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # pysqlite must not begin transactions of its own: _begin does
     cursor = connection.cursor()
@@ -137,6 +136,7 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'DELETE'}")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA temp_store=MEMORY")  # else a sort needs room on a disk
     cursor.close()
 
 
@@ -154,7 +154,7 @@ def _tell_ended_session(context: ExceptionContext) -> None:
     # The driver counts it among internal errors; it is a lost connection, and the work behind it is to be done again.
     if isinstance(context.original_exception, IdleInTransactionSessionTimeout):
         context.is_disconnect = True
-        raise OperationalError(context.statement, context.parameters, context.original_exception)
+        raise OperationalError(context.statement, context.parameters, context.original_exception, hide_parameters=True)
 
 
 def _begin(connection: Connection) -> None:

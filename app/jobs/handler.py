@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
-from app.errors import AppError, DatabaseUnavailable
+from app.errors import AppError, DatabaseFull, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from app.jobs.run import JobRun
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Json: TypeAlias = Any  # None, bool, int, float, str, and lists and string-keyed dicts of them
 
 
-# What is raised while the database is away: not the work is wrong, it only has to wait.
-DATABASE_AWAY = (OperationalError, DatabaseUnavailable)
+# What is raised while the database is away or full: not the work is wrong, it only has to wait.
+DATABASE_AWAY = (OperationalError, DatabaseUnavailable, DatabaseFull)
 
 
 class JobFailed(AppError):

@@ -9,14 +9,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from dbos import DBOSClient, WorkflowStatus
 from sqlalchemy import delete, func, select
 
 from app.db.base import utc_now
-from app.db.models import Job, Worker
+from app.db.models import Job, Worker, active_jobs
 from app.db.session import Database
 from app.errors import AppError
 from app.jobs import durable, record
@@ -26,6 +26,11 @@ from app.jobs.heartbeat import Heartbeat
 logger = logging.getLogger(__name__)
 
 _LOST = AppError("The job failed for an internal reason.")
+
+# Jobs that are compared with their workflows in one statement, which takes no more than 32,766 values on SQLite; and
+# such pages in one round, so that 10,000 waiting jobs are gone through in five rounds of some 100 ms.
+_PAGE = 500
+_PAGES_A_ROUND = 4
 
 
 class _Silence:
@@ -77,6 +82,7 @@ class Reaper:
         self._queue_of = queue_of
         self._me = heartbeat
         self._silence = _Silence(heartbeat.ttl_s / 2, clock)
+        self._reconciled_to = ""
 
     def withdraw(self) -> None:
         """Give back what this worker holds and remove its row; when it claims nothing more."""
@@ -138,7 +144,10 @@ class Reaper:
             return session.scalar(select(func.min(Worker.id))) == self._me.worker_id
 
     def _adopt_orphans(self) -> None:
-        """Take over what was claimed by a worker without a row: one that was dead, woke up and ended."""
+        """Take over what was claimed by a worker without a row: one that was dead, woke up and ended.
+
+        What is claimed is little, however much waits: each worker has as many places as its queues let it fill.
+        """
         running = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
         with self._db.snapshot() as session:  # read after the workflows: a new worker's row precedes its claims
             known = set(session.scalars(select(Worker.id)))
@@ -146,12 +155,25 @@ class Reaper:
             self._requeue(str(worker_id), count=True)
 
     def _reconcile(self) -> None:
-        """Let jobs and their workflows agree again where one of them ended, rested or was to go on alone."""
+        """Let jobs and their workflows agree again, some pages of jobs further each round, and from the start again."""
+        for _ in range(_PAGES_A_ROUND):
+            page = self._next_page()
+            if page:
+                self._settle(page)
+            if not self._reconciled_to:
+                return
+
+    def _next_page(self) -> list[str]:
+        """Return the ids of the next jobs that have not ended."""
+        query = select(Job.id).where(active_jobs(), Job.id > self._reconciled_to).order_by(Job.id).limit(_PAGE)
         with self._db.snapshot() as session:
-            active = session.scalars(select(Job.id).where(Job.status.not_in(record.ENDED))).all()
-        workflow_ids = [durable.job_workflow_id(job_id) for job_id in active]
-        if not workflow_ids:
-            return
+            page = list(session.scalars(query))
+        self._reconciled_to = page[-1] if len(page) == _PAGE else ""
+        return page
+
+    def _settle(self, job_ids: Sequence[str]) -> None:
+        """Bring these jobs on where their workflow ended, rested or was to go on alone."""
+        workflow_ids = [durable.job_workflow_id(job_id) for job_id in job_ids]
         ended = self._client.list_workflows(workflow_ids=workflow_ids, status=durable.ENDED, load_output=False)
         for workflow in ended:
             if workflow.status == "CANCELLED" and (self._settle_rest(workflow) or not self._is_cancelled(workflow)):

@@ -65,13 +65,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of
 class Request(BaseModel):
     """Base of request bodies: unknown fields and non-finite numbers are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Response(BaseModel):
     """Base of answers: every field is always there."""
 
-    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=(), hide_input_in_errors=True)
 
 
 class Page(Response, Generic[Item]):

@@ -45,6 +45,7 @@ class Limits(Response):
     upload_bytes: int
     upload_pixels: int
     queue_size: int
+    queued_jobs: int
 
 
 class PackRead(Response):

@@ -5,7 +5,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset, Job
+from app.db.models import ACTIVE_DATASET_STATUSES, Dataset, Job, active_jobs
 from app.db.session import Database
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
@@ -153,8 +153,8 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
 
 
 def _is_training(session: Session, dataset_id: str) -> bool:
-    active = select(Job.spec).where(Job.kind == "train", Job.status.in_(ACTIVE_JOB_STATUSES))
-    return any(spec["dataset_id"] == dataset_id for spec in session.scalars(active))
+    reading = select(Job.id).where(active_jobs(), Job.kind == "train", Job.spec["dataset_id"].as_string() == dataset_id)
+    return session.scalar(reading.limit(1)) is not None
 
 
 def _name_taken() -> Conflict:

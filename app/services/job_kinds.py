@@ -6,7 +6,7 @@ The work itself is in `generate_job.py`, `dataset_job.py` and `train_job.py`, in
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job, TrainedModel
+from app.db.models import Dataset, Job, TrainedModel, active_jobs
 from app.errors import Conflict
 
 
@@ -51,15 +51,20 @@ class TrainKind:
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
         """Refuse if the model's name is taken by now; let the new job make or read the dataset."""
-        named = select(TrainedModel.id).where(TrainedModel.name == failed.spec["name"])
-        active = select(Job.spec).where(Job.kind == self.kind, Job.status.in_(ACTIVE_JOB_STATUSES))
-        if session.scalar(named) or failed.spec["name"] in {spec["name"] for spec in session.scalars(active)}:
+        if is_model_name_taken(session, failed.spec["name"]):
             raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
         dataset = session.get(Dataset, failed.spec["dataset_id"])
         if failed.spec["dataset"] is not None and (dataset is None or dataset.status != "ready"):
             _hand_dataset_over(session, failed, retry_id)
         elif dataset is None or dataset.status != "ready":
             raise Conflict("the dataset is not ready any more", code="dataset_not_ready")
+
+
+def is_model_name_taken(session: Session, name: str) -> bool:
+    """Tell whether a model has this name, or a train job that has not ended will give it."""
+    named = select(TrainedModel.id).where(TrainedModel.name == name)
+    training = select(Job.id).where(active_jobs(), Job.kind == TrainKind.kind, Job.spec["name"].as_string() == name)
+    return session.scalar(named) is not None or session.scalar(training.limit(1)) is not None
 
 
 JOB_KINDS = (GenerateKind(), DatasetKind(), TrainKind())

@@ -18,6 +18,8 @@ class Limits:
     upload_bytes: int = 20_000_000
     upload_pixels: int = 40_000_000
     queue_size: int = 64
+    # Background jobs that wait or are paused, of all requests together.
+    queued_jobs: int = 10_000
 
 
 def refuse(faults: list[FieldError]) -> None:

@@ -93,6 +93,7 @@ class NodeStatus:
                 upload_bytes=limits.upload_bytes,
                 upload_pixels=limits.upload_pixels,
                 queue_size=limits.queue_size,
+                queued_jobs=limits.queued_jobs,
             ),
             versions=runtime.versions,
         )

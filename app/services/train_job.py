@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -82,15 +83,15 @@ class TrainJob(TrainKind):
 
     def _features_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
         with self._db.snapshot() as session:
-            query = images_of(item["dataset_id"]).offset(item["start"]).limit(FEATURES_CHUNK_SIZE)
-            images = list(session.scalars(query))
+            query = _training_columns(item["dataset_id"]).offset(item["start"]).limit(FEATURES_CHUNK_SIZE)
+            images = session.execute(query).all()
 
         with ThreadPoolExecutor(FEATURES_THREADS) as pool:
             list(pool.map(lambda image: self._feature(job, image, item["backbone"]), images))
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
         return None
 
-    def _feature(self, job: JobRun, image: Image, backbone: dict[str, Any]) -> np.ndarray:
+    def _feature(self, job: JobRun, image: Any, backbone: dict[str, Any]) -> np.ndarray:
         key = feature_key(image.sha256, backbone["weights_sha256"], backbone["preprocessing"])
         known = self._features.get(key)
         if known is not None:
@@ -104,7 +105,7 @@ class TrainJob(TrainKind):
         spec = job.spec
         with self._db.snapshot() as session:
             dataset = find_dataset(session, spec["dataset_id"])
-            images = list(session.scalars(images_of(dataset.id)))
+            images = session.execute(_training_columns(dataset.id)).all()
         features = np.stack([self._feature(job, image, backbone) for image in images])  # (N, D)
         labels = np.array([image.class_index for image in images])  # (N,)
         train = np.array([image.split == "train" for image in images])  # (N,)
@@ -152,7 +153,13 @@ def _evaluation(result: FitResult, features: np.ndarray, labels: np.ndarray, dat
     return asdict(evaluate(result.probe, features, labels, num_classes=len(dataset.classes)))
 
 
-def _origin(dataset: Dataset, images: Sequence[Image]) -> dict[str, Any]:
+def _training_columns(dataset_id: str) -> Select[Any]:
+    """Select of a dataset's images what training asks for; their lineages would be hundreds of megabytes."""
+    columns: tuple[Any, ...] = (Image.path, Image.sha256, Image.split, Image.class_index, Image.source)
+    return images_of(dataset_id).with_only_columns(*columns)
+
+
+def _origin(dataset: Dataset, images: Sequence[Any]) -> dict[str, Any]:
     """Return what the model was trained on, with the version of its content."""
     return {
         "id": dataset.id,

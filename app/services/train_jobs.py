@@ -4,11 +4,11 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job, TrainedModel, TrainEpoch
+from app.db.models import Dataset, Job, TrainedModel, TrainEpoch, active_jobs
 from app.db.session import Database
 from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
@@ -19,6 +19,7 @@ from app.services.dataset_versions import num_images_of
 from app.services.datasets import DatasetService
 from app.services.idempotency import ANEW, Submission, accept
 from app.services.inference import Inference
+from app.services.job_kinds import is_model_name_taken
 from app.services.jobs import progress_read
 from app.services.limits import refuse
 from app.services.paging import fetch_page
@@ -51,7 +52,7 @@ class TrainJobService:
             dataset, total = self._dataset(session, request, job_id)
             spec = {
                 **request.model_dump(mode="json"),
-                "name": _settle_name(session, request.name, dataset.name),
+                "name": _settle_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
                 "backbone_sha256": self._inference.backbone.weights_sha256,
             }
@@ -114,16 +115,17 @@ def _refuse_untrainable(num_train: int, pointer: str) -> None:
         raise Invalid.field(pointer, "the dataset has no training images", "dataset_empty")
 
 
-def _settle_name(session: Session, asked: str | None, dataset_name: str) -> str:
+def _settle_name(session: Session, asked: str | None, dataset: Dataset) -> str:
     if asked is not None:
         if _is_like_an_id(asked):
             raise Invalid.field("#/name", "must not have the form of an id", "bad_model_name")
-        if asked in PACK_NAMES or asked in _taken(session, asked):
+        if asked in PACK_NAMES or is_model_name_taken(session, asked):
             raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
         return asked
-    stem = dataset_name[:56]
-    taken = _taken(session, stem)
-    return next(name for k in range(1, len(taken) + 2) if (name := f"{stem}-{k}") not in taken)
+    number = 1 + _num_trained(session, dataset.id)
+    while is_model_name_taken(session, name := f"{dataset.name[:56]}-{number}"):
+        number *= 2  # a deleted dataset of this name may have left thousands of models
+    return name
 
 
 def _is_like_an_id(name: str) -> bool:
@@ -134,10 +136,13 @@ def _is_like_an_id(name: str) -> bool:
     return True
 
 
-def _taken(session: Session, prefix: str) -> set[str]:
-    models = session.scalars(select(TrainedModel.name).where(TrainedModel.name.startswith(prefix, autoescape=True)))
-    active = session.scalars(select(Job.spec).where(Job.kind == "train", Job.status.in_(ACTIVE_JOB_STATUSES)))
-    return {*models, *(spec["name"] for spec in active)}
+def _num_trained(session: Session, dataset_id: str) -> int:
+    """Return how many models were, or are being, trained on a dataset."""
+    models = select(func.count()).where(TrainedModel.dataset_id == dataset_id)
+    jobs = select(func.count()).where(
+        active_jobs(), Job.kind == "train", Job.spec["dataset_id"].as_string() == dataset_id
+    )
+    return (session.scalar(models) or 0) + (session.scalar(jobs) or 0)
 
 
 def _train_job(session: Session, job_id: str) -> Job:

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.errors import StorageFull, Unavailable
+from app.errors import NO_ROOM_ERRNOS, StorageFull, Unavailable
 
 TEMPORARIES = ".tmp"
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
 _LOST = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV}  # storage across a network
 _UNWRITABLE = _REFUSING | _LOST
@@ -53,7 +52,7 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in NO_ROOM_ERRNOS:
             raise StorageFull from error
         if error.errno in _UNWRITABLE:
             raise Unavailable("The storage cannot be used at the moment.", code="storage_unavailable") from error
