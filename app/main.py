@@ -34,6 +34,7 @@ from app.api import (
 from app.api.deps import Services
 from app.api.edge import Edge
 from app.api.internal import create_internal_app
+from app.api.json_bodies import SMALL_BODY
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
@@ -56,9 +57,11 @@ from app.services.model_loading import ModelChoice, start_inference
 from app.services.models import ModelService
 from app.services.node_engine import NodeEngine
 from app.services.node_status import NodeStatus
+from app.services.pools import Pools, open_pools
 from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
+from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 
 log = logging.getLogger("foxhound")
@@ -79,12 +82,15 @@ ROUTERS = (
 )
 
 
-def create_app(settings: Settings, *, start_models: StartModels = start_inference) -> FastAPI:
+def create_app(
+    settings: Settings, *, start_models: StartModels = start_inference, decode: DecodeImage = decode_image
+) -> FastAPI:
     """Return the public application; nothing is opened before its lifespan begins.
 
     Args:
         settings: Everything that can be chosen.
         start_models: Brings up the engine and its models.
+        decode: Reads untrusted image files.
     """
     app = FastAPI(
         title="Foxhound",
@@ -94,10 +100,11 @@ def create_app(settings: Settings, *, start_models: StartModels = start_inferenc
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
-        max_body_size=settings.max_body_bytes,
+        max_body_size=min(SMALL_BODY, settings.max_body_bytes),
     )
     app.state.settings = settings
     app.state.start_models = start_models
+    app.state.decode = decode
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -149,7 +156,9 @@ def model_choice(settings: Settings) -> ModelChoice:
     )
 
 
-def make_services(settings: Settings, db: Database, inference: Inference, queue: JobQueue) -> Services:
+def make_services(
+    settings: Settings, db: Database, inference: Inference, queue: JobQueue, pools: Pools, decode: DecodeImage
+) -> Services:
     """Wire every service of an API process."""
     limits = limits_of(settings)
     folder = DataFolder(settings.data_dir)
@@ -157,18 +166,19 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
     models = ModelService(db, folder)
     jobs = JobService(db, queue)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
-    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits)
+    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits, pools)
     return Services(
+        pools=pools,
         status=NodeStatus(db, inference, limits),
         inference=inference,
         generations=GenerationService(db, folder, inference, queue, limits),
         images=images,
-        judging=JudgingService(inference, images, models, limits),
+        judging=JudgingService(inference, images, models, limits, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
-        uploads=UploadService(db, folder, limits),
+        uploads=UploadService(db, folder, limits, pools, decode=decode),
         exports=DatasetExportService(db, folder),
-        reports=DatasetReportService(db, folder, inference, judge, limits),
+        reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service),
         models=models,
         jobs=jobs,
@@ -184,7 +194,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
     queue = JobQueue(db, url, JOB_KINDS)
     engine, inference = app.state.start_models(model_choice(settings))
-    app.state.services = make_services(settings, db, inference, queue)
+    pools = open_pools()
+    app.state.services = make_services(settings, db, inference, queue, pools, app.state.decode)
     internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
     try:
         async with _listening(internal, settings.engine_socket):
@@ -194,6 +205,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 # While the socket still answers: the worker is told 503, and gives its work back.
                 await asyncio.to_thread(engine.close)
                 await asyncio.to_thread(inference.close)
+                await asyncio.to_thread(pools.close)
     finally:
         queue.close()
         db.close()

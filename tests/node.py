@@ -11,6 +11,7 @@ import uvicorn
 
 from app.config import Settings
 from app.main import Server, create_app, with_edge
+from app.storage.images import DecodeImage, decode_image
 from tests.fake_models import FakeModels
 
 START_TIMEOUT_S = 20.0
@@ -43,9 +44,9 @@ def make_settings(data_dir: Path, database_url: str, **changes: object) -> Setti
 
 
 @contextmanager
-def serve(settings: Settings, models: FakeModels, port: int = 0) -> Iterator[Node]:
+def serve(settings: Settings, models: FakeModels, port: int = 0, decode: DecodeImage = decode_image) -> Iterator[Node]:
     """Serve the application until the block ends, on a free port if none is given."""
-    app = create_app(settings, start_models=models.start)
+    app = create_app(settings, start_models=models.start, decode=decode)
     config = uvicorn.Config(with_edge(app), port=port, log_config=None, timeout_graceful_shutdown=2)
     server = Server(config, app)
     thread = threading.Thread(target=server.run, daemon=True)

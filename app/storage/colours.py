@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 from app.storage.containers import ColourKey, Parts
 
 Mask = npt.NDArray[np.bool_]
+Samples = npt.NDArray[np.uint16]
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,7 +75,7 @@ def _decoded(image: Image.Image, parts: Parts) -> tuple[Image.Image, Mask | None
     rawmode = _rawmode(image)
     if rawmode in _LOWER_BYTES:
         higher, lower = (_bytes_of_samples(parts.file, mode) for mode in (rawmode, _LOWER_BYTES[rawmode]))
-        return _scaled(lambda rows: higher[rows].astype(np.uint16) << 8 | lower[rows], higher.shape, parts.key)
+        return _scaled(lambda rows: _joined(higher[rows], lower[rows]), higher.shape, parts.key)
     image.load()
     if rawmode == "LA;16B":  # grey again, for a grey profile
         return image.convert("LA"), None
@@ -85,7 +86,7 @@ def _decoded(image: Image.Image, parts: Parts) -> tuple[Image.Image, Mask | None
 
 
 def _scaled(
-    samples_of: Callable[[slice], npt.NDArray[np.uint16]], shape: tuple[int, ...], key: ColourKey | None
+    samples_of: Callable[[slice], Samples], shape: tuple[int, ...], key: ColourKey | None
 ) -> tuple[Image.Image, Mask | None]:
     """Round 16-bit samples to 8 bits, some rows at a time: all at once would take a gigabyte of a large picture."""
     scaled = np.empty(shape, np.uint8)
@@ -109,7 +110,14 @@ def _keyed(image: Image.Image, key: ColourKey) -> Mask:
 def _equal(samples: npt.NDArray[Any], wanted: Sequence[int]) -> Mask:
     """Compare (H, W) or (H, W, 3) samples with those of one colour."""
     same: Mask = samples == np.array(wanted, samples.dtype)
-    return same.all(axis=-1) if samples.ndim == 3 else same
+    return np.logical_and.reduce(same, axis=-1) if samples.ndim == 3 else same
+
+
+def _joined(higher: npt.NDArray[np.uint8], lower: npt.NDArray[np.uint8]) -> Samples:
+    samples: Samples = higher.astype(np.uint16)
+    samples <<= 8
+    samples |= lower
+    return samples
 
 
 def _rawmode(image: Image.Image) -> str:

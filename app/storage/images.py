@@ -13,7 +13,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from xml.sax.saxutils import escape, unescape
 
 import numpy as np
@@ -57,6 +57,12 @@ _XMP_TEMPLATE = (
     '<?xpacket end="r"?>'
 )
 _XMP_SETTINGS = re.compile(r"<foxhound:settings>(.*?)</foxhound:settings>", re.DOTALL)
+
+
+class DecodeImage(Protocol):
+    """What `decode_image` is, for those who take another in its place."""
+
+    def __call__(self, data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image: ...  # noqa: D102
 
 
 def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:

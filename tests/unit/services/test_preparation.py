@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from app.errors import Invalid, QueueFull
+from app.errors import Invalid, QueueFull, Unavailable
 from app.services.preparation import PreparationPool
 from tests.fakes import PATIENCE_S
 
@@ -80,7 +80,7 @@ def test_a_caller_that_leaves_takes_its_waiting_call_along(pool: PreparationPool
 def test_closing_drops_what_waits(pool: PreparationPool) -> None:
     pool.close()
     pool.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Unavailable):
         asyncio.run(pool.run(lambda: None))
 
 
