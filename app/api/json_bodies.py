@@ -7,7 +7,7 @@ for every route with a JSON body; a route without one never reads it.
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from app.errors import Malformed, PayloadTooLarge
 from app.services.pools import WorkPool
 
 Model = TypeVar("Model", bound=BaseModel)
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 # Bytes of a body. Most routes read a few fields; a recipe has at most 2 MB.
 SMALL_BODY, PROMPT_BODY, RECIPE_BODY = 65_536, 262_144, 2_200_000
