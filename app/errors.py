@@ -12,7 +12,6 @@ AppError
 ├── UnsupportedImage      415  unsupported_image
 ├── UnsupportedBody       415  unsupported_media_type
 ├── Invalid               422  invalid_request (or a more exact code), with pointers
-│   └── ImageTooSlow           image_too_slow
 ├── QueueFull             503  queue_full + Retry-After
 ├── ModelNotReady         503  model_not_ready + Retry-After
 ├── Unavailable           503  unavailable + Retry-After
@@ -138,12 +137,6 @@ class Invalid(AppError):
     def field(cls, pointer: str, detail: str, code: str) -> "Invalid":
         """Build the error for one faulty field, with the same code on the problem itself."""
         return cls(detail, code=code, errors=[FieldError(pointer, detail, code)])
-
-
-class ImageTooSlow(Invalid):
-    """The image takes too long to be decoded; save it anew, or smaller."""
-
-    default_code = "image_too_slow"
 
 
 class QueueFull(AppError):

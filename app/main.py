@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvicorn
@@ -67,6 +68,8 @@ from app.storage.layout import DataFolder
 log = logging.getLogger("foxhound")
 
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
+
+_NUM_SHORT_CALLS = 32
 
 ROUTERS = (
     generate,
@@ -189,6 +192,9 @@ def make_services(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
+    # For `asyncio.to_thread`: what takes long has a pool of its own, but a call may wait for the database's lock, and
+    # Python's default is six threads on two cores.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_SHORT_CALLS, "short"))
     url = settings.resolved_database_url
     db = Database(url)
     await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))

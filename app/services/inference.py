@@ -20,11 +20,10 @@ from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
 from app.engine.request import Demand, Priority
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
-from app.errors import ImageTooSlow, ModelNotReady
+from app.errors import ModelNotReady
 from app.modelpacks.pack import ModelPack
 from app.schemas.common import OutputFormat
 from app.services.image_specs import ImageSpec, RenderedImage, SizeRules
-from app.services.pools import CallTooSlow
 from app.services.preparation import PreparationPool
 from app.storage.images import encode_image
 
@@ -79,7 +78,10 @@ class LoadedFacts:
 
 
 class Inference:
-    """Rendering, scoring and classifying on the node's engine."""
+    """Rendering, scoring and classifying on the node's engine.
+
+    Where an `owner` is taken, pictures of one owner, a request, are prepared in turn with those of others.
+    """
 
     def __init__(
         self,
@@ -211,7 +213,7 @@ class Inference:
     ) -> ClipScores:
         """Score an image against texts with CLIP, at least one; at most `TEXTS_AT_ONCE` keep the step short."""
         prepare = _loaded(self._facts.prepare_clip)
-        payload = await self._prepared(lambda: prepare(load(), texts), owner)
+        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
 
     async def classify(
@@ -219,7 +221,7 @@ class Inference:
     ) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
         preprocess = _loaded(self._facts.classifier_pixels)
-        pixels = await self._prepared(lambda: preprocess(load()), owner)
+        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
         result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
 
@@ -228,19 +230,12 @@ class Inference:
     ) -> np.ndarray:
         """Return the frozen backbone's features of an image, (D,) float32."""
         preprocess = _loaded(self._facts.backbone_pixels)
-        pixels = await self._prepared(lambda: preprocess(load()), owner)
+        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
         return cast(np.ndarray, await self._ask(BACKBONE, FeaturePayload(pixels), priority))
 
     def close(self) -> None:
         """Stop preparing pictures; for after the engine is closed."""
         self._preparation.close()
-
-    async def _prepared(self, call: Callable[[], T], owner: object) -> T:
-        """Make a picture ready; those of one owner, a request, take turns with those of others."""
-        try:
-            return await self._preparation.run(call, owner=owner)
-        except CallTooSlow:
-            raise ImageTooSlow from None
 
     async def _draw(
         self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from app.errors import QueueFull, Unavailable
+from app.errors import Invalid, QueueFull, Unavailable
 
 T = TypeVar("T")
 
@@ -141,6 +141,23 @@ class WorkPool:
             raise
 
 
+class PicturePool(WorkPool):
+    """A pool whose calls decode untrusted pictures."""
+
+    async def run(self, call: Callable[[], T], *, owner: object = None) -> T:
+        """Run a call as every pool does.
+
+        Raises:
+            Invalid: `image_too_slow`: the deadline has passed.
+            QueueFull, Unavailable: As of every pool.
+        """
+        try:
+            return await super().run(call, owner=owner)
+        except CallTooSlow:
+            detail = "The image takes too long to be decoded; save it anew, or smaller."
+            raise Invalid(detail, code="image_too_slow") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Pools:
     """The pools of an API process, beside that of the pictures that are judged.
@@ -155,7 +172,7 @@ class Pools:
     """
 
     bodies: WorkPool
-    decoding: WorkPool
+    decoding: PicturePool
     uploads: WorkPool
     reports: WorkPool
     exports: WorkPool
@@ -170,7 +187,7 @@ def open_pools() -> Pools:
     """Return the pools of an API process; none has a thread yet."""
     return Pools(
         bodies=WorkPool("bodies", num_threads=2, max_waiting=64),
-        decoding=WorkPool("decoding", num_threads=2, max_waiting=64, deadline_s=DECODING_DEADLINE_S),
+        decoding=PicturePool("decoding", num_threads=2, max_waiting=64, deadline_s=DECODING_DEADLINE_S),
         uploads=WorkPool("uploads", num_threads=2, max_waiting=64),
         reports=WorkPool("reports", num_threads=2, max_waiting=64),
         # A download under way has at most one block here, and must not be broken off for want of a place.

@@ -8,13 +8,13 @@ import os
 import torch
 from threadpoolctl import threadpool_limits
 
-from app.services.pools import DECODING_DEADLINE_S, WorkPool
+from app.services.pools import DECODING_DEADLINE_S, PicturePool
 
 # Decoders and resizers let go of Python's lock: as many threads as cores, but no more than a device can be fed by.
 MAX_THREADS = 16
 
 
-class PreparationPool(WorkPool):
+class PreparationPool(PicturePool):
     """A bounded thread pool that refuses, as the engine does, what it cannot take soon."""
 
     def __init__(self, *, max_queue_size: int = 64, deadline_s: float = DECODING_DEADLINE_S) -> None:

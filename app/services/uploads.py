@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import AppError, ImageTooSlow, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
+from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
 from app.services.limits import Limits
-from app.services.pools import CallTooSlow, Pools
+from app.services.pools import Pools
 from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
 
@@ -109,7 +109,7 @@ class UploadService:
 
     async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
         try:
-            decoded = await self._decoded(file)
+            decoded = await self._pools.decoding.run(partial(self._read, file))
             store = partial(self._store, dataset_id, class_index, split, decoded.data, decoded.columns)
             image_id = await self._pools.uploads.run(store)
         except DuplicateImage as error:
@@ -121,12 +121,6 @@ class UploadService:
         else:
             return UploadedFile(index=index, image_id=image_id, refused=None)
         return UploadedFile(index=index, image_id=None, refused=refused)
-
-    async def _decoded(self, file: BinaryIO) -> _Decoded:
-        try:
-            return await self._pools.decoding.run(partial(self._read, file))
-        except CallTooSlow:
-            raise ImageTooSlow from None
 
     def _read(self, file: BinaryIO) -> _Decoded:
         limits = self._limits

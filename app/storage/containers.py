@@ -19,8 +19,7 @@ Container = Literal["PNG", "JPEG", "WEBP"]
 
 # Chunks of PNG and WebP: writers cut 20 MB of a PNG into 2,500, and a long animation has 10,000 frames.
 MAX_CHUNKS = 20_000
-# A camera's JPEG has some dozens of segments, a progressive one about ten scans. Each scan is a pass over all pixels,
-# and 61 bytes buy one (20 ms at 40 megapixels).
+# A camera's JPEG has some dozens of segments, a progressive one about ten scans.
 MAX_JPEG_SEGMENTS = 2_000
 MAX_JPEG_SCANS = 100
 
@@ -69,6 +68,7 @@ class Parts:
         xmp: XML, empty if there is none.
         profile: The ICC profile, empty if there is none of a usable size.
         key: What is transparent, of a PNG without an alpha channel or a palette.
+        num_scans: Passes over all pixels that decoding takes: a JPEG's scans.
     """
 
     file: bytes = b""
@@ -76,6 +76,7 @@ class Parts:
     xmp: bytes = b""
     profile: bytes = b""
     key: ColourKey | None = None
+    num_scans: int = 1
 
 
 def take_apart(data: bytes, container: Container) -> Parts:
@@ -193,7 +194,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 def _jpeg_parts(data: bytes) -> Parts:
     parts, kept, profile = Parts(), [b"\xff\xd8"], dict[int, bytes]()
-    seen: set[int] = set()
+    seen, num_scans = set[int](), 0
     for code, start, content, stop in _jpeg_segments(data):
         if code in (_APP1, _APP2):
             _note_jpeg_metadata(parts, profile, data[content : min(stop, content + 65_536)])
@@ -202,12 +203,13 @@ def _jpeg_parts(data: bytes) -> Parts:
                 kept.append(data[start:stop])
         elif not _APP0 <= code <= _APP15 and code != _COM:
             kept.append(data[start:stop])
+            num_scans += code == _SOS
         seen.add(code)
     if _SOS not in seen:
         raise DamagedFile
     whole = b"".join(profile[number] for number in sorted(profile))
     parts.profile = whole if len(whole) <= MAX_PROFILE_BYTES else b""
-    parts.file = b"".join(kept)
+    parts.file, parts.num_scans = b"".join(kept), num_scans
     return parts
 
 

@@ -260,3 +260,12 @@ def test_a_jpeg_of_as_many_scans_as_are_taken_is_read() -> None:
     assert decode(data[:-2] + last_scan * (MAX_JPEG_SCANS - num_scans) + data[-2:]).shape == (32, 48, 3)
     with pytest.raises(Invalid, match="pieces"):
         decode(data[:-2] + last_scan * (MAX_JPEG_SCANS - num_scans + 1) + data[-2:])
+
+
+def test_a_large_jpeg_has_fewer_scans() -> None:
+    data = saved(Image.new("RGB", (6_000, 6_000)), "jpeg", progressive=True)
+    last_scan = data[data.rfind(b"\xff\xda") : -2]
+    assert outcome(data[:-2] + last_scan * 12 + data[-2:]) == "read"
+    started_s = time.process_time()
+    assert outcome(data[:-2] + last_scan * 60 + data[-2:]) == "too_many_chunks"
+    assert time.process_time() - started_s < 0.5
