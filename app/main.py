@@ -6,8 +6,7 @@ The public application listens on the network; the internal one, for this node's
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
@@ -34,6 +33,7 @@ from app.api.deps import Services
 from app.api.draining import Draining
 from app.api.edge import BodyLimits, Edge
 from app.api.internal import create_internal_app
+from app.api.json_bodies import SMALL_BODY
 from app.api.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
@@ -58,10 +58,12 @@ from app.services.model_loading import ModelChoice, start_inference
 from app.services.models import ModelService
 from app.services.node_engine import NodeEngine
 from app.services.node_status import NodeStatus
+from app.services.pools import Pools, open_pools
 from app.services.store_identity import settle_store
 from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
+from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 
 log = logging.getLogger("foxhound")
@@ -69,6 +71,8 @@ log = logging.getLogger("foxhound")
 _LOOK_AT_SOCKET_S = 2.0
 
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
+
+_NUM_SHORT_CALLS = 32
 
 ROUTERS = (
     generate,
@@ -84,12 +88,15 @@ ROUTERS = (
 )
 
 
-def create_app(settings: Settings, *, start_models: StartModels = start_inference) -> FastAPI:
+def create_app(
+    settings: Settings, *, start_models: StartModels = start_inference, decode: DecodeImage = decode_image
+) -> FastAPI:
     """Return the public application; nothing is opened before its lifespan begins.
 
     Args:
         settings: Everything that can be chosen.
         start_models: Brings up the engine and its models.
+        decode: Reads untrusted image files.
     """
     app = FastAPI(
         title="Foxhound",
@@ -99,11 +106,12 @@ def create_app(settings: Settings, *, start_models: StartModels = start_inferenc
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
-        max_body_size=settings.max_body_bytes,
+        max_body_size=min(SMALL_BODY, settings.max_body_bytes),
     )
     app.state.settings = settings
     app.state.start_models = start_models
     app.state.draining = Draining()
+    app.state.decode = decode
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -186,7 +194,13 @@ def model_choice(settings: Settings) -> ModelChoice:
 
 
 def make_services(
-    settings: Settings, db: Database, inference: Inference, queue: JobQueue, has_socket: Callable[[], bool]
+    settings: Settings,
+    db: Database,
+    inference: Inference,
+    queue: JobQueue,
+    pools: Pools,
+    decode: DecodeImage,
+    has_socket: Callable[[], bool],
 ) -> Services:
     """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
     limits = limits_of(settings)
@@ -195,18 +209,19 @@ def make_services(
     models = ModelService(db, folder)
     jobs = JobService(db, queue)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
-    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits)
+    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits, pools)
     return Services(
+        pools=pools,
         status=NodeStatus(db, inference, limits, has_socket),
         inference=inference,
         generations=GenerationService(db, folder, inference, queue, limits),
         images=images,
-        judging=JudgingService(inference, images, models, limits),
+        judging=JudgingService(inference, images, models, limits, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
-        uploads=UploadService(db, folder, limits),
+        uploads=UploadService(db, folder, limits, pools, decode=decode),
         exports=DatasetExportService(db, folder),
-        reports=DatasetReportService(db, folder, inference, judge, limits),
+        reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service),
         models=models,
         jobs=jobs,
@@ -217,13 +232,19 @@ def make_services(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
+    # For `asyncio.to_thread`: what takes long has a pool of its own, but a call may wait for the database's lock, and
+    # Python's default is six threads on two cores.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_NUM_SHORT_CALLS, "short"))
     url = settings.resolved_database_url
     engine_socket = EngineSocket(settings.engine_socket)
     with engine_socket.locked(), contextlib.closing(Database(url)) as db:
         await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
         with contextlib.closing(JobQueue(db, url, JOB_KINDS, max_waiting=settings.max_queued_jobs)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
-            app.state.services = make_services(settings, db, inference, queue, engine_socket.is_own)
+            pools = open_pools()
+            app.state.services = make_services(
+                settings, db, inference, queue, pools, app.state.decode, engine_socket.is_own
+            )
             internal = Edge(
                 create_internal_app(NodeEngine(inference, limits_of(settings))),
                 body=_body_limits(settings),
@@ -236,8 +257,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 finally:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
-                    await _in_a_thread_of_its_own(engine.close)
-                    await _in_a_thread_of_its_own(inference.close)
+                    for close in (engine.close, inference.close, pools.close):
+                        await _in_a_thread_of_its_own(close)
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:

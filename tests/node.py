@@ -11,6 +11,7 @@ import httpx
 from app.api.server import Server
 from app.config import Settings
 from app.main import create_app, server_config
+from app.storage.images import DecodeImage, decode_image
 from tests.fake_models import FakeModels
 
 START_TIMEOUT_S = 20.0
@@ -43,9 +44,15 @@ def make_settings(data_dir: Path, database_url: str, **changes: object) -> Setti
 
 
 @contextmanager
-def serve(settings: Settings, models: FakeModels, port: int = 0, parser: str = "auto") -> Iterator[Node]:
+def serve(
+    settings: Settings,
+    models: FakeModels,
+    port: int = 0,
+    parser: str = "auto",
+    decode: DecodeImage = decode_image,
+) -> Iterator[Node]:
     """Serve the application until the block ends, on a free port if none is given."""
-    app = create_app(settings.model_copy(update={"port": port}), start_models=models.start)
+    app = create_app(settings.model_copy(update={"port": port}), start_models=models.start, decode=decode)
     server = Server(server_config(app, parser=parser), app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -1,20 +1,22 @@
 """Streamed archives as answers: a known length, a strong validator, and ranges, so that downloads resume.
 
-The generator of an archive runs in the thread pool, one block at a time; a slow client holds one block.
+An archive is made in the exports' pool, one block at a time; a slow client holds one block and no thread.
 """
 
 import re
+from collections.abc import AsyncIterator, Iterator
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from app.services.dataset_export import Archive
+from app.services.pools import WorkPool
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
 
-def archive_response(request: Request, archive: Archive) -> Response:
+def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Response:
     """Return the archive, the part of it that was asked for, or 304 if the client has it already.
 
     One range is served; several, or one that cannot be read, give the whole (RFC 9110 section 14.2 allows it).
@@ -38,7 +40,14 @@ def archive_response(request: Request, archive: Archive) -> Response:
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{archive.num_bytes}"
     headers["Content-Length"] = str(stop - start)
-    return StreamingResponse(archive.cut(start, stop), status, headers, archive.media_type)
+    return StreamingResponse(_blocks(archive.cut(start, stop), pool), status, headers, archive.media_type)
+
+
+async def _blocks(blocks: Iterator[bytes], pool: WorkPool) -> AsyncIterator[bytes]:
+    """Make block after block in the pool; downloads take turns, those that skip to a far range too."""
+    while (block := await pool.run(lambda: next(blocks, None))) is not None:
+        if block:
+            yield block
 
 
 def _span(asked: str, num_bytes: int) -> tuple[int, int, int]:

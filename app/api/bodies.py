@@ -1,7 +1,5 @@
-"""Bodies that come as JSON or as a multipart form: one request model for both."""
+"""Bodies that come as a multipart form, fitted into the same request models as JSON."""
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -11,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from app.api.problems import faults_of_validation
-from app.errors import FieldError, Invalid, Malformed, PayloadTooLarge, UnsupportedBody
+from app.api.problems import invalid_of_validation
+from app.errors import FieldError, Invalid, Malformed, UnsupportedBody
 from app.schemas.judging import MAX_IMAGES
 from app.services.judging import Upload
 
@@ -25,21 +23,6 @@ MAX_FORM_BYTES = 200_000_000
 def media_type_of(request: Request) -> str:
     """Return the body's media type in lower case, without parameters."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
-
-
-async def read_json(request: Request, model: type[Model], *, max_bytes: int) -> Model:
-    """Read a JSON body into a model.
-
-    Raises:
-        PayloadTooLarge: The body is larger than `max_bytes`.
-        Malformed: It is not JSON.
-        Invalid: It does not fit the model.
-    """
-    body = await request.body()
-    if len(body) > max_bytes:
-        raise PayloadTooLarge(f"a JSON body may have at most {max_bytes} bytes")
-    # In a thread: 30 MB of base64 would hold up the event loop.
-    return await asyncio.to_thread(_parse, model, body)
 
 
 async def read_form(request: Request, model: type[Model], *, lists: Sequence[str]) -> tuple[list[Upload], Model]:
@@ -84,14 +67,6 @@ async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormDa
         await form.close()
 
 
-def _parse(model: type[Model], body: bytes) -> Model:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Malformed("the body is not valid JSON", code="malformed_json") from None
-    return validate(model, value)
-
-
 def validate(model: type[Model], value: Any) -> Model:
     """Fit a value into a model.
 
@@ -101,9 +76,7 @@ def validate(model: type[Model], value: Any) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        faults = faults_of_validation(error.errors(include_input=False), known=sorted(model.model_fields))
-        detail = faults[0].detail if len(faults) == 1 else f"{len(faults)} values are invalid"
-        raise Invalid(detail, errors=faults) from None
+        raise invalid_of_validation(error, model) from None
 
 
 def unsupported() -> UnsupportedBody:

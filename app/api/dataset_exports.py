@@ -1,5 +1,6 @@
 """Datasets that leave: version, zip, WebDataset shards."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -31,15 +32,15 @@ def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
-def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
+async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
     """A hash over what the dataset holds; train jobs record it."""
-    return services.exports.version(dataset_id)
+    return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
 
 @router.get(
     "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
 )
-def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
+async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
     """Images in `{split}/{class}/`, `metadata.jsonl` for each split, `dataset.json` and a dataset card.
 
     As it is at this moment; refused while the images are being made. Equal content gives equal bytes, so a download
@@ -48,13 +49,17 @@ def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep)
 
     The `recipe` in `dataset.json` is a body of `POST /datasets` that makes the generated images again.
     """
-    return archive_response(request, services.exports.archive(dataset_id))
+    pool = services.pools.exports
+    archive = await pool.run(partial(services.exports.archive, dataset_id))
+    return archive_response(request, archive, pool)
 
 
 @router.get("/shards", summary="List a dataset's WebDataset shards", responses=problems(404, 409, 422, 503))
-def list_dataset_shards(dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000) -> ShardsRead:
+async def list_dataset_shards(
+    dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+) -> ShardsRead:
     """Each shard holds images of one split, mixed over the classes; the same numbers give the same shards."""
-    return services.exports.shards(dataset_id, samples_per_shard)
+    return await services.pools.exports.run(partial(services.exports.shards, dataset_id, samples_per_shard))
 
 
 @router.get(
@@ -63,11 +68,13 @@ def list_dataset_shards(dataset_id: Id, services: ServicesDep, samples_per_shard
     response_class=Response,
     responses=_archive("application/x-tar"),
 )
-def get_dataset_shard(
+async def get_dataset_shard(
     dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> Response:
     """A sample is an image, a `.json` with its facts and a `.cls` with the index of its class.
 
     The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders pass over it.
     """
-    return archive_response(request, services.exports.shard(dataset_id, index, samples_per_shard))
+    pool = services.pools.exports
+    shard = await pool.run(partial(services.exports.shard, dataset_id, index, samples_per_shard))
+    return archive_response(request, shard, pool)

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
+from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
 from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead
 from app.schemas.generations import ImageRead
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 
 LOCATION = {"Location": {"description": "The resource.", "schema": {"type": "string"}}}
 DryRun = Annotated[bool, Query(description="Only tell what would be made; nothing is stored.")]
@@ -28,6 +29,7 @@ DryRun = Annotated[bool, Query(description="Only tell what would be made; nothin
         202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
+    max_body_size=RECIPE_BODY,
 )
 def create_dataset(
     body: DatasetCreate,

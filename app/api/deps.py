@@ -18,6 +18,7 @@ from app.services.jobs import JobService
 from app.services.judging import JudgingService
 from app.services.models import ModelService
 from app.services.node_status import NodeStatus
+from app.services.pools import Pools
 from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
 
@@ -26,6 +27,7 @@ from app.services.uploads import UploadService
 class Services:
     """Every service of an API process."""
 
+    pools: Pools
     status: NodeStatus
     inference: Inference
     generations: GenerationService

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from app.api import events
 from app.api.deps import ServicesDep
 from app.api.files import file_response
+from app.api.json_bodies import PROMPT_BODY, JsonRoute
 from app.api.negotiation import wanted
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
@@ -20,7 +21,7 @@ from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
 from app.services.idempotency import Submission
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], route_class=JsonRoute)
 Result = TypeVar("Result")
 
 _IMAGE_FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
@@ -62,7 +63,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/generate", summary="Make images from a prompt", response_model=GenerationRead, responses=RESPONSES)
+@router.post(
+    "/generate",
+    summary="Make images from a prompt",
+    response_model=GenerationRead,
+    responses=RESPONSES,
+    max_body_size=PROMPT_BODY,
+)
 async def generate_images(
     request: Request,
     body: GenerateRequest,

@@ -4,8 +4,9 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 
-from app.api.bodies import MAX_FORM_BYTES, media_type_of, read_form, read_json, unsupported
+from app.api.bodies import MAX_FORM_BYTES, media_type_of, read_form, unsupported
 from app.api.deps import Services, ServicesDep
+from app.api.json_bodies import JsonBounds, parse_json, read_bytes
 from app.api.openapi import problems
 from app.errors import Invalid
 from app.schemas.judging import (
@@ -23,7 +24,8 @@ from app.services.judging import Upload
 router = APIRouter(tags=["judging"])
 Body = TypeVar("Body", bound=JudgedImages)
 
-MAX_JSON_BYTES = 30_000_000
+# One image in base64 and little else; the labels may be full of commas and colons.
+JSON = JsonBounds(num_bytes=30_000_000, num_values=65_536, num_members=65_536)
 
 ERRORS = problems(400, 408, 409, 413, 415, 422, 503)
 _FILE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "PNG, JPEG or WebP."}
@@ -101,7 +103,7 @@ async def _read(request: Request, services: Services, model: type[Body]) -> tupl
     """Return the images, the fields, and whether several images were asked about."""
     media_type = media_type_of(request)
     if media_type == "application/json":
-        body = await read_json(request, model, max_bytes=MAX_JSON_BYTES)
+        body = await parse_json(request, await read_bytes(request, JSON.num_bytes), model, JSON)
         return await services.judging.uploads_of(body), body, body.image_ids is not None
     if media_type == "multipart/form-data":
         uploads, body = await read_form(request, model, lists=["labels", "image_ids"])

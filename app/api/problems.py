@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, ResponseValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import compile_path
@@ -32,6 +33,9 @@ log = logging.getLogger("foxhound.api")
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
 _FAILED = "The service failed on this request; its log has the reason under the request id."
+# Of more faults, only the number is told.
+_MAX_COUNTED = 5_000
+_MAX_SUGGESTIONS = 10
 
 # pydantic's words for the commonest faults, in ours; others keep pydantic's type as their code.
 _CODES = {
@@ -143,14 +147,26 @@ def install(app: FastAPI) -> None:
         return Response(status_code=error.status_code, headers=headers)
 
 
-def faults_of_validation(faults: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()) -> list[FieldError]:
-    """Translate pydantic's faults; neither the input nor its place in our code is repeated.
+def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Invalid:
+    """Return the problem of a body that does not fit its model; neither input nor its place in our code is repeated.
 
-    Args:
-        faults: As `ValidationError.errors()` gives them.
-        known: Valid names of top-level fields, to suggest the closest to an unknown one.
+    The first faults are told one by one, all are counted; nobody reads thousands, which take long to write down.
     """
-    return [_fault(fault, known) for fault in faults]
+    count = error.error_count()
+    if count > _MAX_COUNTED:
+        fault = FieldError("#", "has too many faults to be told one by one", "too_many_faults")
+        return Invalid(f"{count} values are invalid", errors=[fault])
+    details = error.errors(include_input=False, include_url=False, include_context=False)
+    located = [{**detail, "loc": ("body", *detail["loc"])} for detail in details[:MAX_ERRORS]]
+    return _invalid_of(located, count, sorted(model.model_fields))
+
+
+def _invalid_of(faults: Sequence[Mapping[str, Any]], count: int, known: Sequence[str]) -> Invalid:
+    """Translate the first of so many faults; `known` are valid names of the body's fields, to suggest the closest."""
+    found = [
+        _fault(fault, known if number < _MAX_SUGGESTIONS else ()) for number, fault in enumerate(faults[:MAX_ERRORS])
+    ]
+    return Invalid(found[0].detail if count == 1 else f"{count} values are invalid", errors=found)
 
 
 def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
@@ -190,10 +206,7 @@ def _invalid(request: Request, error: RequestValidationError) -> AppError:
     if is_whole_body and media_type != "application/json" and not media_type.endswith("+json"):
         return UnsupportedBody("send application/json")
     known = sorted({name for field in _body_fields(request) for name in field})
-    found = faults_of_validation(faults, known=known)
-    if len(found) == 1:
-        return Invalid(found[0].detail, errors=found)
-    return Invalid(f"{len(found)} values are invalid", errors=found)
+    return _invalid_of(faults, len(faults), known)
 
 
 def _body_fields(request: Request) -> list[list[str]]:

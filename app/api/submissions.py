@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Header, Query, Request
 from starlette.responses import Response
 
 from app.api.deps import ServicesDep
+from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
 from app.errors import Malformed
 from app.schemas.jobs import Priority
 from app.services.idempotency import Replayed, Submission
@@ -41,7 +42,8 @@ async def read_submission(
     if not _KEY.fullmatch(idempotency_key) or len(request.headers.getlist("idempotency-key")) > 1:
         raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters", code="bad_idempotency_key")
     body = await request.body()
-    submission = Submission(priority, idempotency_key, await asyncio.to_thread(_fingerprint, request, priority, body))
+    fingerprint = await services.pools.bodies.run(lambda: _fingerprint(request, priority, body))
+    submission = Submission(priority, idempotency_key, fingerprint)
     await asyncio.to_thread(services.jobs.recall, submission)
     return submission
 
@@ -60,9 +62,10 @@ def install(app: FastAPI) -> None:
 
 def _fingerprint(request: Request, priority: int, body: bytes) -> str:
     """Hash the route and the body's JSON; neither the order of its keys nor white space counts."""
+    value = load_json(body, JsonBounds.of_bytes(RECIPE_BODY)) if body else None
+    asked = [request.method, request.url.path, priority, value]
     try:
-        value = json.loads(body) if body else None
-    except (ValueError, RecursionError):
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    except RecursionError:  # a little deeper than what could be read
         raise Malformed("the body is not valid JSON", code="malformed_json") from None
-    canonical = json.dumps([request.method, request.url.path, priority, value], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -8,12 +8,13 @@ from starlette.responses import Response
 from app.api.datasets import LOCATION
 from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.files import conditional
+from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.train_jobs import ModelRead, TrainJobCreate, TrainJobRead
 
-router = APIRouter(tags=["training"])
+router = APIRouter(tags=["training"], route_class=JsonRoute)
 
 _WEIGHTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -34,6 +35,7 @@ _WEIGHTS: dict[int | str, dict[str, Any]] = {
         202: {"description": "Accepted.", "headers": LOCATION},
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
+    max_body_size=RECIPE_BODY,
 )
 def create_train_job(
     body: TrainJobCreate, services: ServicesDep, response: Response, submission: SubmissionDep

@@ -1,7 +1,5 @@
 """`POST /datasets/{id}/images`: real images into a dataset."""
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -48,14 +46,15 @@ async def upload_dataset_images(
     """
     if media_type_of(request) != "multipart/form-data":
         raise UnsupportedBody("send multipart/form-data")
-    async with open_form(request, max_files=MAX_FILES) as form:
-        fields = validate(UploadForm, text_fields(form))
-        parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
-        if unknown := [name for name, _ in parts if name != "files"]:
-            raise Invalid.field(f"#/{unknown[0][:64]}", "files are taken as `files`", "unknown_field")
-        if not parts:
-            raise Invalid.field("#/files", "an image file is missing", "missing")
-        files = [part.file for _, part in parts]
-        read = await asyncio.to_thread(services.uploads.add, dataset_id, fields, files)
+    with services.uploads.place():
+        async with open_form(request, max_files=MAX_FILES) as form:
+            fields = validate(UploadForm, text_fields(form))
+            parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
+            if unknown := [name for name, _ in parts if name != "files"]:
+                raise Invalid.field(f"#/{unknown[0][:64]}", "files are taken as `files`", "unknown_field")
+            if not parts:
+                raise Invalid.field("#/files", "an image file is missing", "missing")
+            files = [part.file for _, part in parts]
+            read = await services.uploads.add(dataset_id, fields, files)
     response.status_code = 201 if read.num_accepted else 200
     return read

@@ -22,7 +22,13 @@ Decision = Literal["kept", "rejected"]
 
 def _clean_text(value: str) -> str:
     """Refuse what UTF-8 or Postgres cannot hold: lone surrogates and NUL."""
-    if "\x00" in value or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        is_storable = False
+    else:
+        is_storable = "\x00" not in value
+    if not is_storable:
         raise PydanticCustomError("text_not_storable", "must not contain NUL or lone surrogates")
     return value
 

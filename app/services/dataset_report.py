@@ -4,12 +4,11 @@ Runs on the event loop of the API process, which asks the models; records, files
 other threads. A report is of the moment at which it was asked for; no database connection is held meanwhile.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image as Pillow
@@ -24,11 +23,14 @@ from app.services.datasets import find_dataset
 from app.services.image_judgements import ImageJudge, Judgement, StoredImage
 from app.services.inference import Inference
 from app.services.limits import Limits
+from app.services.pools import Pools
 from app.services.report_assembly import Content, Entry, Judged, own_probabilities, report_of
 from app.services.report_figures import ranked
 from app.services.report_page import report_page
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder
+
+T = TypeVar("T")
 
 # Each holds an embedding and a logit for each class of up to 10,000 images: 60 MB at 1,000 classes.
 MAX_AT_ONCE = 2
@@ -39,7 +41,7 @@ class DatasetReportService:
     """Reports on datasets."""
 
     def __init__(
-        self, db: Database, folder: DataFolder, inference: Inference, judge: ImageJudge, limits: Limits
+        self, db: Database, folder: DataFolder, inference: Inference, judge: ImageJudge, limits: Limits, pools: Pools
     ) -> None:
         """Wire the service; `folder` is the node's data folder."""
         self._db = db
@@ -47,6 +49,7 @@ class DatasetReportService:
         self._inference = inference
         self._judge = judge
         self._limits = limits
+        self._pool = pools.reports
         self._num_running = 0
 
     async def report(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float) -> DatasetReportRead:
@@ -68,7 +71,7 @@ class DatasetReportService:
             NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
         """
         name, report = await self._reported(dataset_id, max_images, near_duplicate_cosine)
-        return await asyncio.to_thread(report_page, report, name, images)
+        return await self._run(report_page, report, name, images)
 
     async def contact_sheet(self, dataset_id: str, *, max_images: int, columns: int, first_class: int) -> bytes:
         """Draw a row for each class, from a class on: its best image, its worst, then others by their files' hashes.
@@ -78,22 +81,25 @@ class DatasetReportService:
             NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
         """
         with self._turn():
-            content = await asyncio.to_thread(self._content, dataset_id, max_images)
+            content = await self._run(self._content, dataset_id, max_images)
             names = [entry["name"] for entry in content.dataset.classes][first_class : first_class + MAX_SHEET_ROWS]
             if not names:
                 raise Invalid.field("#query/first_class", "the dataset has fewer classes", "class_not_found")
             shown = range(first_class, first_class + len(names))
             judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
-            return await asyncio.to_thread(self._drawn, content.dataset, shown, judged, columns)
+            return await self._run(self._drawn, content.dataset, shown, judged, columns)
 
     async def _reported(self, dataset_id: str, max_images: int, cosine: float) -> tuple[str, DatasetReportRead]:
         """Return the dataset's name and its report."""
         with self._turn():
-            content = await asyncio.to_thread(self._content, dataset_id, max_images)
+            content = await self._run(self._content, dataset_id, max_images)
             judged = await self._judged(content, content.sample)
             pack, labels = self._inference.pack, self._inference.classes
-            report = await asyncio.to_thread(report_of, content, judged, pack.name, pack.revision, labels, cosine)
+            report = await self._run(report_of, content, judged, pack.name, pack.revision, labels, cosine)
         return content.dataset.name, report
+
+    async def _run(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await self._pool.run(partial(call, *arguments))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -118,7 +124,7 @@ class DatasetReportService:
     async def _judged(self, content: Content, entries: Sequence[Entry]) -> Judged:
         stored = [StoredImage(entry.path, entry.sha256) for entry in entries]
         judgements = await self._judge.judge(stored, content.texts)
-        return await asyncio.to_thread(_stacked, entries, judgements)
+        return await self._run(_stacked, entries, judgements)
 
     def _drawn(self, dataset: Dataset, shown: range, judged: Judged, columns: int) -> bytes:
         own = own_probabilities(judged)

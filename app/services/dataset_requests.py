@@ -2,17 +2,27 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from app.errors import FieldError
 from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
-from app.services.image_specs import SizeRules, faults_of, prompt_faults, settle
+from app.services.image_specs import SizeRules, faults_of, prompt_length_faults, settle
 from app.services.limits import Limits
 from app.services.presets import with_preset
-from app.services.templates import BadTemplate, Template, parse_template
+from app.services.templates import BadTemplate, Extent, Template, extent_of, parse_template
 from app.storage.layout import class_folders
 
 MAX_PROMPT_CHARS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """What the checks need of a variable's values: looked at once, however often a prompt uses it."""
+
+    num_values: int
+    longest: Extent
+    may_be_empty: bool
 
 
 def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
@@ -60,6 +70,7 @@ def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[Fie
 def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
     faults: list[FieldError] = []
     used: set[str] = set()
+    variables = {name: _measured(values) for name, values in settled.variables.items()}
     for pointer, text in _prompts(settled, base):
         try:
             template = parse_template(text)
@@ -68,10 +79,15 @@ def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Lim
             faults.append(FieldError(pointer, detail, "bad_template"))
             continue
         used.update(template.variables)
-        faults += _filled_faults(template, settled.variables, limits, pointer)
+        faults += _filled_faults(template, variables, limits, pointer)
     # A list that nothing uses is a slip of the pen: it would silently give no variety.
     unused = [name for name in request.variables if name not in used]
     return faults + [FieldError(f"{base}/variables/{name}", "no prompt uses it", "unused_variable") for name in unused]
+
+
+def _measured(values: Sequence[str]) -> _Variable:
+    extents = [extent_of(value) for value in values]
+    return _Variable(len(values), max(extents), any(extent.num_chars == 0 for extent in extents))
 
 
 def _prompts(request: DatasetCreate, base: str) -> Iterator[tuple[str, str]]:
@@ -81,21 +97,20 @@ def _prompts(request: DatasetCreate, base: str) -> Iterator[tuple[str, str]]:
 
 
 def _filled_faults(
-    template: Template, variables: dict[str, list[str]], limits: Limits, pointer: str
+    template: Template, variables: dict[str, _Variable], limits: Limits, pointer: str
 ) -> list[FieldError]:
-    """Return the faults of what a template may become, without filling it in all its ways."""
-    if not variables.keys() >= set(template.names):
+    """Return the faults of what a template may become, without filling it even once."""
+    names = template.variables
+    if not variables.keys() >= set(names):
         detail = "it uses a variable that `variables` does not have; a literal brace is {{ or }}"
         return [FieldError(pointer, detail, "unknown_variable")]
-    if math.prod(len(variables[name]) for name in template.variables) > MAX_COMBINATIONS:
+    if math.prod(variables[name].num_values for name in names) > MAX_COMBINATIONS:
         detail = f"its variables have more than {MAX_COMBINATIONS} combinations"
         return [FieldError(pointer, detail, "too_many_combinations")]
-    if not template.fill(
-        {name: min(variables[name], key=lambda value: bool(value.strip())) for name in template.names}
-    ):
+    if all(variables[name].may_be_empty for name in names) and not any(map(str.strip, template.literals)):
         return [FieldError(pointer, "its variables may leave nothing of it", "prompt_may_be_empty")]
-    longest = template.fill({name: max(variables[name], key=len) for name in template.names})
-    if len(longest) > MAX_PROMPT_CHARS:
+    longest = template.filled_length({name: variables[name].longest for name in names})
+    if longest > MAX_PROMPT_CHARS:
         detail = f"with its longest values it has more than {MAX_PROMPT_CHARS} characters"
         return [FieldError(pointer, detail, "prompt_too_long")]
-    return prompt_faults([(pointer, longest)], limits)
+    return prompt_length_faults([(pointer, longest)], limits)

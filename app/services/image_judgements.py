@@ -19,6 +19,7 @@ from app.engine.request import Priority
 from app.errors import InferenceFailed, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.services.inference import Inference
 from app.services.limits import Limits
+from app.services.pools import Pools
 from app.storage.features import FeatureCache, feature_key
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder
@@ -60,12 +61,15 @@ class Judgement:
 class ImageJudge:
     """Judges many images behind everything that somebody waits for."""
 
-    def __init__(self, folder: DataFolder, inference: Inference, cache: FeatureCache, limits: Limits) -> None:
+    def __init__(
+        self, folder: DataFolder, inference: Inference, cache: FeatureCache, limits: Limits, pools: Pools
+    ) -> None:
         """Wire the judge; `folder` is the node's data folder."""
         self._folder = folder
         self._inference = inference
         self._cache = cache
         self._limits = limits
+        self._pool = pools.reports
 
     async def judge(self, images: Sequence[StoredImage], texts: Sequence[str]) -> list[Judgement | None]:
         """Judge images against texts, in their order; None where a file is gone or damaged, or a model fails on it.
@@ -80,7 +84,7 @@ class ImageJudge:
             StorageFull, Unavailable: The answers cannot be kept, or the files not be read.
         """
         keys = self._keys(images, texts)
-        arrays = await asyncio.to_thread(lambda: [self._cache.get(key) for key in keys])
+        arrays = await self._pool.run(lambda: [self._cache.get(key) for key in keys])
         missing = iter([index for index, array in enumerate(arrays) if array is None])
 
         async def work(places: Iterator[int]) -> None:
@@ -105,14 +109,14 @@ class ImageJudge:
     async def _array(self, image: StoredImage, key: str, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
         """Ask the models about one image and keep the answer: embedding, logits, label in one array."""
         try:
-            picture = await asyncio.to_thread(self._decode, image)
+            picture = await self._pool.run(partial(self._decode, image))
             parts = await self._clip(picture, texts)
             classify = partial(self._inference.classify, lambda: picture, priority=Priority.BACKGROUND)
             probabilities = await _patiently(classify)
         except (NotFound, Invalid, PayloadTooLarge, UnsupportedImage, InferenceFailed):
             return None
         array = np.concatenate([*parts, [probabilities.argmax()]]).astype(np.float32)
-        await asyncio.to_thread(self._cache.put, key, array)
+        await self._pool.run(partial(self._cache.put, key, array))
         return array
 
     async def _clip(self, picture: Image.Image, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:

@@ -107,7 +107,12 @@ def work_fault(values: dict[str, Any], num_images: int, limits: Limits) -> list[
 
 def prompt_faults(prompts: Sequence[tuple[str, str]], limits: Limits) -> list[FieldError]:
     """Return a fault for each (pointer, prompt) longer than the node's bound."""
+    return prompt_length_faults([(pointer, len(text)) for pointer, text in prompts], limits)
+
+
+def prompt_length_faults(lengths: Sequence[tuple[str, int]], limits: Limits) -> list[FieldError]:
+    """Return a fault for each (pointer, characters of a prompt) above the node's bound."""
     detail = f"must have at most {limits.prompt_chars} characters on this node"
     return [
-        FieldError(pointer, detail, "prompt_too_long") for pointer, text in prompts if len(text) > limits.prompt_chars
+        FieldError(pointer, detail, "prompt_too_long") for pointer, length in lengths if length > limits.prompt_chars
     ]

@@ -78,7 +78,10 @@ class LoadedFacts:
 
 
 class Inference:
-    """Rendering, scoring and classifying on the node's engine."""
+    """Rendering, scoring and classifying on the node's engine.
+
+    Where an `owner` is taken, pictures of one owner, a request, are prepared in turn with those of others.
+    """
 
     def __init__(
         self,
@@ -205,24 +208,33 @@ class Inference:
         )
 
     async def score(
-        self, load: LoadImage, texts: Sequence[str], *, priority: Priority = Priority.INTERACTIVE
+        self,
+        load: LoadImage,
+        texts: Sequence[str],
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: object = None,
     ) -> ClipScores:
         """Score an image against texts with CLIP, at least one; at most `TEXTS_AT_ONCE` keep the step short."""
         prepare = _loaded(self._facts.prepare_clip)
-        payload = await self._preparation.run(lambda: prepare(load(), texts))
+        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
 
-    async def classify(self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE) -> np.ndarray:
+    async def classify(
+        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
+    ) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
         preprocess = _loaded(self._facts.classifier_pixels)
-        pixels = await self._preparation.run(lambda: preprocess(load()))
+        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
         result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
 
-    async def features(self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE) -> np.ndarray:
+    async def features(
+        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
+    ) -> np.ndarray:
         """Return the frozen backbone's features of an image, (D,) float32."""
         preprocess = _loaded(self._facts.backbone_pixels)
-        pixels = await self._preparation.run(lambda: preprocess(load()))
+        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
         return cast(np.ndarray, await self._ask(BACKBONE, FeaturePayload(pixels), priority))
 
     def close(self) -> None:

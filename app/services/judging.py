@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from app.errors import AppError, FieldError, Invalid
+from app.errors import AppError, FieldError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.schemas.generations import ModelRef
 from app.schemas.judging import (
     ClassifyRequest,
@@ -26,7 +26,7 @@ from app.services.images import ImageService
 from app.services.inference import Inference, LoadImage
 from app.services.limits import Limits
 from app.services.models import ModelService
-from app.storage.images import decode_image
+from app.storage.images import DecodeImage, decode_image
 
 T = TypeVar("T")
 
@@ -43,8 +43,17 @@ class Upload:
 class JudgingService:
     """CLIP scores and classifications."""
 
-    def __init__(self, inference: Inference, images: ImageService, models: ModelService, limits: Limits) -> None:
-        """Wire the service."""
+    def __init__(
+        self,
+        inference: Inference,
+        images: ImageService,
+        models: ModelService,
+        limits: Limits,
+        *,
+        decode: DecodeImage = decode_image,
+    ) -> None:
+        """Wire the service; `decode` reads untrusted image files."""
+        self._decode = decode
         self._inference = inference
         self._images = images
         self._models = models
@@ -79,8 +88,11 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As the engine says.
         """
-        texts = _texts(request)
-        scores = await _all(self._inference.score(partial(self._decode, upload), texts) for upload in uploads)
+        texts, owner = _texts(request), object()
+        scores = await _all(
+            _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner))
+            for upload in uploads
+        )
         return [
             ClipScoreResult(
                 image_id=upload.image_id,
@@ -112,7 +124,8 @@ class JudgingService:
             head = await asyncio.to_thread(self._models.head, request.model, self._inference.backbone.weights_sha256)
             ref, classes = head.ref, head.classes
             classify = partial(_classify_trained, self._inference, head.predict)
-        rows = await _all(classify(partial(self._decode, upload)) for upload in uploads)
+        owner = object()
+        rows = await _all(_naming(upload, classify(partial(self._load, upload), owner=owner)) for upload in uploads)
         results = [
             ClassifyResult(image_id=upload.image_id, predictions=_top(row, classes, request.top_k))
             for upload, row in zip(uploads, rows, strict=True)
@@ -129,14 +142,18 @@ class JudgingService:
             uploads.append(Upload(data, pointer, image_id))
         return uploads
 
-    def _decode(self, upload: Upload) -> Image.Image:
-        """Bring up an image; called in the preparation's threads. A bad one is named."""
-        limits = self._limits
-        try:
-            return decode_image(upload.data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
-        except AppError as error:
-            error.errors = (FieldError(upload.pointer, error.detail, error.code),)
-            raise
+    def _load(self, upload: Upload) -> Image.Image:
+        """Bring up an image; called in the preparation's threads."""
+        return self._decode(upload.data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+
+
+async def _naming(upload: Upload, call: Awaitable[T]) -> T:
+    """Await what is asked about an image; where the image itself is at fault, the error says which one."""
+    try:
+        return await call
+    except (Invalid, PayloadTooLarge, UnsupportedImage) as error:
+        error.errors = (FieldError(upload.pointer, error.detail, error.code),)
+        raise
 
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
@@ -150,9 +167,9 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def _classify_trained(
-    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], load: LoadImage
+    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], load: LoadImage, *, owner: object
 ) -> np.ndarray:
-    features = await inference.features(load)
+    features = await inference.features(load, owner=owner)
     probabilities: np.ndarray = predict(features[None])[0]  # (K,)
     return probabilities
 

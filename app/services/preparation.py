@@ -3,59 +3,34 @@
 Knows nothing of models or files: it runs what it is given. `run` is called on the event loop; `close` on any thread.
 """
 
-import asyncio
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
-from app.errors import QueueFull
-
-T = TypeVar("T")
+from app.services.pools import DECODING_DEADLINE_S, PicturePool
 
 # Decoders and resizers let go of Python's lock: as many threads as cores, but no more than a device can be fed by.
 MAX_THREADS = 16
 
-# A picture takes milliseconds: a second empties any queue that this class allows.
-RETRY_AFTER_S = 1
 
-
-class PreparationPool:
+class PreparationPool(PicturePool):
     """A bounded thread pool that refuses, as the engine does, what it cannot take soon."""
 
-    def __init__(self, *, max_queue_size: int = 64) -> None:
+    def __init__(self, *, max_queue_size: int = 64, deadline_s: float = DECODING_DEADLINE_S) -> None:
         """Start no thread before there is work.
 
         Args:
             max_queue_size: Calls that may wait, >= 1.
+            deadline_s: Seconds within which a picture must be ready once its turn has come.
         """
-        num_threads = min(os.cpu_count() or 1, MAX_THREADS)
-        self._threads = ThreadPoolExecutor(
-            num_threads, thread_name_prefix="preparation", initializer=_take_one_core_only
+        super().__init__(
+            "preparation",
+            num_threads=min(os.cpu_count() or 1, MAX_THREADS),
+            max_waiting=max_queue_size,
+            deadline_s=deadline_s,
+            initializer=_take_one_core_only,
         )
-        self._max_calls = num_threads + max_queue_size
-        self._num_calls = 0  # changed on the event loop alone
-
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run a call on one of the threads; a caller that leaves takes a waiting call along.
-
-        Raises:
-            QueueFull: As many calls as may wait are waiting.
-        """
-        if self._num_calls >= self._max_calls:
-            raise QueueFull(retry_after_s=RETRY_AFTER_S)
-        self._num_calls += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        finally:
-            self._num_calls -= 1
-
-    def close(self) -> None:
-        """Drop what waits and wait for what runs. May be called again."""
-        self._threads.shutdown(cancel_futures=True)
 
 
 def _take_one_core_only() -> None:

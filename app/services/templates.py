@@ -16,6 +16,26 @@ class BadTemplate(ValueError):
     """A brace stands alone."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Extent:
+    """How much room a text takes where runs of white space become one space.
+
+    Attributes:
+        num_chars: Characters without white space at either end.
+        begins_apart: Whether white space comes first.
+        ends_apart: Whether white space comes last.
+    """
+
+    num_chars: int
+    begins_apart: bool
+    ends_apart: bool
+
+
+def extent_of(text: str) -> Extent:
+    """Measure a text once, so that texts can be added up without being put together."""
+    return Extent(len(" ".join(text.split())), text[:1].isspace(), text[-1:].isspace())
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A parsed template.
@@ -42,6 +62,23 @@ class Template:
             return self.literals[0]
         middle = (values[name] + literal for name, literal in zip(self.names, self.literals[1:], strict=True))
         return " ".join((self.literals[0] + "".join(middle)).split())
+
+    def filled_length(self, extents: Mapping[str, Extent]) -> int:
+        """Return how many characters `fill` would give, from the extents of the values alone."""
+        if not self.names:
+            return len(self.literals[0])
+        parts = [extent_of(self.literals[0])]
+        for name, literal in zip(self.names, self.literals[1:], strict=True):
+            parts.append(extents[name])
+            if literal:
+                parts.append(extent_of(literal))
+        total, is_apart = 0, False
+        for part in parts:
+            is_apart = is_apart or part.begins_apart
+            if part.num_chars:
+                total += part.num_chars + (is_apart and total > 0)
+                is_apart = part.ends_apart
+        return total
 
 
 def parse_template(text: str) -> Template:

@@ -2,13 +2,15 @@
 
 Each file is one transaction that holds the dataset's row: its file is written inside, its row is committed after, so
 that no row is ever without its file. A process that dies between the two leaves a file without a row; the next start
-of a node, or the next upload to the dataset, sets it aside. Called from threads; decodes at most two images of an API
-process at once.
+of a node, or the next upload to the dataset, sets it aside. Runs on the event loop, files and records in pools of their
+own; of several requests each has a file taken in turn.
 """
 
 import hashlib
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from sqlalchemy import func, select
@@ -17,17 +19,27 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
+from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
 from app.services.leftovers import clear_for
 from app.services.limits import Limits
-from app.storage.images import decode_image, encode_upload, pixels_sha256
+from app.services.pools import Pools
+from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
 
-# An image of 40 megapixels takes 120 MB of memory, and as much again while it is encoded.
-_DECODED_AT_ONCE = 2
+# Requests at once; each has at most one call in the pools, whose queues are longer than this.
+MAX_AT_ONCE = 32
+RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A picture as it will be stored: the new file, and the columns of its row that follow from its content."""
+
+    data: bytes
+    columns: dict[str, Any]
 
 
 class DuplicateImage(Exception):
@@ -41,14 +53,33 @@ class DuplicateImage(Exception):
 class UploadService:
     """Takes files into datasets."""
 
-    def __init__(self, db: Database, folder: DataFolder, limits: Limits) -> None:
-        """Wire the service; `folder` is the node's data folder."""
+    def __init__(
+        self, db: Database, folder: DataFolder, limits: Limits, pools: Pools, *, decode: DecodeImage = decode_image
+    ) -> None:
+        """Wire the service; `folder` is the node's data folder, `decode` reads untrusted image files."""
         self._db = db
         self._folder = folder
         self._limits = limits
-        self._slots = threading.BoundedSemaphore(_DECODED_AT_ONCE)
+        self._pools = pools
+        self._decode = decode
+        self._num_requests = 0  # changed on the event loop alone
 
-    def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for one request, from before its files are read until they are stored.
+
+        Raises:
+            QueueFull: There is none left.
+        """
+        if self._num_requests >= MAX_AT_ONCE:
+            raise QueueFull("as many uploads as are taken at once are under way", retry_after_s=RETRY_AFTER_S)
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
+
+    async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
         """Add files to a class and split, each by itself; a file's own fault refuses that file alone.
 
         Whatever else goes wrong ends the request; what was taken before stays, and is a duplicate when sent again.
@@ -59,8 +90,10 @@ class UploadService:
             Conflict: A job makes or reads the dataset.
             StorageFull: There is no room.
         """
-        class_index = self._prepare(dataset_id, form)
-        results = [self._try(dataset_id, class_index, form.split, index, file) for index, file in enumerate(files)]
+        class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form))
+        results = [
+            await self._try(dataset_id, class_index, form.split, index, file) for index, file in enumerate(files)
+        ]
         num_accepted = sum(result.refused is None for result in results)
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
 
@@ -75,9 +108,11 @@ class UploadService:
             clear_for(session, self._folder, dataset, uploads_alone=True)
             return names.index(form.class_name)
 
-    def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
+    async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
         try:
-            image_id = self._add_one(dataset_id, class_index, split, file)
+            decoded = await self._pools.decoding.run(partial(self._read, file))
+            store = partial(self._store, dataset_id, class_index, split, decoded.data, decoded.columns)
+            image_id = await self._pools.uploads.run(store)
         except DuplicateImage as error:
             refused = RefusedFile(
                 code="duplicate_image", detail="the dataset has this image already", duplicate_of=error.image_id
@@ -88,23 +123,21 @@ class UploadService:
             return UploadedFile(index=index, image_id=image_id, refused=None)
         return UploadedFile(index=index, image_id=None, refused=refused)
 
-    def _add_one(self, dataset_id: str, class_index: int, split: str, file: BinaryIO) -> str:
+    def _read(self, file: BinaryIO) -> _Decoded:
         limits = self._limits
-        with self._slots:
-            uploaded = file.read(limits.upload_bytes + 1)
-            image = decode_image(uploaded, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
-            data, image_format = encode_upload(image, uploaded=uploaded, max_bytes=limits.upload_bytes)
-            pixels, (width, height) = pixels_sha256(image), image.size
+        uploaded = file.read(limits.upload_bytes + 1)
+        image = self._decode(uploaded, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+        data, image_format = encode_upload(image, uploaded=uploaded, max_bytes=limits.upload_bytes)
         columns = {
             "format": image_format,
-            "width": width,
-            "height": height,
+            "width": image.width,
+            "height": image.height,
             "num_bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
-            "pixels_sha256": pixels,
+            "pixels_sha256": pixels_sha256(image),
             "lineage": {"uploaded_sha256": hashlib.sha256(uploaded).hexdigest(), "uploaded_bytes": len(uploaded)},
         }
-        return self._store(dataset_id, class_index, split, data, columns)
+        return _Decoded(data, columns)
 
     def _store(self, dataset_id: str, class_index: int, split: str, data: bytes, columns: dict[str, Any]) -> str:
         path = None

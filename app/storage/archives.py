@@ -68,13 +68,12 @@ class Archive:
     parts: Iterator[bytes]
 
     def cut(self, start: int, stop: int) -> Iterator[bytes]:
-        """Give the bytes `start` <= position < `stop`; what comes before is made and dropped."""
+        """Give the bytes `start` <= position < `stop`; what comes before is made, dropped and given as empty blocks."""
         position = 0
         for part in self.parts:
             wanted = part[max(start - position, 0) : max(stop - position, 0)]
             position += len(part)
-            if wanted:
-                yield wanted
+            yield wanted
             if position >= stop:
                 return
 

@@ -1,7 +1,7 @@
 """Image bytes to pixels and back: PNG, JPEG and WebP, nothing else. Knows no paths and no records.
 
-Decoding trusts nothing: the format is fixed before Pillow looks, the size is checked before pixels are
-decoded, and whatever Pillow raises becomes one of our errors with a text of ours. Encoding is a pure
+Decoding trusts nothing: the format is fixed and all but the pixels cut off before Pillow looks, the size is checked
+before pixels are decoded, and whatever Pillow raises becomes one of our errors with a text of ours. Encoding is a pure
 function: equal pixels and settings give equal bytes, and the bytes say how the image was made.
 Any thread may call either; both hold a core for milliseconds to a second, so never on the event loop.
 """
@@ -13,7 +13,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from xml.sax.saxutils import escape, unescape
 
 import numpy as np
@@ -21,6 +21,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin
 
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
+from app.storage.colours import to_srgb, upright
+from app.storage.containers import Container, TooManyParts, take_apart
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 
@@ -30,22 +32,12 @@ MEDIA_TYPES: dict[ImageFormat, str] = {"png": "image/png", "jpeg": "image/jpeg",
 # would not be thread-safe before Python 3.14.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# A progressive JPEG has about ten scans; each is a pass over all pixels, and 61 bytes buy one (20 ms at 40 megapixels).
-_MAX_JPEG_SCANS = 100
+# Each scan of a JPEG is a pass over all pixels (20 ms at 40 megapixels), and 61 bytes buy one.
+_MAX_SCANNED_PIXELS = 1_000_000_000
 
 # A model's reader makes the shorter side 224 and more pixels, and the other one in proportion: of one row of a million
 # pixels, a file of a kilobyte, 150 GB. At this limit it is 15 MB.
 _MAX_PROPORTION = 100
-
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # The names that readers of the `parameters` convention know.
 _SAMPLER_NAMES = {
@@ -70,10 +62,17 @@ _XMP_TEMPLATE = (
 _XMP_SETTINGS = re.compile(r"<foxhound:settings>(.*?)</foxhound:settings>", re.DOTALL)
 
 
-def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
-    """Decode an untrusted PNG, JPEG or WebP file to plain RGB pixels.
+class DecodeImage(Protocol):
+    """What `decode_image` is, for those who take another in its place."""
 
-    The first frame is taken, the EXIF orientation applied, transparency laid on white, and all metadata dropped.
+    def __call__(self, data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image: ...  # noqa: D102
+
+
+def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
+    """Decode an untrusted PNG, JPEG or WebP file to plain sRGB pixels.
+
+    The first frame is taken, an embedded colour profile applied, transparency laid on white, the orientation applied,
+    and everything else that the file holds beside its pixels ignored.
 
     Args:
         data: The whole file.
@@ -86,27 +85,27 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
     Raises:
         PayloadTooLarge: `image_too_large` or `too_many_pixels`.
         UnsupportedImage: The bytes are no PNG, JPEG or WebP file.
-        Invalid: `corrupt_image`: it begins as one of them but cannot be decoded; or `too_elongated`: one side is more
-            than 100 times the other.
+        Invalid: `corrupt_image`: it begins as one of them but cannot be decoded; `too_many_chunks`: it is cut into more
+            pieces than any sound file; or `too_elongated`: one side is more than 100 times the other.
     """
     if len(data) > max_bytes:
         raise PayloadTooLarge(f"The image file is larger than {max_bytes} bytes.", code="image_too_large")
-    image_format = _sniff(data)
-    if image_format == "JPEG" and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise _corrupt()
+    container = _sniff(data)
     try:
-        with Image.open(io.BytesIO(data), formats=[image_format]) as image:
+        parts = take_apart(data, container)
+        with Image.open(io.BytesIO(parts.file), formats=[container]) as image:
             if image.width * image.height > max_pixels:
                 raise _too_many_pixels(max_pixels)
+            if parts.num_scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+                raise TooManyParts
             if max(image.size) > _MAX_PROPORTION * min(image.size):
                 raise _too_elongated()
-            image.load()
-            orientation = _orientation(image)
-            pixels = _to_rgb(image)
-        if orientation in _TRANSPOSITIONS:
-            pixels = pixels.transpose(_TRANSPOSITIONS[orientation])
+            pixels = upright(to_srgb(image, parts), parts)
     except AppError:
         raise
+    except TooManyParts:
+        detail = "The image file consists of more pieces than any sound one; save it anew."
+        raise Invalid(detail, code="too_many_chunks") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(max_pixels) from None
     except Exception:  # decoders raise nearly anything on broken files, with addresses and paths in the text
@@ -202,7 +201,7 @@ def _saved(image: Image.Image, image_format: ImageFormat, **options: int) -> byt
     return buffer.getvalue()
 
 
-def _sniff(data: bytes) -> str:
+def _sniff(data: bytes) -> Container:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
@@ -223,24 +222,6 @@ def _too_elongated() -> Invalid:
 
 def _corrupt() -> Invalid:
     return Invalid("The image file is damaged or cut off.", code="corrupt_image")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF is no reason to refuse sound pixels
-        return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow clips 16 bits to 8 instead of scaling them
-        levels = np.asarray(image).astype(np.uint32).clip(0, 65535)
-        levels[levels == image.info.get("transparency", -1)] = 65535
-        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def _parameters_text(settings: Mapping[str, Any], width: int, height: int) -> str:

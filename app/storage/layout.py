@@ -25,7 +25,7 @@ import stat
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -271,17 +271,17 @@ def class_folders(names: Sequence[str]) -> list[str]:
         ValueError: Two names are the same text but for case or Unicode normal form.
     """
     seen: set[str] = set()
-    folders: list[str] = []
+    taken: dict[str, None] = {}  # in the order of the names
     for name in names:
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         if key in seen:
             raise ValueError("two class names are equal")
         seen.add(key)
-        folders.append(_free_folder(key, taken=set(folders)))
-    return folders
+        taken[_free_folder(key, taken=taken.keys())] = None
+    return list(taken)
 
 
-def _free_folder(key: str, *, taken: set[str]) -> str:
+def _free_folder(key: str, *, taken: Set[str]) -> str:
     slug = _slug(key)
     if slug and slug not in taken:
         return slug

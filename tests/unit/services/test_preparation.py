@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from app.errors import Invalid, QueueFull
+from app.errors import Invalid, QueueFull, Unavailable
 from app.services.preparation import PreparationPool
 from tests.fakes import PATIENCE_S
 
@@ -77,10 +77,25 @@ def test_a_caller_that_leaves_takes_its_waiting_call_along(pool: PreparationPool
     assert not has_run.is_set()
 
 
+def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_served() -> None:
+    gate = threading.Event()
+    pool = PreparationPool(deadline_s=0.05)
+
+    async def main() -> None:
+        with pytest.raises(Invalid) as caught:
+            await pool.run(lambda: gate.wait(PATIENCE_S))
+        assert caught.value.code == "image_too_slow"
+        gate.set()
+        assert await pool.run(lambda: "served") == "served"
+
+    asyncio.run(main())
+    pool.close()
+
+
 def test_closing_drops_what_waits(pool: PreparationPool) -> None:
     pool.close()
     pool.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Unavailable):
         asyncio.run(pool.run(lambda: None))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.templates import BadTemplate, combination, parse_template
+from app.services.templates import BadTemplate, combination, extent_of, parse_template
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,16 @@ def test_what_only_format_understands_is_no_template(text: str) -> None:
 
 def test_variables_are_named_once_in_the_order_of_the_text() -> None:
     assert parse_template("{b} {a} {b}").variables == ("b", "a")
+
+
+TEXT = st.text(alphabet="ab \t\u00a0", max_size=6)
+
+
+@given(st.lists(st.tuples(TEXT, st.sampled_from("xy")), max_size=6), TEXT, TEXT, TEXT)
+def test_a_filled_length_is_known_without_filling(places: list, end: str, x: str, y: str) -> None:
+    template = parse_template("".join(f"{text}{{{name}}}" for text, name in places) + end)
+    filled = template.fill({"x": x, "y": y})
+    assert template.filled_length({"x": extent_of(x), "y": extent_of(y)}) == len(filled)
 
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=4)

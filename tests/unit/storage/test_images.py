@@ -270,24 +270,18 @@ def test_the_pixel_limit_is_exact() -> None:
         decode(data, max_pixels=1199)
 
 
-BOMB = zlib.compress(bytes(100_000_000))
-
-
 @pytest.mark.parametrize(
     "data",
     [
         png(0, 0),
         png(4, 4, depth=7),
         png(4, 4, rows=b"\0" * 5),
-        png(4, 4, chunk(b"zTXt", b"a\0\0" + BOMB), rows=b"\0" * 52),
-        png(4, 4, chunk(b"iCCP", b"a\0\0" + BOMB), rows=b"\0" * 52),
-        png(4, 4, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))] * 80, rows=b"\0" * 52),
         PNG_SIGNATURE,
         b"\xff\xd8\xff" + bytes(1000),
         b"RIFF\xff\xff\xff\xffWEBPVP8 " + bytes(1000),
     ],
-    ids=["0x0", "depth", "short", "text-bomb", "profile-bomb", "text-total", "signature", "jpeg", "webp"],
-)  # fmt: skip
+    ids=["0x0", "depth", "short", "signature", "jpeg", "webp"],
+)
 def test_broken_files_are_corrupt(data: bytes) -> None:
     with pytest.raises(Invalid) as caught:
         decode(data)

@@ -1,0 +1,186 @@
+"""From a decoder's pixels to upright sRGB pixels on white: profiles, 16 bits, transparency, orientation.
+
+Without a profile, colours count as sRGB: a PNG's gAMA, cHRM and cICP chunks are ignored, as they are by most readers.
+Knows nothing of file formats but what `containers` hands out. Pure functions; any thread, never the event loop.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from app.storage.containers import ColourKey, Parts
+
+Mask = npt.NDArray[np.bool_]
+Samples = npt.NDArray[np.uint16]
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG, _LONG, _MAX_EXIF_ENTRIES = 0x0112, 4, 1_000
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+
+# Which mode a profile of each colour space reads.
+_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+# A profile that moves no colour further than this, in 8-bit levels, is one of the many spellings of sRGB: the pixels
+# stay as they are, to the last bit.
+_SAME_COLOUR = 2
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+_ROWS_AT_ONCE = 128
+# How Pillow names 16-bit colour, and the name under which it reads the lower bytes instead of the higher.
+_LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+
+
+def to_srgb(image: Image.Image, parts: Parts) -> Image.Image:
+    """Decode a picture and give its colours as sRGB, transparency laid on white.
+
+    Args:
+        image: Opened from `parts.file`, not yet decoded.
+        parts: What the file said of its colours.
+
+    Returns:
+        An image of mode RGB.
+    """
+    decoded, clear = _decoded(image, parts)
+    alpha = decoded.convert("RGBA").getchannel("A") if decoded.has_transparency_data else None
+    pixels = _profiled(decoded, parts.profile) or decoded.convert("RGB")
+    if alpha is not None:
+        pixels.putalpha(alpha)
+        pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
+    if clear is not None:
+        pixels.paste("white", mask=Image.fromarray(clear))
+    return pixels
+
+
+def upright(pixels: Image.Image, parts: Parts) -> Image.Image:
+    """Turn a picture as its camera says it was held; Exif counts before XMP."""
+    transposition = _TRANSPOSITIONS.get(_orientation(parts))
+    return pixels if transposition is None else pixels.transpose(transposition)
+
+
+def _decoded(image: Image.Image, parts: Parts) -> tuple[Image.Image, Mask | None]:
+    """Return the picture in 8 bits a sample, and where its key makes it transparent, if it has one."""
+    rawmode = _rawmode(image)
+    if rawmode in _LOWER_BYTES:
+        higher, lower = (_bytes_of_samples(parts.file, mode) for mode in (rawmode, _LOWER_BYTES[rawmode]))
+        return _scaled(lambda rows: _joined(higher[rows], lower[rows]), higher.shape, parts.key)
+    image.load()
+    if rawmode == "LA;16B":  # grey again, for a grey profile
+        return image.convert("LA"), None
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow clips to 8 instead of scaling them
+        samples = np.asarray(image)
+        return _scaled(lambda rows: samples[rows].astype(np.uint16), samples.shape, parts.key)
+    return image, None if parts.key is None else _keyed(image, parts.key)
+
+
+def _scaled(
+    samples_of: Callable[[slice], Samples], shape: tuple[int, ...], key: ColourKey | None
+) -> tuple[Image.Image, Mask | None]:
+    """Round 16-bit samples to 8 bits, some rows at a time: all at once would take a gigabyte of a large picture."""
+    scaled = np.empty(shape, np.uint8)
+    clear = None if key is None else np.empty(shape[:2], np.bool_)
+    for start in range(0, shape[0], _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        samples = samples_of(rows)
+        scaled[rows] = (samples.astype(np.uint32) * 255 + 32_767) // 65_535
+        if clear is not None and key is not None:
+            clear[rows] = _equal(samples, key.samples)
+    return Image.fromarray(scaled), clear
+
+
+def _keyed(image: Image.Image, key: ColourKey) -> Mask:
+    """Tell which pixels have the key's samples; Pillow has spread those of fewer than 8 bits over 0 .. 255."""
+    largest = 2**key.depth - 1
+    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
+    return _equal(samples, [(sample & largest) * (255 // largest) for sample in key.samples])
+
+
+def _equal(samples: npt.NDArray[Any], wanted: Sequence[int]) -> Mask:
+    """Compare (H, W) or (H, W, 3) samples with those of one colour."""
+    same: Mask = samples == np.array(wanted, samples.dtype)
+    return np.logical_and.reduce(same, axis=-1) if samples.ndim == 3 else same
+
+
+def _joined(higher: npt.NDArray[np.uint8], lower: npt.NDArray[np.uint8]) -> Samples:
+    samples: Samples = higher.astype(np.uint16)
+    samples <<= 8
+    samples |= lower
+    return samples
+
+
+def _rawmode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", [])
+    args = tiles[0][3] if tiles else None
+    return args if isinstance(args, str) else ""
+
+
+def _bytes_of_samples(file: bytes, rawmode: str) -> npt.NDArray[np.uint8]:
+    """Decode 16-bit colour, of which Pillow keeps one byte a sample: the higher or the lower one, by the raw mode."""
+    with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
+        image.tile = [image.tile[0]._replace(args=rawmode)]
+        return np.asarray(image)
+
+
+def _profiled(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """Return the picture in sRGB by its own profile; None where the profile says nothing new or cannot be used."""
+    if not profile:
+        return None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = _PROFILE_MODES.get(source.profile.xcolor_space.strip())
+        is_ink = image.mode == "CMYK"
+        if mode is None or (mode == "CMYK") != is_ink or (mode == "L" and image.mode not in ("1", "L", "LA")):
+            return None
+        transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+        if not is_ink and _changes_nothing(transform, mode):
+            return None
+        return ImageCms.applyTransform(image if image.mode == mode else image.convert(mode), transform)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None  # a broken profile is no reason to refuse sound pixels
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Try a transform on colours from all over the cube, or on all greys."""
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    probe = Image.fromarray(grid if mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
+    before = np.asarray(probe.convert("RGB"), np.int16)
+    after = np.asarray(ImageCms.applyTransform(probe, transform), np.int16)
+    return int(np.abs(after - before).max()) <= _SAME_COLOUR
+
+
+def _orientation(parts: Parts) -> int:
+    """Return 1 .. 8, or anything else where nothing is said."""
+    found = _exif_orientation(parts.exif)
+    if found is None and (match := _XMP_ORIENTATION.search(parts.xmp)):
+        return int(match[1])
+    return found or 0
+
+
+def _exif_orientation(tiff: bytes) -> int | None:
+    """Look for the one entry of the first directory; a reader of all of Exif can be kept busy for minutes."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for place in range(start + 2, start + 2 + 12 * min(count, _MAX_EXIF_ENTRIES), 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, place)
+            if tag == _ORIENTATION_TAG:
+                return int(struct.unpack_from(f"{order}{'I' if kind == _LONG else 'H'}", tiff, place + 8)[0])
+    except struct.error:  # broken Exif is no reason to refuse sound pixels
+        pass
+    return None

@@ -1,0 +1,120 @@
+"""Work that takes long has threads of its own: however much of it there is, everything else is answered."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.services.uploads import MAX_AT_ONCE
+from app.storage.images import decode_image
+from tests.fake_models import FakeModels
+from tests.fakes import PATIENCE_S
+from tests.node import Node, make_settings, serve
+from tests.uploads import create_empty, picture, upload
+
+# A picture of this size waits for the gate.
+SLOW_SIZE = (33, 21)
+
+
+class GatedDecoder:
+    """Decodes as always, but keeps pictures of one size until its gate opens.
+
+    Attributes:
+        gate: Lets them go on.
+        num_held: Pictures that have come to the gate.
+    """
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.held = threading.Semaphore(0)
+
+    def __call__(self, data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
+        image = decode_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
+        if image.size == SLOW_SIZE:
+            self.held.release()
+            self.gate.wait(6 * PATIENCE_S)
+        return image
+
+
+@pytest.fixture
+def decoder() -> GatedDecoder:
+    return GatedDecoder()
+
+
+@pytest.fixture
+def gated_node(tmp_path: Path, database_url: str, decoder: GatedDecoder) -> Iterator[Node]:
+    with serve(make_settings(tmp_path / "data", database_url), FakeModels(), decode=decoder) as node:
+        yield node
+        decoder.gate.set()
+
+
+def client_of(node: Node) -> httpx.Client:
+    return httpx.Client(base_url=node.http.base_url, timeout=6 * PATIENCE_S)
+
+
+def send_slow(node: Node, dataset_id: str, seed: int) -> httpx.Response:
+    with client_of(node) as http:
+        return upload(http, dataset_id, [picture(seed, size=SLOW_SIZE)])
+
+
+def test_any_number_of_uploads_that_stand_still_keep_nobody_else_waiting(
+    gated_node: Node, decoder: GatedDecoder
+) -> None:
+    node, dataset_id = gated_node, create_empty(gated_node.http)["id"]
+    with ThreadPoolExecutor(MAX_AT_ONCE) as clients:
+        sent = [clients.submit(send_slow, node, dataset_id, seed) for seed in range(24)]
+        assert decoder.held.acquire(timeout=PATIENCE_S)
+        with httpx.Client(base_url=node.http.base_url, timeout=PATIENCE_S) as http:
+            for _ in range(3):
+                assert http.get("/livez").status_code == 200
+                assert http.get("/readyz").status_code == 200
+                assert http.get("/datasets").json()["items"][0]["id"] == dataset_id
+                made = http.post("/generate", json={"prompt": "a fox", "num_inference_steps": 1})
+                assert made.status_code == 200
+                assert http.post("/classify", json={"image_id": made.json()["images"][0]["id"]}).status_code == 200
+                assert http.post("/classify", files={"image": picture(1)}).status_code == 200
+            assert not any(answer.done() for answer in sent)
+        decoder.gate.set()
+        assert [answer.result().status_code for answer in sent] == [201] * 24
+
+
+def test_more_uploads_than_are_taken_at_once_are_refused_before_they_are_read(
+    gated_node: Node, decoder: GatedDecoder
+) -> None:
+    node, dataset_id = gated_node, create_empty(gated_node.http)["id"]
+    num_clients = MAX_AT_ONCE + 4
+    with ThreadPoolExecutor(num_clients) as clients:
+        sent = [clients.submit(send_slow, node, dataset_id, seed) for seed in range(num_clients)]
+        # Those that are refused come back while all others stand still.
+        refused = {answer for answer in sent if _comes_back(answer, sent, num_clients - MAX_AT_ONCE)}
+        assert len(refused) == num_clients - MAX_AT_ONCE
+        for answer in refused:
+            assert (answer.result().status_code, answer.result().json()["code"]) == (503, "queue_full")
+            assert int(answer.result().headers["retry-after"]) >= 1
+        decoder.gate.set()
+        assert {answer.result().status_code for answer in sent if answer not in refused} == {201}
+
+
+def _comes_back(answer: object, sent: list, num_expected: int) -> bool:
+    """Wait until so many answers are there, then tell whether this is one of them."""
+    pending = set(sent)
+    while sum(one.done() for one in sent) < num_expected:
+        done, pending = wait(pending, timeout=PATIENCE_S, return_when="FIRST_COMPLETED")
+        assert done, "no answer came"
+    return answer.done()  # type: ignore[attr-defined]
+
+
+def test_a_form_full_of_slow_pictures_takes_turns_with_others(gated_node: Node, decoder: GatedDecoder) -> None:
+    node = gated_node
+    slow = [("images", picture(seed, size=SLOW_SIZE)) for seed in range(32)]
+    with ThreadPoolExecutor(1) as clients, client_of(node) as theirs, client_of(node) as http:
+        form = clients.submit(theirs.post, "/classify", files=slow)
+        assert decoder.held.acquire(timeout=PATIENCE_S)
+        answer = ThreadPoolExecutor(1).submit(http.post, "/classify", files={"image": picture(1)})
+        decoder.gate.set()
+        assert answer.result().status_code == 200
+        assert form.result().status_code == 200
