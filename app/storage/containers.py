@@ -97,6 +97,7 @@ def take_apart(data: bytes, container: Container) -> Parts:
 class _Png:
     first: dict[bytes, bytes] = field(default_factory=dict)
     pixels: list[bytes] = field(default_factory=list)
+    noted: set[bytes] = field(default_factory=set)
     parts: Parts = field(default_factory=Parts)
 
 
@@ -111,8 +112,8 @@ def _png_parts(data: bytes) -> Parts:
                 png.pixels.append(content)
             else:
                 png.first.setdefault(kind, content)
-        elif stop - start <= MAX_PROFILE_BYTES:
-            _note_png_metadata(png.parts, kind, data, start, stop)
+        else:
+            _note_png_metadata(png, kind, data, start, stop)
     header, transparency = png.first.get(b"IHDR", b""), png.first.get(b"tRNS")
     if len(header) != 13 or not png.pixels:
         raise DamagedFile
@@ -148,17 +149,23 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         raise DamagedFile
 
 
-def _note_png_metadata(parts: Parts, kind: bytes, data: bytes, start: int, stop: int) -> None:
-    if kind == b"iCCP" and not parts.profile:
+def _note_png_metadata(png: _Png, kind: bytes, data: bytes, start: int, stop: int) -> None:
+    """Note what says how the pixels are to be read; of each kind the first alone, since unpacking costs time."""
+    parts = png.parts
+    is_raw_exif = kind in (b"tEXt", b"zTXt") and data.startswith(_PNG_RAW_EXIF, start)
+    is_xmp = kind == b"iTXt" and data.startswith(_PNG_XMP, start)
+    max_bytes = MAX_PROFILE_BYTES if kind == b"iCCP" else MAX_METADATA_BYTES
+    if not (kind in (b"iCCP", b"eXIf") or is_raw_exif or is_xmp) or kind in png.noted or stop - start > max_bytes:
+        return
+    png.noted.add(kind)
+    if kind == b"iCCP":
         _, _, packed = data[start:stop].partition(b"\0")
         parts.profile = _inflated(packed[1:], MAX_PROFILE_BYTES)
-    elif stop - start > MAX_METADATA_BYTES:
-        return
-    elif kind == b"eXIf" and not parts.exif:
-        parts.exif = data[start:stop]
-    elif kind == b"iTXt" and data.startswith(_PNG_XMP, start) and not parts.xmp:
+    elif is_xmp:
         parts.xmp = data[start + len(_PNG_XMP) : stop]
-    elif kind in (b"tEXt", b"zTXt") and data.startswith(_PNG_RAW_EXIF, start) and not parts.exif:
+    elif kind == b"eXIf":
+        parts.exif = data[start:stop]
+    elif not parts.exif:
         text = data[start + len(_PNG_RAW_EXIF) : stop]
         parts.exif = _from_hexadecimal(text if kind == b"tEXt" else _inflated(text[1:], MAX_METADATA_BYTES))
 

@@ -63,6 +63,7 @@ def big_segments(code: int, head: bytes = b"") -> bytes:
     return segment(code, head + bytes(65_000 - len(head))) * 40
 
 
+SMALL_BOMB = zlib.compress(bytes(6_000_000))
 BOMB = zlib.compress(bytes(100_000_000))
 PIXELS = np.asarray(photo())
 PLAIN_JPEG = saved(photo(), "jpeg", quality=95)
@@ -196,6 +197,8 @@ HOSTILE = {
     "empty texts": lambda: png_with(chunk(b"tEXt", b"a\0") * (TEN_MEGABYTES // 14)),
     "empty pixels": lambda: png_with(chunk(b"IDAT", b"") * (TEN_MEGABYTES // 12)),
     "pixels byte by byte": lambda: bytes_of_pixels(saved(photo(700, 700), "png")),
+    "profiles that unpack to too much": lambda: png_with(chunk(b"iCCP", b"a\0\0" + SMALL_BOMB) * 1_500),
+    "raw profiles that do": lambda: png_with(chunk(b"zTXt", b"Raw profile type exif\0\0" + SMALL_BOMB) * 1_500),
     "empty riff chunks": lambda: webp_with(b"teSt\0\0\0\0" * (TEN_MEGABYTES // 8)),
     "10,000 frames": lambda: frames_of_webp(10_000),
     "100,000 frames": lambda: frames_of_webp(100_000),
