@@ -18,6 +18,7 @@ AppError
 │   └── DatabaseUnavailable    database_unavailable
 ├── InferenceFailed       500  inference_failed
 └── StorageFull           507  storage_full
+    └── DatabaseFull           storage_full, and the work waits for room
 """
 
 from collections.abc import Sequence
@@ -183,3 +184,7 @@ class StorageFull(AppError):
     status = 507
     title = "Storage full"
     default_code = "storage_full"
+
+
+class DatabaseFull(StorageFull):
+    """The database has no room left."""

@@ -10,19 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.engine import URL, Connection, ExceptionContext
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.errors import DatabaseUnavailable, StorageFull
+from app.db.outages import as_app_error, mark_lost_connection
+from app.errors import AppError
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 
 # Far above what any of our transactions takes; after it Postgres ends the session of a process that stands still.
 IDLE_TRANSACTION_S = 60.0
+
+# A server that is gone without a word (its machine, or the network between) is noticed within half a minute, where the
+# defaults of an operating system wait for two hours. All but the first are in seconds, the last one is in milliseconds.
+_POSTGRES_CONNECTION = {
+    "keepalives": 1,
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 # Two processes that write a WAL file can corrupt it before these versions (the WAL-reset bug of 3.7.0 to
 # 3.51.2, with two backports); on an older library we keep the rollback journal.
@@ -50,7 +59,13 @@ def database_url(url: str) -> URL:
     raise ValueError("the database must be SQLite or Postgres")
 
 
-def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> Engine:
+def make_db_engine(
+    url: str,
+    *,
+    pool_size: int = 10,
+    idle_transaction_s: float = IDLE_TRANSACTION_S,
+    locks_at_begin: bool = True,
+) -> Engine:
     """Open a database engine; SQLite files get their pragmas on every connection.
 
     Args:
@@ -58,23 +73,28 @@ def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float =
         pool_size: Connections kept open, >= 1.
         idle_transaction_s: How long a transaction may stand still before Postgres ends it, so that a process that was
             frozen within one keeps its locks no longer, in seconds, > 0. SQLite knows no such thing.
+        locks_at_begin: Whether SQLite takes its write lock when a transaction begins, as those of `Database` want it;
+            else with the first statement that writes, as the job engine wants it.
     """
     parsed = database_url(url)
     if parsed.get_backend_name() == "sqlite":
         db_engine = create_engine(parsed, pool_size=pool_size, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
         event.listen(db_engine, "connect", _set_pragmas)
-        event.listen(db_engine, "begin", _begin)
-        return db_engine
-    db_engine = create_engine(
-        parsed,
-        pool_size=pool_size,
-        max_overflow=5,
-        pool_pre_ping=True,
-        pool_timeout=10,
-        connect_args={"connect_timeout": 5},
-    )
-    event.listen(db_engine, "connect", _bound_idling(idle_transaction_s))
-    event.listen(db_engine, "handle_error", _tell_ended_session)
+        if locks_at_begin:
+            event.listen(db_engine, "begin", _begin)
+        else:
+            event.listen(db_engine, "connect", _lock_when_writing)
+    else:
+        db_engine = create_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=5,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            connect_args={name: value for name, value in _POSTGRES_CONNECTION.items() if name not in parsed.query},
+        )
+        event.listen(db_engine, "connect", _bound_idling(idle_transaction_s))
+    event.listen(db_engine, "handle_error", mark_lost_connection)
     return db_engine
 
 
@@ -94,9 +114,9 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be reached, or stays locked, or has ended the session because this
                 process stood still within it.
-            StorageFull: It has no room left.
+            DatabaseFull: It has no room left.
         """
-        with _translated(), self._writing.begin() as session:
+        with translated(), self._writing.begin() as session:
             yield session
 
     @contextmanager
@@ -106,7 +126,7 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be reached.
         """
-        with _translated(), self._reading() as session:
+        with translated(), self._reading() as session:
             yield session
 
     def close(self) -> None:
@@ -121,13 +141,22 @@ def sqlite_path(url: str) -> Path | None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Turn what an absent database leads to into errors of ours.
+
+    Raises:
+        DatabaseUnavailable: The database cannot be reached, is read-only or stays locked.
+        DatabaseFull: It has no room left.
+    """
     try:
         yield
-    except (OperationalError, PoolTimeout) as error:
-        if "database or disk is full" in str(error):
-            raise StorageFull("the database has no room left") from error
-        raise DatabaseUnavailable(retry_after_s=5) from error
+    except AppError:
+        raise
+    except Exception as error:
+        told = as_app_error(error)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -150,11 +179,8 @@ def _bound_idling(limit_s: float) -> Callable[[Any, Any], None]:
     return set_limit
 
 
-def _tell_ended_session(context: ExceptionContext) -> None:
-    # The driver counts it among internal errors; it is a lost connection, and the work behind it is to be done again.
-    if isinstance(context.original_exception, IdleInTransactionSessionTimeout):
-        context.is_disconnect = True
-        raise OperationalError(context.statement, context.parameters, context.original_exception)
+def _lock_when_writing(connection: Any, _record: Any) -> None:
+    connection.isolation_level = "IMMEDIATE"
 
 
 def _begin(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.db.base import utc_now
 from app.db.models import Job, Worker
 from app.db.session import Database
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.reaper import Reaper
 
@@ -42,10 +43,15 @@ def heartbeat(db: Database) -> Heartbeat:
 
 
 @pytest.fixture
-def reaper(db: Database, client: DBOSClient, heartbeat: Heartbeat, clock: Clock) -> Reaper:
+def executions() -> Executions:
+    return Executions()
+
+
+@pytest.fixture
+def reaper(db: Database, client: DBOSClient, heartbeat: Heartbeat, executions: Executions, clock: Clock) -> Reaper:
     def on_end(session: Session, job: Job) -> None: ...
 
-    return Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", clock=clock)
+    return Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", executions, clock=clock)
 
 
 def pass_time(reaper: Reaper, clock: Clock, seconds: float) -> None:

@@ -1,0 +1,99 @@
+"""Which errors mean that the database is away, for a moment or for longer: nothing is wrong, the work has to wait.
+
+The one place that decides it, for what both drivers raise and for what SQLAlchemy and we make of that. Knows no single
+database, no jobs and no HTTP; any thread may ask.
+"""
+
+import sqlite3
+
+import psycopg
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.errors import AppError, DatabaseFull, DatabaseUnavailable
+
+# What a client is asked to wait before it tries again.
+RETRY_AFTER_S = 5
+
+# SQLSTATE classes: lost connection, rolled back for another one's sake, no resources (memory, disk, connections),
+# operator's intervention (shutdown, crash, time limit), fault of the system below (disk).
+_AWAY_CLASSES = ("08", "40", "53", "57", "58")
+# Read-only after a failover; a session ended for standing still; another one's lock.
+_AWAY_STATES = ("25006", "25P03", "55P03")
+_DISK_FULL = "53100"
+# The connection is sound, and another try on it may succeed.
+_PASSING_CLASS, _PASSING_STATES = "40", ("55P03", "57014")
+
+_SQLITE_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_SQLITE_AWAY = (
+    *_SQLITE_PASSING,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether an error says of the database that it cannot be reached, is full, read-only or held by others.
+
+    The same work may succeed later, so that it must neither fail for it nor be taken for done.
+    """
+    if isinstance(error, DatabaseUnavailable | DatabaseFull | PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or _is_away(error.orig)
+    return _is_away(error)
+
+
+def as_app_error(error: BaseException) -> AppError | None:
+    """Return what an outage is told as: `DatabaseFull` or `DatabaseUnavailable`; None for any other error."""
+    if not is_outage(error):
+        return None
+    if isinstance(error, AppError):
+        return error
+    return DatabaseFull() if _is_full(error) else DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
+
+
+def mark_lost_connection(context: ExceptionContext) -> None:
+    """Have SQLAlchemy take every outage, but for another one's lock, for a lost connection; a `handle_error` listener.
+
+    It opens new connections then, and the job engine tries again what it otherwise records as the work's failure.
+    """
+    cause = context.original_exception
+    if _is_away(cause) and not _is_passing(cause):
+        context.is_disconnect = True
+
+
+def _is_away(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return _sqlite_code(error) in _SQLITE_AWAY
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:  # the client's own: no such host, refused, closed, cut off
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate[:2] in _AWAY_CLASSES or error.sqlstate in _AWAY_STATES
+
+
+def _is_full(error: BaseException) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        return _sqlite_code(cause) == sqlite3.SQLITE_FULL
+    return isinstance(cause, psycopg.Error) and cause.sqlstate == _DISK_FULL
+
+
+def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return _sqlite_code(error) in _SQLITE_PASSING
+    state = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+    return state[:2] == _PASSING_CLASS or state in _PASSING_STATES
+
+
+def _sqlite_code(error: sqlite3.Error) -> int | None:
+    """Return the primary result code; None for what the Python module raises of its own."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
