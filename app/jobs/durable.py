@@ -82,6 +82,12 @@ def open_engine(url: str, *, pool_size: int, idle_transaction_s: float = IDLE_TR
     return make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s, locks_at_begin=False)
 
 
+def close_engine(db_engine: Engine) -> None:
+    """Close the job engine's connections, and those that threads of it still use as soon as they give them back."""
+    event.listen(db_engine.pool, "checkin", lambda _connection, record: record.invalidate())
+    db_engine.dispose()
+
+
 class JobEngineClient(DBOSClient):
     """A connection to the job engine's tables that runs no workflow itself; in an outage it raises, soon.
 
@@ -113,7 +119,7 @@ class JobEngineClient(DBOSClient):
     def destroy(self) -> None:
         """Close the connections."""
         super().destroy()
-        self._connections.dispose()
+        close_engine(self._connections)
 
 
 def quiet_logging() -> None:

@@ -111,7 +111,7 @@ class Worker:
             thread.join()
         self._withdraw()
         self._client.destroy()
-        self._connections.dispose()
+        durable.close_engine(self._connections)
 
     def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
         """Work until the event is set, or until another worker has taken this one for dead."""
