@@ -5,6 +5,7 @@ database, no jobs and no HTTP; any thread may ask.
 """
 
 import sqlite3
+from contextlib import suppress
 
 import psycopg
 from sqlalchemy.engine import ExceptionContext
@@ -65,8 +66,13 @@ def mark_lost_connection(context: ExceptionContext) -> None:
     It opens new connections then, and the job engine tries again what it otherwise records as the work's failure.
     """
     cause = context.original_exception
-    if _is_away(cause) and not _is_passing(cause):
-        context.is_disconnect = True
+    if not _is_away(cause) or _is_passing(cause):
+        return
+    context.is_disconnect = True
+    if isinstance(cause, sqlite3.Error) and context.connection is not None:
+        # A closed connection keeps its lock for as long as a statement is alive, in a traceback, say.
+        with suppress(sqlite3.Error):
+            context.connection.connection.rollback()
 
 
 def _is_away(error: BaseException | None) -> bool:
