@@ -187,4 +187,7 @@ class StorageFull(AppError):
 
 
 class DatabaseFull(StorageFull):
-    """The database has no room left."""
+    """There is no room left to store the result.
+
+    Told like that by the service; a job, which could not even note that it failed, waits.
+    """

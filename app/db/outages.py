@@ -57,7 +57,11 @@ def as_app_error(error: BaseException) -> AppError | None:
         return None
     if isinstance(error, AppError):
         return error
-    return DatabaseFull() if _is_full(error) else DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
+    return (
+        DatabaseFull("The database has no room left.")
+        if _is_full(error)
+        else DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
+    )
 
 
 def mark_lost_connection(context: ExceptionContext) -> None:

@@ -131,7 +131,7 @@ def disk_full(folder: Path, node: NodeProcesses) -> Iterator[None]:
             while True:
                 filler.write(bytes(4096))
         except OSError:
-            noticed(node)
+            wait_until(lambda: "disk is full" in node.log())
             yield
     (folder / "filler").unlink()
 
