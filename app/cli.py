@@ -22,7 +22,7 @@ from app.cli_migrate import migrate
 from app.cli_models import models_app
 from app.cli_settings import read_settings, refuse, settings_help
 from app.cli_storage import storage_app
-from app.cli_telling import out
+from app.cli_telling import err, out
 from app.config import Settings
 from app.db.session import sqlite_path
 from app.node.supervisor import run_supervised, watch_supervisor
@@ -149,8 +149,9 @@ def _prepared(settings: Settings) -> Iterator[None]:
 
 
 def _check_database(settings: Settings) -> None:
-    """End the command if the database is not at this version's schema."""
+    """End the command if the database does not answer, then another try may help, or has not this version's schema."""
     from app.db.migrations import SchemaMismatch, check
+    from app.db.outages import is_outage
     from app.jobs.migrations import check_job_engine
 
     try:
@@ -158,6 +159,11 @@ def _check_database(settings: Settings) -> None:
         check_job_engine(settings.resolved_database_url)
     except SchemaMismatch as error:
         refuse(error)
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        err.print("The database does not answer. See whether it runs, and whether FOXHOUND_DATABASE_URL names it.")
+        raise typer.Exit(1) from None
 
 
 def _check_store(settings: Settings) -> None:

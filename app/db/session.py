@@ -6,22 +6,32 @@ Knows nothing of tables. A `Database` is made once per process, never at import;
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.engine import URL, Connection, ExceptionContext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.db.faults import translated
+import app.db.redaction  # noqa: F401  (its listener holds for every engine)
+from app.db.outages import mark_lost_connection, translated
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 
 # Far above what any of our transactions takes; after it Postgres ends the session of a process that stands still.
 IDLE_TRANSACTION_S = 60.0
+
+# A server that is gone without a word (its machine, or the network between) is noticed within half a minute, where the
+# defaults of an operating system wait for two hours. All but the first are in seconds, the last one is in milliseconds.
+_POSTGRES_CONNECTION = {
+    "keepalives": 1,
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 # Two processes that write a WAL file can corrupt it before these versions (the WAL-reset bug of 3.7.0 to
 # 3.51.2, with two backports); on an older library we keep the rollback journal.
@@ -49,7 +59,13 @@ def database_url(url: str) -> URL:
     raise ValueError("the database must be SQLite or Postgres")
 
 
-def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> Engine:
+def make_db_engine(
+    url: str,
+    *,
+    pool_size: int = 10,
+    idle_transaction_s: float = IDLE_TRANSACTION_S,
+    locks_at_begin: bool = True,
+) -> Engine:
     """Open a database engine; SQLite files get their pragmas on every connection.
 
     Args:
@@ -57,23 +73,28 @@ def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float =
         pool_size: Connections kept open, >= 1.
         idle_transaction_s: How long a transaction may stand still before Postgres ends it, so that a process that was
             frozen within one keeps its locks no longer, in seconds, > 0. SQLite knows no such thing.
+        locks_at_begin: Whether SQLite takes its write lock when a transaction begins, as those of `Database` want it;
+            else with the first statement that writes, as the job engine wants it.
     """
     parsed = database_url(url)
     if parsed.get_backend_name() == "sqlite":
         db_engine = create_engine(parsed, pool_size=pool_size, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
         event.listen(db_engine, "connect", _set_pragmas)
-        event.listen(db_engine, "begin", _begin)
-        return db_engine
-    db_engine = create_engine(
-        parsed,
-        pool_size=pool_size,
-        max_overflow=5,
-        pool_pre_ping=True,
-        pool_timeout=10,
-        connect_args={"connect_timeout": 5},
-    )
-    event.listen(db_engine, "connect", _bound_idling(idle_transaction_s))
-    event.listen(db_engine, "handle_error", _tell_ended_session)
+        if locks_at_begin:
+            event.listen(db_engine, "begin", _begin)
+        else:
+            event.listen(db_engine, "connect", _lock_when_writing)
+    else:
+        db_engine = create_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=5,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            connect_args={name: value for name, value in _POSTGRES_CONNECTION.items() if name not in parsed.query},
+        )
+        event.listen(db_engine, "connect", _bound_idling(idle_transaction_s))
+    event.listen(db_engine, "handle_error", mark_lost_connection)
     return db_engine
 
 
@@ -97,7 +118,7 @@ class Database:
                 process stood still within it.
             DatabaseFull: It has no room left.
         """
-        with self.errors_told(), self._writing.begin() as session:
+        with translated(self._folder), self._writing.begin() as session:
             yield session
 
     @contextmanager
@@ -107,16 +128,8 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be reached.
         """
-        with self.errors_told(), self._reading() as session:
+        with translated(self._folder), self._reading() as session:
             yield session
-
-    def errors_told(self) -> AbstractContextManager[None]:
-        """Turn failures of this database into errors of ours, for who asks it by another way, as by the job engine.
-
-        Raises:
-            DatabaseUnavailable, DatabaseFull: As `transaction`.
-        """
-        return translated(self._folder)
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -150,11 +163,8 @@ def _bound_idling(limit_s: float) -> Callable[[Any, Any], None]:
     return set_limit
 
 
-def _tell_ended_session(context: ExceptionContext) -> None:
-    # The driver counts it among internal errors; it is a lost connection, and the work behind it is to be done again.
-    if isinstance(context.original_exception, IdleInTransactionSessionTimeout):
-        context.is_disconnect = True
-        raise OperationalError(context.statement, context.parameters, context.original_exception, hide_parameters=True)
+def _lock_when_writing(connection: Any, _record: Any) -> None:
+    connection.isolation_level = "IMMEDIATE"
 
 
 def _begin(connection: Connection) -> None:

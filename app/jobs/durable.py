@@ -6,8 +6,12 @@ Knows nothing of handlers or of the job row.
 import logging
 
 from dbos import DBOSClient, DBOSPortableJSONSerializer, WorkflowStatus
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
 
-from app.db.session import IDLE_TRANSACTION_S, database_url
+from app.db.outages import as_app_error
+from app.db.session import IDLE_TRANSACTION_S, database_url, make_db_engine
+from app.errors import AppError
 
 # Raised only when the recorded order of steps changes; jobs in flight belong to the version that began them.
 JOBS_VERSION = "1"
@@ -64,24 +68,58 @@ def engine_url(url: str) -> str:
     return database_url(url).render_as_string(hide_password=False)
 
 
-def open_client(url: str, *, wait_for_database: bool, idle_transaction_s: float = IDLE_TRANSACTION_S) -> DBOSClient:
-    """Open a connection to the job engine's tables that runs no workflow itself.
+def open_engine(url: str, *, pool_size: int, idle_transaction_s: float = IDLE_TRANSACTION_S) -> Engine:
+    """Open the job engine's connections: with our bounds, and so that it sees every outage for what it is.
+
+    Its own judgement misses a name that does not resolve, and SQLite's disk being full: the thread of a workflow would
+    end over it, or the outage be recorded as the work's failure.
 
     Args:
         url: The database of the job rows.
-        wait_for_database: Whether a lost database is waited for; else it raises.
+        pool_size: As of `make_db_engine`.
         idle_transaction_s: As of `make_db_engine`.
     """
-    quiet_logging()
-    return DBOSClient(
-        system_database_url=engine_url(url),
-        dbos_system_schema=SCHEMA,
-        serializer=SERIALIZER,
-        application_name=APPLICATION,
-        lazy=True,
-        retry_connection_errors=wait_for_database,
-        sys_db_idle_transaction_timeout_sec=idle_transaction_s,
-    )
+    return make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s, locks_at_begin=False)
+
+
+def close_engine(db_engine: Engine) -> None:
+    """Close the job engine's connections, and those that threads of it still use as soon as they give them back."""
+    event.listen(db_engine.pool, "checkin", lambda _connection, record: record.invalidate())
+    db_engine.dispose()
+
+
+class JobEngineClient(DBOSClient):
+    """A connection to the job engine's tables that runs no workflow itself; in an outage it raises, soon.
+
+    Its methods raise, besides what DBOS does:
+        DatabaseUnavailable, DatabaseFull: As `app.db.session.translated` says.
+        sqlalchemy.exc.TimeoutError: Every connection is in use; an outage too, by `app.db.outages.is_outage`.
+    """
+
+    def __init__(self, url: str, *, idle_transaction_s: float = IDLE_TRANSACTION_S) -> None:
+        """Describe the connection; nothing is connected yet.
+
+        Args:
+            url: The database of the job rows.
+            idle_transaction_s: As of `make_db_engine`.
+        """
+        quiet_logging()
+        self._connections = open_engine(url, pool_size=5, idle_transaction_s=idle_transaction_s)
+        # The job engine itself waits for SQLite's lock without end, whatever it is told.
+        event.listen(self._connections, "handle_error", _as_app_error)
+        super().__init__(
+            system_database_engine=self._connections,
+            dbos_system_schema=SCHEMA,
+            serializer=SERIALIZER,
+            application_name=APPLICATION,
+            lazy=True,
+            retry_connection_errors=False,
+        )
+
+    def destroy(self) -> None:
+        """Close the connections."""
+        super().destroy()
+        close_engine(self._connections)
 
 
 def quiet_logging() -> None:
@@ -90,3 +128,7 @@ def quiet_logging() -> None:
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     logger.setLevel(logging.WARNING)
+
+
+def _as_app_error(context: ExceptionContext) -> AppError | None:
+    return as_app_error(context.original_exception)

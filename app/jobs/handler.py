@@ -6,20 +6,15 @@ on a thread of the job; `on_end` also in the API process, when a job is cancelle
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
-from app.errors import AppError, DatabaseFull, DatabaseUnavailable
+from app.errors import AppError
 
 if TYPE_CHECKING:
     from app.jobs.run import JobRun
 
 Json: TypeAlias = Any  # None, bool, int, float, str, and lists and string-keyed dicts of them
-
-
-# What is raised while the database is away or full: not the work is wrong, it only has to wait.
-DATABASE_AWAY = (OperationalError, DatabaseUnavailable, DatabaseFull)
 
 
 class JobFailed(AppError):

@@ -1,7 +1,6 @@
 """A worker's row in the database, and its beats: how the others know that it lives.
 
-On a thread of its own, which waits for nothing but the row: what the job engine is asked, it asks again for as long as
-the database is away, with pauses of up to a minute and a half.
+On a thread of its own, which waits for nothing but the row: a reaper may have much to ask the job engine.
 """
 
 import logging

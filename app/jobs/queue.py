@@ -3,6 +3,7 @@
 Runs no job itself and knows only the names of the kinds.
 """
 
+import logging
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.db.models import Job, active_jobs
+from app.db.outages import is_outage
 from app.db.session import Database
 from app.errors import Conflict, NotFound, QueueFull
 from app.jobs import durable, record
@@ -17,6 +19,7 @@ from app.jobs.handler import JobKind, Json
 
 MAX_WAITING = 10_000
 _RETRY_AFTER_S = 30
+logger = logging.getLogger(__name__)
 
 
 class JobQueue:
@@ -37,7 +40,7 @@ class JobQueue:
         self._db = db
         self._max_waiting = max_waiting
         self._kinds = {kind.kind: kind for kind in kinds}
-        self._client = durable.open_client(database_url, wait_for_database=False)
+        self._client = durable.JobEngineClient(database_url)
 
     def submit(
         self,
@@ -122,9 +125,7 @@ class JobQueue:
         with self._db.transaction() as session:
             job = _found(record.request_wake(session, job_id))
         if job.status == "queued" and job.wake_requested:
-            # Should this be the last thing that never happens: a worker's reaper finds the wish in the row.
-            with self._db.errors_told():
-                self._client.resume_workflow(durable.job_workflow_id(job_id), queue_name=self._kinds[job.kind].queue)
+            self._wake(job)
         return job
 
     def retry(self, session: Session, job_id: str, *, priority: int = 0) -> Job:
@@ -162,6 +163,15 @@ class JobQueue:
         if num_waiting >= self._max_waiting:
             detail = f"As many jobs wait as are taken ({self._max_waiting}). Try again later, or cancel some."
             raise QueueFull(detail, retry_after_s=_RETRY_AFTER_S)
+
+    def _wake(self, job: Job) -> None:
+        """Queue a job's workflow again; should that not happen, a worker's reaper finds the wish in the row."""
+        try:
+            self._client.resume_workflow(durable.job_workflow_id(job.id), queue_name=self._kinds[job.kind].queue)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            logger.warning("The database went away while job %s was resumed; a worker goes on with it.", job.id)
 
     def _on_end(self, session: Session, job: Job) -> None:
         self._kinds[job.kind].on_end(session, job)

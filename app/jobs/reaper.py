@@ -1,8 +1,8 @@
 """Who is dead, and the taking over of what a dead worker held.
 
 DBOS fences (a workflow that was taken over can record nothing under its old execution) but does not
-notice that a process died; that is done here, by public calls alone. Runs in the worker process, on a
-thread of its own.
+notice that a process or a thread died; that is done here, by public calls alone. Runs in the worker process,
+on a thread of its own.
 """
 
 import logging
@@ -21,6 +21,7 @@ from app.db.session import Database
 from app.errors import AppError
 from app.jobs import durable, record
 from app.jobs.blame import blame
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Reaper:
         heartbeat: Heartbeat,
         on_end: record.OnEnd,
         queue_of: Callable[[Job], str | None],
+        executions: Executions,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,8 +83,11 @@ class Reaper:
         self._on_end = on_end
         self._queue_of = queue_of
         self._me = heartbeat
+        self._executions = executions
+        self._clock = clock
         self._silence = _Silence(heartbeat.ttl_s / 2, clock)
         self._reconciled_to = ""
+        self._idle_since: dict[str, float] = {}
 
     def withdraw(self) -> None:
         """Give back what this worker holds and remove its row; when it claims nothing more."""
@@ -100,7 +105,8 @@ class Reaper:
                 return
 
     def round(self) -> None:
-        """Take over from the dead, and let one worker settle what nobody holds."""
+        """Give back what stands still here, take over from the dead, and let one worker settle what nobody holds."""
+        self._give_back_idle()
         for worker_id in self._claim_dead():
             # Not removed in the same round: should it live after all, it may claim anew until its next beat.
             if not self._requeue(worker_id, count=True):
@@ -108,6 +114,24 @@ class Reaper:
         if self._is_first():
             self._adopt_orphans()
             self._reconcile()
+
+    def _give_back_idle(self) -> None:
+        """Queue again what this worker holds and no thread of it works on, as seen for half of the time to live.
+
+        A thread that died over an outage leaves such a workflow, or a claim whose answer was lost; one that was just
+        claimed has no thread yet.
+        """
+        held = self._client.list_workflows(
+            executor_id=self._me.worker_id, status="PENDING", load_input=False, load_output=False
+        )
+        now, before = self._clock(), self._idle_since
+        idle = [workflow for workflow in held if workflow.workflow_id not in self._executions]
+        self._idle_since = {each.workflow_id: before.get(each.workflow_id, now) for each in idle}
+        for workflow in idle:
+            if now - self._idle_since[workflow.workflow_id] >= self._me.ttl_s / 2:
+                logger.warning("Nothing works on %s, which this worker holds; queueing it again.", workflow.workflow_id)
+                self._client.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
+                del self._idle_since[workflow.workflow_id]
 
     def _claim_dead(self) -> list[str]:
         with self._db.transaction() as session:

@@ -16,10 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
+from app.db.outages import is_outage
 from app.db.session import Database
-from app.errors import AppError
+from app.errors import AppError, DatabaseFull, DatabaseUnavailable
 from app.jobs import durable, record
-from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobPaused, Json, TryLater, WorkLost
+from app.jobs.executions import Executions
+from app.jobs.handler import JobCancelled, JobPaused, Json, TryLater, WorkLost
 from app.jobs.isolation import Isolation
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Workshop:
         stopping: Set when the worker takes no new work; who only waits gives his work back.
         leaving: Set when the worker's grace is over; everybody gives his work back.
         isolation: What works here now.
+        executions: The workflows that have a thread here.
     """
 
     db: Database
@@ -58,6 +61,7 @@ class Workshop:
     stopping: threading.Event
     leaving: threading.Event
     isolation: Isolation = field(default_factory=Isolation)
+    executions: Executions = field(default_factory=Executions)
 
     @contextmanager
     def isolated(self, keep_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -132,10 +136,8 @@ class JobRun:
                 with nullcontext() if self._is_isolated else self._workshop.isolated(self.check_cancelled):
                     self.check_cancelled()
                     return fn()
-            except DATABASE_AWAY as error:
-                raise TryLater from error
             except Exception as error:
-                raise Failure(problem_of(error)) from error
+                raise _as_recorded(error) from error
 
         return _recorded(lambda: DBOS.run_step({"name": name}, body))
 
@@ -157,7 +159,7 @@ class JobRun:
             except DBAPIError:  # DBOS tries again what a retry can mend
                 raise
             except Exception as error:
-                raise Failure(problem_of(error)) from error
+                raise _as_recorded(error) from error
 
         # Rows are guarded by constraints and locks; SQLite knows no other level than its own.
         serializable = datasource.engine.dialect.name == "sqlite"
@@ -222,7 +224,7 @@ class JobRun:
         try:
             with self._workshop.db.snapshot() as session:
                 job, own_row = session.get(Job, self.id), session.scalar(self._workshop.own_row)
-        except DATABASE_AWAY as error:
+        except (DatabaseUnavailable, DatabaseFull) as error:
             raise TryLater from error
         if own_row is None:
             raise WorkLost
@@ -269,6 +271,11 @@ def problem_of(error: Exception) -> dict[str, Json]:
         return record.problem_of(error)
     logger.error("A job failed unexpectedly.", exc_info=error)
     return record.problem_of(AppError("The job failed for an internal reason."))
+
+
+def _as_recorded(error: Exception) -> BaseException:
+    """Return what a step or transaction ends with: a failure to be recorded, unless it has only to wait."""
+    return TryLater() if is_outage(error) else Failure(problem_of(error))
 
 
 def _recorded(call: Callable[[], Json]) -> Json:

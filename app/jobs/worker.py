@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 
+from app.db.outages import is_outage
 from app.db.session import Database
 from app.jobs import durable
 from app.jobs.handler import JobHandler
@@ -63,27 +64,30 @@ class Worker:
 
     def start(self) -> None:
         """Connect, take over what dead workers of this machine held, and begin to work."""
-        self._client = durable.open_client(self._url, wait_for_database=True, idle_transaction_s=self._ttl_s)
+        # Else a frozen worker locks what others need.
+        self._client = durable.JobEngineClient(self._url, idle_transaction_s=self._ttl_s)
+        self._connections = durable.open_engine(self._url, pool_size=10, idle_transaction_s=self._ttl_s)
         DBOS(
             config={
                 "name": durable.APPLICATION,
-                "system_database_url": durable.engine_url(self._url),
+                "system_database_engine": self._connections,
                 "dbos_system_schema": durable.SCHEMA,
                 "application_version": durable.JOBS_VERSION,
                 "executor_id": self.id,
                 "serializer": durable.SERIALIZER,
-                "sys_db_pool_size": 10,
-                "sys_db_idle_transaction_timeout_sec": self._ttl_s,  # else a frozen worker locks what others need
                 "run_migrations": False,
                 "log_level": "WARNING",
             }
         )
-        workflows = Workflows(self._handlers, self._workshop(self._client))
+        workshop = self._workshop(self._client)
+        workflows = Workflows(self._handlers, workshop)
         workflows.register()
         self._register_queues(self._client)
         self._heartbeat = Heartbeat(self._db, worker_id=self.id, host=self._host, ttl_s=self._ttl_s)
         self._heartbeat.register()
-        self._reaper = Reaper(self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of)
+        self._reaper = Reaper(
+            self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of, workshop.executions
+        )
         DBOS.launch()
         self._watches = [
             threading.Thread(target=watch, args=(self._leaving,), name=name, daemon=True)
@@ -105,8 +109,9 @@ class Worker:
         self._leaving.set()
         for thread in self._watches:
             thread.join()
-        self._reaper.withdraw()
+        self._withdraw()
         self._client.destroy()
+        durable.close_engine(self._connections)
 
     def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
         """Work until the event is set, or until another worker has taken this one for dead."""
@@ -114,6 +119,14 @@ class Worker:
         while not stop_event.wait(0.1) and not self._heartbeat.lost.is_set():
             pass
         self.stop(grace_s)
+
+    def _withdraw(self) -> None:
+        try:
+            self._reaper.withdraw()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            logger.warning("The database is away; another worker takes over what this one held.")
 
     def _workshop(self, client: DBOSClient) -> Workshop:
         datasource = SQLAlchemyDatasource.create(

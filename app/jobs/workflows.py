@@ -4,6 +4,7 @@ A workflow hands its handler a `JobRun` and turns whatever comes back into the j
 badly itself. Runs in the worker process, each execution on a thread of its own.
 """
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from dbos import DBOS
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
+from app.db.outages import is_outage
 from app.jobs import durable, record
-from app.jobs.handler import DATABASE_AWAY, JobCancelled, JobHandler, JobPaused, Json, TryLater
+from app.jobs.handler import JobCancelled, JobHandler, JobPaused, Json, TryLater
 from app.jobs.run import JobRun, Workshop, problem_of
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,10 @@ _GIVE_BACK_DELAY_S = 1.0
 # Likewise for a job of a kind that this worker does not know: only a newer worker can help. For its chunks the
 # second is enough, so that it keeps them from nobody.
 _UNKNOWN_KIND_DELAY_S = 10.0
+
+
+# While the database is away, between tries to give work back: soon after a short outage, seldom in a long one.
+_GIVE_BACK_AGAIN_S = (0.5, 1.0, 2.0, 5.0)
 
 
 class _Left(BaseException):
@@ -98,8 +104,6 @@ class Workflows:
                 self._put_aside()
             except JobCancelled:
                 return {}
-            except DATABASE_AWAY:
-                raise
             except Exception as error:
                 return {"problem": self._problem_of(error)}
 
@@ -118,9 +122,9 @@ class Workflows:
         run.check_held()  # else another worker's parts may be writing what is not recorded yet
         try:
             handler.tidy(run)
-        except DATABASE_AWAY:
-            raise
-        except Exception:
+        except Exception as error:
+            if is_outage(error):
+                raise
             logger.exception("What job %s left unrecorded could not be removed.", run.id)
 
     def _rest(self, handler: JobHandler, run: JobRun) -> NoReturn:
@@ -154,8 +158,6 @@ class Workflows:
             raise
         except JobCancelled:
             pass
-        except DATABASE_AWAY:
-            raise
         except Exception as error:
             problem = self._problem_of(error)
             run.check_held()  # else the job goes on elsewhere
@@ -164,7 +166,7 @@ class Workflows:
         return False, None
 
     def _problem_of(self, error: Exception) -> dict[str, Json]:
-        if self._workshop.leaving.is_set():  # DBOS is gone already: that is what failed
+        if is_outage(error) or self._workshop.leaving.is_set():  # DBOS is gone already: that is what failed
             raise TryLater from error
         return problem_of(error)
 
@@ -180,21 +182,40 @@ class Workflows:
     def _giving_back(self, unknown_s: float = _GIVE_BACK_DELAY_S) -> Iterator[None]:
         """Queue this workflow again when it says TryLater or the database is away; after `unknown_s`, an unknown kind.
 
-        What leaves here is no Exception, so DBOS records no outcome.
+        What leaves here then is no Exception, so DBOS records no outcome.
         """
         workflow_id = DBOS.workflow_id
-        try:
-            yield
-        except (TryLater, *DATABASE_AWAY) as error:
-            assert workflow_id is not None
-            if not self._workshop.leaving.is_set():  # else the worker gives back everything at once
+        assert workflow_id is not None
+        with self._workshop.executions.held(workflow_id):
+            try:
+                yield
+            except (TryLater, Exception) as error:
+                if not isinstance(error, TryLater) and not is_outage(error):
+                    raise
                 self._workshop.stopping.wait(unknown_s if isinstance(error, _UnknownKind) else _GIVE_BACK_DELAY_S)
                 give_back(self._workshop, workflow_id)
-            raise TryLater from error
+                raise TryLater from error
 
 
 def give_back(workshop: Workshop, workflow_id: str) -> None:
-    """Put a workflow that this worker holds back on its own queue; it can record nothing more of it."""
+    """Put a workflow that this worker holds back on its own queue; it can record nothing more of it.
+
+    Waits for a database that is away. Returns at once when the worker leaves, which gives back everything itself; if
+    another fault keeps it from being done, the reaper finds a workflow without a thread.
+    """
+    delays = itertools.chain(_GIVE_BACK_AGAIN_S, itertools.repeat(_GIVE_BACK_AGAIN_S[-1]))
+    while not workshop.leaving.is_set():
+        try:
+            _give_back_once(workshop, workflow_id)
+            return
+        except Exception as error:
+            if not is_outage(error):
+                logger.exception("%s could not be given back; it is looked after.", workflow_id)
+                return
+        workshop.leaving.wait(next(delays))
+
+
+def _give_back_once(workshop: Workshop, workflow_id: str) -> None:
     held = workshop.client.list_workflows(
         workflow_ids=[workflow_id],
         status="PENDING",

@@ -253,7 +253,8 @@ def _read_json(pack: ModelPack, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise pack.fault(path, "is missing") from error
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise pack.fault(path, "is missing" if is_missing else "cannot be read") from error
     except ValueError as error:
         raise pack.fault(path, "is not JSON") from error
     if not isinstance(content, dict):

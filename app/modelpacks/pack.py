@@ -142,6 +142,8 @@ def read_pack(folder: Path, overrides: Mapping[str, Path] | None = None, *, name
         manifest = json.loads((folder / MANIFEST).read_text())
         return _make_pack(manifest, folder, dict(overrides or {}))
     except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise PackError(f"{name or folder.name}: {MANIFEST} cannot be read. See to its storage.") from error
         raise PackError(f"{name or folder.name}: {MANIFEST} is missing. {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackError(f"{name or folder.name}: {MANIFEST} is not a manifest of a model pack. {remedy}") from error

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import AppError, Conflict, Invalid, QueueFull
+from app.errors import Conflict, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.schemas.reports import MAX_SHEET_ROWS, DatasetReportRead
 from app.services.contact_sheet import Row, Tile, contact_sheet
 from app.services.dataset_versions import content_version, images_of
@@ -147,7 +147,7 @@ class DatasetReportService:
         try:
             data = self._folder.read(entry.path)
             return decode_image(data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
-        except AppError:  # deleted since it was judged
+        except (NotFound, Invalid, PayloadTooLarge, UnsupportedImage):  # deleted or damaged since it was judged
             return None
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from app.errors import AppError, FieldError, Invalid, PayloadTooLarge, UnsupportedImage
+from app.errors import FieldError, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
 from app.schemas.generations import ModelRef
 from app.schemas.judging import (
     ClassifyRequest,
@@ -26,6 +26,7 @@ from app.services.images import ImageService
 from app.services.inference import Inference, LoadImage
 from app.services.limits import Limits
 from app.services.models import ModelService
+from app.storage.files import storage_errors
 from app.storage.images import DecodeImage, decode_image
 
 T = TypeVar("T")
@@ -136,8 +137,9 @@ class JudgingService:
         uploads = []
         for image_id, pointer in zip(ids, pointers, strict=True):
             try:
-                data = self._images.file(image_id).path.read_bytes()
-            except (AppError, OSError):
+                with storage_errors():
+                    data = self._images.file(image_id).path.read_bytes()
+            except (NotFound, FileNotFoundError):
                 raise Invalid.field(pointer, "there is no image with this id", "image_not_found") from None
             uploads.append(Upload(data, pointer, image_id))
         return uploads

@@ -4,6 +4,8 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from app.errors import StorageFull, Unavailable
 from app.jobs.handler import TryLater
@@ -11,6 +13,8 @@ from app.jobs.run import JobRun
 from app.storage.layout import DataFolder
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # An API process that restarts is back in seconds; beyond a minute another node may be better off.
 PATIENCE_S = 60.0
@@ -53,13 +57,25 @@ def store(job: JobRun, folder: DataFolder, path: str, data: bytes, *, patience_s
         TryLater: The worker is stopping, and the storage is away.
         StorageFull, Unavailable: The patience is over.
     """
+    _patiently(job, partial(folder.write, path, data), patience_s)
+
+
+def load(job: JobRun, folder: DataFolder, path: str, *, patience_s: float = STORAGE_PATIENCE_S) -> bytes:
+    """Read a file for a job; wait for storage that is away, and raise as `store` does.
+
+    Raises:
+        NotFound: There is no such file.
+    """
+    return _patiently(job, partial(folder.read, path), patience_s)
+
+
+def _patiently(job: JobRun, act: Callable[[], T], patience_s: float) -> T:
     deadline = time.monotonic() + patience_s
     is_told = False
     while True:
         job.check_cancelled()
         try:
-            folder.write(path, data)
-            return
+            return act()
         except (StorageFull, Unavailable) as error:
             if time.monotonic() >= deadline:
                 raise

@@ -1,6 +1,7 @@
 """The `train` job: features once, a linear probe on them, a registered model; in the worker process."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
-from app.errors import Conflict, Invalid
+from app.errors import Conflict, Invalid, StorageFull, Unavailable
 from app.jobs.handler import Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
@@ -22,11 +23,13 @@ from app.services.dataset_job import DatasetImages
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
-from app.services.patience import patience, store
+from app.services.patience import load, patience, store
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
 from app.training.evaluation import evaluate
 from app.training.linear_probe import Diverged, EpochMetrics, FitResult, OptimizerSettings, fit, save_probe
+
+logger = logging.getLogger(__name__)
 
 FEATURES_CHUNK_SIZE = 64
 # Requests at a time: enough that the engine finds a batch waiting after each forward.
@@ -96,8 +99,11 @@ class TrainJob(TrainKind):
         known = self._features.get(key)
         if known is not None:
             return known
-        features = self._node.features(self._folder.read(image.path), keep_waiting=patience(job))
-        self._features.put(key, features)
+        features = self._node.features(load(job, self._folder, image.path), keep_waiting=patience(job))
+        try:
+            self._features.put(key, features)
+        except (StorageFull, Unavailable):  # a cache: what it could not keep is asked again
+            logger.warning("The features of an image could not be kept.", exc_info=True)
         return features
 
     def _fit(self, job: JobRun, backbone: dict[str, Any]) -> Json:

@@ -19,10 +19,20 @@ TEMPORARIES = ".tmp"
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
-_REFUSING = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE}
-_LOST = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV}  # storage across a network
-_UNWRITABLE = _REFUSING | _LOST
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+# What an error says of the path and not of the storage: no such file, one of another kind, a name that cannot be one.
+_OF_THE_PATH = {
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENXIO,  # a socket, or a pipe that nobody writes
+    errno.EXDEV,
+}
 
 
 def contained_path(root: Path, *parts: str) -> Path:
@@ -47,16 +57,18 @@ def storage_errors() -> Iterator[None]:
 
     Raises:
         StorageFull: No space, no quota, or the file is larger than allowed.
-        Unavailable: Read-only, not permitted, failing, not connected, or out of file handles.
+        Unavailable: Read-only, not permitted, failing, not connected, out of file handles: every error that says
+            nothing of the path.
+        OSError: What is, or is not, at the path.
     """
     try:
         yield
     except OSError as error:
         if error.errno in NO_ROOM_ERRNOS:
             raise StorageFull from error
-        if error.errno in _UNWRITABLE:
-            raise Unavailable("The storage cannot be used at the moment.", code="storage_unavailable") from error
-        raise
+        if error.errno in _OF_THE_PATH:
+            raise
+        raise Unavailable("The storage cannot be used at the moment.", code="storage_unavailable") from error
 
 
 def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) -> None:

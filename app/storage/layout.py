@@ -122,7 +122,7 @@ class DataFolder:
             with storage_errors():
                 # O_NONBLOCK: a FIFO in a file's place must not hang the reader.
                 descriptor = os.open(contained_path(self.root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError) as error:  # of the path: what the storage itself refuses is none of both here
             raise NotFound from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -130,8 +130,8 @@ class DataFolder:
         return open(descriptor, "rb")
 
     def read(self, path: str) -> bytes:
-        """Read a stored file whole; raises NotFound like `open`."""
-        with self.open(path) as file:
+        """Read a stored file whole; raises NotFound and Unavailable like `open`."""
+        with storage_errors(), self.open(path) as file:
             return file.read()
 
     def locate(self, path: str) -> Path:

@@ -67,7 +67,7 @@ def check_all(house: House, undisturbed: dict[str, Undisturbed], acknowledged: l
 
 def check_work_has_ended(house: House) -> None:
     """I6: attempts are bounded, and nothing runs or waits for ever, neither job nor workflow."""
-    client = durable.open_client(house.url, wait_for_database=False)
+    client = durable.JobEngineClient(house.url)
     try:
         wait_until(lambda: not _active_workflows(client))
     finally:

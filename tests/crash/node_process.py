@@ -23,6 +23,7 @@ from app.engine.request import EngineRequest
 from app.main import create_app, server_config
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
+from tests.crash.namespaces import enter
 from tests.fake_models import FakeDiffusion, FakeModels
 from tests.node import make_settings
 from tests.pictures import wait_until
@@ -42,6 +43,8 @@ class Plan:
         step_s: What a denoising step costs, in seconds.
         ttl_s: Silence after which the node takes a worker for dead, in seconds, >= 2.
         chunk_size: Images of a chunk, >= 1.
+        etc: A folder whose files stand in the place of those in `/etc` for it; needs root.
+        network: The network namespace that it lives in; needs root.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Plan:
     step_s: float = 0.02
     ttl_s: float = 2.0
     chunk_size: int = 4
+    etc: Path | None = None
+    network: str | None = None
 
     @property
     def settings(self) -> Settings:
@@ -146,14 +151,14 @@ StartNode = Callable[..., NodeProcesses]
 
 
 @contextlib.contextmanager
-def nodes(folder: Path, data_dir: Path, database_url: str, **common: float) -> Iterator[StartNode]:
+def nodes(folder: Path, data_dir: Path, database_url: str, **common: object) -> Iterator[StartNode]:
     """Start nodes on one database and storage, until the block ends; they are killed then.
 
     Gives a function of a node's name and of what its plan has besides.
     """
     started: list[NodeProcesses] = []
 
-    def start(name: str, **changes: float) -> NodeProcesses:
+    def start(name: str, **changes: object) -> NodeProcesses:
         plan = Plan(name, folder / name, data_dir, database_url, **{**common, **changes})  # type: ignore[arg-type]
         started.append(NodeProcesses(plan))
         return started[-1]
@@ -173,6 +178,7 @@ def _end_with_parent() -> None:
 
 
 def _run(run: Callable[[Plan], None], plan: Plan) -> None:
+    enter(etc=plan.etc, network=plan.network)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run(plan)
 

@@ -4,6 +4,7 @@ import resource
 import shutil
 import socket
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,38 +22,67 @@ _ROOM_BYTES = 2_000
 
 
 class Proxy:
-    """A way to a Postgres server that can be cut: connections drop, and new ones are refused.
+    """A way to a Postgres server that can be cut, in several manners.
 
     Attributes:
         url: The database's URL by this way.
+        port: Where it listens.
     """
 
-    def __init__(self, url: str) -> None:
-        """Open a way to the database of `url`."""
+    def __init__(self, url: str, host: str = "127.0.0.1") -> None:
+        """Open a way to the database of `url`, on an address of this machine."""
         parsed = make_url(url)
+        self._user, self._database = parsed.username, parsed.database
         self._server = f"{parsed.query['host']}/.s.PGSQL.{parsed.port or 5432}"
+        self._host = host
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._flows = threading.Event()
+        self._flows.set()
         self._listener = self._listen(0)
-        self._port: int = self._listener.getsockname()[1]
-        here = parsed.set(host="127.0.0.1", port=self._port, query={})
-        self.url = here.render_as_string(hide_password=False)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = self.url_by(host)
+
+    def url_by(self, host: str) -> str:
+        """Return the database's URL by a name of this machine."""
+        return (
+            make_url("postgresql://")
+            .set(host=host, port=self.port, username=self._user, database=self._database)
+            .render_as_string(hide_password=False)
+        )
 
     def cut(self) -> None:
         """Drop every connection and refuse new ones."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for pair in self._pairs:
+        self.drop()
+
+    def drop(self, *, rudely: bool = False) -> None:
+        """Drop every connection; rudely: by a reset."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
             for end in pair:
                 with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-        self._pairs.clear()
+                    if rudely:  # what is closed while a thread reads it is closed once that one has woken up
+                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        end.shutdown(socket.SHUT_RD)
+                        end.close()
+                    else:
+                        end.shutdown(socket.SHUT_RDWR)
+
+    def stall(self) -> None:
+        """Take connections and what comes over them, and pass nothing on."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        """Pass on again."""
+        self._flows.set()
 
     def mend(self) -> None:
         """Let connections through again."""
-        self._listener = self._listen(self._port)
+        self._listener = self._listen(self.port)
 
     def _listen(self, port: int) -> socket.socket:
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = socket.create_server((self._host, port))
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
         return listener
 
@@ -61,17 +91,22 @@ class Proxy:
             while True:
                 near, _ = listener.accept()
                 far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                far.connect(self._server)
+                try:
+                    far.connect(self._server)
+                except OSError:  # the server itself is away
+                    near.close()
+                    continue
                 self._pairs.append((near, far))
                 for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+                    threading.Thread(target=_pump, args=(source, target, self._flows), daemon=True).start()
 
 
 @contextmanager
-def proxied(url: str) -> Iterator[Proxy]:
+def proxied(url: str, host: str = "127.0.0.1") -> Iterator[Proxy]:
     """Open a way to a Postgres database for the length of the block."""
-    proxy = Proxy(url)
+    proxy = Proxy(url, host)
     yield proxy
+    proxy.flow()
     proxy.cut()
 
 
@@ -112,9 +147,10 @@ def read_only(data_dir: Path) -> Iterator[None]:
         temporaries.unlink()  # who waited to write makes the folder anew, at once
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, flows: threading.Event) -> None:
     with suppress(OSError):
         while data := source.recv(65_536):
+            flows.wait()
             target.sendall(data)
     for end in (source, target):
         with suppress(OSError):

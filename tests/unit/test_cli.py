@@ -65,3 +65,12 @@ def test_the_key_of_a_dataset_follows_from_its_request_and_its_service() -> None
         key_of("http://one", request, 1),
     ]
     assert len({key, *others}) == 4
+
+
+def test_a_database_that_does_not_answer_is_told_in_one_sentence_and_may_be_tried_again(tmp_path: Path) -> None:
+    url = "postgresql://fox:secret@127.0.0.1:1/hound"
+    environment = {"FOXHOUND_DATABASE_URL": url, "FOXHOUND_DATA_DIR": str(tmp_path)}
+    result = CliRunner().invoke(app, ["serve"], env=environment)
+    assert result.exit_code == 1  # and not EXIT_CONFIG, over which a supervisor would give up
+    assert "The database does not answer." in result.output
+    assert "secret" not in result.output

@@ -18,7 +18,7 @@ class StartWorker(Protocol):
 @pytest.fixture
 def client(database_url: str) -> Iterator[DBOSClient]:
     """The job engine, as the reaper asks it."""
-    client = durable.open_client(database_url, wait_for_database=False)
+    client = durable.JobEngineClient(database_url)
     yield client
     client.destroy()
 

@@ -9,6 +9,7 @@ from app.db.base import new_id
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.jobs import durable, record
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
@@ -142,7 +143,7 @@ def make_reaper(db: Database, client: DBOSClient) -> Reaper:
     kind = Pictures()
     heartbeat = Heartbeat(db, worker_id="me", host=host_name(), ttl_s=20)
     heartbeat.register()
-    return Reaper(db, client, heartbeat, kind.on_end, lambda _job: kind.queue)
+    return Reaper(db, client, heartbeat, kind.on_end, lambda _job: kind.queue, Executions())
 
 
 def test_an_urgent_job_overtakes_at_the_next_chunk(

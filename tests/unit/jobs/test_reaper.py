@@ -4,17 +4,22 @@ import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from dbos import DBOSClient
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from app.db.base import utc_now
 from app.db.models import Job, Worker
 from app.db.session import Database
+from app.jobs import durable
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
+from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
+from tests.pictures import submit_pictures
 
 TTL_S = 20.0
 
@@ -42,10 +47,15 @@ def heartbeat(db: Database) -> Heartbeat:
 
 
 @pytest.fixture
-def reaper(db: Database, client: DBOSClient, heartbeat: Heartbeat, clock: Clock) -> Reaper:
+def executions() -> Executions:
+    return Executions()
+
+
+@pytest.fixture
+def reaper(db: Database, client: DBOSClient, heartbeat: Heartbeat, executions: Executions, clock: Clock) -> Reaper:
     def on_end(session: Session, job: Job) -> None: ...
 
-    return Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", clock=clock)
+    return Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", executions, clock=clock)
 
 
 def pass_time(reaper: Reaper, clock: Clock, seconds: float) -> None:
@@ -142,3 +152,45 @@ def test_who_was_silent_himself_judges_nobody_yet(db: Database, reaper: Reaper, 
     assert workers(db) == {"me", "far"}
     pass_time(reaper, clock, TTL_S)
     assert workers(db) == {"me"}
+
+
+CLAIM = text("UPDATE workflow_status SET status = 'PENDING', executor_id = 'me' WHERE workflow_uuid = :id")
+CLAIM_ON_POSTGRES = text(CLAIM.text.replace("workflow_status", "dbos.workflow_status"))
+
+
+@pytest.fixture
+def claimed(db: Database, queue: JobQueue, tmp_path: Path) -> str:
+    """A workflow that this worker holds by the database; no thread has it."""
+    workflow_id = durable.job_workflow_id(submit_pictures(queue, db, tmp_path / "d"))
+    with db.transaction() as session:
+        session.execute(CLAIM_ON_POSTGRES if db.engine.dialect.name == "postgresql" else CLAIM, {"id": workflow_id})
+    return workflow_id
+
+
+def state(client: DBOSClient, workflow_id: str) -> str:
+    [workflow] = client.list_workflows(workflow_ids=[workflow_id])
+    return workflow.status
+
+
+def test_what_a_worker_holds_and_no_thread_of_it_works_on_is_queued_again(
+    reaper: Reaper, client: DBOSClient, clock: Clock, claimed: str
+) -> None:
+    """As after an outage over which the thread ended, or the answer to the claim was lost."""
+    reaper.round()
+    pass_time(reaper, clock, TTL_S / 4)
+    assert state(client, claimed) == "PENDING"  # it may have been claimed just now
+    pass_time(reaper, clock, TTL_S / 4)
+    assert state(client, claimed) == "ENQUEUED"
+
+
+def test_what_a_thread_works_on_is_left_to_it(
+    reaper: Reaper, client: DBOSClient, clock: Clock, executions: Executions, claimed: str
+) -> None:
+    reaper.round()
+    with executions.held(claimed), executions.held(claimed):
+        pass_time(reaper, clock, 2 * TTL_S)
+    reaper.round()
+    pass_time(reaper, clock, TTL_S / 4)
+    assert state(client, claimed) == "PENDING"  # the thread has just ended: its time begins now
+    pass_time(reaper, clock, TTL_S / 4)
+    assert state(client, claimed) == "ENQUEUED"

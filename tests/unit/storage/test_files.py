@@ -106,12 +106,23 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
         (errno.EACCES, Unavailable),
         (errno.EIO, Unavailable),
         (errno.EMFILE, Unavailable),
+        (errno.ESTALE, Unavailable),
+        (errno.EBADMSG, Unavailable),
+        (errno.ENOMEM, Unavailable),
+        (errno.EREMOTEIO, Unavailable),
+        (errno.EHOSTUNREACH, Unavailable),
     ],
 )
 def test_what_a_disk_refuses_becomes_an_error_of_ours(number: int, error: type[AppError]) -> None:
     with pytest.raises(error) as caught, storage_errors():
         raise OSError(number, "secret text", "/secret/path")
     assert "secret" not in caught.value.detail
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO])
+def test_what_an_error_says_of_the_path_stays_as_it_is(number: int) -> None:
+    with pytest.raises(OSError, match="text"), storage_errors():
+        raise OSError(number, "text")
 
 
 def test_a_write_that_cannot_be_renamed_removes_its_temporary(tmp_path: Path) -> None:
