@@ -18,7 +18,14 @@ ImageB64 = Annotated[
         json_schema_extra={"contentEncoding": "base64"},
     ),
 ]
-Labels = Annotated[list[Label], Field(min_length=1, max_length=256, description="Texts to choose from, all different.")]
+Labels = Annotated[
+    list[Label],
+    Field(
+        min_length=1,
+        max_length=256,
+        description="Texts to choose from, all different as names are: letter case, Unicode form and spaces do not count.",
+    ),
+]
 ImageIds = Annotated[list[ResourceId], Field(min_length=1, max_length=MAX_IMAGES)]
 TopK = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 

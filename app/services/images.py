@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import Invalid, NotFound
+from app.names import find_name
 from app.schemas.common import Decision, Page
 from app.schemas.generations import ImageMetadata, ImageRead
 from app.services.paging import fetch_page
@@ -136,7 +137,8 @@ def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]
 def _class_index(session: Session, dataset_id: str | None, class_name: str) -> int:
     dataset = session.get(Dataset, dataset_id) if dataset_id is not None else None
     names = [entry["name"] for entry in dataset.classes] if dataset is not None else []
-    if class_name not in names:
+    index = find_name(class_name, names)
+    if index is None:
         detail = "name a class of the dataset given by dataset_id"
         raise Invalid.field("#query/class", detail, "class_not_found")
-    return names.index(class_name)
+    return index

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from app.errors import AppError, FieldError, Invalid
+from app.names import equal_names, name_key
 from app.schemas.generations import ModelRef
 from app.schemas.judging import (
     ClassifyRequest,
@@ -105,7 +106,7 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As the engine says.
         """
-        if request.model is None or request.model == self._inference.pack.name:
+        if request.model is None or name_key(request.model) == self._inference.pack.name:
             ref, classes = self.pack_ref(), self._inference.classes
             classify = self._inference.classify
         else:
@@ -158,7 +159,7 @@ async def _classify_trained(
 
 
 def _texts(request: ClipScoreRequest) -> list[str]:
-    if len(set(request.labels)) < len(request.labels):
+    if equal_names(request.labels):
         raise Invalid.field("#/labels", "must all be different", "duplicate_labels")
     if request.template is None:
         return request.labels

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.db.models import TrainedModel
 from app.db.session import Database
 from app.errors import Conflict, Invalid, NotFound
+from app.names import name_key
 from app.schemas.common import Page
 from app.schemas.generations import ModelRef
 from app.schemas.train_jobs import ModelRead
@@ -94,7 +95,7 @@ class ModelService:
             Conflict: It was trained on other weights of the backbone than those loaded.
         """
         with self._db.snapshot() as session:
-            either = or_(TrainedModel.id == id_or_name, TrainedModel.name == id_or_name)
+            either = or_(TrainedModel.id == id_or_name, TrainedModel.name == name_key(id_or_name))
             row = session.scalar(select(TrainedModel).where(either))
         if row is None:
             raise Invalid.field("#/model", "there is no model of this id or name", "model_not_found")

@@ -18,6 +18,7 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
+from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
@@ -68,11 +69,11 @@ class UploadService:
         with self._db.transaction() as session:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
-            names = [entry["name"] for entry in dataset.classes]
-            if form.class_name not in names:
+            class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
+            if class_index is None:
                 raise Invalid.field("#/class_name", "the dataset has no class of this name", "class_not_found")
             self._folder.delete_uploads(dataset.name, keep=_recorded(session, dataset_id))
-            return names.index(form.class_name)
+            return class_index
 
     def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
         try:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import NotFound
+from app.names import equal_names
 from app.storage.files import (
     TEMPORARIES,
     contained_path,
@@ -272,16 +273,15 @@ def class_folders(names: Sequence[str]) -> list[str]:
         One folder name each, `[a-z0-9][a-z0-9._-]*`, at most 64 characters, unequal even where case is ignored.
 
     Raises:
-        ValueError: Two names are the same text but for case or Unicode normal form.
+        ValueError: Two names are the same name; see `app.names`.
     """
-    seen: set[str] = set()
+    if equal_names(names):
+        raise ValueError("two class names are equal")
     folders: list[str] = []
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        if key in seen:
-            raise ValueError("two class names are equal")
-        seen.add(key)
-        folders.append(_free_folder(key, taken=set(folders)))
+        # Less than a name's key leaves out: the folder of a name is what it was in every release.
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        folders.append(_free_folder(folded, taken=set(folders)))
     return folders
 
 
