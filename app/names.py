@@ -10,9 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 # Unicode's Default_Ignorable_Code_Point beyond the format characters (category Cf): drawn as nothing.
-_IGNORABLE = frozenset(
-    [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0]
-    + [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)]
+_IGNORABLE = frozenset({0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0}).union(
+    range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0000, 0xE1000)
 )
 # Not white space to Unicode, yet drawn as it.
 _BLANK = "\u2800"  # BRAILLE PATTERN BLANK

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job, TrainedModel
 from app.errors import Conflict
+from app.services.dataset_places import refuse_unfinished
 
 
 class GenerateKind:
@@ -58,8 +59,10 @@ class TrainKind:
         dataset = session.get(Dataset, failed.spec["dataset_id"])
         if failed.spec["dataset"] is not None and (dataset is None or dataset.status != "ready"):
             _hand_dataset_over(session, failed, retry_id)
-        elif dataset is None or dataset.status != "ready":
-            raise Conflict("the dataset is not ready any more", code="dataset_not_ready")
+        elif dataset is None:
+            raise Conflict("the dataset was deleted", code="dataset_not_ready")
+        else:
+            refuse_unfinished(session, dataset, allow_incomplete=failed.spec.get("allow_incomplete", False))
 
 
 JOB_KINDS = (GenerateKind(), DatasetKind(), TrainKind())

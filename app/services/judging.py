@@ -13,7 +13,7 @@ from PIL import Image
 
 from app.errors import AppError, FieldError, Invalid
 from app.names import equal_names, name_key
-from app.schemas.generations import ModelRef
+from app.schemas.generations import ModelRef, WarningRead
 from app.schemas.judging import (
     ClassifyRequest,
     ClassifyResult,
@@ -156,6 +156,16 @@ async def _classify_trained(
     features = await inference.features(load)
     probabilities: np.ndarray = predict(features[None])[0]  # (K,)
     return probabilities
+
+
+def label_warnings(labels: Sequence[str]) -> list[WarningRead]:
+    """Return what the client should know about its labels: one alone says nothing."""
+    if len(labels) > 1:
+        return []
+    detail = "There is one label, and one label always has the probability 1.0."
+    if "," in labels[0]:
+        detail += " It has a comma: give each label by itself, in a form as a field of its own."
+    return [WarningRead(code="single_label", detail=detail)]
 
 
 def _texts(request: ClipScoreRequest) -> list[str]:

@@ -18,6 +18,7 @@ from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages
+from app.services.dataset_places import refuse_empty_classes
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
@@ -50,10 +51,10 @@ class TrainJob(TrainKind):
         dataset_id = job.spec["dataset_id"]
         if job.spec["dataset"] is not None:
             made = self._images.make(job, dataset_id)
-            if made["num_missing"]:
+            if made["num_missing"] and not job.spec.get("allow_incomplete"):
                 raise Conflict(f"{made['num_missing']} images could not be made", code="dataset_incomplete")
         backbone: Any = job.step("backbone", lambda: self._backbone(job))
-        total: Any = job.transaction("count-images", lambda session: num_images_of(session, dataset_id))
+        total: Any = job.transaction("count-images", lambda session: _count_images(session, dataset_id))
         items = [
             {"part": "features", "dataset_id": dataset_id, "start": start, "backbone": backbone}
             for start in range(0, total, FEATURES_CHUNK_SIZE)
@@ -146,6 +147,12 @@ class TrainJob(TrainKind):
         path = self._folder.model_path(job.id)
         store(job, self._folder, path, data)
         return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+
+
+def _count_images(session: Session, dataset_id: str) -> int:
+    """Return how many images there are, unless a class has none to train on (any more)."""
+    refuse_empty_classes(session, find_dataset(session, dataset_id))
+    return num_images_of(session, dataset_id)
 
 
 def _evaluation(result: FitResult, features: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
@@ -20,6 +20,7 @@ from app.db.session import Database
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
+from app.services.dataset_places import first_free_position, settle_filled
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
 from app.services.limits import Limits
@@ -113,7 +114,7 @@ class UploadService:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
                 self._refuse_known(session, dataset, columns)
-                position = _next_position(session, dataset, class_index, split)
+                position = first_free_position(session, dataset, class_index, split)
                 folder = dataset.classes[class_index]["folder"]
                 image_format = columns["format"]
                 path = self._folder.dataset_image_path(dataset.name, split, folder, position, image_format)
@@ -121,8 +122,7 @@ class UploadService:
                 place = {"split": split, "class_index": class_index, "position": position, "path": path}
                 image = Image(id=new_id(), dataset_id=dataset_id, source="real", **place, **columns)
                 session.add(image)
-                if dataset.status == "empty":
-                    dataset.status = "ready"
+                settle_filled(session, dataset, image)
         except BaseException:
             if path is not None:
                 self._forget(path)
@@ -152,11 +152,3 @@ class UploadService:
 def _recorded(session: Session, dataset_id: str) -> set[str]:
     """Return the paths of a dataset's uploaded images."""
     return set(session.scalars(select(Image.path).where(Image.dataset_id == dataset_id, Image.source == "real")))
-
-
-def _next_position(session: Session, dataset: Dataset, class_index: int, split: str) -> int:
-    """Return the first free position behind those that generated images have or may still get."""
-    here = (Image.dataset_id == dataset.id, Image.split == split, Image.class_index == class_index)
-    last = session.scalar(select(func.max(Image.position)).where(*here))
-    reserved = dataset.train_per_class if split == "train" else dataset.test_per_class
-    return max(reserved, 0 if last is None else last + 1)
