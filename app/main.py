@@ -41,6 +41,7 @@ from app.jobs.queue import JobQueue
 from app.services import leftovers
 from app.services.dataset_export import DatasetExportService
 from app.services.dataset_extension import DatasetExtensionService
+from app.services.dataset_repair import DatasetRepairService
 from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
@@ -60,6 +61,7 @@ from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 log = logging.getLogger("foxhound")
 
@@ -153,8 +155,9 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
     """Wire every service of an API process."""
     limits = limits_of(settings)
     folder = DataFolder(settings.data_dir)
-    images = ImageService(db, folder)
-    models = ModelService(db, folder)
+    checks = FileChecks(folder)
+    images = ImageService(db, folder, checks)
+    models = ModelService(db, folder, checks)
     jobs = JobService(db, queue)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
     judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits)
@@ -166,8 +169,9 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
         judging=JudgingService(inference, images, models, limits),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
+        repairs=DatasetRepairService(db, inference, queue),
         uploads=UploadService(db, folder, limits),
-        exports=DatasetExportService(db, folder),
+        exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits),
         train_jobs=TrainJobService(db, inference, queue, dataset_service),
         models=models,

@@ -25,7 +25,7 @@ Body = TypeVar("Body", bound=JudgedImages)
 
 MAX_JSON_BYTES = 30_000_000
 
-ERRORS = problems(400, 408, 409, 413, 415, 422, 503)
+ERRORS = problems(400, 408, 409, 410, 413, 415, 422, 503)
 _FILE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "PNG, JPEG or WebP."}
 
 

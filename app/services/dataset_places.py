@@ -5,14 +5,14 @@ by the image generated for it, or by one uploaded while the dataset was `incompl
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Image, Job
+from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Image, Job
 from app.errors import Conflict, FieldError, Invalid
 from app.services.dataset_records import kept_images, num_to_make
 from app.services.recipes import Recipe, Tried
@@ -91,6 +91,22 @@ def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
     if dataset is None or dataset.status != "incomplete":
         return None
     return {"made": {}, "tried": asdict(tried_in_vain(session, dataset))}
+
+
+def is_held(session: Session, dataset_id: str, *, by: Collection[str]) -> bool:
+    """Tell whether a job of one of these kinds, waiting or running, works with a dataset."""
+    active = select(Job.spec).where(Job.kind.in_(by), Job.status.in_(ACTIVE_JOB_STATUSES))
+    return any(spec["dataset_id"] == dataset_id for spec in session.scalars(active))
+
+
+def refuse_repair(session: Session, dataset_id: str) -> None:
+    """Refuse to begin with a dataset that is being repaired.
+
+    Raises:
+        Conflict: `dataset_in_use`.
+    """
+    if is_held(session, dataset_id, by=("repair",)):
+        raise Conflict("The dataset is being repaired; wait for that job, or cancel it.", code="dataset_in_use")
 
 
 def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: bool) -> None:

@@ -5,12 +5,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job
+from app.db.models import Dataset
 from app.db.session import Database
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead
+from app.services.dataset_places import is_held
 from app.services.dataset_plan import plan_dataset
 from app.services.dataset_records import new_dataset, num_to_make, read_datasets
 from app.services.dataset_requests import dataset_faults
@@ -158,13 +159,8 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
     Raises:
         Conflict: `dataset_in_use`.
     """
-    if dataset.status in ACTIVE or _is_training(session, dataset.id):
+    if dataset.status in ACTIVE or is_held(session, dataset.id, by=("train", "repair")):
         raise Conflict("a job works on this dataset; cancel it first", code="dataset_in_use")
-
-
-def _is_training(session: Session, dataset_id: str) -> bool:
-    active = select(Job.spec).where(Job.kind == "train", Job.status.in_(ACTIVE_JOB_STATUSES))
-    return any(spec["dataset_id"] == dataset_id for spec in session.scalars(active))
 
 
 def _name_taken() -> Conflict:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from app.errors import AppError, FieldError, Invalid
+from app.errors import AppError, FieldError, FileLost, Invalid, NotFound
 from app.names import equal_names, name_key
 from app.schemas.generations import ModelRef, WarningRead
 from app.schemas.judging import (
@@ -61,6 +61,7 @@ class JudgingService:
 
         Raises:
             Invalid: None or more than one way was used, an id is unknown, or the base64 is broken.
+            FileLost: The file of an image is gone or damaged.
         """
         given = [request.image_id, request.image_b64, request.image_ids]
         if sum(value is not None for value in given) != 1:
@@ -124,9 +125,12 @@ class JudgingService:
         uploads = []
         for image_id, pointer in zip(ids, pointers, strict=True):
             try:
-                data = self._images.file(image_id).path.read_bytes()
-            except (AppError, OSError):
+                data = self._images.content(image_id)
+            except NotFound:
                 raise Invalid.field(pointer, "there is no image with this id", "image_not_found") from None
+            except FileLost as error:
+                error.errors = (FieldError(pointer, error.detail, error.code),)
+                raise
             uploads.append(Upload(data, pointer, image_id))
         return uploads
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
-from app.errors import Conflict, Invalid
+from app.errors import Conflict, FileLost, Invalid
 from app.jobs.handler import Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
@@ -22,9 +22,11 @@ from app.services.dataset_places import refuse_empty_classes
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
+from app.services.lost_files import MAX_LOST_TOLD, LostImage, refusal_of_all
 from app.services.patience import patience, store
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 from app.training.evaluation import evaluate
 from app.training.linear_probe import Diverged, EpochMetrics, FitResult, OptimizerSettings, fit, save_probe
 
@@ -42,6 +44,7 @@ class TrainJob(TrainKind):
         """Wire the handler."""
         self._db = db
         self._folder = folder
+        self._checks = FileChecks(folder)
         self._features = features
         self._node = node
         self._images = images
@@ -59,7 +62,7 @@ class TrainJob(TrainKind):
             {"part": "features", "dataset_id": dataset_id, "start": start, "backbone": backbone}
             for start in range(0, total, FEATURES_CHUNK_SIZE)
         ]
-        job.chunks(items)
+        _refuse_lost(dataset_id, job.chunks(items))
         fitted: Any = job.step("fit", lambda: self._fit(job, backbone))
         job.transaction("register", lambda session: _register(session, job, backbone, fitted))
         return {"model_id": job.id}
@@ -87,8 +90,17 @@ class TrainJob(TrainKind):
             images = list(session.scalars(query))
 
         with ThreadPoolExecutor(FEATURES_THREADS) as pool:
-            list(pool.map(lambda image: self._feature(job, image, item["backbone"]), images))
+            found = pool.map(lambda image: self._lost_or_known(job, image, item["backbone"]), images)
+            lost = [one.to_json() for one in found if one is not None]
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
+        return {"num_lost": len(lost), "lost": lost[:MAX_LOST_TOLD]}
+
+    def _lost_or_known(self, job: JobRun, image: Image, backbone: dict[str, Any]) -> LostImage | None:
+        """Learn an image's features; return the image if it has no sound file to learn them from."""
+        try:
+            self._feature(job, image, backbone)
+        except FileLost as error:
+            return LostImage(image.id, image.path, error.code)
         return None
 
     def _feature(self, job: JobRun, image: Image, backbone: dict[str, Any]) -> np.ndarray:
@@ -96,7 +108,12 @@ class TrainJob(TrainKind):
         known = self._features.get(key)
         if known is not None:
             return known
-        features = self._node.features(self._folder.read(image.path), keep_waiting=patience(job))
+        try:
+            data = self._checks.read(image.path, num_bytes=image.num_bytes, sha256=image.sha256)
+        except FileLost as error:
+            lost = LostImage(image.id, image.path, f"image_{error.code}")
+            raise refusal_of_all([lost], 1, image.dataset_id or "") from None
+        features = self._node.features(data, keep_waiting=patience(job))
         self._features.put(key, features)
         return features
 
@@ -147,6 +164,20 @@ class TrainJob(TrainKind):
         path = self._folder.model_path(job.id)
         store(job, self._folder, path, data)
         return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+
+
+def _refuse_lost(dataset_id: str, chunks: Sequence[Json]) -> None:
+    """Fail once all images were looked at, if some have no sound file: all are counted, and the first ones named.
+
+    What was learnt of the others is kept: after a repair the job's retry has little left to do.
+
+    Raises:
+        FileLost: With ids and paths.
+    """
+    told = [chunk for chunk in chunks if chunk]  # chunks of older releases told nothing
+    lost = [LostImage(**one) for chunk in told for one in chunk["lost"]]
+    if lost:
+        raise refusal_of_all(lost, sum(chunk["num_lost"] for chunk in told), dataset_id)
 
 
 def _count_images(session: Session, dataset_id: str) -> int:

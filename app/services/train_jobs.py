@@ -14,7 +14,7 @@ from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead
-from app.services.dataset_places import refuse_empty_classes, refuse_unfinished
+from app.services.dataset_places import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.dataset_records import num_to_make
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import DatasetService
@@ -106,6 +106,7 @@ class TrainJobService:
         found = session.get(Dataset, request.dataset_id, with_for_update=True)  # no upload meanwhile
         if found is None:
             raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
+        refuse_repair(session, found.id)
         refuse_unfinished(session, found, allow_incomplete=request.allow_incomplete)
         refuse_empty_classes(session, found, "#/dataset_id")
         return found, num_images_of(session, found.id) + request.epochs

@@ -6,6 +6,7 @@
     models/{id}/model.safetensors
     features/...                                                          a cache, see features.py
     .tmp/                                                                 unfinished and removed things
+    .lost+found/{date}/{path}                                             what lay where a sound file belongs
     .taken/{id of a dataset}/                                             a dataset's files while it is deleted
 
 Records hold paths relative to the data folder. `ImageFolder` must load a split at every moment, so a class
@@ -45,6 +46,7 @@ from app.storage.files import (
 _DATASETS = "datasets"
 _REJECTED = "rejected"
 _TAKEN = ".taken"
+_LOST_AND_FOUND = ".lost+found"
 _MAX_SLUG_CHARS = 48
 # An uploaded image has no seed in its name.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
@@ -144,6 +146,29 @@ class DataFolder:
             remove_tree(folder, temporaries=self._temporaries)
         else:
             remove_file(target)
+
+    def set_aside(self, path: str) -> None:
+        """Keep what lies at a path in `.lost+found/{date}/{path}`, before something else is written there.
+
+        A file also stays where it is, so that no class folder is empty meanwhile; anything else is moved. There need
+        not be anything.
+        """
+        source = self.root / path
+        contained_path(self.root, str(Path(path).parent))
+        if not os.path.lexists(source):
+            return
+        kept = self.root / _LOST_AND_FOUND / time.strftime("%Y-%m-%d") / path
+        with storage_errors():
+            make_folder(kept.parent)
+            is_file = stat.S_ISREG(source.lstat().st_mode)
+            for number in itertools.count():
+                place = kept.with_name(f"{kept.name}.{number}") if number else kept
+                if is_file and place.is_file() and place.samefile(source):
+                    return  # by somebody who died before he wrote the other one
+                if os.path.lexists(place):
+                    continue
+                os.link(source, place) if is_file else os.rename(source, place)
+                return sync_folder(place.parent)
 
     def uploads(self, dataset: str) -> set[str]:
         """Name the relative paths of a dataset's uploaded images, as far as their names tell, recorded or not."""
