@@ -36,8 +36,7 @@ def create_dataset(
     services: ServicesDep,
     response: Response,
     submission: SubmissionDep,
-    dry_run: JOB_LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
-DryRun = False,
+    dry_run: DryRun = False,
 ) -> DatasetRead | Response:
     """Generate `train/{class}` and `test/{class}` in the background; the same seed gives the same files."""
     if dry_run:
@@ -64,8 +63,7 @@ def extend_dataset(
     services: ServicesDep,
     response: Response,
     submission: SubmissionDep,
-    dry_run: JOB_LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
-DryRun = False,
+    dry_run: DryRun = False,
 ) -> DatasetRead | Response:
     """Generate more images of each class, by the dataset's own recipe, at the next places of its seed's sequence.
 

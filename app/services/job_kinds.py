@@ -1,6 +1,6 @@
 """The kinds of background work as both processes know them: a name, a queue, and how its end is followed.
 
-The work itself is in `generate_job.py`, `dataset_job.py`, `repair_job.py` and `train_job.py`, in the worker process alone.
+The work itself is in the modules named after the kinds, `generate_job.py` and so on, in the worker process alone.
 """
 
 from sqlalchemy import select

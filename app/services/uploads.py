@@ -24,8 +24,10 @@ from app.services.dataset_places import first_free_position, settle_filled
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
 from app.services.limits import Limits
+from app.services.lost_files import lost_image
 from app.storage.images import decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 # An image of 40 megapixels takes 120 MB of memory, and as much again while it is encoded.
 _DECODED_AT_ONCE = 2
@@ -46,6 +48,7 @@ class UploadService:
         """Wire the service; `folder` is the node's data folder."""
         self._db = db
         self._folder = folder
+        self._checks = FileChecks(folder)
         self._limits = limits
         self._slots = threading.BoundedSemaphore(_DECODED_AT_ONCE)
 
@@ -113,6 +116,8 @@ class UploadService:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
+                if restored := self._restored(session, dataset, data, columns):
+                    return restored
                 self._refuse_known(session, dataset, columns)
                 position = first_free_position(session, dataset, class_index, split)
                 folder = dataset.classes[class_index]["folder"]
@@ -128,6 +133,16 @@ class UploadService:
                 self._forget(path)
             raise
         return image.id
+
+    def _restored(self, session: Session, dataset: Dataset, data: bytes, columns: dict[str, Any]) -> str | None:
+        """Put a file back that an uploaded image has lost; return the image's id if this is one."""
+        same = (Image.dataset_id == dataset.id, Image.source == "real", Image.sha256 == columns["sha256"])
+        known = session.scalars(select(Image).where(*same)).first()
+        if known is None or lost_image(self._checks, known) is None:
+            return None
+        self._folder.set_aside(known.path)
+        self._folder.write(known.path, data)
+        return known.id
 
     def _refuse_known(self, session: Session, dataset: Dataset, columns: dict[str, Any]) -> None:
         """Refuse the same picture as an uploaded one, and the same file as any of the dataset."""
