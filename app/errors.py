@@ -8,6 +8,8 @@ AppError
 ├── NotFound              404  not_found
 ├── NotAcceptable         406  not_acceptable
 ├── Conflict              409  conflict (or a more exact code)
+├── FileLost              410  file_lost (or a more exact code: image_file_missing, image_file_damaged,
+│                              model_file_missing, model_file_damaged)
 ├── PayloadTooLarge       413  payload_too_large
 ├── UnsupportedImage      415  unsupported_image
 ├── UnsupportedBody       415  unsupported_media_type
@@ -105,6 +107,14 @@ class Conflict(AppError):
     status = 409
     title = "Conflict"
     default_code = "conflict"
+
+
+class FileLost(AppError):
+    """A stored file is gone, or is not what its record says."""
+
+    status = 410
+    title = "File lost"
+    default_code = "file_lost"
 
 
 class PayloadTooLarge(AppError):

@@ -43,6 +43,7 @@ from app.node.socket import EngineSocket
 from app.services import leftovers
 from app.services.dataset_export import DatasetExportService
 from app.services.dataset_extension import DatasetExtensionService
+from app.services.dataset_repair import DatasetRepairService
 from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
@@ -65,6 +66,7 @@ from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 log = logging.getLogger("foxhound")
 
@@ -205,8 +207,9 @@ def make_services(
     """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
     limits = limits_of(settings)
     folder = DataFolder(settings.data_dir)
-    images = ImageService(db, folder)
-    models = ModelService(db, folder)
+    checks = FileChecks(folder)
+    images = ImageService(db, folder, checks)
+    models = ModelService(db, folder, checks)
     jobs = JobService(db, queue)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
     judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits, pools)
@@ -219,8 +222,9 @@ def make_services(
         judging=JudgingService(inference, images, models, limits, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
+        repairs=DatasetRepairService(db, inference, queue),
         uploads=UploadService(db, folder, limits, pools, decode=decode),
-        exports=DatasetExportService(db, folder),
+        exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service),
         models=models,

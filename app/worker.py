@@ -17,6 +17,7 @@ from app.jobs.worker import Worker
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages, DatasetJob
 from app.services.generate_job import GenerateJob
+from app.services.repair_job import RepairJob
 from app.services.store_identity import settle_store
 from app.services.train_job import TrainJob
 from app.storage.features import FeatureCache
@@ -43,6 +44,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     handlers: list[JobHandler] = [
         GenerateJob(folder, node),
         DatasetJob(images),
+        RepairJob(db, folder, node),
         TrainJob(db, folder, FeatureCache(folder.features), node, images),
     ]
     try:

@@ -26,7 +26,8 @@ class Workbench:
         self.models = node.models
         self.db = Database(node.settings.resolved_database_url)
         self.client = NodeClient(node.settings.engine_socket)
-        self.handler = DatasetJob(DatasetImages(self.db, DataFolder(self.data_dir), self.client, chunk_size=3))
+        self.images = DatasetImages(self.db, DataFolder(self.data_dir), self.client, chunk_size=3)
+        self.handler = DatasetJob(self.images)
 
     def work(self, job_id: str) -> dict:
         """Do a job to its end and return its result."""

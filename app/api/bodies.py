@@ -1,5 +1,6 @@
 """Bodies that come as a multipart form, fitted into the same request models as JSON."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_FORM_FIELDS = 300
 MAX_FORM_BYTES = 200_000_000
+# 256 labels of 200 characters, quoted and escaped.
+_MAX_ARRAY_CHARS = 400_000
 
 
 def media_type_of(request: Request) -> str:
@@ -98,14 +101,17 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
     """Return a form's fields that are no files; those in `lists` may be repeated.
 
     Raises:
-        Invalid: Another field is repeated.
+        Invalid: Another field is repeated, or a JSON array stands in a field.
     """
     fields: dict[str, Any] = {}
     faults = []
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             continue
-        if name in lists:
+        if name in lists and _is_json_array(value):
+            detail = "A form takes no JSON array; repeat the field, once for each value."
+            faults.append(FieldError(f"#/{name}", detail, "json_in_form"))
+        elif name in lists:
             fields.setdefault(name, []).append(value)
         elif name in fields:
             faults.append(FieldError(f"#/{name[:64]}", "is given twice", "repeated_field"))
@@ -114,6 +120,16 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
     if faults:
         raise Invalid(faults[0].detail, errors=faults)
     return fields
+
+
+def _is_json_array(value: str) -> bool:
+    """Tell whether a form's text spells a JSON array; one that long is no label anyway."""
+    if not value.strip().startswith("[") or len(value) > _MAX_ARRAY_CHARS:
+        return False
+    try:
+        return isinstance(json.loads(value), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _number(value: str) -> int | str:

@@ -27,7 +27,7 @@ def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
         200: {"description": "The archive.", "content": content, "headers": headers},
         206: {"description": "The part of it that `Range` asked for.", "content": content, "headers": headers},
         304: {"description": "`If-None-Match` names it: the client has it."},
-        **problems(404, 409, 416, 422, 503),
+        **problems(404, 409, 410, 416, 422, 503),
     }
 
 

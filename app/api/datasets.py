@@ -12,10 +12,12 @@ from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
 from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead
 from app.schemas.generations import ImageRead
+from app.schemas.jobs import JobRead
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 
 LOCATION = {"Location": {"description": "The resource.", "schema": {"type": "string"}}}
+JOB_LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
 DryRun = Annotated[bool, Query(description="Only tell what would be made; nothing is stored.")]
 
 
@@ -75,6 +77,27 @@ def extend_dataset(
     dataset = services.extensions.extend(dataset_id, body, submission)
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
+
+
+@router.post(
+    "/{dataset_id}/repair",
+    status_code=202,
+    summary="Repair a dataset",
+    responses={
+        202: {"description": "Accepted as a job; its `result` tells what was restored.", "headers": JOB_LOCATION},
+        **problems(400, 404, 409, 422, 503, 507),
+    },
+)
+def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
+    """Look at every file of the dataset, and draw lost and damaged images again from their recorded seeds.
+
+    The job's result counts what was restored, names images that were `redrawn` as new ones, where this node does not
+    give the same bytes any more, and those that stay `unrestored`: an uploaded image cannot be drawn; the same file,
+    uploaded again, takes its place. Damaged files are kept in `.lost+found` of the data folder.
+    """
+    job = services.repairs.submit(dataset_id, submission)
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return job
 
 
 @router.get("", summary="List datasets", responses=problems(400, 422, 503))

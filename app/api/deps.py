@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Query, Request
 from app.schemas.common import Text
 from app.services.dataset_export import DatasetExportService
 from app.services.dataset_extension import DatasetExtensionService
+from app.services.dataset_repair import DatasetRepairService
 from app.services.dataset_report import DatasetReportService
 from app.services.datasets import DatasetService
 from app.services.generation import GenerationService
@@ -35,6 +36,7 @@ class Services:
     judging: JudgingService
     datasets: DatasetService
     extensions: DatasetExtensionService
+    repairs: DatasetRepairService
     uploads: UploadService
     exports: DatasetExportService
     reports: DatasetReportService

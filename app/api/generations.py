@@ -18,7 +18,7 @@ _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The bytes.", "content": dict.fromkeys(("image/png", "image/jpeg", "image/webp"), _BYTES)},
     206: {"description": "The range asked for."},
     304: {"description": "The client has it already (`If-None-Match`)."},
-    **problems(404, 416, 503),
+    **problems(404, 410, 416, 503),
 }
 
 

@@ -99,7 +99,11 @@ def resume_job(job_id: Id, services: ServicesDep) -> JobRead:
     },
 )
 def retry_job(job_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
-    """Do again, as a new job, what a failed or cancelled one left undone; a dataset keeps the images it has."""
+    """Do again, as a new job, what a failed or cancelled one left undone; a dataset keeps the images it has.
+
+    A job that succeeded and left its dataset `incomplete` is done again as well: its empty places are tried with seeds
+    that have not been tried yet.
+    """
     job = services.jobs.retry(job_id, submission)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job

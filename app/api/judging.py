@@ -19,7 +19,7 @@ from app.schemas.judging import (
     ClipScoresRead,
     JudgedImages,
 )
-from app.services.judging import Upload
+from app.services.judging import Upload, label_warnings
 
 router = APIRouter(tags=["judging"])
 Body = TypeVar("Body", bound=JudgedImages)
@@ -27,7 +27,7 @@ Body = TypeVar("Body", bound=JudgedImages)
 # One image in base64 and little else; the labels may be full of commas and colons.
 JSON = JsonBounds(num_bytes=30_000_000, num_values=65_536, num_members=65_536)
 
-ERRORS = problems(400, 408, 409, 413, 415, 422, 503)
+ERRORS = problems(400, 408, 409, 410, 413, 415, 422, 503)
 _FILE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "PNG, JPEG or WebP."}
 
 
@@ -71,13 +71,15 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
     """Softmax over the labels, with logits and cosines, in the order given; several images give `results`.
 
     `curl -F image=@fox.png -F labels=fox -F labels=dog http://127.0.0.1:8000/clip-score`
+
+    One label alone always has the probability 1.0: the answer warns with `single_label`.
     """
     uploads, body, several = await _read(request, services, ClipScoreRequest)
     results = await services.judging.score(uploads, body)
-    model = services.judging.pack_ref()
+    model, warnings = services.judging.pack_ref(), label_warnings(body.labels)
     if several:
-        return ClipScoresRead(model=model, results=results)
-    return ClipScoreRead(model=model, scores=results[0].scores)
+        return ClipScoresRead(model=model, results=results, warnings=warnings)
+    return ClipScoreRead(model=model, scores=results[0].scores, warnings=warnings)
 
 
 @router.post(

@@ -30,6 +30,7 @@ _REASONS = {
     406: "The answer cannot be given in the form asked for.",
     408: "The body did not arrive in time.",
     409: "The state of the resource does not allow this.",
+    410: "A stored file is gone or damaged; `code` says which, the detail what can be done.",
     413: "The body or the image is too large.",
     415: "The body or the image is of a type that is not read.",
     416: "The range lies outside the file.",

@@ -23,7 +23,7 @@ _WEIGHTS: dict[int | str, dict[str, Any]] = {
     },
     206: {"description": "The range asked for."},
     304: {"description": "The client has it already (`If-None-Match`)."},
-    **problems(404, 416, 422, 503),
+    **problems(404, 410, 416, 422, 503),
 }
 
 

@@ -146,7 +146,9 @@ def pause(service: Service, dataset: Json) -> Json | None:
 
 
 def resume(service: Service, dataset: Json) -> Json | None:
-    """Let the dataset's job go on, a failed or cancelled one as a new job; return that job, None if there is none.
+    """Let the dataset's job go on, and return it, None if there is none.
+
+    One that failed, was cancelled or left the dataset incomplete goes on as a new job.
 
     Raises:
         Refused: The work cannot be done any more.
@@ -157,7 +159,7 @@ def resume(service: Service, dataset: Json) -> Json | None:
         return None
     # Not by its status: a running job may have been asked to pause, and has to be told.
     job = service.request("POST", f"/jobs/{job_id}/resume")[0]
-    if job["status"] in ENDED and job["status"] != "succeeded":
+    if job["status"] in ENDED and (job["status"] != "succeeded" or dataset["status"] == "incomplete"):
         headers = {"Idempotency-Key": f"foxhound-retry-{job_id}"}
         return service.request("POST", f"/jobs/{job_id}/retry", headers=headers)[0]
     return job

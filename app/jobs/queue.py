@@ -128,8 +128,14 @@ class JobQueue:
             self._wake(job)
         return job
 
-    def retry(self, session: Session, job_id: str, *, priority: int = 0) -> Job:
+    def retry(self, session: Session, job_id: str, *, priority: int = 0, changes: dict[str, Json] | None = None) -> Job:
         """Add a job that does again what a failed or cancelled one left undone, in the caller's transaction.
+
+        Args:
+            session: The transaction.
+            job_id: The job to do again.
+            priority: As of `submit`.
+            changes: What differs in the new job's spec; given, a job that has succeeded is done again as well.
 
         Raises:
             NotFound: There is no such job.
@@ -137,14 +143,14 @@ class JobQueue:
             QueueFull: As many jobs wait as may.
         """
         old = _found(session.get(Job, job_id))
-        if old.status not in ("failed", "cancelled"):
+        if old.status not in ("failed", "cancelled") and changes is None:
             raise Conflict(f"the job is {old.status}; only a failed or cancelled one is retried", code="job_not_failed")
         retry_id = new_id()
         self._kinds[old.kind].before_retry(session, old, retry_id)
         return self.submit(
             session,
             kind=old.kind,
-            spec=old.spec,
+            spec={**old.spec, **(changes or {})},
             total=old.progress_total,
             unit=old.progress_unit,
             job_id=retry_id,

@@ -5,6 +5,7 @@ left again. Knows nothing of the job engine; runs in every process.
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -146,13 +147,14 @@ def finish(
 
 def problem_of(error: AppError) -> dict[str, Json]:
     """Describe an error as the `error` of a job."""
-    return {
+    problem = {
         "type": f"/problems/{error.code}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
     }
+    return {**problem, "errors": [asdict(one) for one in error.errors]} if error.errors else problem
 
 
 def _moment(session: Session, job: Job) -> list[Any]:

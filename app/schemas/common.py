@@ -3,12 +3,13 @@
 Bounds here are static: they are in the OpenAPI file and do not depend on the running node.
 """
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
+
+from app.names import is_visible
 
 MAX_SEED = 2**53 - 1
 Item = TypeVar("Item")
@@ -35,7 +36,7 @@ def _clean_text(value: str) -> str:
 
 def _visible_text(value: str) -> str:
     """Refuse text without a single visible character."""
-    if not any(unicodedata.category(char)[0] not in "ZCM" for char in value):
+    if not any(map(is_visible, value)):
         raise PydanticCustomError("text_empty", "must contain at least one visible character")
     return value
 

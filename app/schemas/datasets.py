@@ -231,7 +231,9 @@ class DatasetRead(RecipeRead):
     id: str
     name: str
     created_at: UtcTime
-    status: DatasetStatus = Field(description="Only `ready` trains.")
+    status: DatasetStatus = Field(
+        description="`ready` trains; `incomplete`, `failed` and `cancelled` do with `allow_incomplete`."
+    )
     classes: list[DatasetClassRead]
     model: ModelRef | None = Field(description="The pack that draws the images.")
     num_images: int

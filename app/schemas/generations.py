@@ -75,7 +75,7 @@ class LabelProbability(Response):
 class WarningRead(Response):
     """Something the client should know about a request that was answered all the same."""
 
-    code: str = Field(description="`prompt_truncated` or `negative_prompt_truncated`; more may come.")
+    code: str = Field(description="`prompt_truncated`, `negative_prompt_truncated` or `single_label`; more may come.")
     detail: str
 
 

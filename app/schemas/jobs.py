@@ -8,7 +8,7 @@ from app.schemas.common import Response, UtcTime
 from app.schemas.problems import JobError
 
 JobStatus = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-JobKind = Literal["generate", "dataset", "train"]
+JobKind = Literal["generate", "dataset", "repair", "train"]
 Priority = Annotated[int, Field(ge=-100, le=100, description="Of the jobs that wait, the highest go first.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from app.schemas.common import Label, Request, ResourceId, Response, Text
-from app.schemas.generations import ModelRef
+from app.schemas.generations import ModelRef, WarningRead
 
 MAX_IMAGES = 32
 # Base64 of the largest upload, 20 MB.
@@ -18,7 +18,14 @@ ImageB64 = Annotated[
         json_schema_extra={"contentEncoding": "base64"},
     ),
 ]
-Labels = Annotated[list[Label], Field(min_length=1, max_length=256, description="Texts to choose from, all different.")]
+Labels = Annotated[
+    list[Label],
+    Field(
+        min_length=1,
+        max_length=256,
+        description="Texts to choose from, all different; letter case, Unicode form and spaces do not count.",
+    ),
+]
 ImageIds = Annotated[list[ResourceId], Field(min_length=1, max_length=MAX_IMAGES)]
 TopK = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 
@@ -63,6 +70,7 @@ class ClipScoreRead(Response):
 
     model: ModelRef
     scores: list[LabelScore]
+    warnings: list[WarningRead]
 
 
 class ClipScoresRead(Response):
@@ -70,6 +78,7 @@ class ClipScoresRead(Response):
 
     model: ModelRef
     results: list[ClipScoreResult]
+    warnings: list[WarningRead]
 
 
 class ClassifyRequest(JudgedImages):

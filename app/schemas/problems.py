@@ -34,3 +34,6 @@ class JobError(Response):
     status: int
     detail: str
     code: str
+    errors: list[ProblemField] | None = Field(
+        None, description="The single faults; for lost files `pointer` is an image's URL and `detail` the file's path."
+    )

@@ -22,7 +22,7 @@ class OptimizerSettings(Request):
 class TrainJobCreate(Request):
     """A dataset, or the prompts for one, and how to train on it."""
 
-    dataset_id: ResourceId | None = Field(None, description="A dataset that is `ready`.")
+    dataset_id: ResourceId | None = Field(None, description="A dataset that is `ready`; see `allow_incomplete`.")
     dataset: DatasetCreate | None = Field(None, description="Instead: a dataset to generate first.")
     name: Name | None = Field(None, description="The model's name; default: the dataset's name and a number.")
     backbone: Literal["resnet18"] = "resnet18"
@@ -31,6 +31,9 @@ class TrainJobCreate(Request):
     batch_size: Annotated[int, Field(strict=True, ge=1, le=4_096)] = 16
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     seed: Seed = 0
+    allow_incomplete: Annotated[bool, Field(strict=True)] = Field(
+        False, description="Train though images are missing, if every class has at least one to train on."
+    )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": "…", "name": "fox-or-dog"}]})
 

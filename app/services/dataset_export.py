@@ -21,9 +21,11 @@ from app.schemas.exports import DatasetVersionRead, ShardRead, ShardsRead
 from app.services.dataset_card import COLUMNS, card_text, dataset_root, image_facts, member_name, recipe_text
 from app.services.dataset_versions import ROWS_AT_ONCE, ContentVersion, images_of, read_version
 from app.services.datasets import find_dataset
+from app.services.lost_files import refuse_lost_members
 from app.storage.archives import Archive as Archive
 from app.storage.archives import Listing, Member, stored_member, tar_archive, text_member, zip_archive
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 SPLITS = ("train", "test")
 RECIPE_NAME = "dataset.json"
@@ -34,10 +36,11 @@ SHARD_RECIPE_NAME = "__dataset.json__"
 class DatasetExportService:
     """Everything about datasets that leave."""
 
-    def __init__(self, db: Database, folder: DataFolder) -> None:
-        """Wire the service; `folder` is the node's data folder."""
+    def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
+        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
         self._db = db
         self._folder = folder
+        self._checks = checks
 
     def version(self, dataset_id: str) -> DatasetVersionRead:
         """Return the version of a dataset's present content.
@@ -62,6 +65,7 @@ class DatasetExportService:
         Raises:
             NotFound: There is none with this id.
             Conflict: Its images are being made.
+            FileLost: A file of it is gone or damaged.
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
@@ -71,6 +75,7 @@ class DatasetExportService:
                 # Metadata lines are packed as they come: the facts of all images at once would be the largest part.
                 lines = self._listed(session, dataset, split, listing, content, counts)
                 listing.add_text(text_member(f"{split}/metadata.jsonl", lines))
+        refuse_lost_members(self._db, self._checks, dataset_id, listing)
         version = content.settled()
         listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
         listing.add_text(text_member("README.md", [card_text(dataset, version, counts)]))
@@ -103,6 +108,7 @@ class DatasetExportService:
         Raises:
             NotFound: There is no such dataset or shard.
             Conflict: Its images are being made.
+            FileLost: A file of the shard is gone or damaged.
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
@@ -114,6 +120,7 @@ class DatasetExportService:
             rows = session.execute(query.offset(start).limit(num_samples).with_only_columns(*COLUMNS))
             members = [member for row in rows for member in self._sample(dataset, row)]
             recipe = recipe_text(dataset, read_version(session, dataset), _counts(session, dataset_id))
+        refuse_lost_members(self._db, self._checks, dataset_id, members)
         return tar_archive(f"{dataset.name}-{name}", [text_member(SHARD_RECIPE_NAME, [recipe]), *members])
 
     def _listed(

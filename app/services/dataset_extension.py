@@ -14,6 +14,7 @@ from app.db.session import Database
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
+from app.services.dataset_places import in_place, num_filled, per_class, tried_in_vain
 from app.services.dataset_plan import plan_dataset
 from app.services.dataset_records import kept_images, num_to_make, read_datasets
 from app.services.datasets import find_dataset, refuse_in_use
@@ -44,13 +45,14 @@ class DatasetExtensionService:
 
         def work(session: Session) -> DatasetRead:
             dataset = find_dataset(session, dataset_id, lock=True)
-            made = self._refuse(session, dataset, request)
+            made, tried = self._refuse(session, dataset, request), tried_in_vain(session, dataset)
             _make_room(session, dataset, request)
             _grow(dataset, request)
+            asked = {"extend": request.model_dump(mode="json"), "made": asdict(made), "tried": asdict(tried)}
             job = self._jobs.submit(
                 session,
                 kind="dataset",
-                spec={"dataset_id": dataset.id, "extend": request.model_dump(mode="json"), "made": asdict(made)},
+                spec={"dataset_id": dataset.id, **asked},
                 total=num_to_make(dataset, made),
                 unit="images",
                 priority=submission.priority,
@@ -69,9 +71,12 @@ class DatasetExtensionService:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id)
             made = self._refuse(session, dataset, request)
+            if dataset.status == "incomplete":  # its new places are shown, not those that were tried before
+                made = Made(dataset.train_per_class, dataset.test_per_class)
+            filled = num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
-            return plan_dataset(session, dataset, made)
+            return plan_dataset(session, dataset, made, num_filled=filled)
 
     def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend) -> Made:
         """Return what is made already, unless the dataset cannot be extended so."""
@@ -80,7 +85,7 @@ class DatasetExtensionService:
         if (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
             raise Conflict("another pack is loaded than the one that drew this dataset", code="pack_changed")
         added = len(dataset.classes) * (request.train_per_class + request.test_per_class)
-        uploaded = kept_images(dataset.id).where(Image.source == "real").subquery()
+        uploaded = kept_images(dataset.id).where(~in_place(dataset)).subquery()
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)
         if total > self._limits.dataset_images:
             detail = f"it would have {total} images; at most {self._limits.dataset_images} are taken"
@@ -89,7 +94,9 @@ class DatasetExtensionService:
 
 
 def _made(session: Session, dataset: Dataset) -> Made:
-    """Return what the dataset's finished jobs have made; what the last one left undone is made with the extension."""
+    """Return what the dataset's finished jobs have made; what is missing by then is made with the extension."""
+    if dataset.status == "incomplete":
+        return Made()  # any place may be empty
     if dataset.status in ("failed", "cancelled"):
         job = session.get(Job, dataset.job_id)
         return Made(**job.spec.get("made", {})) if job is not None else Made()
@@ -102,9 +109,13 @@ def _grow(dataset: Dataset, request: DatasetExtend) -> None:
 
 
 def _make_room(session: Session, dataset: Dataset, request: DatasetExtend) -> None:
-    """Move uploaded images behind the places that generated ones will get; their files keep their names."""
+    """Move uploaded images behind the places that generated ones will get; their files keep their names.
+
+    Those that fill a place stay in it.
+    """
     for split, by in (("train", request.train_per_class), ("test", request.test_per_class)):
-        here = (Image.dataset_id == dataset.id, Image.source == "real", Image.split == split)
+        behind = Image.position >= per_class(dataset, split)
+        here = (Image.dataset_id == dataset.id, Image.source == "real", Image.split == split, behind)
         last = session.scalar(select(func.max(Image.position)).where(*here))
         if by and last is not None:
             # By way of places behind them all: no place may have two images, not even between two rows of a statement.

@@ -23,13 +23,14 @@ from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
+from app.services.dataset_places import in_place
 from app.services.dataset_records import kept_images, num_to_make
 from app.services.datasets import find_dataset
 from app.services.generation_records import image_columns
 from app.services.job_kinds import DatasetKind
 from app.services.leftovers import clear_for, set_unrecorded_aside, tell_moved
 from app.services.patience import STORAGE_PATIENCE_S, patience, store
-from app.services.recipes import Drawn, Made, Place, Recipe, Verdict
+from app.services.recipes import Drawn, Made, Place, Recipe, Tried, Verdict
 from app.storage.layout import DataFolder
 
 
@@ -76,13 +77,14 @@ class DatasetImages:
     def make(self, job: JobRun, dataset_id: str) -> dict[str, Json]:
         """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing.
 
-        A job that extends a dataset says in its spec what is `made`, and begins behind that.
+        A job that extends a dataset says in its spec what is `made`, and begins behind that; one that completes a
+        dataset says what was `tried`.
         """
-        made = Made(**job.spec.get("made", {}))
+        made, tried = Made(**job.spec.get("made", {})), job.spec.get("tried") or {}
         total: Any = job.transaction("begin-dataset", lambda session: self._begin(session, dataset_id, made))
         starts = range(0, total, self._chunk_size)
         stops = [min(start + self._chunk_size, total) for start in starts]
-        common = {"part": "images", "dataset_id": dataset_id, "made": asdict(made)}
+        common = {"part": "images", "dataset_id": dataset_id, "made": asdict(made), "tried": tried}
         ended = job.chunks(
             [{**common, "start": start, "stop": stop} for start, stop in zip(starts, stops, strict=True)]
         )
@@ -97,15 +99,18 @@ class DatasetImages:
         """
         with self._db.snapshot() as session:
             dataset = find_dataset(session, item["dataset_id"])
-            recipe, made = Recipe(dataset), Made(**item.get("made", {}))  # chunks of older releases have none
+            # Chunks of older releases have neither of the two.
+            made, tried = Made(**item.get("made", {})), Tried(**item.get("tried", {}))
+            recipe = Recipe(dataset)
             numbers = range(item["start"], item["stop"])
             places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
         # No step: a chunk that dies before its record is made again, and gives the same files.
         try:
-            tries = self._fill(job, dataset, recipe, places)
-            self._record(job, dataset, tries, item["stop"] - item["start"])
+            tries = self._fill(job, dataset, recipe, places, tried)
+            paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
+            self._record(job, dataset, tries, paths, item["stop"] - item["start"])
         except (JobCancelled, AppError):
-            self._discard(job, dataset, recipe, places)
+            self._discard(job, dataset, recipe, places, tried)
             raise
         missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
         return {"made": len(tries) - len(missing), "missing": missing}
@@ -120,33 +125,33 @@ class DatasetImages:
         clear_for(session, self._folder, dataset)
         return num_to_make(dataset, made)
 
-    def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], num_places: int) -> None:
+    def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
         def record(session: Session) -> Json:
-            # What an earlier job tried here in vain is tried again under the same names.
-            session.execute(delete(Image).where(_at(dataset, [entry.place for entry in tries])))
+            # What an earlier job tried here in vain, by these same attempts, was tried again under the same names.
+            session.execute(delete(Image).where(Image.path.in_(paths)))
             session.add_all(Image(**row, dataset_id=dataset.id) for entry in tries for row in entry.rows)
             advance(session, job.id, num_places)
             return None
 
         job.transaction("record", record)
 
-    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> None:
+    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
         """Remove what a chunk that ends here has written and will not record."""
         job.check_held()  # else another worker may be writing the same files
-        paths = {path for place in places for path in self._paths(dataset, recipe, place)}
+        paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
         with self._db.snapshot() as session:
             paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
         for path in paths:
             self._folder.delete(path)
 
-    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place]) -> list[_Tries]:
+    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
-            return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place), places))
+            return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
 
-    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Place) -> _Tries:
+    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
         """Try until an image is kept or the attempts run out; write each image that may be looked at."""
         tries = _Tries(place)
-        for attempt in range(recipe.max_attempts):
+        for attempt in _attempts(recipe, place, tried):
             drawn = recipe.draw(place, attempt)
             try:
                 data, info = self._node.render(
@@ -168,23 +173,23 @@ class DatasetImages:
             tries.rows.append(_row(place, path, drawn, info, verdict))
             if verdict.decision == "kept":
                 break
-        self._remove_leftovers(dataset, recipe, tries)
+        self._remove_leftovers(dataset, recipe, tries, tried)
         return tries
 
-    def _remove_leftovers(self, dataset: Dataset, recipe: Recipe, tries: _Tries) -> None:
+    def _remove_leftovers(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: Tried) -> None:
         """Remove what an earlier run of this chunk wrote and this one did not.
 
         There is nothing unless a score lies so near the threshold that its last bits, which differ between batches of
         CLIP, decided otherwise.
         """
-        for path in self._paths(dataset, recipe, tries.place) - {row["path"] for row in tries.rows}:
+        for path in self._paths(dataset, recipe, tries.place, tried) - {row["path"] for row in tries.rows}:
             self._folder.delete(path)
 
-    def _paths(self, dataset: Dataset, recipe: Recipe, place: Place) -> set[str]:
-        """Return every path that an attempt at a place may write."""
+    def _paths(self, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> set[str]:
+        """Return every path that an attempt of this job at a place may write."""
         return {
             self._path(dataset, recipe, place, attempt, is_kept=is_kept)
-            for attempt in range(recipe.max_attempts)
+            for attempt in _attempts(recipe, place, tried)
             for is_kept in (True, False)
         }
 
@@ -220,6 +225,12 @@ class DatasetJob(DatasetKind):
         self._images.tidy(job.spec["dataset_id"])
 
 
+def _attempts(recipe: Recipe, place: Place, tried: Tried) -> range:
+    """Return the numbers of the attempts that a job has at a place."""
+    first = tried.first_attempt(place)
+    return range(first, first + recipe.max_attempts)
+
+
 def _at(dataset: Dataset, places: list[Place]) -> ColumnElement[bool]:
     """Match the images at these places of a dataset."""
     place = tuple_(Image.split, Image.class_index, Image.position)
@@ -236,9 +247,9 @@ def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Plac
 def _end(session: Session, dataset_id: str, made: Made, missing: list[Any]) -> Json:
     """Settle the dataset's status from all of its places; return how many images there are behind what was made."""
     dataset = find_dataset(session, dataset_id)
-    generated = kept_images(dataset_id).where(Image.source == "synthetic")
+    filled = kept_images(dataset_id).where(in_place(dataset))
     behind = or_(*((Image.split == split) & (Image.position >= first) for split, first in asdict(made).items()))
-    num_all, num = (_count(session, query) for query in (generated, generated.where(behind)))
+    num_all, num = (_count(session, query) for query in (filled, filled.where(behind)))
     dataset.status = "ready" if num_all == num_to_make(dataset) else "incomplete"
     before = [place for place in dataset.missing or [] if place["position"] < getattr(made, place["split"])]
     dataset.missing = [*before, *missing][:MAX_MISSING_TOLD]

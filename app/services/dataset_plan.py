@@ -16,9 +16,16 @@ MAX_SAMPLES = 12
 JOBS_LOOKED_AT = 20
 
 
-def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE) -> DatasetPlan:
-    """Describe what a dataset's row, which is in no session, would become, and what is to be made for that."""
-    num_images = num_to_make(dataset, made)
+def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE, *, num_filled: int = 0) -> DatasetPlan:
+    """Describe what a dataset's row, which is in no session, would become, and what is to be made for that.
+
+    Args:
+        session: Where the times of other datasets are looked up.
+        dataset: The row as it would be.
+        made: Behind which places the samples are.
+        num_filled: How many of its places have their image.
+    """
+    num_images = num_to_make(dataset) - num_filled
     seconds, estimate = _estimate(session, dataset, num_images)
     return DatasetPlan(
         **recipe_fields(dataset),

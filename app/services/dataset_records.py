@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
@@ -61,12 +61,16 @@ def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, jo
 def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[DatasetRead]:
     """Return datasets as their clients see them, in the same order."""
     ids = [dataset.id for dataset in datasets]
-    columns = (Image.dataset_id, Image.decision, Image.source, Image.split, Image.class_index)
-    grouped = select(*columns, func.count()).where(Image.dataset_id.in_(ids)).group_by(*columns)
+    reserved = case((Image.split == "train", Dataset.train_per_class), else_=Dataset.test_per_class)
+    columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, Image.position < reserved)
+    grouped = select(*columns, func.count()).join(Dataset, Image.dataset_id == Dataset.id)
     counts: Counter[tuple[Any, ...]] = Counter()
-    for dataset_id, decision, source, split, class_index, count in session.execute(grouped):
+    for dataset_id, decision, split, class_index, is_place, count in session.execute(
+        grouped.where(Image.dataset_id.in_(ids)).group_by(*columns)
+    ):
         counts[dataset_id, decision, split, class_index] += count
-        counts[dataset_id, decision, source] += count
+        counts[dataset_id, decision] += count
+        counts[dataset_id, decision, "in a place"] += count if is_place else 0
     return [_dataset_read(dataset, counts) for dataset in datasets]
 
 
@@ -133,7 +137,6 @@ def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> Dataset
         )
         for index, entry in enumerate(class_reads(dataset))
     ]
-    made, real = counts[dataset.id, "kept", "synthetic"], counts[dataset.id, "kept", "real"]
     pack = ModelRef(id=None, name=dataset.pack, revision=dataset.pack_revision or "") if dataset.pack else None
     return DatasetRead(
         **recipe_fields(dataset),
@@ -143,9 +146,9 @@ def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> Dataset
         status=dataset.status,
         classes=classes,
         model=pack,
-        num_images=made + real,
-        num_rejected=counts[dataset.id, "rejected", "synthetic"],
+        num_images=counts[dataset.id, "kept"],
+        num_rejected=counts[dataset.id, "rejected"],
         missing=[MissingPlace(**place) for place in dataset.missing or []],
-        progress=Progress(done=made, total=num_to_make(dataset), unit="images"),
+        progress=Progress(done=counts[dataset.id, "kept", "in a place"], total=num_to_make(dataset), unit="images"),
         job_id=dataset.job_id,
     )

@@ -1,19 +1,19 @@
 """What this node refuses in a dataset's request, beyond what the schema says: each fault with its place in the body."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.errors import FieldError
+from app.names import equal_names
 from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
 from app.services.image_specs import SizeRules, faults_of, prompt_length_faults, settle
 from app.services.limits import Limits
 from app.services.presets import with_preset
 from app.services.templates import BadTemplate, Extent, Template, extent_of, parse_template
-from app.storage.layout import class_folders
 
 MAX_PROMPT_CHARS = 2_000
+MAX_PAIRS_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,21 @@ def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, 
 
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
     faults = []
-    try:
-        class_folders([entry.name for entry in request.classes])
-    except ValueError:
-        detail = "names must differ by more than letter case and Unicode form"
+    if equal := equal_names([entry.name for entry in request.classes]):
+        pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_TOLD])
+        detail = (
+            "names must differ by more than letter case, Unicode form, spaces and invisible characters; "
+            f"equal are the classes at {pairs} (counted from 0)"
+        )
         faults.append(FieldError(f"{base}/classes", detail, "duplicate_classes"))
     if request.filter is None:
         return faults
-    labels = [(entry.label or entry.name).casefold() for entry in request.classes]
-    counts = Counter(labels)
     detail = "with the filter, each class needs a label of its own"
     return faults + [
         FieldError(f"{base}/classes/{i}/label", detail, "duplicate_labels")
-        for i, entry in enumerate(request.classes)
-        if entry.label is not None and counts[labels[i]] > 1
+        for group in equal_names([entry.label or entry.name for entry in request.classes])
+        for i in group
+        if request.classes[i].label is not None
     ]
 
 

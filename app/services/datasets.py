@@ -5,12 +5,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import ACTIVE_DATASET_STATUSES, Dataset, Job, active_jobs
+from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
 from app.db.session import Database
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead
+from app.services.dataset_places import is_held
 from app.services.dataset_plan import plan_dataset
 from app.services.dataset_records import new_dataset, num_to_make, read_datasets
 from app.services.dataset_requests import dataset_faults
@@ -148,13 +149,8 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
     Raises:
         Conflict: `dataset_in_use`.
     """
-    if dataset.status in ACTIVE_DATASET_STATUSES or _is_training(session, dataset.id):
+    if dataset.status in ACTIVE_DATASET_STATUSES or is_held(session, dataset.id, by=("train", "repair")):
         raise Conflict("a job works on this dataset; cancel it first", code="dataset_in_use")
-
-
-def _is_training(session: Session, dataset_id: str) -> bool:
-    reading = select(Job.id).where(active_jobs(), Job.kind == "train", Job.spec["dataset_id"].as_string() == dataset_id)
-    return session.scalar(reading.limit(1)) is not None
 
 
 def _name_taken() -> Conflict:

@@ -15,6 +15,7 @@ from app.db.models import Generation, Image
 from app.db.session import Database
 from app.errors import FieldError, Invalid, NotFound
 from app.jobs.queue import JobQueue
+from app.names import equal_names
 from app.schemas.common import MAX_SEED, Page
 from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
@@ -104,7 +105,7 @@ class GenerationService:
         if count > self._limits.num_images_per_prompt:
             detail = f"must be at most {self._limits.num_images_per_prompt} on this node"
             faults.append(FieldError("#/num_images_per_prompt", detail, "too_many_images"))
-        if request.labels and len(set(request.labels)) < len(request.labels):
+        if request.labels and equal_names(request.labels):
             faults.append(FieldError("#/labels", "must all be different", "duplicate_labels"))
         if request.seed is not None and request.seed + count - 1 > MAX_SEED:
             faults.append(FieldError("#/seed", f"seed + images - 1 must be at most {MAX_SEED}", "seed_too_large"))

@@ -10,12 +10,15 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import Invalid, NotFound
+from app.errors import FileLost, Invalid, NotFound
+from app.names import find_name
 from app.schemas.common import Decision, Page
 from app.schemas.generations import ImageMetadata, ImageRead
+from app.services.lost_files import LostImage, lost_image, refusal
 from app.services.paging import fetch_page
 from app.storage.images import MEDIA_TYPES, ImageFormat
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,11 @@ class StoredFile:
 class ImageService:
     """Reading what is stored."""
 
-    def __init__(self, db: Database, folder: DataFolder) -> None:
-        """Wire the service; `folder` is the node's data folder."""
+    def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
+        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
         self._db = db
         self._folder = folder
+        self._checks = checks
 
     def page(
         self,
@@ -86,16 +90,32 @@ class ImageService:
         """Return where a stored image's bytes are.
 
         Raises:
-            NotFound: There is none with this id, or its file is gone.
+            NotFound: There is none with this id.
+            FileLost: Its file is gone or damaged.
         """
         with self._db.snapshot() as session:
             row = _image(session, image_id)
+        if lost := lost_image(self._checks, row):
+            raise refusal(lost, row.dataset_id)
         return StoredFile(
             self._folder.locate(row.path),
             MEDIA_TYPES[cast(ImageFormat, row.format)],
             row.sha256,
             f"{row.id}.{row.format}",
         )
+
+    def content(self, image_id: str) -> bytes:
+        """Return a stored image's bytes.
+
+        Raises:
+            NotFound, FileLost: As `file`.
+        """
+        with self._db.snapshot() as session:
+            row = _image(session, image_id)
+        try:
+            return self._checks.read(row.path, num_bytes=row.num_bytes, sha256=row.sha256)
+        except FileLost as error:
+            raise refusal(LostImage(row.id, row.path, f"image_{error.code}"), row.dataset_id) from None
 
 
 def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any]:
@@ -136,7 +156,8 @@ def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]
 def _class_index(session: Session, dataset_id: str | None, class_name: str) -> int:
     dataset = session.get(Dataset, dataset_id) if dataset_id is not None else None
     names = [entry["name"] for entry in dataset.classes] if dataset is not None else []
-    if class_name not in names:
+    index = find_name(class_name, names)
+    if index is None:
         detail = "name a class of the dataset given by dataset_id"
         raise Invalid.field("#query/class", detail, "class_not_found")
-    return names.index(class_name)
+    return index

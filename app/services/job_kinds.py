@@ -1,6 +1,6 @@
 """The kinds of background work as both processes know them: a name, a queue, and how its end is followed.
 
-The work itself is in `generate_job.py`, `dataset_job.py` and `train_job.py`, in the worker process alone.
+The work itself is in the modules named after the kinds, `generate_job.py` and so on, in the worker process alone.
 """
 
 from sqlalchemy import select
@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, TrainedModel, active_jobs
 from app.errors import Conflict
+from app.services.dataset_places import is_held, refuse_repair, refuse_unfinished
 
 
 class GenerateKind:
@@ -56,8 +57,11 @@ class TrainKind:
         dataset = session.get(Dataset, failed.spec["dataset_id"])
         if failed.spec["dataset"] is not None and (dataset is None or dataset.status != "ready"):
             _hand_dataset_over(session, failed, retry_id)
-        elif dataset is None or dataset.status != "ready":
-            raise Conflict("the dataset is not ready any more", code="dataset_not_ready")
+        elif dataset is None:
+            raise Conflict("the dataset was deleted", code="dataset_not_ready")
+        else:
+            refuse_repair(session, dataset.id)
+            refuse_unfinished(session, dataset, allow_incomplete=failed.spec.get("allow_incomplete", False))
 
 
 def is_model_name_taken(session: Session, name: str) -> bool:
@@ -67,16 +71,38 @@ def is_model_name_taken(session: Session, name: str) -> bool:
     return session.scalar(named) is not None or session.scalar(training.limit(1)) is not None
 
 
-JOB_KINDS = (GenerateKind(), DatasetKind(), TrainKind())
+class RepairKind:
+    """A look at all files of a dataset, which draws lost ones again."""
+
+    kind = "repair"
+    queue = "jobs"
+
+    def on_end(self, session: Session, job: Job) -> None:
+        """Do nothing: the dataset is what it was, with more sound files."""
+
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        """Refuse while another job works on the dataset."""
+        dataset = _locked(session, failed)
+        if dataset.status in ("queued", "generating") or is_held(session, dataset.id, by=("train", "repair")):
+            raise Conflict("another job works on this dataset", code="dataset_in_use")
+
+
+JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind())
 
 
 def _hand_dataset_over(session: Session, failed: Job, retry_id: str) -> None:
-    dataset = session.get(Dataset, failed.spec["dataset_id"], with_for_update=True, populate_existing=True)
-    if dataset is None:
-        raise Conflict("the dataset was deleted", code="dataset_gone")
+    dataset = _locked(session, failed)
+    refuse_repair(session, dataset.id)
     if dataset.status in ("queued", "generating"):
         raise Conflict("another job works on this dataset", code="dataset_in_use")
     dataset.status, dataset.job_id = "queued", retry_id
+
+
+def _locked(session: Session, job: Job) -> Dataset:
+    dataset = session.get(Dataset, job.spec["dataset_id"], with_for_update=True, populate_existing=True)
+    if dataset is None:
+        raise Conflict("the dataset was deleted", code="dataset_gone")
+    return dataset
 
 
 def _end_dataset(session: Session, job: Job) -> None:

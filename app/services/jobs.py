@@ -5,13 +5,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.db.models import Job
 from app.db.session import Database
 from app.errors import NotFound
 from app.jobs.queue import JobQueue
+from app.jobs.record import ENDED
 from app.schemas.common import Page
 from app.schemas.jobs import JobRead, Progress
+from app.services.dataset_places import retry_changes
 from app.services.idempotency import Submission, accept, recall
 from app.services.paging import fetch_page
 
@@ -82,7 +85,7 @@ class JobService:
         recall(self._db, submission)
 
     def retry(self, job_id: str, submission: Submission) -> JobRead:
-        """Accept another job for what a failed or cancelled one left undone.
+        """Accept another job for what a failed or cancelled one left undone, or one that left a dataset incomplete.
 
         Raises:
             NotFound: There is none with this id.
@@ -91,9 +94,14 @@ class JobService:
         return accept(
             self._db,
             submission,
-            lambda session: job_read(self._jobs.retry(session, job_id, priority=submission.priority)),
+            lambda session: job_read(self._retry(session, job_id, submission.priority)),
             location=lambda job: f"/jobs/{job.id}",
         )
+
+    def _retry(self, session: Session, job_id: str, priority: int) -> Job:
+        job = session.get(Job, job_id)
+        changes = retry_changes(session, job) if job is not None and job.status in ENDED else None
+        return self._jobs.retry(session, job_id, priority=priority, changes=changes)
 
 
 def progress_read(job: Job) -> Progress:

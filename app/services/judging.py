@@ -11,8 +11,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from app.errors import FieldError, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
-from app.schemas.generations import ModelRef
+from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
+from app.names import equal_names, name_key
+from app.schemas.generations import ModelRef, WarningRead
 from app.schemas.judging import (
     ClassifyRequest,
     ClassifyResult,
@@ -26,7 +27,6 @@ from app.services.images import ImageService
 from app.services.inference import Inference, LoadImage
 from app.services.limits import Limits
 from app.services.models import ModelService
-from app.storage.files import storage_errors
 from app.storage.images import DecodeImage, decode_image
 
 T = TypeVar("T")
@@ -70,6 +70,7 @@ class JudgingService:
 
         Raises:
             Invalid: None or more than one way was used, an id is unknown, or the base64 is broken.
+            FileLost: The file of an image is gone or damaged.
         """
         given = [request.image_id, request.image_b64, request.image_ids]
         if sum(value is not None for value in given) != 1:
@@ -118,7 +119,7 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As the engine says.
         """
-        if request.model is None or request.model == self._inference.pack.name:
+        if request.model is None or name_key(request.model) == self._inference.pack.name:
             ref, classes = self.pack_ref(), self._inference.classes
             classify = self._inference.classify
         else:
@@ -137,10 +138,12 @@ class JudgingService:
         uploads = []
         for image_id, pointer in zip(ids, pointers, strict=True):
             try:
-                with storage_errors():
-                    data = self._images.file(image_id).path.read_bytes()
-            except (NotFound, FileNotFoundError):
+                data = self._images.content(image_id)
+            except NotFound:
                 raise Invalid.field(pointer, "there is no image with this id", "image_not_found") from None
+            except FileLost as error:
+                error.errors = (FieldError(pointer, error.detail, error.code),)
+                raise
             uploads.append(Upload(data, pointer, image_id))
         return uploads
 
@@ -176,8 +179,18 @@ async def _classify_trained(
     return probabilities
 
 
+def label_warnings(labels: Sequence[str]) -> list[WarningRead]:
+    """Return what the client should know about its labels: one alone says nothing."""
+    if len(labels) > 1:
+        return []
+    detail = "There is one label, and one label always has the probability 1.0."
+    if "," in labels[0]:
+        detail += " It has a comma: give each label by itself, in a form as a field of its own."
+    return [WarningRead(code="single_label", detail=detail)]
+
+
 def _texts(request: ClipScoreRequest) -> list[str]:
-    if len(set(request.labels)) < len(request.labels):
+    if equal_names(request.labels):
         raise Invalid.field("#/labels", "must all be different", "duplicate_labels")
     if request.template is None:
         return request.labels

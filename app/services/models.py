@@ -10,13 +10,15 @@ from sqlalchemy.orm import Session
 
 from app.db.models import TrainedModel
 from app.db.session import Database
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound
+from app.names import name_key
 from app.schemas.common import Page
 from app.schemas.generations import ModelRef
 from app.schemas.train_jobs import ModelRead
 from app.services.images import StoredFile
 from app.services.paging import fetch_page
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 from app.training.linear_probe import LinearProbe, load_probe, predict
 
 MAX_LOADED_HEADS = 32
@@ -40,10 +42,11 @@ class Head:
 class ModelService:
     """Everything about models trained here."""
 
-    def __init__(self, db: Database, folder: DataFolder) -> None:
-        """Wire the service; `folder` is the node's data folder."""
+    def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
+        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
         self._db = db
         self._folder = folder
+        self._checks = checks
         # A head's file never changes under its id, so that it may be kept; 512 x 1,000 classes are 2 MB.
         self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
 
@@ -66,10 +69,13 @@ class ModelService:
         """Return where a model's safetensors file is.
 
         Raises:
-            NotFound: There is none with this id, or its file is gone.
+            NotFound: There is none with this id.
+            FileLost: Its file is gone or damaged.
         """
         with self._db.snapshot() as session:
             row = _model(session, model_id)
+        if fault := self._checks.fault(row.path, num_bytes=row.num_bytes, sha256=row.sha256):
+            raise _lost(f"file_{fault}")
         return StoredFile(
             self._folder.locate(row.path), "application/octet-stream", row.sha256, f"{row.name}.safetensors"
         )
@@ -92,21 +98,33 @@ class ModelService:
         Raises:
             Invalid: There is no model of this id or name.
             Conflict: It was trained on other weights of the backbone than those loaded.
+            FileLost: Its file is gone or damaged.
         """
         with self._db.snapshot() as session:
-            either = or_(TrainedModel.id == id_or_name, TrainedModel.name == id_or_name)
+            either = or_(TrainedModel.id == id_or_name, TrainedModel.name == name_key(id_or_name))
             row = session.scalar(select(TrainedModel).where(either))
         if row is None:
             raise Invalid.field("#/model", "there is no model of this id or name", "model_not_found")
         if row.backbone_sha256 != backbone_sha256:
             detail = "this model was trained on other backbone weights than those loaded"
             raise Conflict(detail, code="model_backbone_mismatch")
-        probe = self._probe(row.id, row.path)
+        probe = self._probe(row.path, row.num_bytes, row.sha256)
         ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
         return Head(ref, list(row.classes), partial(predict, probe))
 
-    def _load_probe(self, model_id: str, path: str) -> LinearProbe:
-        return load_probe(self._folder.read(path))
+    def _load_probe(self, path: str, num_bytes: int, sha256: str) -> LinearProbe:
+        try:
+            return load_probe(self._checks.read(path, num_bytes=num_bytes, sha256=sha256))
+        except FileLost as error:
+            lost = _lost(error.code)
+            lost.errors = (FieldError("#/model", lost.detail, lost.code),)
+            raise lost from None
+
+
+def _lost(code: str) -> FileLost:
+    what = "missing" if code == "file_missing" else "damaged"
+    detail = f"The model's file is {what}. Put it back from a backup, or train the model again by its lineage."
+    return FileLost(detail, code=f"model_{code}")
 
 
 def _model(session: Session, model_id: str) -> TrainedModel:

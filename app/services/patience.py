@@ -60,13 +60,13 @@ def store(job: JobRun, folder: DataFolder, path: str, data: bytes, *, patience_s
     _patiently(job, partial(folder.write, path, data), patience_s)
 
 
-def load(job: JobRun, folder: DataFolder, path: str, *, patience_s: float = STORAGE_PATIENCE_S) -> bytes:
+def load(job: JobRun, read: Callable[[], bytes], *, patience_s: float = STORAGE_PATIENCE_S) -> bytes:
     """Read a file for a job; wait for storage that is away, and raise as `store` does.
 
     Raises:
-        NotFound: There is no such file.
+        Exception: What `read` raises besides.
     """
-    return _patiently(job, partial(folder.read, path), patience_s)
+    return _patiently(job, read, patience_s)
 
 
 def _patiently(job: JobRun, act: Callable[[], T], patience_s: float) -> T:

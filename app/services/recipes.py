@@ -41,6 +41,22 @@ NOTHING_MADE = Made()
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """How often the empty ones of the first places of each class and split were tried before, in vain.
+
+    A job goes on with the next attempt there: the earlier ones would give the same images.
+    """
+
+    train: int = 0
+    test: int = 0
+    attempts: int = 0
+
+    def first_attempt(self, place: Place) -> int:
+        """Return the number of the next attempt at a place."""
+        return self.attempts if place.position < (self.train if place.split == "train" else self.test) else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """What one attempt at a place is made from.
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,21 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
-from app.errors import Conflict, Invalid, StorageFull, Unavailable
+from app.errors import Conflict, FileLost, Invalid, StorageFull, Unavailable
 from app.jobs.handler import Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.services.dataset_job import DatasetImages
+from app.services.dataset_places import refuse_empty_classes
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
+from app.services.lost_files import MAX_LOST_TOLD, LostImage, refusal_of_all
 from app.services.patience import load, patience, store
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 from app.training.evaluation import evaluate
 from app.training.linear_probe import Diverged, EpochMetrics, FitResult, OptimizerSettings, fit, save_probe
 
@@ -45,6 +49,7 @@ class TrainJob(TrainKind):
         """Wire the handler."""
         self._db = db
         self._folder = folder
+        self._checks = FileChecks(folder)
         self._features = features
         self._node = node
         self._images = images
@@ -54,15 +59,15 @@ class TrainJob(TrainKind):
         dataset_id = job.spec["dataset_id"]
         if job.spec["dataset"] is not None:
             made = self._images.make(job, dataset_id)
-            if made["num_missing"]:
+            if made["num_missing"] and not job.spec.get("allow_incomplete"):
                 raise Conflict(f"{made['num_missing']} images could not be made", code="dataset_incomplete")
         backbone: Any = job.step("backbone", lambda: self._backbone(job))
-        total: Any = job.transaction("count-images", lambda session: num_images_of(session, dataset_id))
+        total: Any = job.transaction("count-images", lambda session: _count_images(session, dataset_id))
         items = [
             {"part": "features", "dataset_id": dataset_id, "start": start, "backbone": backbone}
             for start in range(0, total, FEATURES_CHUNK_SIZE)
         ]
-        job.chunks(items)
+        _refuse_lost(dataset_id, job.chunks(items))
         fitted: Any = job.step("fit", lambda: self._fit(job, backbone))
         job.transaction("register", lambda session: _register(session, job, backbone, fitted))
         return {"model_id": job.id}
@@ -90,8 +95,17 @@ class TrainJob(TrainKind):
             images = session.execute(query).all()
 
         with ThreadPoolExecutor(FEATURES_THREADS) as pool:
-            list(pool.map(lambda image: self._feature(job, image, item["backbone"]), images))
+            found = pool.map(lambda image: self._lost_or_known(job, image, item["backbone"]), images)
+            lost = [one.to_json() for one in found if one is not None]
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
+        return {"num_lost": len(lost), "lost": lost[:MAX_LOST_TOLD]}
+
+    def _lost_or_known(self, job: JobRun, image: Any, backbone: dict[str, Any]) -> LostImage | None:
+        """Learn an image's features; return the image if it has no sound file to learn them from."""
+        try:
+            self._feature(job, image, backbone)
+        except FileLost as error:
+            return LostImage(image.id, image.path, error.code)
         return None
 
     def _feature(self, job: JobRun, image: Any, backbone: dict[str, Any]) -> np.ndarray:
@@ -99,7 +113,12 @@ class TrainJob(TrainKind):
         known = self._features.get(key)
         if known is not None:
             return known
-        features = self._node.features(load(job, self._folder, image.path), keep_waiting=patience(job))
+        try:
+            data = load(job, partial(self._checks.read, image.path, num_bytes=image.num_bytes, sha256=image.sha256))
+        except FileLost as error:
+            lost = LostImage(image.id, image.path, f"image_{error.code}")
+            raise refusal_of_all([lost], 1, image.dataset_id or "") from None
+        features = self._node.features(data, keep_waiting=patience(job))
         try:
             self._features.put(key, features)
         except (StorageFull, Unavailable):  # a cache: what it could not keep is asked again
@@ -155,14 +174,34 @@ class TrainJob(TrainKind):
         return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
 
 
+def _refuse_lost(dataset_id: str, chunks: Sequence[Json]) -> None:
+    """Fail once all images were looked at, if some have no sound file: all are counted, and the first ones named.
+
+    What was learnt of the others is kept: after a repair the job's retry has little left to do.
+
+    Raises:
+        FileLost: With ids and paths.
+    """
+    told = [chunk for chunk in chunks if chunk]  # chunks of older releases told nothing
+    lost = [LostImage(**one) for chunk in told for one in chunk["lost"]]
+    if lost:
+        raise refusal_of_all(lost, sum(chunk["num_lost"] for chunk in told), dataset_id)
+
+
+def _count_images(session: Session, dataset_id: str) -> int:
+    """Return how many images there are, unless a class has none to train on (any more)."""
+    refuse_empty_classes(session, find_dataset(session, dataset_id))
+    return num_images_of(session, dataset_id)
+
+
 def _evaluation(result: FitResult, features: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, Any]:
     return asdict(evaluate(result.probe, features, labels, num_classes=len(dataset.classes)))
 
 
 def _training_columns(dataset_id: str) -> Select[Any]:
     """Select of a dataset's images what training asks for; their lineages would be hundreds of megabytes."""
-    columns: tuple[Any, ...] = (Image.path, Image.sha256, Image.split, Image.class_index, Image.source)
-    return images_of(dataset_id).with_only_columns(*columns)
+    file: tuple[Any, ...] = (Image.id, Image.dataset_id, Image.path, Image.sha256, Image.num_bytes)
+    return images_of(dataset_id).with_only_columns(*file, Image.split, Image.class_index, Image.source)
 
 
 def _origin(dataset: Dataset, images: Sequence[Any]) -> dict[str, Any]:

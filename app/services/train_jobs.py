@@ -14,6 +14,7 @@ from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead
+from app.services.dataset_places import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.dataset_records import num_to_make
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import DatasetService
@@ -99,20 +100,17 @@ class TrainJobService:
         """Return the dataset and the job's steps: images to make, images to read, epochs."""
         if request.dataset is not None:
             dataset = self._datasets.add(session, request.dataset, job_id=job_id)
-            _refuse_untrainable(dataset.train_per_class, "#/dataset/train_per_class")
+            if dataset.train_per_class < 1:
+                detail = "the dataset has no training images"
+                raise Invalid.field("#/dataset/train_per_class", detail, "dataset_empty")
             return dataset, 2 * num_to_make(dataset) + request.epochs
         found = session.get(Dataset, request.dataset_id, with_for_update=True)  # no upload meanwhile
         if found is None:
             raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
-        if found.status != "ready":
-            raise Conflict(f"the dataset is {found.status}; only a ready one trains", code="dataset_not_ready")
-        _refuse_untrainable(num_images_of(session, found.id, split="train"), "#/dataset_id")
+        refuse_repair(session, found.id)
+        refuse_unfinished(session, found, allow_incomplete=request.allow_incomplete)
+        refuse_empty_classes(session, found, "#/dataset_id")
         return found, num_images_of(session, found.id) + request.epochs
-
-
-def _refuse_untrainable(num_train: int, pointer: str) -> None:
-    if num_train < 1:
-        raise Invalid.field(pointer, "the dataset has no training images", "dataset_empty")
 
 
 def _settle_name(session: Session, asked: str | None, dataset: Dataset) -> str:

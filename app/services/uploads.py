@@ -13,21 +13,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
+from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
+from app.services.dataset_places import first_free_position, settle_filled
 from app.services.dataset_versions import num_images_of
 from app.services.datasets import find_dataset, refuse_in_use
 from app.services.leftovers import clear_for
 from app.services.limits import Limits
+from app.services.lost_files import lost_image
 from app.services.pools import Pools
 from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 # Requests at once; each has at most one call in the pools, whose queues are longer than this.
 MAX_AT_ONCE = 32
@@ -59,6 +63,7 @@ class UploadService:
         """Wire the service; `folder` is the node's data folder, `decode` reads untrusted image files."""
         self._db = db
         self._folder = folder
+        self._checks = FileChecks(folder)
         self._limits = limits
         self._pools = pools
         self._decode = decode
@@ -102,11 +107,11 @@ class UploadService:
         with self._db.transaction() as session:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
-            names = [entry["name"] for entry in dataset.classes]
-            if form.class_name not in names:
+            class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
+            if class_index is None:
                 raise Invalid.field("#/class_name", "the dataset has no class of this name", "class_not_found")
             clear_for(session, self._folder, dataset, uploads_alone=True)
-            return names.index(form.class_name)
+            return class_index
 
     async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
         try:
@@ -145,8 +150,10 @@ class UploadService:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
+                if restored := self._restored(session, dataset, data, columns):
+                    return restored
                 self._refuse_known(session, dataset, columns)
-                position = _next_position(session, dataset, class_index, split)
+                position = first_free_position(session, dataset, class_index, split)
                 folder = dataset.classes[class_index]["folder"]
                 image_format = columns["format"]
                 path = self._folder.dataset_image_path(dataset.name, split, folder, position, image_format)
@@ -154,13 +161,22 @@ class UploadService:
                 place = {"split": split, "class_index": class_index, "position": position, "path": path}
                 image = Image(id=new_id(), dataset_id=dataset_id, source="real", **place, **columns)
                 session.add(image)
-                if dataset.status == "empty":
-                    dataset.status = "ready"
+                settle_filled(session, dataset, image)
         except BaseException:
             if path is not None:
                 self._forget(path)
             raise
         return image.id
+
+    def _restored(self, session: Session, dataset: Dataset, data: bytes, columns: dict[str, Any]) -> str | None:
+        """Put a file back that an uploaded image has lost; return the image's id if this is one."""
+        same = (Image.dataset_id == dataset.id, Image.source == "real", Image.sha256 == columns["sha256"])
+        known = session.scalars(select(Image).where(*same)).first()
+        if known is None or lost_image(self._checks, known) is None:
+            return None
+        self._folder.set_aside(known.path)
+        self._folder.write(known.path, data)
+        return known.id
 
     def _refuse_known(self, session: Session, dataset: Dataset, columns: dict[str, Any]) -> None:
         """Refuse the same picture as an uploaded one, and the same file as any of the dataset."""
@@ -180,11 +196,3 @@ class UploadService:
                     self._folder.delete(path)
         except AppError:
             return  # the next start, or upload to the dataset, sets it aside
-
-
-def _next_position(session: Session, dataset: Dataset, class_index: int, split: str) -> int:
-    """Return the first free position behind those that generated images have or may still get."""
-    here = (Image.dataset_id == dataset.id, Image.split == split, Image.class_index == class_index)
-    last = session.scalar(select(func.max(Image.position)).where(*here))
-    reserved = dataset.train_per_class if split == "train" else dataset.test_per_class
-    return max(reserved, 0 if last is None else last + 1)

@@ -37,12 +37,14 @@ class Member:
         num_bytes: Its size.
         sha256: Hash of its content.
         read: Gives its content in parts; may be called again.
+        path: Of a stored file, where it lies in the data folder.
     """
 
     name: str
     num_bytes: int
     sha256: str
     read: Callable[[], Iterator[bytes]]
+    path: str | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         """Read the content from its start."""
@@ -116,7 +118,7 @@ def _name_of(member: Member) -> str:
 
 def stored_member(folder: DataFolder, name: str, *, path: str, num_bytes: int, sha256: str) -> Member:
     """Describe a file of the data folder; `num_bytes` and `sha256` are what it must be."""
-    return Member(name, num_bytes, sha256, partial(_read_checked, folder, path, num_bytes, sha256))
+    return Member(name, num_bytes, sha256, partial(_read_checked, folder, path, num_bytes, sha256), path)
 
 
 def text_member(name: str, lines: Iterable[str]) -> Member:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import NotFound
+from app.names import equal_names
 from app.storage.files import (
     TEMPORARIES,
     contained_path,
@@ -146,6 +147,29 @@ class DataFolder:
             remove_tree(folder, temporaries=self._temporaries)
         else:
             remove_file(target)
+
+    def set_aside(self, path: str) -> None:
+        """Keep what lies at a path in `.lost+found/{date}/{path}`, before something else is written there.
+
+        A file also stays where it is, so that no class folder is empty meanwhile; anything else is moved. There need
+        not be anything.
+        """
+        source = self.root / path
+        contained_path(self.root, str(Path(path).parent))
+        if not os.path.lexists(source):
+            return
+        kept = self.root / LOST_FOUND / time.strftime("%Y-%m-%d") / path
+        with storage_errors():
+            make_folder(kept.parent)
+            is_file = stat.S_ISREG(source.lstat().st_mode)
+            for number in itertools.count():
+                place = kept.with_name(f"{kept.name}.{number}") if number else kept
+                if is_file and place.is_file() and place.samefile(source):
+                    return  # by somebody who died before he wrote the other one
+                if os.path.lexists(place):
+                    continue
+                os.link(source, place) if is_file else os.rename(source, place)
+                return sync_folder(place.parent)
 
     def uploads(self, dataset: str) -> set[str]:
         """Name the relative paths of a dataset's uploaded images, as far as their names tell, recorded or not."""
@@ -268,16 +292,15 @@ def class_folders(names: Sequence[str]) -> list[str]:
         One folder name each, `[a-z0-9][a-z0-9._-]*`, at most 64 characters, unequal even where case is ignored.
 
     Raises:
-        ValueError: Two names are the same text but for case or Unicode normal form.
+        ValueError: Two names are the same name; see `app.names`.
     """
-    seen: set[str] = set()
+    if equal_names(names):
+        raise ValueError("two class names are equal")
     taken: dict[str, None] = {}  # in the order of the names
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        if key in seen:
-            raise ValueError("two class names are equal")
-        seen.add(key)
-        taken[_free_folder(key, taken=taken.keys())] = None
+        # Less than a name's key leaves out: the folder of a name is what it was in every release.
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        taken[_free_folder(folded, taken=taken.keys())] = None
     return list(taken)
 
 

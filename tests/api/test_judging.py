@@ -94,3 +94,32 @@ def test_one_bad_image_refuses_the_call_and_is_named(http: httpx.Client, stored:
 def test_the_pack_by_its_name_is_the_pretrained_classifier(http: httpx.Client) -> None:
     answers = [http.post("/classify", files={"image": picture()}, data=form) for form in ({}, {"model": "demo"})]
     assert answers[0].json() == answers[1].json()
+
+
+@pytest.mark.parametrize("labels", [["fox,dog"], ["fox"]])
+def test_one_label_alone_is_warned_of(shared_node: Node, labels: list[str]) -> None:
+    form = [("image", ("a.png", picture(), "image/png")), *(("labels", (None, label)) for label in labels)]
+    one = shared_node.http.post("/clip-score", files=form).json()
+    assert one["scores"][0]["probability"] == 1.0
+    assert [warning["code"] for warning in one["warnings"]] == ["single_label"]
+    assert ("comma" in one["warnings"][0]["detail"]) == ("," in labels[0])
+    encoded = base64.b64encode(picture()).decode()
+    by_json = shared_node.http.post("/clip-score", json={"labels": labels, "image_b64": encoded}).json()
+    assert by_json["warnings"] == one["warnings"]
+    two = shared_node.http.post("/clip-score", json={"labels": [*labels, "cat"], "image_b64": encoded}).json()
+    assert two["warnings"] == []
+
+
+@pytest.mark.parametrize("text", ['["fox","dog"]', ' [ "fox" ] ', "[]", '["fo\\u0078", ["dog"]]'])
+def test_a_json_array_in_a_form_is_no_label(shared_node: Node, text: str) -> None:
+    form = [("image", ("a.png", picture(), "image/png")), ("labels", (None, text))]
+    answer = shared_node.http.post("/clip-score", files=form)
+    assert answer.status_code == 422
+    fault = answer.json()["errors"][0]
+    assert (fault["pointer"], fault["code"]) == ("#/labels", "json_in_form")
+    assert "repeat the field" in fault["detail"]
+
+
+def test_a_label_in_brackets_is_a_label(shared_node: Node) -> None:
+    form = [("image", ("a.png", picture(), "image/png")), *(("labels", (None, text)) for text in ("[fox]", "[dog"))]
+    assert shared_node.http.post("/clip-score", files=form).status_code == 200

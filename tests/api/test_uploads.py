@@ -109,9 +109,10 @@ def test_a_dataset_that_a_job_makes_or_reads_takes_nothing(http: httpx.Client, n
     assert (answer.status_code, answer.json()["code"]) == (409, "dataset_in_use")
     ready = create_empty(http, name="ready")
     assert upload(http, ready["id"], [picture(1)]).status_code == 201
+    assert upload(http, ready["id"], [picture(3)], class_name="dog").status_code == 201
     assert http.post("/train-jobs", json={"dataset_id": ready["id"]}).status_code == 202
     assert upload(http, ready["id"], [picture(2)]).status_code == 409
-    assert len(files_of(node)) == 1
+    assert len(files_of(node)) == 2
 
 
 def test_positions_go_on_behind_those_of_generated_images(http: httpx.Client, node: Node) -> None:
@@ -169,10 +170,13 @@ def test_a_model_trained_on_uploads_records_what_it_saw(http: httpx.Client, node
     untrainable = http.post("/train-jobs", json={"dataset_id": created["id"]})
     assert (untrainable.status_code, untrainable.json()["code"]) == (422, "dataset_empty")
     upload(http, created["id"], [picture(2)])
+    answer = http.post("/train-jobs", json={"dataset_id": created["id"]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "class_without_images")
+    upload(http, created["id"], [picture(3)], class_name="dog")
     job_id = http.post("/train-jobs", json={"dataset_id": created["id"], "epochs": 3}).json()["id"]
     db = Database(node.settings.resolved_database_url)
     with db.snapshot() as session:
         job = session.get(Job, job_id)
         assert job is not None
-        assert job.progress_total == 2 + 3
+        assert job.progress_total == 3 + 3
     db.close()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 
 from app.errors import NotFound, StorageFull
+from app.names import name_key
 from app.storage.images import encode_image
 from app.storage.layout import DataFolder, class_folders
 from tests.unit.storage.test_files import all_files, largest_file
@@ -291,8 +292,7 @@ def test_names_that_are_the_same_text_are_refused(names: tuple[str, str]) -> Non
 def test_folders_are_safe_unequal_and_unchanged_by_later_names(names: list[str]) -> None:
     distinct: dict[str, str] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        distinct.setdefault(key, name)
+        distinct.setdefault(name_key(name), name)
     folders = class_folders(list(distinct.values()))
     assert len({folder.casefold() for folder in folders}) == len(distinct)
     for folder in folders:
