@@ -44,8 +44,13 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         folder.write(path, b"1234")
     report = storage_report(db, folder, folder.root / "packs")
     assert {kind: (amount.files, amount.bytes) for kind, amount in report.kinds.items()} == {
-        "images": (21, 84), "datasets": (1, 4), "rejected": (0, 0), "models": (1, 4), "features": (1, 4), "packs": (0, 0)
-    }  # fmt: skip
+        "images": (21, 84),
+        "datasets": (1, 4),
+        "rejected": (0, 0),
+        "models": (1, 4),
+        "features": (1, 4),
+        "packs": (0, 0),
+    }
     assert {day: amount.files for day, amount in report.lost_found.items()} == {"2026-11-29": 1}
     assert (report.unrecorded.number, len(report.unrecorded.examples)) == (22, MAX_EXAMPLES)
     assert (report.missing.number, report.missing.examples) == (1, [missing])
