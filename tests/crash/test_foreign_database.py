@@ -1,6 +1,7 @@
 """A full data folder meets a database that does not know its files: a refusal, or files that move. None is gone."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
 
+from app.cli import app as command_line
 from app.db.session import Database, sqlite_path
 from app.services.leftovers import MAX_SWEPT
 from app.services.store_identity import settle_store
@@ -87,65 +90,96 @@ def assert_none_is_gone(data_dir: Path, before: dict[str, bytes]) -> None:
         assert content in [place.read_bytes() for place in places if place.exists()], path
 
 
-@pytest.fixture
-def full(house: House) -> House:
-    """A house that has made one of everything, and has stopped; its files are old."""
-    house.mend()
-    fill(house, "first", 3)
-    stop(house)
-    age(house.data_dir)
-    assert {path.split("/")[0] for path in files_of(house.data_dir)} == set(KINDS)
-    return house
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[House]:
+    """A house that has made one of everything, and has stopped; its files are old, and no test may change it."""
+    folder = tmp_path_factory.mktemp("full")
+    shutil.copyfile(sqlite_template, folder / "foxhound.db")
+    with open_house(folder, f"sqlite:///{folder / 'foxhound.db'}") as house:
+        house.mend()
+        fill(house, "first", 3)
+        stop(house)
+        age(house.data_dir)
+        assert {path.split("/")[0] for path in files_of(house.data_dir)} == set(KINDS)
+        yield house
 
 
-def command(house: House, url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `foxhound` as a person does, on the house's data folder."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
-    env = {
-        **kept,
-        "PYTHONPATH": str(ROOT),
-        "FOXHOUND_DATA_DIR": str(house.data_dir),
-        "DATABASE_URL": url,
-        "FOXHOUND_PORT": "0",
-    }
-    run = [sys.executable, "-m", "app.cli", *arguments]
-    return subprocess.run(run, env=env, cwd=house.data_dir.parent, capture_output=True, text=True, timeout=120)
+def environment(house: House, url: str) -> dict[str, str]:
+    """Return the settings of a process on the house's data folder."""
+    return {"FOXHOUND_DATA_DIR": str(house.data_dir), "FOXHOUND_DATABASE_URL": url, "FOXHOUND_PORT": "0"}
+
+
+def run_command(house: House, url: str, name: str) -> tuple[int, str]:
+    """Run `foxhound` as a person does; return its exit status and what it told."""
+    if name in ("migrate", "serve"):
+        told = CliRunner().invoke(command_line, [name], env=environment(house, url))
+        return told.exit_code, told.output
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FOXHOUND_", "DATABASE_URL"))}
+    env = {**kept, "PYTHONPATH": str(ROOT), **environment(house, url)}
+    run = [sys.executable, "-m", "app.cli", name]
+    done = subprocess.run(run, env=env, cwd=house.data_dir.parent, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
 
 def assert_refused(house: House, url: str, *commands: str) -> None:
     before = files_of(house.data_dir)
     for name in commands:
-        refused = command(house, url, name)
-        assert refused.returncode == EXIT_CONFIG, refused.stderr
+        status, told = run_command(house, url, name)
+        assert status == EXIT_CONFIG, told
         for word in ("FOXHOUND_DATA_DIR", "FOXHOUND_DATABASE_URL", "foxhound storage adopt"):
-            assert word in refused.stderr
-        assert refused.stderr.count("\n") == 1
+            assert word in told
+        assert told.count("\n") == 1
         assert files_of(house.data_dir) == before
         assert not (house.data_dir / ".lost+found").exists()
 
 
-def test_a_new_database_is_refused_and_does_not_come_to_be(full: House) -> None:
-    typo = full.data_dir.parent / "foxhuond.db"
+def test_a_database_of_a_mistyped_name_is_refused_and_does_not_come_to_be(full: House, tmp_path: Path) -> None:
+    typo = tmp_path / "foxhuond.db"
     assert_refused(full, f"sqlite:///{typo}", "migrate")
     assert not typo.exists()
-    _migrate(f"sqlite:///{typo}")  # as an older release did
-    assert_refused(full, f"sqlite:///{typo}", "migrate", "serve", "api", "worker")
 
 
-def test_the_database_of_another_node_is_refused(full: House, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'another.db'}"
-    _migrate(url)
-    db = Database(url)
-    settle_store(db, DataFolder(tmp_path / "another"))
-    db.close()
+def test_an_empty_database_is_refused_by_every_process(full: House, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+    _migrate(url)  # as an older release did
     assert_refused(full, url, "migrate", "serve", "api", "worker")
 
 
-def test_a_node_without_an_id_does_not_serve_a_strange_folder_either(full: House) -> None:
-    (full.data_dir / "store_id").unlink()
-    typo = f"sqlite:///{full.data_dir.parent / 'foxhuond.db'}"
-    _migrate(typo)
-    assert_refused(full, typo, "migrate", "serve", "api", "worker")
+def test_an_empty_postgres_is_refused_with_the_way_to_it(full: House, postgres_url: str) -> None:
+    assert_refused(full, postgres_url, "migrate", "serve")
+    assert "foxhound migrate --from" in run_command(full, postgres_url, "migrate")[1]
+
+
+def test_the_database_of_another_node_is_refused(full: House, tmp_path: Path, postgres_url: str) -> None:
+    for name, url in (("lite", f"sqlite:///{tmp_path / 'another.db'}"), ("postgres", postgres_url)):
+        _migrate(url)
+        db = Database(url)
+        settle_store(db, DataFolder(tmp_path / name))
+        db.close()
+        assert_refused(full, url, "migrate", "serve")
+
+
+def test_a_folder_without_an_id_is_refused_to_an_empty_database_too(full: House, tmp_path: Path) -> None:
+    url, kept = f"sqlite:///{tmp_path / 'empty.db'}", full.data_dir / "store_id"
+    _migrate(url)
+    kept.rename(tmp_path / "store_id")
+    try:
+        assert_refused(full, url, "migrate", "serve")
+    finally:
+        (tmp_path / "store_id").rename(kept)
+
+
+def test_who_shares_a_run_folder_is_refused_and_the_node_goes_on(tmp_path: Path, sqlite_template: Path) -> None:
+    shutil.copyfile(sqlite_template, tmp_path / "foxhound.db")
+    with open_house(tmp_path, f"sqlite:///{tmp_path / 'foxhound.db'}") as house:
+        house.mend()
+        for name in ("api", "serve"):
+            status, told = run_command(house, house.url, name)
+            assert status == EXIT_CONFIG, told
+            assert "FOXHOUND_RUN_DIR" in told
+        accepted = submit(house, dataset_body("after"))
+        assert wait_for_end(house, accepted.answer["job_id"]) == "succeeded"
+        assert house.http.get("/readyz").is_success
 
 
 @pytest.mark.parametrize("num_uploads", [2, MAX_SWEPT])
@@ -177,16 +211,3 @@ def test_an_older_copy_of_its_own_database_loses_nothing(
         recorded = {path for path in before if path.startswith(("datasets/first-uploads",))}
         newer = {path: before[path] for path in before if path not in recorded or path.endswith("000001.png")}
         assert_none_is_gone(house.data_dir, newer)
-
-
-def test_who_shares_a_run_folder_is_refused_and_the_node_goes_on(house: House) -> None:
-    house.mend()
-    accepted = submit(house, dataset_body("before"))
-    assert wait_for_end(house, accepted.answer["job_id"]) == "succeeded"
-    for name in ("api", "serve"):
-        refused = command(house, house.url, name)
-        assert refused.returncode == EXIT_CONFIG, refused.stderr
-        assert "FOXHOUND_RUN_DIR" in refused.stderr
-    accepted = submit(house, dataset_body("after"))
-    assert wait_for_end(house, accepted.answer["job_id"]) == "succeeded"
-    assert house.http.get("/readyz").is_success
