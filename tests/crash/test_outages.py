@@ -140,8 +140,9 @@ def disk_full(folder: Path, node: NodeProcesses) -> Iterator[None]:
 def disk_failing(node: NodeProcesses) -> Iterator[None]:
     assert node.worker.pid is not None
     with full_for(node.worker.pid):
-        noticed(node)
+        wait_until(node.log)
         yield
+        worked_on(node)
 
 
 @contextmanager
