@@ -56,6 +56,27 @@ def test_a_request_takes_its_steps_and_gets_its_result(start_engine: StartEngine
     assert runner.prepared == ["image"]
 
 
+def test_what_waits_can_be_refused_while_what_runs_goes_on(start_engine: StartEngine) -> None:
+    runner = FakeRunner(is_gated=True)
+    engine = start_engine(model=runner)
+    running = engine.submit("model", FakePayload("running", num_steps=3))
+    runner.wait_for_step()
+    waiting = [
+        engine.submit("model", FakePayload(name), priority=priority)
+        for name, priority in zip("ab", Priority, strict=True)
+    ]
+    engine.refuse_waiting()
+    for future in waiting:
+        error = future.exception(PATIENCE_S)
+        assert isinstance(error, Unavailable)
+        assert error.retry_after_s is not None
+    assert not running.done()
+    late = engine.submit("model", FakePayload("late"))  # a running request's next model is still asked
+    runner.open()
+    assert (running.result(PATIENCE_S), late.result(PATIENCE_S)) == ("running", "late")
+    assert runner.prepared == ["running", "late"]
+
+
 def test_waiting_requests_share_the_next_step(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(max_rows=4, model=runner)
