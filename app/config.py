@@ -83,6 +83,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(30_000_000, ge=10_000, le=30_000_000, description="Largest JSON body.")
     body_timeout_s: float = Field(30.0, gt=0, le=3_600, description="Time within which a request's body must arrive.")
 
+    reserve_mb: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Megabytes kept free on the disk: with less, new work gets 507, deletions go on; 0 keeps none.",
+    )
+
     chunk_size: int = Field(8, ge=1, le=64, description="Images of a dataset that are made and recorded together.")
     worker_ttl_s: float = Field(20.0, ge=2, le=3_600, description="Silence after which a worker counts as dead.")
     shutdown_grace_s: int = Field(

@@ -60,6 +60,7 @@ from app.services.train_jobs import TrainJobService
 from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
+from app.storage.reserve import reserve_of
 
 log = logging.getLogger("foxhound")
 
@@ -150,15 +151,16 @@ def model_choice(settings: Settings) -> ModelChoice:
     )
 
 
-def make_services(settings: Settings, db: Database, inference: Inference, queue: JobQueue) -> Services:
+def make_services(
+    settings: Settings, db: Database, folder: DataFolder, inference: Inference, queue: JobQueue
+) -> Services:
     """Wire every service of an API process."""
     limits = limits_of(settings)
-    folder = DataFolder(settings.data_dir)
     images = ImageService(db, folder)
     models = ModelService(db, folder)
-    jobs = JobService(db, queue)
+    jobs = JobService(db, queue, folder.reserve)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
-    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits)
+    judge = ImageJudge(folder, inference, FeatureCache(folder.features, reserve=folder.reserve), limits)
     return Services(
         status=NodeStatus(db, inference, limits),
         inference=inference,
@@ -170,7 +172,7 @@ def make_services(settings: Settings, db: Database, inference: Inference, queue:
         uploads=UploadService(db, folder, limits),
         exports=DatasetExportService(db, folder),
         reports=DatasetReportService(db, folder, inference, judge, limits),
-        train_jobs=TrainJobService(db, inference, queue, dataset_service),
+        train_jobs=TrainJobService(db, inference, queue, dataset_service, folder.reserve),
         models=models,
         jobs=jobs,
         events=JobEvents(jobs),
@@ -182,10 +184,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     url = settings.resolved_database_url
     db = Database(url)
-    await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
-    queue = JobQueue(db, url, JOB_KINDS, max_waiting=settings.max_queued_jobs)
+    folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
+    await asyncio.to_thread(_put_right, db, folder)
+    queue = JobQueue(db, url, JOB_KINDS, max_waiting=settings.max_queued_jobs, check_room=folder.reserve.check)
     engine, inference = app.state.start_models(model_choice(settings))
-    app.state.services = make_services(settings, db, inference, queue)
+    app.state.services = make_services(settings, db, folder, inference, queue)
     internal = create_internal_app(NodeEngine(inference, limits_of(settings)))
     try:
         async with _listening(internal, settings.engine_socket):

@@ -48,6 +48,7 @@ async def upload_dataset_images(
     """
     if media_type_of(request) != "multipart/form-data":
         raise UnsupportedBody("send multipart/form-data")
+    await asyncio.to_thread(services.uploads.check_room)
     async with open_form(request, max_files=MAX_FILES) as form:
         fields = validate(UploadForm, text_fields(form))
         parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]

@@ -41,14 +41,22 @@ def translated(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except (DatabaseError, PoolTimeout) as error:
-        if _is_full(error, folder):
+        if any(_is_full(each, folder) for each in _chain(error)):
             raise DatabaseFull from error
         if not isinstance(error, (OperationalError, PoolTimeout)):
             raise
         raise DatabaseUnavailable(retry_after_s=_RETRY_AFTER_S) from error
 
 
-def _is_full(error: DatabaseError | PoolTimeout, folder: Path | None) -> bool:
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and those before it: SQLite, once full, forgets its savepoints, and rolling back to one fails."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _is_full(error: BaseException, folder: Path | None) -> bool:
     cause = error.orig if isinstance(error, DatabaseError) else None
     if isinstance(cause, psycopg.Error):
         return isinstance(cause, psycopg.errors.DiskFull)

@@ -53,12 +53,21 @@ def store(job: JobRun, folder: DataFolder, path: str, data: bytes, *, patience_s
         TryLater: The worker is stopping, and the storage is away.
         StorageFull, Unavailable: The patience is over.
     """
+    when_stored(job, lambda: folder.write(path, data), patience_s=patience_s)
+
+
+def when_stored(job: JobRun, write: Callable[[], None], *, patience_s: float = STORAGE_PATIENCE_S) -> None:
+    """Write something of a job's by a function, which is called again as long as the storage is full or away.
+
+    Raises:
+        JobCancelled, WorkLost, TryLater, StorageFull, Unavailable: As `store`.
+    """
     deadline = time.monotonic() + patience_s
     is_told = False
     while True:
         job.check_cancelled()
         try:
-            folder.write(path, data)
+            write()
             return
         except (StorageFull, Unavailable) as error:
             if time.monotonic() >= deadline:

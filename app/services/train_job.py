@@ -22,7 +22,7 @@ from app.services.dataset_job import DatasetImages
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
-from app.services.patience import patience, store
+from app.services.patience import patience, store, when_stored
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
 from app.training.evaluation import evaluate
@@ -97,7 +97,7 @@ class TrainJob(TrainKind):
         if known is not None:
             return known
         features = self._node.features(self._folder.read(image.path), keep_waiting=patience(job))
-        self._features.put(key, features)
+        when_stored(job, lambda: self._features.put(key, features))
         return features
 
     def _fit(self, job: JobRun, backbone: dict[str, Any]) -> Json:

@@ -47,6 +47,14 @@ class UploadService:
         self._limits = limits
         self._slots = threading.BoundedSemaphore(_DECODED_AT_ONCE)
 
+    def check_room(self) -> None:
+        """Return if files may come: to be asked before a form is read, which may lie on the same disk.
+
+        Raises:
+            StorageFull: There is no room.
+        """
+        self._folder.reserve.check()
+
     def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
         """Add files to a class and split, each by itself; a file's own fault refuses that file alone.
 

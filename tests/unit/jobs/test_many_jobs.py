@@ -1,4 +1,4 @@
-"""More jobs than a statement takes values: the reaper's rounds go through them in pages, and a job too many is refused."""
+"""More jobs than a statement takes values: the reaper goes through them in pages, and a job too many is refused."""
 
 import sqlite3
 import time
