@@ -105,6 +105,13 @@ class Settings(BaseSettings):
         "reverse proxy.",
     )
 
+    reserve_mb: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Megabytes kept free on the disk: with less, new work gets 507, deletions go on; 0 keeps none.",
+    )
+
     chunk_size: int = Field(8, ge=1, le=64, description="Images of a dataset that are made and recorded together.")
     worker_ttl_s: float = Field(20.0, ge=2, le=3_600, description="Silence after which a worker counts as dead.")
     shutdown_delay_s: float = Field(

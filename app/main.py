@@ -66,6 +66,7 @@ from app.services.uploads import UploadService
 from app.storage.features import FeatureCache
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
+from app.storage.reserve import reserve_of
 from app.storage.soundness import FileChecks
 
 log = logging.getLogger("foxhound")
@@ -198,6 +199,7 @@ def model_choice(settings: Settings) -> ModelChoice:
 def make_services(
     settings: Settings,
     db: Database,
+    folder: DataFolder,
     inference: Inference,
     queue: JobQueue,
     pools: Pools,
@@ -206,13 +208,12 @@ def make_services(
 ) -> Services:
     """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
     limits = limits_of(settings)
-    folder = DataFolder(settings.data_dir)
     checks = FileChecks(folder)
     images = ImageService(db, folder, checks)
     models = ModelService(db, folder, checks)
-    jobs = JobService(db, queue)
+    jobs = JobService(db, queue, folder.reserve)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
-    judge = ImageJudge(folder, inference, FeatureCache(folder.features), limits, pools)
+    judge = ImageJudge(folder, inference, FeatureCache(folder.features, reserve=folder.reserve), limits, pools)
     return Services(
         pools=pools,
         status=NodeStatus(db, inference, limits, has_socket),
@@ -226,7 +227,7 @@ def make_services(
         uploads=UploadService(db, folder, limits, pools, decode=decode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
-        train_jobs=TrainJobService(db, inference, queue, dataset_service),
+        train_jobs=TrainJobService(db, inference, queue, dataset_service, folder.reserve),
         models=models,
         jobs=jobs,
         events=JobEvents(jobs),
@@ -242,12 +243,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     url = settings.resolved_database_url
     engine_socket = EngineSocket(settings.engine_socket)
     with engine_socket.locked(), contextlib.closing(Database(url)) as db:
-        await asyncio.to_thread(_put_right, db, DataFolder(settings.data_dir))
-        with contextlib.closing(JobQueue(db, url, JOB_KINDS, max_waiting=settings.max_queued_jobs)) as queue:
+        folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
+        await asyncio.to_thread(_put_right, db, folder)
+        with contextlib.closing(_job_queue(settings, db, folder)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             pools = open_pools()
             app.state.services = make_services(
-                settings, db, inference, queue, pools, app.state.decode, engine_socket.is_own
+                settings, db, folder, inference, queue, pools, app.state.decode, engine_socket.is_own
             )
             internal = Edge(
                 create_internal_app(NodeEngine(inference, limits_of(settings))),
@@ -263,6 +265,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     app.state.draining.refuse()
                     for close in (engine.close, inference.close, pools.close):
                         await _in_a_thread_of_its_own(close)
+
+
+def _job_queue(settings: Settings, db: Database, folder: DataFolder) -> JobQueue:
+    return JobQueue(
+        db,
+        settings.resolved_database_url,
+        JOB_KINDS,
+        max_waiting=settings.max_queued_jobs,
+        check_room=folder.reserve.check,
+    )
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:

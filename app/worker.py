@@ -22,6 +22,7 @@ from app.services.store_identity import settle_store
 from app.services.train_job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
+from app.storage.reserve import reserve_of
 
 
 def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, host: str | None = None) -> None:
@@ -37,7 +38,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     # A probe's matrices are tiny, and one thread gives the same bytes on every machine size.
     torch.set_num_threads(1)
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
-    folder = DataFolder(settings.data_dir)
+    folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
     settle_store(db, folder)
     folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
@@ -45,7 +46,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
         GenerateJob(folder, node),
         DatasetJob(images),
         RepairJob(db, folder, node),
-        TrainJob(db, folder, FeatureCache(folder.features), node, images),
+        TrainJob(db, folder, FeatureCache(folder.features, reserve=folder.reserve), node, images),
     ]
     try:
         Worker(db, url, handlers, ttl_s=settings.worker_ttl_s, host=host).run(stop, settings.shutdown_grace_s)

@@ -39,7 +39,8 @@ class Node:
 
 def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
     """Return settings that depend on nothing of the surroundings."""
-    values = {"data_dir": data_dir, "database_url": database_url, "port": 0, "shutdown_grace_s": 2, **changes}
+    defaults = {"data_dir": data_dir, "database_url": database_url, "port": 0, "shutdown_grace_s": 2, "reserve_mb": 0}
+    values = {**defaults, **changes}
     return Settings(_env_file=None, **values)  # type: ignore[arg-type]
 
 

@@ -1,5 +1,7 @@
 """`POST /datasets/{id}/images`: real images into a dataset."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -47,6 +49,7 @@ async def upload_dataset_images(
     if media_type_of(request) != "multipart/form-data":
         raise UnsupportedBody("send multipart/form-data")
     with services.uploads.place():
+        await asyncio.to_thread(services.uploads.check_room)
         async with open_form(request, max_files=MAX_FILES) as form:
             fields = validate(UploadForm, text_fields(form))
             parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]

@@ -75,9 +75,9 @@ def is_outage(error: BaseException) -> bool:
     """
     if isinstance(error, DatabaseUnavailable | DatabaseFull | PoolTimeout):
         return True
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _is_away(error.orig)
-    return _is_away(error)
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return _is_away(_driver_error(error)) or any(_is_full(each, None) for each in _chain(error))
 
 
 def as_app_error(error: BaseException, folder: Path | None = None) -> AppError | None:
@@ -91,7 +91,9 @@ def as_app_error(error: BaseException, folder: Path | None = None) -> AppError |
         return None
     if isinstance(error, AppError):
         return error
-    return DatabaseFull() if _is_full(error, folder) else DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
+    if any(_is_full(each, folder) for each in _chain(error)):
+        return DatabaseFull()
+    return DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
 
 
 def mark_lost_connection(context: ExceptionContext) -> None:
@@ -120,13 +122,25 @@ def _is_away(error: BaseException | None) -> bool:
 
 
 def _is_full(error: BaseException, folder: Path | None) -> bool:
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _driver_error(error)
     if isinstance(cause, sqlite3.Error):
         code = _sqlite_code(cause)
         if code in _SQLITE_WRITE_ERRORS:
             return folder is not None and not _takes_bytes(folder)
         return code == sqlite3.SQLITE_FULL
     return isinstance(cause, psycopg.Error) and cause.sqlstate == _DISK_FULL
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and those before it: SQLite, once full, drops its savepoints, and rolling back to one fails."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__
 
 
 def _takes_bytes(folder: Path) -> bool:

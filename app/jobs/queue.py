@@ -4,7 +4,7 @@ Runs no job itself and knows only the names of the kinds.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -26,7 +26,13 @@ class JobQueue:
     """Where services leave jobs and ask for their end; any thread may use it."""
 
     def __init__(
-        self, db: Database, database_url: str, kinds: Sequence[JobKind], *, max_waiting: int = MAX_WAITING
+        self,
+        db: Database,
+        database_url: str,
+        kinds: Sequence[JobKind],
+        *,
+        max_waiting: int = MAX_WAITING,
+        check_room: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the queue; nothing is connected yet.
 
@@ -36,9 +42,11 @@ class JobQueue:
             kinds: Every kind of job that may be submitted.
             max_waiting: Jobs that may be queued or paused before new ones are refused, >= 1. Of transactions side by
                 side on Postgres none sees the others' jobs: each API process may exceed it by its connections.
+            check_room: Asked before each new job; raises where there is no room for what it will make.
         """
         self._db = db
         self._max_waiting = max_waiting
+        self._check_room = check_room
         self._kinds = {kind.kind: kind for kind in kinds}
         self._client = durable.JobEngineClient(database_url)
 
@@ -68,7 +76,9 @@ class JobQueue:
 
         Raises:
             QueueFull: As many jobs wait as may.
+            AppError: There is no room for what it will make.
         """
+        self._check_room()
         self._refuse_when_full(session)
         job = Job(
             id=job_id or new_id(),

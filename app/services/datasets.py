@@ -118,6 +118,9 @@ class DatasetService:
             NotFound: There is none with this id.
             Conflict: Its images are being made, or a train job reads it.
         """
+        self._folder.reserve.spend(lambda: self._delete(dataset_id))
+
+    def _delete(self, dataset_id: str) -> None:
         try:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)

@@ -53,9 +53,10 @@ class GenerationService:
         Raises:
             Invalid: The loaded model or this node refuses a value.
             ModelNotReady, QueueFull, InferenceFailed: As the engine says.
-            StorageFull: There was no room for the files; nothing was kept.
+            StorageFull: There is no room; nothing was kept, and on a disk that is nearly full nothing was begun.
         """
         parameters = self.settle(request)
+        await asyncio.to_thread(self._folder.reserve.check)
         renders = [
             asyncio.ensure_future(
                 self._inference.render(spec, labels=parameters["labels"], on_step=on_step and partial(on_step, index))
@@ -138,12 +139,16 @@ class GenerationService:
         Raises:
             NotFound: There is none with this id.
         """
+        for path in self._folder.reserve.spend(lambda: self._forget(generation_id)):
+            self._folder.delete(path)
+
+    def _forget(self, generation_id: str) -> list[str]:
+        """Delete the records of a generation and its images, and return the paths of their files."""
         with self._db.transaction() as session:
             row = _generation(session, generation_id)
             paths = [image.path for image in _images_of(session, [row.id])[row.id]]
             session.delete(row)
-        for path in paths:
-            self._folder.delete(path)
+        return paths
 
     def _store(self, parameters: dict[str, Any], rendered: Sequence[RenderedImage], inline: bool) -> GenerationRead:
         image_ids = [new_id() for _ in rendered]

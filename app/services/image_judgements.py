@@ -7,6 +7,7 @@ leaves what it has learnt in the cache, so that the next one goes on from there.
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from app.engine.request import Priority
-from app.errors import InferenceFailed, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
+from app.errors import InferenceFailed, Invalid, NotFound, PayloadTooLarge, QueueFull, StorageFull, UnsupportedImage
 from app.services.inference import Inference
 from app.services.limits import Limits
 from app.services.pools import Pools
@@ -81,7 +82,7 @@ class ImageJudge:
         Raises:
             ModelNotReady: A model is not loaded.
             QueueFull: Others kept the engine busy for too long.
-            StorageFull, Unavailable: The answers cannot be kept, or the files not be read.
+            Unavailable: The answers cannot be kept, or the files not be read.
         """
         keys = self._keys(images, texts)
         arrays = await self._pool.run(lambda: [self._cache.get(key) for key in keys])
@@ -116,7 +117,8 @@ class ImageJudge:
         except (NotFound, Invalid, PayloadTooLarge, UnsupportedImage, InferenceFailed):
             return None
         array = np.concatenate([*parts, [probabilities.argmax()]]).astype(np.float32)
-        await self._pool.run(partial(self._cache.put, key, array))
+        with suppress(StorageFull):  # a report is read where there is no room, too; the next one asks again
+            await self._pool.run(partial(self._cache.put, key, array))
         return array
 
     async def _clip(self, picture: Image.Image, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:

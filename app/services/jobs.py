@@ -17,15 +17,17 @@ from app.schemas.jobs import JobRead, Progress
 from app.services.dataset_places import retry_changes
 from app.services.idempotency import Submission, accept, recall
 from app.services.paging import fetch_page
+from app.storage.reserve import Reserve
 
 
 class JobService:
     """Every kind of background job."""
 
-    def __init__(self, db: Database, jobs: JobQueue) -> None:
-        """Wire the service."""
+    def __init__(self, db: Database, jobs: JobQueue, reserve: Reserve) -> None:
+        """Wire the service; `reserve` is for who cancels on a full disk, to delete what the job works on."""
         self._db = db
         self._jobs = jobs
+        self._reserve = reserve
 
     def page(self, limit: int, cursor: str | None, *, kind: str | None, status: str | None) -> Page[JobRead]:
         """Return a page of jobs, newest first, of one kind or status if given."""
@@ -62,7 +64,7 @@ class JobService:
         Raises:
             NotFound: There is none with this id.
         """
-        return job_read(self._jobs.cancel(job_id))
+        return job_read(self._reserve.spend(lambda: self._jobs.cancel(job_id)))
 
     def pause(self, job_id: str) -> JobRead:
         """Pause a job; a finished or paused one stays as it is.

@@ -86,10 +86,7 @@ class ModelService:
         Raises:
             NotFound: There is none with this id.
         """
-        with self._db.transaction() as session:
-            row = _model(session, model_id)
-            session.delete(row)
-        self._folder.delete(row.path)
+        self._folder.delete(self._folder.reserve.spend(lambda: self._forget(model_id)))
         self._probe.cache_clear()
 
     def head(self, id_or_name: str, backbone_sha256: str) -> Head:
@@ -111,6 +108,13 @@ class ModelService:
         probe = self._probe(row.path, row.num_bytes, row.sha256)
         ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
         return Head(ref, list(row.classes), partial(predict, probe))
+
+    def _forget(self, model_id: str) -> str:
+        """Delete a model's record and return the path of its file."""
+        with self._db.transaction() as session:
+            row = _model(session, model_id)
+            session.delete(row)
+        return row.path
 
     def _load_probe(self, path: str, num_bytes: int, sha256: str) -> LinearProbe:
         try:

@@ -24,6 +24,7 @@ from app.services.job_kinds import is_model_name_taken
 from app.services.jobs import progress_read
 from app.services.limits import refuse
 from app.services.paging import fetch_page
+from app.storage.reserve import Reserve
 
 PACK_NAMES = ("demo", "sd15")
 
@@ -31,12 +32,15 @@ PACK_NAMES = ("demo", "sd15")
 class TrainJobService:
     """Everything about train jobs but the training."""
 
-    def __init__(self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService) -> None:
-        """Wire the service."""
+    def __init__(
+        self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService, reserve: Reserve
+    ) -> None:
+        """Wire the service; `reserve` is for who cancels on a full disk."""
         self._db = db
         self._inference = inference
         self._jobs = jobs
         self._datasets = datasets
+        self._reserve = reserve
 
     def create(self, request: TrainJobCreate, submission: Submission = ANEW) -> TrainJobRead:
         """Accept a train job, with the dataset to generate first if the request brings one.
@@ -93,7 +97,7 @@ class TrainJobService:
         """
         with self._db.snapshot() as session:
             _train_job(session, job_id)
-        self._jobs.cancel(job_id)
+        self._reserve.spend(lambda: self._jobs.cancel(job_id))
         return self.read(job_id)
 
     def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:

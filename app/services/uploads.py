@@ -84,6 +84,14 @@ class UploadService:
         finally:
             self._num_requests -= 1
 
+    def check_room(self) -> None:
+        """Return if files may come: to be asked before a form is read, which may lie on the same disk.
+
+        Raises:
+            StorageFull: There is no room.
+        """
+        self._folder.reserve.check()
+
     async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
         """Add files to a class and split, each by itself; a file's own fault refuses that file alone.
 

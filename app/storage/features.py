@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.storage.files import TEMPORARIES, remove_file, write_atomic
+from app.storage.reserve import NO_RESERVE, Reserve
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -29,15 +30,17 @@ def feature_key(image_sha256: str, backbone_revision: str, preprocessing: str) -
 class FeatureCache:
     """float32 arrays in `{root}/{ab}/{key}.npy`, bounded in bytes; the ones written first go first."""
 
-    def __init__(self, root: Path, max_bytes: int = 2_000_000_000) -> None:
+    def __init__(self, root: Path, max_bytes: int = 2_000_000_000, reserve: Reserve = NO_RESERVE) -> None:
         """Open the cache.
 
         Args:
             root: Its folder; made at the first `put`.
             max_bytes: Size that the files may have together; a `put` beyond it evicts a tenth.
+            reserve: What must stay free.
         """
         self._root = root
         self._max_bytes = max_bytes
+        self._reserve = reserve
         self._num_bytes: int | None = None
 
     def get(self, key: str) -> npt.NDArray[np.float32] | None:
@@ -53,8 +56,9 @@ class FeatureCache:
         """Keep an array under a key of `feature_key`.
 
         Raises:
-            StorageFull: There is no room on the disk.
+            StorageFull: There is no room on the disk, or no more than the reserve.
         """
+        self._reserve.check()
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
         data = buffer.getvalue()

@@ -6,6 +6,7 @@
     models/{id}/model.safetensors
     features/...                                                          a cache, see features.py
     .tmp/                                                                 unfinished and removed things
+    .reserve                                                              room for deletions, see reserve.py
     .taken/{id of a dataset}/                                             a dataset's files while it is deleted
     .lost+found/{date}/{relative path}                                    what no record named, see lost_found.py
     store_id                                                              which store this is, see store_id.py
@@ -43,6 +44,7 @@ from app.storage.files import (
     sync_folder,
     write_atomic,
 )
+from app.storage.reserve import NO_RESERVE, Reserve
 
 _DATASETS = "datasets"
 _REJECTED = "rejected"
@@ -62,8 +64,9 @@ class DataFolder:
     while something is written to it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reserve: Reserve = NO_RESERVE) -> None:
         self.root = root.resolve()
+        self.reserve = reserve
         self.features = self.root / "features"
         self._temporaries = self.root / TEMPORARIES
 
@@ -99,9 +102,10 @@ class DataFolder:
 
         Raises:
             ValueError: The path leaves the data folder.
-            StorageFull: There is no room; nothing is left behind.
+            StorageFull: There is no room, or no more than the reserve; nothing is left behind.
             Unavailable: The storage cannot be written.
         """
+        self.reserve.check()
         target = contained_path(self.root, path)
         make_folder(self._temporaries)
         # A turn is lost only to a writer that put a folder of this path in place.

@@ -173,14 +173,13 @@ def _stands_still(process: ForkServerProcess) -> bool:
 
 
 @contextmanager
-def open_house(folder: Path, url: str) -> Iterator[House]:
-    """Give a house in which nothing runs yet; what runs at the end is killed."""
+def open_house(folder: Path, url: str, **changes: Any) -> Iterator[House]:
+    """Give a house in which nothing runs yet; what runs at the end is killed. `changes` are further settings."""
     with socket.socket() as probe:  # one port for the node's whole life, killed or not
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = make_settings(
-        folder / "data", url, port=port, chunk_size=4, worker_ttl_s=2, shutdown_grace_s=1, num_threads=1
-    )
+    common = {"chunk_size": 4, "worker_ttl_s": 2, "shutdown_grace_s": 1, "num_threads": 1}
+    settings = make_settings(folder / "data", url, port=port, **{**common, **changes})
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
         house = House(folder, url, http, settings)
         try:

@@ -199,7 +199,11 @@ def _serve(plan: Plan) -> None:
 
 
 def _work(plan: Plan) -> None:
-    logging.basicConfig(filename=plan.folder / "worker.log", level=logging.WARNING, format="%(asctime)s %(levelname)s:%(name)s:%(message)s")
+    logging.basicConfig(
+        filename=plan.folder / "worker.log",
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s:%(name)s:%(message)s",
+    )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     run_worker(plan.settings, NodeClient(plan.settings.engine_socket), stop, host=plan.name)

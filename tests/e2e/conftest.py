@@ -54,6 +54,7 @@ def environment(data_dir: Path, database_url: str, port: int) -> dict[str, str]:
         "FOXHOUND_DATABASE_URL": database_url,
         "FOXHOUND_PORT": str(port),
         "FOXHOUND_CHUNK_SIZE": "2",
+        "FOXHOUND_RESERVE_MB": "0",
         "FOXHOUND_SHUTDOWN_GRACE_S": "5",
     }
 

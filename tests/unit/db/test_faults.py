@@ -30,6 +30,11 @@ def make_blobs(db: Database) -> None:
         session.execute(text("CREATE TABLE blobs (data TEXT)"))
 
 
+def write_in_savepoint(db: Database) -> None:
+    with db.transaction() as session, session.begin_nested():
+        session.execute(text("INSERT INTO blobs VALUES (:data)"), {"data": os.urandom(MEGABYTE).hex()})
+
+
 def is_there(db: Database) -> bool:
     with db.snapshot() as session:
         return session.scalar(text("SELECT count(*) FROM blobs")) == 0
@@ -50,8 +55,9 @@ def test_sqlite_on_a_full_disk_says_so_and_still_reads() -> None:
         db = Database(f"sqlite:///{disk.root / 'foxhound.db'}")
         make_blobs(db)
         disk.fill()
-        with pytest.raises(DatabaseFull):
-            write(db)
+        for attempt in (write, write_in_savepoint):
+            with pytest.raises(DatabaseFull):
+                attempt(db)
         assert is_there(db)
         disk.make_room()
         write(db)
