@@ -129,7 +129,8 @@ class DatasetReportService:
             tiles = [
                 self._tile(judged.entries[i], mark) for i, mark in _marked(judged.entries, order.tolist(), columns)
             ]
-            rows.append(Row(f"{index} {dataset.classes[index]['name']}", tiles))
+            entry = dataset.classes[index]
+            rows.append(Row(f"{index} {entry['name']}", tiles, f"{index} {entry['folder']}"))
         title = f"{dataset.name}: green is each class's most probable image by CLIP, red its least probable"
         return contact_sheet(title, rows, columns)
 
