@@ -586,6 +586,32 @@ def test_overnight_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert ranges[:2] == ["bytes=0-0", None]
 
 
+@pytest.mark.parametrize(("script", "name"), [("overnight.sh", "night.1"), ("fox_or_dog.sh", "night.1")])
+def test_a_name_that_is_taken_is_found_on_any_page_of_the_list(tmp_path: Path, script: str, name: str) -> None:
+    """The service tells no id with the 409, as one does where two requests take a name at once."""
+
+    def answer(handler: BaseHTTPRequestHandler, asked: list[str]) -> None:
+        if handler.path == "/datasets":
+            reply(handler, 409, {"code": "dataset_name_taken"})
+        elif handler.path.startswith("/datasets?limit=100"):
+            page = int(handler.path.partition("&cursor=")[2] or 0)
+            items = [{"id": f"no-{page}", "name": "nightx1"}, {"id": "d", "name": name if page == 2 else "other"}]
+            reply(handler, 200, {"items": items[page % 2 :], "next_cursor": str(page + 1) if page < 3 else None})
+        elif handler.path == "/generate":
+            reply(handler, 200, "a picture", X_Foxhound_Image_Id="i")
+        elif handler.path == "/datasets/d":
+            reply(handler, 200, {"status": "failed", "done": 1, "total": 4})
+        else:
+            reply(handler, 200, {"predictions": []})
+
+    with scripted(answer) as url:
+        env = {"PATH": os.environ["PATH"], "BASE_URL": url, "NAME": name, "POLL_S": "0"}
+        command = ["sh", str(ROOT / "examples" / script), name]
+        ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert f"a dataset {name} is there already; going on with it" in ended.stdout
+    assert "failed" in ended.stderr
+
+
 def test_fox_or_dog_run_twice_makes_nothing_twice(tmp_path: Path) -> None:
     keys: dict[str, list[str]] = {"/datasets": [], "/train-jobs": []}
 
