@@ -63,7 +63,7 @@ def problem_body(
     return json.dumps(problem).encode()
 
 
-def respond(request: Request, error: AppError) -> Response:
+def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = None) -> Response:
     """Return the answer for an error of ours."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == 503:
@@ -75,7 +75,7 @@ def respond(request: Request, error: AppError) -> Response:
         detail=error.detail,
         code=error.code,
         errors=error.errors,
-        more=error.members,
+        more={**error.members, **(more or {})},
     )
     return Response(body, error.status, headers, PROBLEM_MEDIA_TYPE)
 
