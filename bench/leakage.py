@@ -106,12 +106,13 @@ def main() -> int:
     parser.add_argument("--workdir", type=Path, default=Path("build/demo"), help="where pictures are kept")
     parser.add_argument("--images", type=int, default=100, help="pictures of each of the README's prompts")
     parser.add_argument("--others", type=int, default=20, help="pictures of a prompt for each class of the pack")
+    parser.add_argument("--classes", type=int, default=100, help="only so many classes, the pack's first")
     parser.add_argument("--write", action="store_true", help="also into the manifest")
     arguments = parser.parse_args()
     pack = load_pack(demo_pack_folder())
     studio = Studio(pack, arguments.workdir / "report" / "images")
     figures = measure(pack, studio, README_PROMPTS, arguments.images)
-    others = [painting(f"{colours_of(name)[0]} {name}") for name in pack.classes]
+    others = [painting(f"{colours_of(name)[0]} {name}") for name in pack.classes[: arguments.classes]]
     figures |= measure(pack, studio, [one for one in others if one not in figures], arguments.others)
     independent = max(row["independent_max"] for row in figures.values())
     copies = min(min(row["changed_pixels_min"], row["jpeg_min"]) for row in figures.values())
