@@ -18,6 +18,8 @@ from bench.hostile import payloads
 from bench.hostile.payloads import FORM, JSON
 from bench.hostile.wire import Target, exchange, head, repeat, slowly
 
+FLOOD_PAUSE_S = 0.02
+
 # Given its target, an attack makes its bytes and returns what to do with them.
 Attack = Callable[[Target], Callable[[], None]]
 
@@ -53,12 +55,17 @@ def _endless_head(target: Target) -> Callable[[], None]:
 
 
 def _floods(clients: int, make_path: Callable[[int], str]) -> Attack:
-    """Ask for one path after the other."""
+    """Ask for one path after the other, each client up to fifty times a second."""
 
     def prepare(target: Target) -> Callable[[], None]:
         numbers = itertools.count()
         ask = functools.partial(head, method="GET")
-        return lambda: repeat(target, lambda: exchange(target, [ask(make_path(next(numbers)))]), clients)
+
+        def send() -> None:
+            exchange(target, [ask(make_path(next(numbers)))])
+            time.sleep(FLOOD_PAUSE_S)
+
+        return lambda: repeat(target, send, clients)
 
     return prepare
 
@@ -84,8 +91,11 @@ def _uploads(target: Target) -> Callable[[], None]:
     return lambda: repeat(target, lambda: exchange(target, [data]), 8)
 
 
-def _upload_head(target: Target) -> bytes:
-    return head(f"/datasets/{target.dataset_id}/images", content_type=FORM, length=200_000_000)
+def _upload_begun(target: Target) -> bytes:
+    """Return the beginning of a form whose one file never ends."""
+    path = f"/datasets/{target.dataset_id}/images"
+    begun = payloads.form([("files", b"")]).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    return head(path, content_type=FORM, length=200_000_000) + begun
 
 
 def _classify(*pictures: Callable[[], bytes], name: str = "image") -> Attack:
@@ -100,8 +110,8 @@ ATTACKS: dict[str, Attack] = {
     "29 MB where no body is read": _posts("/jobs/none/cancel", JSON, payloads.empty_arrays),
     "template bomb": _posts("/datasets?dry_run=true", JSON, payloads.template_bomb),
     "eight uploads of large pictures": _uploads,
-    "eight slow uploads": _trickles(_upload_head, b"x", 0.5, 8),
-    "slow steady upload": _trickles(_upload_head, b"x" * 65_536, 0.25, 1),
+    "eight slow uploads": _trickles(_upload_begun, b"x", 0.5, 8),
+    "slow steady upload": _trickles(_upload_begun, b"x" * 65_536, 0.25, 1),
     "forty bulky recipes, listed": _bulky_recipes,
     "JPEG of fill bytes": _classify(payloads.fill_bytes),
     "JPEG of empty segments": _classify(payloads.empty_segments),
