@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test test-full-size test-crash soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-nodes bench-overhead constraints clean
+.PHONY: help run test test-full-size test-crash soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,12 @@ bench-encoding: $(VENV)/dev.stamp ## Measure what writing an image costs, by for
 
 bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled set: about two minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.filter
+
+bench-hostile: $(VENV)/dev.stamp ## Attack a node in every known way beside a good client: about six minutes
+	$(BIN)/python -m bench.hostile
+
+bench-leakage: $(VENV)/dev.stamp ## Measure which CLIP cosine tells copies from other pictures of a prompt
+	$(BIN)/python -m bench.leakage
 
 bench-gpu: $(VENV)/dev.stamp ## Measure Stable Diffusion v1.5 with random weights on a GPU
 	$(BIN)/python -m bench.gpu

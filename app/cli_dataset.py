@@ -61,7 +61,7 @@ URL, PATIENCE_S = "http://127.0.0.1:8000", 120.0
 @dataset_app.command()
 def create(
     ctx: typer.Context,
-    file: Annotated[typer.FileText, typer.Argument(help="JSON, as for POST /datasets; - reads standard input.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="JSON, as for POST /datasets; - reads standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made; make nothing.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Stay until it is made, like `follow`.")] = False,
     as_json: AsJson = False,
@@ -73,7 +73,7 @@ def create(
     request = _request(file)
     with _service(ctx, server, patience, "Run the same command again: it makes nothing twice.") as service:
         if dry_run:
-            tell_plan(datasets.plan(service, request), as_json)
+            _tell_plan_or_dataset(service, request, as_json)
             return
         dataset, key, was_there = datasets.create(service, request, idempotency_key)
         say(f"Idempotency-Key {key}")
@@ -183,6 +183,18 @@ def list_datasets(
     out.print(table)
 
 
+def _tell_plan_or_dataset(service: Service, request: dict[str, Any], as_json: bool) -> None:
+    """Tell what a request would make, or what it has made already."""
+    try:
+        tell_plan(datasets.plan(service, request), as_json)
+    except Refused as refused:
+        made = datasets.made_by(service, request, refused)
+        if made is None:
+            raise
+        images = f"{made['num_images']} of {max(made['progress']['total'], made['num_images'])} images"
+        _tell_dataset(made, f"{made['name']} is there already, {made['status']}, {images}: {made['id']}", as_json)
+
+
 def _tell_dataset(dataset: dict[str, Any], words: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(dataset))
@@ -218,15 +230,19 @@ def _follow(ctx: typer.Context, dataset_id: str, as_json: bool, server: str, pat
         raise typer.Exit(EXIT_FAILED)
 
 
-def _request(file: typer.FileText) -> dict[str, Any]:
-    """Read the body of the request, or end the command."""
+def _request(file: typer.FileBinaryRead) -> dict[str, Any]:
+    """Read the body of the request, or end the command; as the service does, in UTF-8, 16 or 32, with a BOM or not."""
+    name = getattr(file, "name", "standard input")
     try:
-        request = json.load(file, parse_constant=_refuse_constant)
+        request = json.loads(file.read(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        say(f"{name} is no text in UTF-8; save it as UTF-8")
+        raise typer.Exit(EXIT_USAGE) from None
     except (ValueError, RecursionError) as error:
-        say(f"{file.name} is no JSON: {error}")
+        say(f"{name} is no JSON: {error}")
         raise typer.Exit(EXIT_USAGE) from None
     if not isinstance(request, dict):
-        say(f"{file.name} holds no JSON object")
+        say(f"{name} holds no JSON object")
         raise typer.Exit(EXIT_USAGE)
     return request
 

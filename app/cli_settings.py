@@ -31,6 +31,8 @@ def read_settings() -> Settings:
             name = str(fault["loc"][0]).upper().removeprefix("FOXHOUND_")
             err.print(f"FOXHOUND_{name}: {fault['msg']}", highlight=False)
         raise typer.Exit(EXIT_CONFIG) from None
+    except UnicodeDecodeError:
+        refuse("The `.env` file is no text in UTF-8; save it as UTF-8.")
 
 
 def refuse(error: Exception | str) -> NoReturn:

@@ -22,7 +22,12 @@ class Settings(BaseSettings):
     """Every setting of Foxhound; the environment variable is the name in capitals behind `FOXHOUND_`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FOXHOUND_", env_file=".env", extra="ignore", populate_by_name=True, str_strip_whitespace=True
+        env_prefix="FOXHOUND_",
+        env_file=".env",
+        env_file_encoding="utf-8-sig",  # an editor's BOM is no part of the first variable's name
+        extra="ignore",
+        populate_by_name=True,
+        str_strip_whitespace=True,
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")

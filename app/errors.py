@@ -24,7 +24,7 @@ AppError
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,6 +61,7 @@ class AppError(Exception):
         code: str | None = None,
         errors: Sequence[FieldError] = (),
         retry_after_s: int | None = None,
+        members: Mapping[str, str] | None = None,
     ) -> None:
         """Describe this occurrence.
 
@@ -69,11 +70,13 @@ class AppError(Exception):
             code: Stable word; default: the class's own.
             errors: The single faults of an invalid request.
             retry_after_s: Whole seconds after which a retry makes sense, >= 1.
+            members: Further members of the problem (RFC 9457, 3.2), such as the id of what is in the way.
         """
         self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
         self.code = code or self.default_code
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
+        self.members = dict(members or {})
         super().__init__(self.detail)
 
 

@@ -82,10 +82,20 @@ submit() {
   esac
 }
 
-# dataset_named NAME: prints its id.
+# dataset_named NAME: prints its id, from whatever page of the list has it.
 dataset_named() {
-  call '/datasets?limit=100' | tr '{}' '\n\n' |
-    sed -n 's/.*"id": *"\([^"]*\)", *"name": *"'"$1"'".*/\1/p' | sed -n 1p
+  pattern=$(printf '%s' "$1" | sed 's/\./\\./g') # the only sign of a name that sed takes for others too
+  found=""
+  page='/datasets?limit=100'
+  while [ -z "$found" ] && [ -n "$page" ]; do
+    call "$page" >"$scratch/page"
+    found=$(tr '{}' '\n\n' <"$scratch/page" |
+      sed -n 's/.*"id": *"\([^"]*\)", *"name": *"'"$pattern"'".*/\1/p' | sed -n 1p)
+    cursor=$(field next_cursor <"$scratch/page")
+    cursor=${cursor#null}
+    page=${cursor:+"/datasets?limit=100&cursor=$cursor"}
+  done
+  printf '%s' "$found"
 }
 
 # generate FILE PROMPT SEED: writes the picture and prints its id.
@@ -185,7 +195,7 @@ if [ -z "$dataset_id" ]; then
   echo "   a dataset $NAME is there already; going on with it"
   dataset_id=$(dataset_named "$NAME")
 fi
-[ -n "$dataset_id" ] || die "the dataset $NAME is not among the latest 100; give another NAME"
+[ -n "$dataset_id" ] || die "the dataset $NAME is gone; start this again to make it anew"
 call "/datasets/$dataset_id" >/dev/null # it may have been deleted since it was accepted
 background="the dataset goes on in the service: $BASE_URL/datasets/$dataset_id"
 follow "/datasets/$dataset_id" images

@@ -74,27 +74,43 @@ refused() {
   die "$1 was refused ($status): $(cat "$scratch/answer")"
 }
 
-printf '%s' "$RECIPE" >"$scratch/recipe"
-set -- --header 'Content-Type: application/json' --data "@$scratch/recipe"
-
-ask '/datasets?dry_run=true' "$@"
-[ "$status" = 200 ] || refused "the recipe"
-echo "$NAME: $(field num_images <"$scratch/answer") images, about $(field estimated_seconds <"$scratch/answer") s"
-
-ask /datasets --header "Idempotency-Key: $KEY" "$@"
-case $status in
-  2*) dataset_id=$(field id <"$scratch/answer") ;;
-  409)
-    # Made more than a day ago, or by somebody else: the name decides.
-    grep -q '"dataset_name_taken"' "$scratch/answer" || refused "the dataset"
-    ask '/datasets?limit=100'
+# find_named: sets dataset_id to that of the dataset $NAME, which the last answer names or a page of the list has.
+find_named() {
+  dataset_id=$(field dataset_id <"$scratch/answer")
+  pattern=$(printf '%s' "$NAME" | sed 's/\./\\./g') # the only sign of a name that sed takes for others too
+  page='/datasets?limit=100'
+  while [ -z "$dataset_id" ]; do
+    ask "$page"
+    [ "$status" = 200 ] || refused "the list of datasets"
     dataset_id=$(tr '{}' '\n\n' <"$scratch/answer" |
-      sed -n 's/.*"id": *"\([^"]*\)", *"name": *"'"$NAME"'".*/\1/p' | sed -n 1p)
-    [ -n "$dataset_id" ] || die "$NAME is not among the latest 100 datasets; give another NAME"
-    echo "a dataset $NAME is there already; going on with it"
-    ;;
-  *) refused "the dataset" ;;
-esac
+      sed -n 's/.*"id": *"\([^"]*\)", *"name": *"'"$pattern"'".*/\1/p' | sed -n 1p)
+    cursor=$(field next_cursor <"$scratch/answer")
+    cursor=${cursor#null}
+    [ -n "$dataset_id$cursor" ] || die "the dataset $NAME is gone; start this again to make it anew"
+    page="/datasets?limit=100&cursor=$cursor"
+  done
+}
+
+# submit [CURL-OPTION...]: sends the recipe and sets dataset_id.
+submit() {
+  ask /datasets --header 'Content-Type: application/json' --data "@$scratch/recipe" "$@"
+  case $status in
+    2*) dataset_id=$(field id <"$scratch/answer") ;;
+    409)
+      # Made more than a day ago, or by somebody else: the name decides.
+      grep -q '"dataset_name_taken"' "$scratch/answer" || refused "the dataset"
+      find_named
+      echo "a dataset $NAME is there already; going on with it"
+      ;;
+    *) refused "the dataset" ;;
+  esac
+}
+
+printf '%s' "$RECIPE" >"$scratch/recipe"
+submit --header "Idempotency-Key: $KEY"
+ask "/datasets/$dataset_id"
+# The answer to a key is kept for a day, even where what it made has been deleted since.
+[ "$status" != 404 ] || submit
 echo "dataset $dataset_id; its job's events: curl -N $BASE_URL/jobs/JOB_ID/events"
 
 shown=""
@@ -104,10 +120,12 @@ while :; do
   cp "$scratch/answer" "$scratch/dataset"
   made=$(field 'done' <"$scratch/dataset")
   total=$(field total <"$scratch/dataset")
+  finish=$(field estimated_finish_at <"$scratch/dataset")
+  finish=${finish#null}
   # The dataset's own status stands before those of its parts.
   state=$(field status <"$scratch/dataset")
   now="$state: $made of $total images"
-  [ "$now" = "$shown" ] || echo "$(date '+%F %T') $now"
+  [ "$now" = "$shown" ] || echo "$(date '+%F %T') $now${finish:+, the last at about $finish}"
   shown=$now
   case $state in
     ready) break ;;

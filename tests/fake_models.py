@@ -18,6 +18,7 @@ from app.errors import InferenceFailed
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.services.inference import BACKBONE, CLASSIFIER, CLIP, DIFFUSION, BackboneFacts, Inference, LoadedFacts, Runtime
 from app.services.model_loading import ModelChoice
+from tests.waiting import PATIENCE_S
 
 CLASSES = ["fox", "dog", "cat"]
 NUM_FEATURES = 512
@@ -63,7 +64,7 @@ class FakeDiffusion:
         self.num_steps += len(requests)
         self.running = requests
         self.stepping.set()
-        self.gate.wait(20)
+        self.gate.wait(PATIENCE_S)
         for request in requests:
             assert isinstance(request.payload, DiffusionPayload)
             if request.payload.prompt == BROKEN_PROMPT:

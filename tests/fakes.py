@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.engine.request import EngineRequest
-
-# Far above what any of these tests needs; reached only when one fails.
-PATIENCE_S = 10.0
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A node for tests: the real application on a real server, on a real socket, with models that are given to it."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,7 @@ from app.config import Settings
 from app.main import create_app, server_config
 from app.storage.images import DecodeImage, decode_image
 from tests.fake_models import FakeModels
-
-START_TIMEOUT_S = 20.0
+from tests.waiting import PATIENCE_S, wait_until
 
 
 class Node:
@@ -57,14 +55,15 @@ def serve(
     server = Server(server_config(app, parser=parser), app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        assert time.monotonic() < deadline, "the server did not start in time"
-        thread.join(0.01)
+
+    def has_started() -> bool:
+        assert server.started or thread.is_alive(), "the server did not start"
+        return server.started
+
+    wait_until(has_started)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
             yield Node(http, settings, models, server)
     finally:
         models.diffusion.gate.set()

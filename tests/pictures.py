@@ -7,7 +7,6 @@ worker process of its own. Every picture made leaves a line in `made.log`, so th
 import os
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -24,8 +23,7 @@ from app.jobs.handler import Json
 from app.jobs.queue import JobQueue
 from app.jobs.record import ENDED, advance
 from app.jobs.run import JobRun
-
-PATIENCE_S = 60.0
+from tests.waiting import wait_for, wait_until
 
 
 class Pictures:
@@ -130,7 +128,13 @@ def job_row(db: Database, job_id: str) -> Job:
 
 
 def wait_for_end(db: Database, job_id: str) -> Job:
-    wait_until(lambda: job_row(db, job_id).status in ENDED)
+    """Wait as long as the job's row changes."""
+
+    def state() -> tuple[str, int]:
+        job = job_row(db, job_id)
+        return job.status, job.version
+
+    wait_for(state, lambda state: state[0] in ENDED)
     return job_row(db, job_id)
 
 
@@ -148,10 +152,3 @@ def made(folder: Path) -> list[int]:
     """The pictures made, repeats included, in the order of making."""
     log = folder / "made.log"
     return [int(line) for line in log.read_text().split()] if log.exists() else []
-
-
-def wait_until(is_so: Any, patience_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + patience_s
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

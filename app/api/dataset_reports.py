@@ -42,7 +42,7 @@ async def get_dataset_report(
     request: Request,
     services: ServicesDep,
     max_images: MaxImagesQuery = 2_000,
-    near_duplicate_cosine: Annotated[NearDuplicateCosine, Query()] = 0.99,
+    near_duplicate_cosine: Annotated[NearDuplicateCosine | None, Query()] = None,
     accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
 ) -> Any:
     """Counts, what CLIP and the pretrained classifier say of the images, near-duplicates, leakage, best and worst.

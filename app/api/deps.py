@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
+from pydantic import Field
 
-from app.schemas.common import Text
+from app.schemas.common import Storable
 from app.services.dataset_export import DatasetExportService
 from app.services.dataset_extension import DatasetExtensionService
 from app.services.dataset_repair import DatasetRepairService
@@ -56,7 +57,9 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 # A path that cannot be an id is answered like one that is none: 404.
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
 DatasetIdQuery = Annotated[str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
-ClassQuery = Annotated[Text | None, Query(alias="class", max_length=200, description="A class's name.")]
+ClassQuery = Annotated[
+    Annotated[str, Field(max_length=200), Storable] | None, Query(alias="class", description="A class's name.")
+]
 Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
 Cursor = Annotated[
     str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the page before.")

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Scope
 
+from app.api.fault_words import code_and_detail
 from app.errors import (
     NO_ROOM_ERRNOS,
     AppError,
@@ -36,21 +37,6 @@ _FAILED = "The service failed on this request; its log has the reason under the 
 # Of more faults, only the number is told.
 _MAX_COUNTED = 5_000
 _MAX_SUGGESTIONS = 10
-
-# pydantic's words for the commonest faults, in ours; others keep pydantic's type as their code.
-_CODES = {
-    "extra_forbidden": "unknown_field",
-    "missing": "missing",
-    "finite_number": "not_finite",
-    "string_too_long": "too_long",
-    "string_too_short": "too_short",
-    "too_long": "too_many",
-    "too_short": "too_few",
-    "greater_than": "too_small",
-    "greater_than_equal": "too_small",
-    "less_than": "too_large",
-    "less_than_equal": "too_large",
-}
 
 
 def problem_body(
@@ -103,7 +89,7 @@ def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = 
         detail=error.detail,
         code=error.code,
         errors=error.errors,
-        more=more,
+        more={**error.members, **(more or {})},
     )
     return Response(body, error.status, headers, PROBLEM_MEDIA_TYPE)
 
@@ -170,12 +156,11 @@ def _invalid_of(faults: Sequence[Mapping[str, Any]], count: int, known: Sequence
 
 
 def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
-    location = list(fault["loc"])
+    location = [step for step in fault["loc"] if step != "[key]"]  # a faulty name has its member's place
     where = location.pop(0) if location and location[0] in ("body", "query", "path", "header", "cookie") else "body"
     steps = "".join("/" + _escape(step) for step in location)
     pointer = f"#{steps}" if where == "body" else f"#{where}{steps}"
-    code = _CODES.get(fault["type"], fault["type"])
-    detail = fault["msg"]
+    code, detail = code_and_detail(fault)
     if code == "unknown_field":
         # The name is the client's own, so it is cut short; it stands in the pointer already.
         close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)

@@ -61,10 +61,10 @@ def create(service: Service, request: Json, key: str | None = None) -> tuple[Jso
         try:
             answer, response = service.request("POST", "/datasets", body=request, headers={"Idempotency-Key": tried})
         except Refused as refused:
-            same = _same(service, request) if refused.code == "dataset_name_taken" else None
-            if same is None:
+            made = made_by(service, request, refused)
+            if made is None:
                 raise
-            return same, tried, True
+            return made, tried, True
         if "idempotency-replayed" not in response.headers:
             return answer, tried, False
         try:
@@ -73,6 +73,16 @@ def create(service: Service, request: Json, key: str | None = None) -> tuple[Jso
             if refused.status != 404:
                 raise
     raise Refused(404, "", ["what was made under this key has been deleted since; give another --idempotency-key"])
+
+
+def made_by(service: Service, request: Json, refused: Refused) -> Json | None:
+    """Return the dataset that a request has made before, if that is why it was refused.
+
+    Raises:
+        Refused: The service answered with a problem.
+        Unreachable: No answer.
+    """
+    return _same(service, request) if refused.code == "dataset_name_taken" else None
 
 
 def plan_extension(service: Service, dataset: Json, request: Json) -> Json:
@@ -186,7 +196,12 @@ def _same(service: Service, request: Json) -> Json | None:
 
 
 def _holds(accepted: object, asked: object) -> bool:
-    """Tell whether everything asked for stands in what was accepted, which tells defaults beside it."""
+    """Tell whether everything asked for stands in what was accepted, which tells defaults beside it.
+
+    Null asks for the default, whatever that is.
+    """
+    if asked is None:
+        return True
     if isinstance(asked, dict) and isinstance(accepted, dict):
         return all(name in accepted and _holds(accepted[name], value) for name, value in asked.items())
     if isinstance(asked, list) and isinstance(accepted, list):

@@ -16,6 +16,9 @@ PARTS = ("diffusion", "clip", "classifier", "backbone")
 
 MANIFEST = "manifest.json"
 
+# Where nothing was measured on the CLIP model at hand.
+NEAR_DUPLICATE_COSINE = 0.99
+
 # What to do about a missing or broken file, by the pack's name.
 REMEDIES: Mapping[str, str] = {
     "demo": "It ships with Foxhound: install Foxhound again.",
@@ -56,6 +59,7 @@ class ModelPack:
         overrides: Parts that come from a local folder instead.
         quality: What was measured on the weights, as the manifest tells it; empty where nothing was.
         made: How the weights came to be, as the manifest tells it; empty where it does not.
+        near_duplicate_cosine: Cosine of CLIP embeddings from which on two images are near-duplicates.
     """
 
     name: str
@@ -70,6 +74,7 @@ class ModelPack:
     overrides: Mapping[str, Path] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
+    near_duplicate_cosine: float = NEAR_DUPLICATE_COSINE
 
     @property
     def total_bytes(self) -> int:
@@ -199,6 +204,8 @@ def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise ValueError("a path that leaves the pack")
+    # What was measured on the pack's own CLIP model tells nothing of another one.
+    measured = {} if "clip" in overrides else dict(manifest.get("near_duplicates", {}))
     return ModelPack(
         name=str(manifest["name"]),
         revision=str(manifest["revision"]),
@@ -212,4 +219,5 @@ def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str
         overrides=overrides,
         quality=dict(manifest.get("quality", {})),
         made=dict(manifest.get("made", {})),
+        near_duplicate_cosine=float(measured.get("cosine", NEAR_DUPLICATE_COSINE)),
     )

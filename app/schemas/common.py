@@ -4,9 +4,9 @@ Bounds here are static: they are in the OpenAPI file and do not depend on the ru
 """
 
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from app.names import is_visible
@@ -45,11 +45,29 @@ def _utc_z(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Text = Annotated[str, Field(strict=True), AfterValidator(_clean_text)]
-VisibleText = Annotated[Text, Field(min_length=1), AfterValidator(_visible_text)]
-Prompt = Annotated[VisibleText, Field(max_length=2_000, description="What to draw; 77 tokens count.")]
-NegativePrompt = Annotated[Text, Field(max_length=2_000, description="What to keep out of the image.")]
-Label = Annotated[VisibleText, Field(max_length=200)]
+def _empty_for_null(value: Any) -> Any:
+    return "" if value is None else value
+
+
+# A text's bounds stand before these two: pydantic counts characters only of what is still a plain string, and what is
+# too long is not looked through.
+Storable = AfterValidator(_clean_text)
+Visible = AfterValidator(_visible_text)
+
+Prompt = Annotated[
+    str,
+    Field(strict=True, min_length=1, max_length=2_000, description="What to draw; 77 tokens count."),
+    Storable,
+    Visible,
+]
+_NegativeText = Annotated[str, Field(strict=True, max_length=2_000)]
+NegativePrompt = Annotated[
+    _NegativeText,
+    Storable,
+    BeforeValidator(_empty_for_null, json_schema_input_type=_NegativeText | None),
+    Field(description="What to keep out of the image; null is none."),
+]
+Label = Annotated[str, Field(strict=True, min_length=1, max_length=200), Storable, Visible]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED, json_schema_extra={"format": "int64"})]
 GuidanceScale = Annotated[float, Field(strict=True, ge=0, le=30, description="Weight of the prompt; <= 1: none.")]
 NumInferenceSteps = Annotated[int, Field(strict=True, ge=1, le=150, description="Denoising steps.")]

@@ -17,9 +17,8 @@ from app.schemas.common import (
     Response,
     Seed,
     Split,
-    Text,
+    Storable,
     UtcTime,
-    VisibleText,
 )
 from app.schemas.generations import ImageSettings, ModelRef
 from app.schemas.jobs import Progress
@@ -38,7 +37,9 @@ Combine = Annotated[
     ),
 ]
 VariableName = Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-VariableValue = Annotated[Text, Field(max_length=200, description="Put in as it is; may be empty.")]
+VariableValue = Annotated[
+    str, Field(strict=True, max_length=200, description="Put in as it is; may be empty."), Storable
+]
 Variables = Annotated[
     dict[VariableName, Annotated[list[VariableValue], Field(min_length=1, max_length=200)]],
     Field(
@@ -120,7 +121,7 @@ class ClipFilter(Request):
 class DatasetClass(Request):
     """A class and the prompts that draw it, used in turn."""
 
-    name: Annotated[VisibleText, Field(max_length=200, description="Any text; the folder is a safe form of it.")]
+    name: Annotated[Label, Field(description="Any text; the folder is a safe form of it.")]
     prompts: Annotated[list[Prompt], Field(min_length=1, max_length=100, description="May hold `{variables}`.")]
     negative_prompt: NegativePrompt = ""
     label: Label | None = Field(

@@ -4,17 +4,18 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from app.schemas.common import Label, Request, ResourceId, Response, Text
+from app.schemas.common import Label, Request, ResourceId, Response, Storable
 from app.schemas.generations import ModelRef, WarningRead
 
 MAX_IMAGES = 32
-# Base64 of the largest upload, 20 MB.
+# Base64 of the largest upload, 20 MB, in lines of 76 characters.
 ImageB64 = Annotated[
     str,
     Field(
         strict=True,
-        max_length=26_700_000,
-        description="PNG, JPEG or WebP in base64; no data URL.",
+        max_length=27_500_000,
+        description="PNG, JPEG or WebP in base64 with padding, in the alphabet with `+` and `/`; spaces and line "
+        "breaks are skipped. No data URL.",
         json_schema_extra={"contentEncoding": "base64"},
     ),
 ]
@@ -42,7 +43,7 @@ class ClipScoreRequest(JudgedImages):
     """An image and the labels to score it against."""
 
     labels: Labels
-    template: Annotated[Text, Field(max_length=200)] | None = Field(
+    template: Annotated[str, Field(strict=True, max_length=200), Storable] | None = Field(
         None, description="Wraps each label at `{}`, e.g. `a photo of {}`; default: the label as it is."
     )
 
@@ -85,7 +86,7 @@ class ClassifyRequest(JudgedImages):
     """An image and how to classify it."""
 
     top_k: TopK = Field(5, description="Cut to the number of classes.")
-    model: Annotated[Text, Field(min_length=1, max_length=64)] | None = Field(
+    model: Annotated[str, Field(strict=True, min_length=1, max_length=64), Storable] | None = Field(
         None, description="Id or name of a model trained here; default: the pack's pretrained classifier."
     )
 

@@ -23,6 +23,7 @@ class Problem(Response):
     instance: str = Field(description="The path that was asked for.")
     code: str = Field(description="Stable snake_case word; more may come.")
     request_id: str = Field(description="Also in the `X-Request-Id` header and in the log.")
+    dataset_id: str | None = Field(None, description="With `dataset_name_taken`: the dataset that has the name.")
     errors: list[ProblemField] | None = Field(None, description="The single faults, for 422.")
 
 

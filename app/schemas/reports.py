@@ -1,6 +1,6 @@
 """A dataset's report: every figure with its definition."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,8 +27,9 @@ NearDuplicateCosine = Annotated[
     Field(
         ge=0.5,
         le=1,
-        description="Cosine of two images' CLIP embeddings from which on they are near-duplicates. What looks alike "
-        "depends on the CLIP model and the subject: compare it with `diversity`.",
+        description="Cosine of two images' CLIP embeddings from which on they are near-duplicates; default: the loaded "
+        "pack's own, which tells copies from other images of the same prompt. What looks alike depends on the CLIP "
+        "model and the subject: compare it with `diversity`.",
     ),
 ]
 SheetColumns = Annotated[
@@ -146,7 +147,12 @@ class DatasetReportRead(Response):
         f"at most {MAX_CELLS} cells."
     )
     num_confusion_cells: int = Field(description="Cells that are not 0; more than are listed if the matrix is cut.")
-    near_duplicate_cosine: float = Field(ge=0, le=1, description="The threshold that was used.")
+    near_duplicate_cosine: float = Field(
+        ge=0, le=1, description="The threshold that was used. Images of the same pixels count whatever it is."
+    )
+    near_duplicate_cosine_from: Literal["request", "pack"] = Field(
+        description="Where it comes from: the request, or what the loaded pack knows of its CLIP model."
+    )
     near_duplicates: ReportPairs
     leakage: ReportPairs = Field(
         description="The near-duplicates of which one image is in `train` and the other in `test`: what a model "

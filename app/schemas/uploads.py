@@ -1,10 +1,8 @@
 """Real images on their way into a dataset."""
 
-from typing import Annotated
-
 from pydantic import Field
 
-from app.schemas.common import Request, Response, Split, VisibleText
+from app.schemas.common import Label, Request, Response, Split
 
 MAX_FILES = 100
 
@@ -12,7 +10,7 @@ MAX_FILES = 100
 class UploadForm(Request):
     """The fields beside the files: where they go."""
 
-    class_name: Annotated[VisibleText, Field(max_length=200)]
+    class_name: Label
     split: Split
 
 

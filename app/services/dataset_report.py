@@ -52,8 +52,15 @@ class DatasetReportService:
         self._pool = pools.reports
         self._num_running = 0
 
-    async def report(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float) -> DatasetReportRead:
+    async def report(
+        self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None
+    ) -> DatasetReportRead:
         """Judge a dataset's images, as far as they are not yet, and count.
+
+        Args:
+            dataset_id: Which dataset.
+            max_images: Images to judge, >= 1.
+            near_duplicate_cosine: Cosine from which on two images are near-duplicates; None: the pack's own.
 
         Raises:
             NotFound: There is none with this id.
@@ -64,7 +71,7 @@ class DatasetReportService:
         """
         return (await self._reported(dataset_id, max_images, near_duplicate_cosine))[1]
 
-    async def page(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float, images: str) -> str:
+    async def page(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None, images: str) -> str:
         """Return the report as an HTML page; `images` is its link to images, to which an id is added.
 
         Raises:
@@ -89,13 +96,13 @@ class DatasetReportService:
             judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
             return await self._run(self._drawn, content.dataset, shown, judged, columns)
 
-    async def _reported(self, dataset_id: str, max_images: int, cosine: float) -> tuple[str, DatasetReportRead]:
+    async def _reported(self, dataset_id: str, max_images: int, cosine: float | None) -> tuple[str, DatasetReportRead]:
         """Return the dataset's name and its report."""
         with self._turn():
             content = await self._run(self._content, dataset_id, max_images)
             judged = await self._judged(content, content.sample)
             pack, labels = self._inference.pack, self._inference.classes
-            report = await self._run(report_of, content, judged, pack.name, pack.revision, labels, cosine)
+            report = await self._run(report_of, content, judged, pack, labels, cosine)
         return content.dataset.name, report
 
     async def _run(self, call: Callable[..., T], *arguments: Any) -> T:
@@ -135,7 +142,8 @@ class DatasetReportService:
             tiles = [
                 self._tile(judged.entries[i], mark) for i, mark in _marked(judged.entries, order.tolist(), columns)
             ]
-            rows.append(Row(f"{index} {dataset.classes[index]['name']}", tiles))
+            entry = dataset.classes[index]
+            rows.append(Row(f"{index} {entry['name']}", tiles, f"{index} {entry['folder']}"))
         title = f"{dataset.name}: green is each class's most probable image by CLIP, red its least probable"
         return contact_sheet(title, rows, columns)
 

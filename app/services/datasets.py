@@ -1,5 +1,7 @@
 """Labelled datasets: accept, list, read, delete. Making their images is a job, see `dataset_job.py`."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -74,8 +76,7 @@ class DatasetService:
         refuse(self.faults(request))
         dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=None)
         with self._db.snapshot() as session:
-            if session.scalar(select(Dataset.id).where(Dataset.name == dataset.name)) is not None:
-                raise _name_taken()
+            _refuse_taken_name(session, dataset.name)
             return plan_dataset(session, dataset)
 
     def faults(self, request: DatasetCreate, *, base: str = "#") -> list[FieldError]:
@@ -88,11 +89,12 @@ class DatasetService:
         Raises:
             Conflict: The name is taken.
         """
+        _refuse_taken_name(session, request.name)
         dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=job_id)
         session.add(dataset)
         try:
             session.flush()
-        except IntegrityError:
+        except IntegrityError:  # taken since, by a transaction that this one does not see
             raise _name_taken() from None
         return dataset
 
@@ -156,5 +158,11 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
         raise Conflict("a job works on this dataset; cancel it first", code="dataset_in_use")
 
 
-def _name_taken() -> Conflict:
-    return Conflict("a dataset of this name exists", code="dataset_name_taken")
+def _refuse_taken_name(session: Session, name: str) -> None:
+    taken_by = session.scalar(select(Dataset.id).where(Dataset.name == name))
+    if taken_by is not None:
+        raise _name_taken({"dataset_id": taken_by})
+
+
+def _name_taken(members: Mapping[str, str] | None = None) -> Conflict:
+    return Conflict("a dataset of this name exists", code="dataset_name_taken", members=members)

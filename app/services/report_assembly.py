@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.db.models import Dataset
+from app.modelpacks.pack import ModelPack
 from app.schemas.generations import ModelRef
 from app.schemas.reports import (
     MAX_CELLS,
@@ -35,6 +36,9 @@ from app.services.report_figures import (
     shares,
     softmax,
 )
+
+# Equal pixels have a cosine of 1 but for the rounding of float32: no threshold may lie between.
+SAME_PIXELS_COSINE = 1 - 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +115,29 @@ def own_probabilities(judged: Judged) -> Floats:
 
 
 def report_of(
-    content: Content, judged: Judged, pack: str, revision: str, labels: Sequence[str], near_duplicate_cosine: float
+    content: Content, judged: Judged, pack: ModelPack, labels: Sequence[str], near_duplicate_cosine: float | None
 ) -> DatasetReportRead:
     """Count everything.
 
     Args:
         content: What the dataset held.
         judged: Those of its images that were judged, at least one.
-        pack: Name of the pack that judged.
-        revision: Its revision.
+        pack: The pack that judged.
         labels: The pretrained classifier's labels by index.
-        near_duplicate_cosine: Cosine from which on two images are near-duplicates.
+        near_duplicate_cosine: Cosine from which on two images are near-duplicates; None: the pack's own.
     """
+    cosine = pack.near_duplicate_cosine if near_duplicate_cosine is None else near_duplicate_cosine
+    least = min(cosine, SAME_PIXELS_COSINE)
     names = [entry["name"] for entry in content.dataset.classes]
     predicted = judged.probabilities.argmax(axis=1)
     cells = confusion(judged.own, predicted, len(names))
-    same = near_duplicates(judged.embeddings, near_duplicate_cosine, MAX_PAIRS)
-    leaked = near_duplicates(
-        judged.embeddings, near_duplicate_cosine, MAX_PAIRS, groups=judged.is_test.astype(np.int64)
-    )
+    same = near_duplicates(judged.embeddings, least, MAX_PAIRS)
+    leaked = near_duplicates(judged.embeddings, least, MAX_PAIRS, groups=judged.is_test.astype(np.int64))
     sources = Counter(entry.source for entry in content.entries)
     return DatasetReportRead(
         dataset_id=content.dataset.id,
         version=content.version,
-        model=ModelRef(id=None, name=pack, revision=revision),
+        model=ModelRef(id=None, name=pack.name, revision=pack.revision),
         num_images=len(content.entries),
         num_synthetic=sources["synthetic"],
         num_real=sources["real"],
@@ -149,7 +152,8 @@ def report_of(
             for own, other, count in cells[:MAX_CELLS]
         ],
         num_confusion_cells=len(cells),
-        near_duplicate_cosine=near_duplicate_cosine,
+        near_duplicate_cosine=cosine,
+        near_duplicate_cosine_from="pack" if near_duplicate_cosine is None else "request",
         near_duplicates=_pairs(judged, names, same, same.is_member),
         leakage=_pairs(judged, names, leaked, leaked.is_member & judged.is_test),
     )

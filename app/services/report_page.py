@@ -65,6 +65,12 @@ def report_page(report: DatasetReportRead, name: str, images: str) -> str:
     return f"{head}<body>{''.join(parts)}</body></html>\n"
 
 
+_THRESHOLDS = {
+    "pack": "by which copies differ from other images of the same prompt with this CLIP model",
+    "request": "as asked for",
+}
+
+
 def _summary(report: DatasetReportRead) -> str:
     sample = " (a sample)" if report.is_sample else ""
     left_out = f", {report.num_left_out} could not be" if report.num_left_out else ""
@@ -74,7 +80,8 @@ def _summary(report: DatasetReportRead) -> str:
         f"CLIP finds the own class most probable in {_percent(report.agreement)} of them. "
         f"Diversity {_number(report.diversity)}.",
         f"{report.leakage.num_images} test images are nearly equal to a training image; "
-        f"{report.near_duplicates.num_pairs} pairs are nearly equal (cosine ≥ {report.near_duplicate_cosine:g}).",
+        f"{report.near_duplicates.num_pairs} pairs are nearly equal (cosine ≥ {report.near_duplicate_cosine:g}, "
+        f"{_THRESHOLDS[report.near_duplicate_cosine_from]}).",
         f"Judged by {report.model.name} {report.model.revision}. Version {report.version}.",
     ]
     return "".join(f"<p>{escape(line)}</p>" for line in lines)

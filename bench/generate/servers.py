@@ -76,11 +76,13 @@ class RunningServer:
 
     Attributes:
         url: Where it answers.
+        pid: Its first process.
     """
 
     def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
         """Take the first process of a session of its own."""
         self.url = url
+        self.pid = process.pid
         self._process = process
 
     def pause(self) -> None:

@@ -24,7 +24,7 @@ from tests.crash.outages import Proxy, proxied
 from tests.crash.shared_storage import Shared
 from tests.fake_models import FakeModels
 from tests.node import make_settings, serve
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 
 CHUNK_SIZE = 8
 STEP_S = 0.1

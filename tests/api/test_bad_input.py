@@ -1,5 +1,6 @@
 """Whatever is wrong with a request, the answer is one clear problem, and the next request is served."""
 
+import base64
 import io
 import json
 import re
@@ -142,6 +143,71 @@ def test_values_out_of_bounds_are_422_at_their_place(http: httpx.Client, fields:
     assert pointer in [error["pointer"] for error in problem["errors"]]
 
 
+PYDANTIC = re.compile(r"Input should|valid (dictionary|list|string)|instance of|Field required|should (have|match)")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/generate", [], ("#", "model_attributes_type", "This must be a JSON object.")),
+        ("/generate", {}, ("#/prompt", "missing", "This field is required.")),
+        ("/generate", {**GOOD, "prompt": "x" * 2_001}, ("#/prompt", "too_long", "at most 2000 characters.")),
+        ("/generate", {**GOOD, "negative_prompt": "x" * 2_001}, ("#/negative_prompt", "too_long", "2000 characters.")),
+        ("/generate", {**GOOD, "labels": ["x" * 201]}, ("#/labels/0", "too_long", "at most 200 characters.")),
+        ("/generate", {**GOOD, "labels": ["x"] * 257}, ("#/labels", "too_many", "at most 256 items.")),
+        ("/generate", {**GOOD, "labels": []}, ("#/labels", "too_few", "at least 1 item.")),
+        ("/generate", {**GOOD, "labels": {}}, ("#/labels", "list_type", "This must be a JSON array.")),
+        ("/generate", {**GOOD, "prompt": ""}, ("#/prompt", "too_short", "at least 1 character.")),
+        ("/generate", {**GOOD, "prompt": 7}, ("#/prompt", "string_type", "This must be a string.")),
+        ("/generate", {**GOOD, "width": 65}, ("#/width", "multiple_of", "a multiple of 8.")),
+        ("/generate", {**GOOD, "width": "wide"}, ("#/width", "int_type", "a whole number.")),
+        ("/generate", {**GOOD, "guidance_scale": []}, ("#/guidance_scale", "float_type", "be a number.")),
+        ("/generate", {**GOOD, "guidance_scale": 31}, ("#/guidance_scale", "too_large", "at most 30.")),
+        (
+            "/generate",
+            {**GOOD, "output_format": "gif"},
+            ("#/output_format", "literal_error", "'png', 'jpeg' or 'webp'."),
+        ),
+        ("/datasets", {**DATASET, "name": "A"}, ("#/name", "string_pattern_mismatch", "have the form ^[a-z0-9]")),
+        ("/datasets", {**DATASET, "variables": []}, ("#/variables", "dict_type", "a JSON object.")),
+        ("/datasets", {**DATASET, "variables": {"A": ["x"]}}, ("#/variables/A", "string_pattern_mismatch", "the form")),
+        ("/datasets", {**DATASET, "variables": {"a": ["x" * 201]}}, ("#/variables/a/0", "too_long", "200 characters.")),
+        ("/datasets", {**DATASET, "classes": [1, 2]}, ("#/classes/0", "model_attributes_type", "a JSON object.")),
+        ("/train-jobs", {"dataset": 3}, ("#/dataset", "model_attributes_type", "a JSON object.")),
+        ("/clip-score", {"labels": ["a"], "template": "x" * 201}, ("#/template", "too_long", "200 characters.")),
+        ("/classify", {"model": "x" * 65}, ("#/model", "too_long", "64 characters.")),
+        ("/classify", [1], ("#", "model_type", "a JSON object.")),
+    ],
+)
+def test_common_faults_are_told_in_plain_words_with_the_right_unit(
+    http: httpx.Client, path: str, body: object, told: tuple[str, str, str]
+) -> None:
+    problem = assert_problem(http.post(path, json=body), 422)
+    pointer, code, words = told
+    [fault] = [fault for fault in problem["errors"] if fault["pointer"] == pointer]
+    assert (fault["code"], words in fault["detail"]) == (code, True), fault
+    assert not PYDANTIC.search(json.dumps(problem))
+
+
+def test_query_faults_are_told_in_plain_words(http: httpx.Client) -> None:
+    for query, words in (("limit=x", "a whole number."), ("limit=0", "at least 1."), ("limit=101", "at most 100.")):
+        problem = assert_problem(http.get(f"/datasets?{query}"), 422)
+        assert (words in problem["detail"], PYDANTIC.search(problem["detail"])) == (True, None)
+    problem = assert_problem(http.get("/images", params={"dataset_id": "a", "class": "x" * 201}), 422, "too_long")
+    assert "200 characters" in problem["detail"]
+
+
+def test_no_negative_prompt_may_be_said_by_null(http: httpx.Client) -> None:
+    made = http.post("/generate", json={**GOOD, "seed": 1, "negative_prompt": None})
+    assert (made.status_code, made.json()["parameters"]["negative_prompt"]) == (200, "")
+    classes = [{**one, "negative_prompt": None} for one in DATASET["classes"]]
+    body = {**DATASET, "classes": classes}
+    assert http.post("/datasets?dry_run=true", json=body).status_code == 200
+    # Well-formed as a whole: what is refused is the dataset that cannot be trained on.
+    refused = http.post("/train-jobs", json={"dataset": {**body, "train_per_class": 0}})
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["#/dataset/train_per_class"]
+
+
 def test_a_request_too_large_as_a_whole_is_refused_with_its_size(tmp_path: Path, shared_database_url: str) -> None:
     settings = make_settings(tmp_path / "data2", shared_database_url, max_work_pixel_steps=1_000_000)
     with serve(settings, FakeModels()) as node:
@@ -274,6 +340,34 @@ def test_an_upload_over_the_limit_is_413(tmp_path: Path, shared_database_url: st
 )
 def test_clip_score_bodies(http: httpx.Client, fields: dict, status: int, code: str) -> None:
     assert_problem(http.post("/clip-score", json=fields), status, code)
+
+
+def test_base64_may_be_broken_into_lines(http: httpx.Client) -> None:
+    plain = base64.b64encode(image_bytes()).decode()
+    lines = "\r\n".join(plain[start : start + 76] for start in range(0, len(plain), 76))
+    for text in (plain, lines, f" {lines}\n\t", base64.encodebytes(image_bytes()).decode()):
+        answer = http.post("/classify", json={"image_b64": text})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("AAA", "padded"),
+        ("AAAAA===", "padded"),
+        ("AA==AAAA", "base64"),
+        ("A-_A", "base64 for URLs"),
+        ("AA-_AAA", "base64 for URLs"),
+        ("data:image/png;base64,AAAA", "data URL's prefix"),
+        ("DATA:image/svg+xml," + "A" * 1_000_000, "data URL's prefix"),
+        ("http://169.254.169.254/", "Send the image in base64"),
+        ("ÄÖÜ=", "Send the image in base64"),
+        ("\x0bAAAA", "Send the image in base64"),
+    ],
+)
+def test_what_is_no_base64_is_told_what_is_wrong(http: httpx.Client, text: str, words: str) -> None:
+    problem = assert_problem(http.post("/classify", json={"image_b64": text}), 422, "bad_base64")
+    assert words in problem["detail"]
 
 
 def test_forms_are_checked_like_json(http: httpx.Client) -> None:

@@ -26,6 +26,8 @@ from tests.uploads import create_empty, fill, picture, upload
 CLASSES = [{"name": name, "prompts": [name]} for name in ("fox", "dog")]
 DATASET = {"name": "fox-dog", "classes": CLASSES, "train_per_class": 50, "test_per_class": 0}
 
+JSON = {"Content-Type": "application/json"}
+
 ROOT = Path(__file__).parents[2]
 Sleep = Callable[[float], None]
 
@@ -51,7 +53,7 @@ def db(node: Node) -> Iterator[Database]:
 
 def dataset_command(url: object, *args: str, body: object = None, sleep: Sleep = no_sleep) -> Result:
     """Run `foxhound dataset` with those arguments and without waiting."""
-    text = body if isinstance(body, str) else json.dumps(body)
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
     result = CliRunner().invoke(app, ["dataset", *args, "--server", str(url)], input=text, obj=sleep)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
@@ -134,6 +136,35 @@ def test_a_dataset_whose_key_is_forgotten_is_known_by_its_recipe(node: Node) -> 
     differs = create(node, body={**DATASET, "seed": 1 + made["seed"]})
     assert differs.exit_code == 1
     assert "dataset_name_taken" in differs.stderr
+
+
+def test_a_dry_run_of_what_is_there_says_so(node: Node) -> None:
+    made = json.loads(create(node, "--json").stdout)
+    told = create(node, "--dry-run")
+    assert (told.exit_code, made["id"] in told.stdout) == (0, True)
+    assert "fox-dog is there already, queued, 0 of 100 images" in told.stdout
+    assert json.loads(create(node, "--dry-run", "--json").stdout)["id"] == made["id"]
+    nulls = {**DATASET, "seed": None, "filter": None, "classes": [{**one, "negative_prompt": None} for one in CLASSES]}
+    assert create(node, "--dry-run", body=nulls).exit_code == 0
+    differs = create(node, "--dry-run", body={**DATASET, "seed": 1 + made["seed"]})
+    assert (differs.exit_code, "dataset_name_taken" in differs.stderr) == (1, True)
+    assert len(node.http.get("/datasets").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_recipe_file_may_have_any_encoding_that_the_service_reads(node: Node, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "recipe.json"
+    text = json.dumps({**DATASET, "classes": [*CLASSES, {"name": "лиса", "prompts": ["лиса"]}]}, ensure_ascii=False)
+    path.write_bytes(text.encode(encoding))
+    made = dataset_command(node.http.base_url, "create", str(path), "--json")
+    assert made.exit_code == 0, made.stderr
+    assert [entry["name"] for entry in json.loads(made.stdout)["classes"]] == ["fox", "dog", "лиса"]
+    assert node.http.post("/datasets", content=text.encode(encoding), headers=JSON).status_code in (400, 409)
+
+
+def test_a_recipe_in_another_encoding_is_named_so() -> None:
+    told = dataset_command("http://127.0.0.1:9", "create", "-", body='{"name": "café"}'.encode("latin-1"))
+    assert (told.exit_code, "no text in UTF-8; save it as UTF-8" in told.stderr) == (2, True)
 
 
 def test_what_was_deleted_is_made_again(node: Node) -> None:
@@ -553,6 +584,32 @@ def test_overnight_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert len(set(keys)) == 1
     assert len(keys) == 2
     assert ranges[:2] == ["bytes=0-0", None]
+
+
+@pytest.mark.parametrize(("script", "name"), [("overnight.sh", "night.1"), ("fox_or_dog.sh", "night.1")])
+def test_a_name_that_is_taken_is_found_on_any_page_of_the_list(tmp_path: Path, script: str, name: str) -> None:
+    """The service tells no id with the 409, as one does where two requests take a name at once."""
+
+    def answer(handler: BaseHTTPRequestHandler, asked: list[str]) -> None:
+        if handler.path == "/datasets":
+            reply(handler, 409, {"code": "dataset_name_taken"})
+        elif handler.path.startswith("/datasets?limit=100"):
+            page = int(handler.path.partition("&cursor=")[2] or 0)
+            items = [{"id": f"no-{page}", "name": "nightx1"}, {"id": "d", "name": name if page == 2 else "other"}]
+            reply(handler, 200, {"items": items[page % 2 :], "next_cursor": str(page + 1) if page < 3 else None})
+        elif handler.path == "/generate":
+            reply(handler, 200, "a picture", X_Foxhound_Image_Id="i")
+        elif handler.path == "/datasets/d":
+            reply(handler, 200, {"status": "failed", "done": 1, "total": 4})
+        else:
+            reply(handler, 200, {"predictions": []})
+
+    with scripted(answer) as url:
+        env = {"PATH": os.environ["PATH"], "BASE_URL": url, "NAME": name, "POLL_S": "0"}
+        command = ["sh", str(ROOT / "examples" / script), name]
+        ended = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert f"a dataset {name} is there already; going on with it" in ended.stdout
+    assert "failed" in ended.stderr
 
 
 def test_fox_or_dog_run_twice_makes_nothing_twice(tmp_path: Path) -> None:

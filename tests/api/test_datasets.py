@@ -307,9 +307,10 @@ def test_the_estimate_follows_from_what_the_last_dataset_took(desk: Desk) -> Non
 
 
 def test_a_dry_run_refuses_what_the_real_one_would(desk: Desk) -> None:
-    create(desk.http)
-    taken = desk.http.post("/datasets?dry_run=true", json=body())
+    made = create(desk.http)
+    again, taken = (desk.http.post(path, json=body()) for path in ("/datasets", "/datasets?dry_run=true"))
     assert (taken.status_code, taken.json()["code"]) == (409, "dataset_name_taken")
+    assert taken.json()["dataset_id"] == again.json()["dataset_id"] == made["id"]
     empty = desk.http.post("/datasets?dry_run=true", json=body(name="other", train_per_class=0, test_per_class=0))
     assert (empty.status_code, empty.json()["num_images"]) == (200, 0)
 

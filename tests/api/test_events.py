@@ -17,10 +17,10 @@ from app.api.events import Progress, events
 from app.errors import QueueFull
 from tests.fake_models import BROKEN_PROMPT
 from tests.node import Node
+from tests.waiting import PATIENCE_S
 
 FOX = {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 3, "seed": 42}
 EVENTS = {"Accept": "text/event-stream"}
-PATIENCE_S = 60.0
 
 
 class Event(NamedTuple):

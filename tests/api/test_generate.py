@@ -19,6 +19,7 @@ from app.engine.request import EngineRequest
 from app.storage.images import read_settings
 from tests.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeDiffusion, FakeModels
 from tests.node import Node, make_settings, serve
+from tests.waiting import PATIENCE_S
 
 FOX = {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 2, "seed": 42}
 
@@ -172,7 +173,7 @@ def test_a_client_that_leaves_cancels_its_request(node: Node) -> None:
         node.http.post("/generate", json={**FOX, "num_inference_steps": 150}, timeout=0.5)
     left = threading.Event()
     diffusion.running[0].future.add_done_callback(lambda _: left.set())
-    assert left.wait(10)
+    assert left.wait(PATIENCE_S)
     diffusion.gate.set()
     generate(node.http, num_inference_steps=1)
     assert diffusion.num_steps == 2
@@ -210,7 +211,7 @@ class _SlowToEncode(FakeDiffusion):
         if self.encoding.is_set():
             return image
         watched = image.pixels.view(_WatchedPixels)
-        watched.on_look = lambda: (self.encoding.set(), self.may_end.wait(60))
+        watched.on_look = lambda: (self.encoding.set(), self.may_end.wait(PATIENCE_S))
         return replace(image, pixels=watched)
 
 
@@ -220,7 +221,7 @@ def test_encoding_holds_up_neither_the_loop_nor_the_device(tmp_path: Path, datab
     settings = make_settings(tmp_path / "data", database_url)
     with serve(settings, models) as node, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(generate, node.http, seed=1)
-        assert diffusion.encoding.wait(60)
+        assert diffusion.encoding.wait(PATIENCE_S)
         generate(node.http, seed=2)
         assert not slow.done()
         diffusion.may_end.set()

@@ -20,6 +20,7 @@ from app.services.contact_sheet import sheet_size
 from tests.fake_models import FakeModels
 from tests.node import Node, make_settings, serve
 from tests.uploads import create_empty, upload
+from tests.waiting import PATIENCE_S
 
 FOX, DOG, CAT = "fox", "dog", "cat"
 
@@ -47,7 +48,7 @@ class ColourClip:
     def step(self, requests: Sequence[EngineRequest]) -> None:
         self.requests = requests
         self.is_stepping.set()
-        self.gate.wait(20)
+        self.gate.wait(PATIENCE_S)
         self.num_images += len(requests)
 
     def is_finished(self, request: EngineRequest) -> bool:
@@ -234,9 +235,9 @@ def test_a_report_waits_while_the_engine_is_full(tmp_path: Path, database_url: s
         add(node.http, dataset_id, FOX, "train", [red(seed) for seed in range(12)])
         clip.gate.clear()
         answer = pool.submit(node.http.get, f"/datasets/{dataset_id}/report")
-        assert clip.is_stepping.wait(10)
+        assert clip.is_stepping.wait(PATIENCE_S)
         clip.gate.set()
-        assert answer.result(25).json()["num_judged"] == 12
+        assert answer.result(PATIENCE_S).json()["num_judged"] == 12
 
 
 @pytest.mark.parametrize("page", ["report", "contact-sheet.png"])
@@ -300,7 +301,7 @@ def test_a_client_that_leaves_stops_its_report_and_the_next_one_goes_on(node: No
         node.http.get(f"/datasets/{dataset_id}/report", timeout=1)
     left = threading.Event()
     clip.requests[0].future.add_done_callback(lambda _: left.set())
-    assert left.wait(10)
+    assert left.wait(PATIENCE_S)
     assert clip.requests[0].future.cancelled()
     clip.gate.set()
     assert report(node.http, dataset_id)["num_judged"] == 20
@@ -313,7 +314,7 @@ def test_reports_beyond_two_at_a_time_are_told_to_come_later(node: Node, clip: C
     with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(node.http.get, f"/datasets/{dataset_id}/report") for _ in range(3)]
         # The other two wait for the models; whoever comes third is answered at once.
-        refused = next(as_completed(answers, timeout=15)).result()
+        refused = next(as_completed(answers, timeout=PATIENCE_S)).result()
         assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
         assert int(refused.headers["retry-after"]) >= 1
         clip.gate.set()

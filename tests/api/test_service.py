@@ -20,9 +20,8 @@ from app.node.socket import RunDirInUse
 from app.services.inference import Inference
 from app.services.model_loading import ModelChoice, start_inference
 from tests.fake_models import FakeModels
-from tests.fakes import PATIENCE_S
 from tests.node import Node, make_settings, serve
-from tests.pictures import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:

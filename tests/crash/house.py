@@ -22,11 +22,9 @@ from app.db.session import Database
 from tests.crash import processes
 from tests.crash.kills import Kill
 from tests.node import make_settings
-from tests.pictures import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
-# Far above what any of these processes needs; reached only when a test fails.
-PATIENCE_S = 60.0
 
 _context = multiprocessing.get_context("forkserver")
 

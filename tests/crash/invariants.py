@@ -21,7 +21,7 @@ from app.jobs.blame import MAX_ATTEMPTS
 from app.jobs.migrations import check_job_engine
 from app.jobs.record import ENDED
 from tests.crash.house import House
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,7 @@ from app.worker import leave_process, run_worker
 from tests.crash.namespaces import enter
 from tests.fake_models import FakeDiffusion, FakeModels
 from tests.node import make_settings
-from tests.pictures import wait_until
-
-START_TIMEOUT_S = 60.0
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class NodeProcesses:
         plan.folder.mkdir(parents=True, exist_ok=True)
         self.plan = plan
         self._api = _start(_serve, plan)
-        wait_until(plan.settings.engine_socket.exists, START_TIMEOUT_S)
+        wait_until(plan.settings.engine_socket.exists)
         self.worker = _start(_work, plan)
 
     def rendered(self) -> list[int]:

@@ -25,8 +25,8 @@ from app.worker import leave_process, run_worker
 from tests.crash.kills import DeadlyMessages, Kill, arm
 from tests.fake_models import FakeClip, FakeDiffusion, FakeModels
 from tests.pictures import Pictures
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 60.0
 TTL_S = 2.0
 
 

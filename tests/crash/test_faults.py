@@ -21,7 +21,7 @@ from tests.crash.shared_storage import NUM_IMAGES, Shared
 from tests.fake_jobs import run_job
 from tests.fake_models import FakeModels
 from tests.node import Node, make_settings, serve
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from app.storage.layout import DataFolder
 from tests.crash.shared_storage import NUM_IMAGES, Shared
 from tests.fake_models import FakeModels
 from tests.node import Node, make_settings, serve
-from tests.pictures import Pictures, job_row, submit_pictures, wait_for_end, wait_until
+from tests.pictures import Pictures, job_row, submit_pictures, wait_for_end
+from tests.waiting import wait_until
 
 Working = Callable[..., AbstractContextManager[Worker]]
 

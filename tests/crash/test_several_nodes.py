@@ -10,7 +10,7 @@ from tests.crash.node_process import NodeProcesses, StartNode, nodes
 from tests.crash.shared_storage import NUM_IMAGES, Shared
 from tests.fake_models import FakeModels
 from tests.node import make_settings, serve
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from tests.pictures import (
     recorded_positions,
     submit_pictures,
     wait_for_end,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 def test_a_killed_worker_costs_at_most_its_chunk(

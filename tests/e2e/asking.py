@@ -1,24 +1,13 @@
 """What the end-to-end tests ask a node for, and how they wait for it."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
+from tests.waiting import wait_for
+
 FOX, DOG = "a watercolor painting of a red fox", "a watercolor painting of a golden retriever"
 FINISHED = ("succeeded", "failed", "cancelled")
-PATIENCE_S = 240.0
-
-
-def wait_for(read: Callable[[], dict], is_there: Callable[[dict], bool]) -> dict:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        seen = read()
-        if is_there(seen):
-            return seen
-        time.sleep(0.1)
-    raise AssertionError(seen)
 
 
 def dataset(**changes: object) -> dict:

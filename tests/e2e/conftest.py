@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.waiting import PATIENCE_S, wait_for
+
 ROOT = Path(__file__).parents[2]
 FOXHOUND = [sys.executable, "-m", "app.cli"]
-START_TIMEOUT_S = 120.0
 
 
 class ServedNode:
@@ -34,14 +34,13 @@ class ServedNode:
 
     def child(self, command: str) -> int:
         """Return the process id of the supervisor's child `api` or `worker`."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            for pid in children:
-                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(command.encode()):
-                    return int(pid)
-            time.sleep(0.05)
-        raise AssertionError(f"no child {command}")
+
+        def children() -> dict[str, int]:
+            pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+            return {Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(): int(pid) for pid in pids}
+
+        lines = wait_for(children, lambda lines: any(line.endswith(command) for line in lines))
+        return next(pid for line, pid in lines.items() if line.endswith(command))
 
 
 def environment(data_dir: Path, database_url: str, port: int) -> dict[str, str]:
@@ -67,9 +66,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(data_dir: Path, database_url: str, *, may_be_killed: bool = False) -> Iterator[ServedNode]:
+def served(
+    data_dir: Path, database_url: str, *, may_be_killed: bool = False, port: int | None = None
+) -> Iterator[ServedNode]:
     """Migrate and serve a node until the block ends; it must then end by itself, if the block has not killed it."""
-    port = free_port()
+    port = port or free_port()
     env = environment(data_dir, database_url, port)
     subprocess.run([*FOXHOUND, "migrate"], env=env, check=True, cwd=data_dir.parent)
     process = subprocess.Popen([*FOXHOUND, "serve"], env=env, cwd=data_dir.parent)
@@ -78,7 +79,7 @@ def served(data_dir: Path, database_url: str, *, may_be_killed: bool = False) ->
             wait_until_ready(http, process)
             yield ServedNode(http, process, data_dir)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, 143, -signal.SIGTERM, *([-signal.SIGKILL] if may_be_killed else []))
+        assert process.wait(PATIENCE_S) in (0, 143, -signal.SIGTERM, *([-signal.SIGKILL] if may_be_killed else []))
     finally:
         process.kill()
         process.wait()
@@ -86,16 +87,16 @@ def served(data_dir: Path, database_url: str, *, may_be_killed: bool = False) ->
 
 def wait_until_ready(http: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
     """Wait until `/readyz` answers 200."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def state() -> tuple[int, str]:
         assert process.poll() is None, "the node ended"
         try:
-            if http.get("/readyz").status_code == 200:
-                return
+            answer = http.get("/readyz")
         except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError("the node did not become ready")
+            return 0, ""
+        return answer.status_code, str(answer.json().get("models"))
+
+    wait_for(state, lambda state: state[0] == 200)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import safetensors.numpy
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from tests.e2e.asking import DOG, FOX, dataset, files_of, follow, wait_for
+from tests.e2e.asking import DOG, FOX, dataset, files_of, follow
 from tests.e2e.conftest import ServedNode, served
+from tests.waiting import wait_for
 
 
 def test_from_two_prompts_to_a_classifier_although_the_worker_is_killed(live: ServedNode) -> None:
@@ -137,6 +138,29 @@ def test_a_retried_dataset_keeps_its_images_and_makes_the_rest(shared_live: Serv
     read, after = http.get(f"/datasets/{created['id']}").json(), files_of(folder)
     assert (read["status"], read["num_images"], len(after)) == ("ready", 28, 28)
     assert before.items() < after.items()
+
+
+def test_readmes_own_prompts_leak_nothing_and_a_copy_with_other_pixels_does(shared_live: ServedNode) -> None:
+    http = shared_live.http
+    created = http.post("/datasets", json=dataset(name="leaky", train_per_class=9, test_per_class=5)).json()
+    assert follow(http, created["job_id"])["status"] == "succeeded"
+    path = f"/datasets/{created['id']}"
+    report = http.get(f"{path}/report").json()
+    assert (report["near_duplicate_cosine_from"], report["num_judged"]) == ("pack", 28)
+    assert [report[kind]["num_pairs"] for kind in ("near_duplicates", "leakage")] == [0, 0], report["near_duplicates"]
+
+    original = http.get(f"{path}/images?split=train&limit=1").json()["items"][0]
+    picture = Image.open(io.BytesIO(http.get(original["url"]).content))
+    for x in range(0, 128, 16):
+        picture.putpixel((x, x), (255, 0, 255))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    fields = {"class_name": original["class_name"], "split": "test"}
+    uploaded = http.post(f"{path}/images", data=fields, files={"files": buffer.getvalue()}).json()
+    pairs = http.get(f"{path}/report").json()["leakage"]["pairs"]
+    assert [set(pair["image_ids"]) for pair in pairs] == [{original["id"], uploaded["files"][0]["image_id"]}]
+    page = http.get(f"{path}/report", headers={"Accept": "text/html"}).text
+    assert "copies differ from other images of the same prompt" in page
 
 
 def test_a_diverse_dataset_holds_what_clip_agrees_with(shared_live: ServedNode) -> None:

@@ -26,6 +26,7 @@ from app.modelpacks.pack import ModelPack, find_pack
 from tests.fakes import FakeRunner
 from tests.full_size.layout import write_pack
 from tests.tiny import NOISE_SCHEDULER
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.full_size
 
@@ -103,7 +104,7 @@ def test_the_full_size_models_load_and_make_an_image(sd15: ModelPack) -> None:
     is_loaded = threading.Event()
     engine.add_model("last", lambda: announce(is_loaded))
     engine.start()
-    assert is_loaded.wait(60)
+    assert is_loaded.wait(PATIENCE_S)
     try:
         started_at = time.monotonic()
         image = engine.submit("diffusion", payload).result()

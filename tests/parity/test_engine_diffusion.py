@@ -23,8 +23,8 @@ from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
 from tests.fakes import FakePayload, FakeRunner
 from tests.parity.conftest import CPU
+from tests.waiting import PATIENCE_S
 
-PATIENCE_S = 120.0
 MAX_ROWS = 8  # calibration may find that no forward may have more, but never that it must have fewer
 SIZES = ((64, 48), (64, 64))
 DDIM = DiffusionPayload("the red fox", num_inference_steps=20, height=64, width=48, seed=1, noise_scheduler="ddim")

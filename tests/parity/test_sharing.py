@@ -16,8 +16,8 @@ from app.engine.runner import Runner
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip
 from app.modelpacks.pack import ModelPack
 from app.services.model_loading import CPU_ONE_STEP_ROWS
-from tests.fakes import PATIENCE_S
 from tests.parity.conftest import CPU
+from tests.waiting import PATIENCE_S
 
 PICTURES = [Image.new("RGB", (40, 30), (number, 255 - number, 9 * number)) for number in range(17)]
 

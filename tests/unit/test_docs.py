@@ -12,7 +12,12 @@ from app.errors import AppError
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-GUIDES = [ROOT / "docs" / "architecture.md", ROOT / "docs" / "demo-pack.md", ROOT / "examples" / "README.md"]
+GUIDES = [
+    ROOT / "docs" / "architecture.md",
+    ROOT / "docs" / "hostile-input.md",
+    ROOT / "docs" / "demo-pack.md",
+    ROOT / "examples" / "README.md",
+]
 PAGES = [ROOT / "README.md", *GUIDES, *DECISIONS]
 ERRORS = [thing for thing in vars(app.errors).values() if isinstance(thing, type) and issubclass(thing, AppError)]
 
@@ -78,3 +83,22 @@ def test_every_package_of_the_application_is_described() -> None:
     described = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")}
     assert {package for package in packages if f"| `app/{package}/` |" not in described} == set()
+
+
+HOSTILE = (ROOT / "docs" / "hostile-input.md").read_text(encoding="utf-8")
+HOSTILE_ROWS = re.findall(r"^\| (\d+) \| (.+?) \| (.+) \|$", HOSTILE, re.MULTILINE)
+
+
+def test_every_numbered_case_of_hostile_input_is_there_once_and_in_order() -> None:
+    assert [int(number) for number, _, _ in HOSTILE_ROWS] == list(range(1, 95))
+
+
+@pytest.mark.parametrize(("number", "held_by"), [(row[0], row[2]) for row in HOSTILE_ROWS])
+def test_every_case_of_hostile_input_has_a_test_that_exists_or_a_reason(number: str, held_by: str) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", held_by)
+    for path, name in named:
+        source = ROOT / path
+        assert source.is_file(), path
+        assert re.search(rf"^(async )?def {name}\(", source.read_text(encoding="utf-8"), re.MULTILINE), name
+    # A reason is a sentence.
+    assert named or re.fullmatch(r"[A-Z].{20,}\.", held_by) or held_by in ("(front)", "(pictures)")

@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from app.config import Settings
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -150,7 +151,7 @@ def run_entrypoint(tmp_path: Path):
     def run(*words: str, failing: str = "none") -> tuple[int, list[str], int]:
         env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "FAILING": failing}
         process = subprocess.Popen([ENTRYPOINT, *words], env=env)
-        status = process.wait(timeout=10)
+        status = process.wait(timeout=PATIENCE_S)
         calls = [line.split(" pid ") for line in log.read_text().splitlines()]
         return status, [call for call, _ in calls], int(calls[-1][1]) - process.pid
 

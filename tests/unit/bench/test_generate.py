@@ -20,6 +20,7 @@ from bench.generate.plan import BUSY, FULL, GPU, LATE, LONG, POISSON, QUICK, SHO
 from bench.generate.report import judge, render_loads, summarize, summarize_all, to_json
 from bench.generate.servers import OURS, RunningServer, litserve_server
 from bench.generate.traces import ImageRequest, arrival_times, group_alike, make_trace
+from tests.waiting import PATIENCE_S
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -124,12 +125,12 @@ def test_a_locked_object_is_called_by_one_thread_at_a_time() -> None:
     def work(number: int) -> None:
         inside.append(number)
         entered.set()
-        leave.wait(10)
+        leave.wait(PATIENCE_S)
 
     locked = Locked(work)
     threads = [threading.Thread(target=locked, args=(number,)) for number in range(2)]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(PATIENCE_S)
     threads[1].start()
     assert inside == [0]
     leave.set()

@@ -23,6 +23,7 @@ from app.db.migrations import (
 )
 from app.db.session import database_url as parse_url
 from app.jobs.migrations import check_job_engine, migrate_job_engine
+from tests.waiting import PATIENCE_S
 
 
 def tables(url: str) -> set[str]:
@@ -118,7 +119,7 @@ def test_the_lock_lets_one_in_at_a_time(empty_database_url: str) -> None:
     def first() -> None:
         with migration_lock(empty_database_url):
             first_is_in.set()
-            first_may_go.wait(10)
+            first_may_go.wait(PATIENCE_S)
 
     def second() -> None:
         with migration_lock(empty_database_url):
@@ -126,10 +127,10 @@ def test_the_lock_lets_one_in_at_a_time(empty_database_url: str) -> None:
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
-    assert first_is_in.wait(10)
+    assert first_is_in.wait(PATIENCE_S)
     threads[1].start()
     assert not second_is_in.wait(0.3)
     first_may_go.set()
-    assert second_is_in.wait(10)
+    assert second_is_in.wait(PATIENCE_S)
     for thread in threads:
         thread.join()

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from app.errors import DatabaseUnavailable
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 
 SELECT_ONE = text("SELECT 1")
 SESSIONS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.jobs.isolation import Isolation
-
-TIMEOUT_S = 10
+from tests.waiting import PATIENCE_S
 
 
 def wait() -> None:
@@ -25,21 +24,21 @@ class Chunk:
             self._asked.set()
             with isolation.held(is_suspect=is_suspect, keep_waiting=wait):
                 self.has_begun.set()
-                assert self._may_end.wait(TIMEOUT_S)
+                assert self._may_end.wait(PATIENCE_S)
 
         self._future = pool.submit(run)
-        assert self._asked.wait(TIMEOUT_S)
+        assert self._asked.wait(PATIENCE_S)
 
     def end(self) -> None:
         self._may_end.set()
-        self._future.result(TIMEOUT_S)
+        self._future.result(PATIENCE_S)
 
 
 def test_two_chunks_run_side_by_side() -> None:
     isolation = Isolation()
     with ThreadPoolExecutor() as pool:
         chunks = [Chunk(isolation, pool), Chunk(isolation, pool)]
-        assert all(chunk.has_begun.wait(TIMEOUT_S) for chunk in chunks)
+        assert all(chunk.has_begun.wait(PATIENCE_S) for chunk in chunks)
         for chunk in chunks:
             chunk.end()
 
@@ -48,15 +47,15 @@ def test_a_suspect_waits_for_others_and_others_for_it() -> None:
     isolation = Isolation()
     with ThreadPoolExecutor() as pool:
         first = Chunk(isolation, pool)
-        assert first.has_begun.wait(TIMEOUT_S)
+        assert first.has_begun.wait(PATIENCE_S)
         suspect = Chunk(isolation, pool, is_suspect=True)
         assert not suspect.has_begun.is_set()
         first.end()
-        assert suspect.has_begun.wait(TIMEOUT_S)
+        assert suspect.has_begun.wait(PATIENCE_S)
         later = Chunk(isolation, pool)
         assert not later.has_begun.is_set()
         suspect.end()
-        assert later.has_begun.wait(TIMEOUT_S)
+        assert later.has_begun.wait(PATIENCE_S)
         later.end()
 
 
@@ -64,11 +63,11 @@ def test_two_suspects_run_one_after_the_other() -> None:
     isolation = Isolation()
     with ThreadPoolExecutor() as pool:
         first = Chunk(isolation, pool, is_suspect=True)
-        assert first.has_begun.wait(TIMEOUT_S)
+        assert first.has_begun.wait(PATIENCE_S)
         second = Chunk(isolation, pool, is_suspect=True)
         assert not second.has_begun.is_set()
         first.end()
-        assert second.has_begun.wait(TIMEOUT_S)
+        assert second.has_begun.wait(PATIENCE_S)
         second.end()
 
 
@@ -79,10 +78,10 @@ def test_who_gives_up_waiting_stands_in_nobodys_way() -> None:
     isolation = Isolation()
     with ThreadPoolExecutor() as pool:
         first = Chunk(isolation, pool)
-        assert first.has_begun.wait(TIMEOUT_S)
+        assert first.has_begun.wait(PATIENCE_S)
         with pytest.raises(InterruptedError), isolation.held(is_suspect=True, keep_waiting=give_up):
             pytest.fail("it was not to run")
         second = Chunk(isolation, pool)
-        assert second.has_begun.wait(TIMEOUT_S)
+        assert second.has_begun.wait(PATIENCE_S)
         first.end()
         second.end()

@@ -20,9 +20,9 @@ from tests.pictures import (
     recorded_positions,
     submit_pictures,
     wait_for_end,
-    wait_until,
 )
 from tests.unit.jobs.conftest import StartWorker
+from tests.waiting import wait_until
 
 
 def wait_for_status(db: Database, job_id: str, status: str) -> None:

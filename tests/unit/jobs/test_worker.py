@@ -29,9 +29,9 @@ from tests.pictures import (
     recorded_positions,
     submit_pictures,
     wait_for_end,
-    wait_until,
 )
 from tests.unit.jobs.conftest import StartWorker
+from tests.waiting import wait_until
 
 
 def test_a_job_runs_to_its_result(db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path) -> None:

@@ -152,3 +152,11 @@ def test_an_unknown_pack_is_refused(tmp_path: Path) -> None:
 
 def test_the_demo_pack_is_part_of_the_package() -> None:
     assert demo_pack_folder().parts[-4:] == ("app", "modelpacks", "demo", "pack")
+
+
+def test_what_a_near_duplicate_is_was_measured_on_the_packs_own_clip_alone(built_pack: Path, tmp_path: Path) -> None:
+    demo = find_pack("demo", tmp_path)
+    measured = json.loads((demo_pack_folder() / "manifest.json").read_text())["near_duplicates"]
+    assert measured["independent_max"] < demo.near_duplicate_cosine == measured["cosine"] <= measured["copies_min"]
+    assert find_pack("demo", tmp_path, {"clip": built_pack / "clip"}).near_duplicate_cosine == 0.99
+    assert find_pack("sd15", tmp_path).near_duplicate_cosine == 0.99

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.node.supervisor import EXIT_CONFIG
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,7 +88,7 @@ def test_a_signal_to_the_supervisor_ends_all(supervise: Supervise, tmp_path: Pat
     supervisor = supervise(api=WAIT, worker=WAIT)
     children = pids(tmp_path, "api", 1) + pids(tmp_path, "worker", 1)
     supervisor.send_signal(number)
-    assert supervisor.wait(timeout=30) == 0
+    assert supervisor.wait(timeout=PATIENCE_S) == 0
     assert not any(is_running(child) for child in children)
 
 
@@ -97,14 +97,14 @@ def test_a_child_deaf_to_sigterm_is_killed_after_the_grace(supervise: Supervise,
     [child] = pids(tmp_path, "api", 1)
     wait_until((tmp_path / "deaf").exists)
     supervisor.terminate()
-    assert supervisor.wait(timeout=30) == 0
+    assert supervisor.wait(timeout=PATIENCE_S) == 0
     assert not is_running(child)
 
 
 def test_a_configuration_error_of_one_child_ends_all(supervise: Supervise, tmp_path: Path) -> None:
     supervisor = supervise(api=WAIT, worker=REFUSE)
     [api] = pids(tmp_path, "api", 1)
-    assert supervisor.wait(timeout=30) == EXIT_CONFIG
+    assert supervisor.wait(timeout=PATIENCE_S) == EXIT_CONFIG
     assert not is_running(api)
     assert len(lines(tmp_path / "worker.log")) == 1
 
@@ -126,10 +126,3 @@ def is_running(pid: int) -> bool:
         return False
     # Orphans are left to init, which may not collect them at once (or, in a container, ever).
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def wait_until(is_so: Callable[[], bool], patience_s: float = 30.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

@@ -2,9 +2,14 @@
 
 import io
 
-from PIL import Image
+import pytest
+from PIL import Image, ImageFont
 
 from app.services.contact_sheet import HEADER, LABEL_WIDTH, TILE, Row, Tile, contact_sheet, sheet_size
+from app.services.label_fonts import SIZE, font_for, system_fonts
+
+PILLOWS = (ImageFont.load_default(SIZE),)
+NAMES = ["狐狸", "лиса", "🦊", "renard café", "キツネ", "ثعلب", "a\u200db", "\U0010ffff"]
 
 
 def at(sheet: Image.Image, row: int, column: int, offset: int) -> object:
@@ -39,3 +44,27 @@ def test_pictures_keep_their_proportions() -> None:
 def test_equal_rows_give_equal_bytes() -> None:
     rows = [Row("fox", [Tile(lambda: Image.new("RGB", (8, 8), "red"), "best")])]
     assert contact_sheet("t", rows, 2) == contact_sheet("t", rows, 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_no_font_has_is_drawn_as_its_folder_and_never_in_boxes(name: str) -> None:
+    named, plain = [Row(f"0 {name}", [], "0 class-1")], [Row("0 class-1", [])]
+    assert contact_sheet("t", named, 2, PILLOWS) == contact_sheet("t", plain, 2, PILLOWS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_font_of_the_system_draws_a_name_only_if_it_has_every_character(name: str) -> None:
+    font = font_for(name, system_fonts())
+    box = None if font is None else bytes(font.getmask("\U0010ffff"))
+    assert font is None or all(bytes(font.getmask(sign)) != box for sign in name if not sign.isspace())
+
+
+def test_a_font_that_has_the_characters_is_found_after_one_that_has_not() -> None:
+    try:
+        dejavu = ImageFont.truetype("DejaVuSans.ttf", SIZE)
+    except OSError:
+        pytest.skip("this machine has no DejaVu Sans")
+    fonts = (*PILLOWS, dejavu)
+    assert [font_for(name, fonts) for name in ("fox", "лиса", "狐")] == [PILLOWS[0], dejavu, None]
+    assert font_for("лиса 狐", fonts) is None
+    assert contact_sheet("t", [Row("лиса", [], "lisa")], 2, fonts) != contact_sheet("t", [Row("lisa", [])], 2, fonts)

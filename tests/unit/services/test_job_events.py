@@ -10,7 +10,7 @@ from app.db.base import utc_now
 from app.errors import NotFound, Unavailable
 from app.schemas.jobs import JobRead, Progress
 from app.services.job_events import JobEvents
-from tests.fakes import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 
 class Jobs:

@@ -9,7 +9,7 @@ import torch
 
 from app.errors import Invalid, QueueFull, Unavailable
 from app.services.preparation import PreparationPool
-from tests.fakes import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture

@@ -70,7 +70,8 @@ def report(names: list[str]) -> DatasetReportRead:
         dataset_id="d", version="0" * 64, model=ModelRef(id=None, name="demo", revision="<1>"), num_images=4,
         num_synthetic=2, num_real=2, num_judged=4, num_left_out=1, is_sample=True, agreement=0.75, diversity=0.5,
         classes=classes, confusion=[ConfusionCell(class_name=names[0], predicted_class=names[-1], count=5)],
-        num_confusion_cells=1, near_duplicate_cosine=0.99, near_duplicates=found, leakage=found,
+        num_confusion_cells=1, near_duplicate_cosine=0.99, near_duplicate_cosine_from="pack",
+        near_duplicates=found, leakage=found,
     )  # fmt: skip
 
 
