@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.db.watch import SLOW_TRANSACTION_S, TransactionWatch
 from app.errors import DatabaseUnavailable, StorageFull
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
@@ -81,9 +82,20 @@ def make_db_engine(url: str, *, pool_size: int = 10, idle_transaction_s: float =
 class Database:
     """A database with its two kinds of transactions."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> None:
-        """Open the database lazily, with the arguments of `make_db_engine`; nothing is connected yet."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        idle_transaction_s: float = IDLE_TRANSACTION_S,
+        slow_s: float = SLOW_TRANSACTION_S,
+    ) -> None:
+        """Open the database lazily, with the arguments of `make_db_engine` and `TransactionWatch`.
+
+        Nothing is connected yet.
+        """
         self.engine = make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s)
+        self._watch = TransactionWatch(self.engine, slow_s=slow_s)
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(foxhound_reads=True), expire_on_commit=False)
 
@@ -111,6 +123,7 @@ class Database:
 
     def close(self) -> None:
         """Close every pooled connection."""
+        self._watch.close()
         self.engine.dispose()
 
 
@@ -137,6 +150,10 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'DELETE'}")
     cursor.execute("PRAGMA synchronous=FULL")
+    # A transaction that has changed more pages than the cache holds would write them before its commit, which locks
+    # readers out from there on: among them the job engine, which asks for its workflow on a connection of its own, in
+    # the thread of that very transaction (`SQLAlchemyDatasource.run_tx_step`), and so would wait for itself for ever.
+    cursor.execute("PRAGMA cache_spill=OFF")
     cursor.close()
 
 
