@@ -41,7 +41,7 @@ class TransactionWatch:
         """Watch an engine's connections.
 
         Args:
-            db_engine: Its listeners for `begin` are in place already, so that waiting for the write lock is not counted.
+            db_engine: Has its own listeners for `begin` already, so that waiting for the write lock is not counted.
             slow_s: How long a transaction may be open before it is named, in seconds, > 0.
         """
         self._slow_s = slow_s
@@ -86,7 +86,9 @@ def _places(frame: FrameType | None) -> list[str]:
     """Return where a thread is: its innermost function, and those of ours from the inside on."""
     frames = list(_outwards(frame))
     ours = [each for each in frames[1:] if each.f_globals.get("__name__", "").startswith("app.")]
-    return [f"{each.f_globals.get('__name__')}.{each.f_code.co_qualname}" for each in [*frames[:1], *ours[:_NUM_FRAMES]]]
+    return [
+        f"{each.f_globals.get('__name__')}.{each.f_code.co_qualname}" for each in [*frames[:1], *ours[:_NUM_FRAMES]]
+    ]
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

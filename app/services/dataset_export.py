@@ -71,8 +71,8 @@ class DatasetExportService:
                 # Metadata lines are packed as they come: the facts of all images at once would be the largest part.
                 lines = self._listed(session, dataset, split, listing, content, counts)
                 listing.add_text(text_member(f"{split}/metadata.jsonl", lines))
-        version = content.settled()
-        listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
+            version = content.settled()
+            listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
         listing.add_text(text_member("README.md", [card_text(dataset, version, counts)]))
         return zip_archive(f"{dataset.name}-{version[:12]}", listing)
 

@@ -69,6 +69,7 @@ class DatasetExtensionService:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id)
             made = self._refuse(session, dataset, request)
+            session.refresh(dataset, ["texts"])  # which the recipe is read from, outside of the session
             session.expunge(dataset)
             _grow(dataset, request)
             return plan_dataset(session, dataset, made)

@@ -7,8 +7,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
-from app.schemas.datasets import DatasetPlan, PlannedImage
-from app.services.dataset_records import class_reads, num_to_make, recipe_fields
+from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
+from app.services.dataset_recipe import recipe_classes
+from app.services.dataset_records import num_to_make, preset_of, settings_of
 from app.services.recipes import NOTHING_MADE, Made, Place, Recipe
 
 MAX_SAMPLES = 12
@@ -17,13 +18,21 @@ JOBS_LOOKED_AT = 20
 
 
 def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE) -> DatasetPlan:
-    """Describe what a dataset's row, which is in no session, would become, and what is to be made for that."""
+    """Describe what a dataset's row, which is in no session, would become, and what is to be made for that.
+
+    Its texts are read already.
+    """
     num_images = num_to_make(dataset, made)
     seconds, estimate = _estimate(session, dataset, num_images)
     return DatasetPlan(
-        **recipe_fields(dataset),
+        **settings_of(dataset),
+        preset=preset_of(dataset),
+        variables=dataset.texts.variables,
         name=dataset.name,
-        classes=class_reads(dataset),
+        classes=[
+            PlannedClass(**read.model_dump(), folder=entry["folder"])
+            for read, entry in zip(recipe_classes(dataset), dataset.classes, strict=True)
+        ],
         num_images=num_images,
         samples=_samples(dataset, made),
         estimated_seconds=seconds,

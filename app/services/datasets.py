@@ -1,5 +1,7 @@
 """Labelled datasets: accept, list, read, delete. Making their images is a job, see `dataset_job.py`."""
 
+from typing import Any
+
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -10,17 +12,20 @@ from app.db.session import Database
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
-from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead
+from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.services.dataset_plan import plan_dataset
+from app.services.dataset_recipe import recipe_read
 from app.services.dataset_records import new_dataset, num_to_make, read_datasets
 from app.services.dataset_requests import dataset_faults
 from app.services.idempotency import ANEW, Submission, accept
 from app.services.inference import Inference
 from app.services.limits import Limits, refuse
-from app.services.paging import fetch_page
+from app.services.paging import fetch_page, json_bytes
 from app.storage.layout import DataFolder
 
 ACTIVE = ("queued", "generating")
+# What the numbers of a class's images add to an answer.
+_COUNTS_BYTES = 40
 
 
 class DatasetService:
@@ -51,7 +56,7 @@ class DatasetService:
             if total == 0:  # its images will be uploaded
                 dataset.status, dataset.job_id = "empty", None
                 return read_datasets(session, [dataset])[0]
-            spec = {**request.model_dump(mode="json"), "seed": dataset.seed, "dataset_id": dataset.id}
+            spec = {**small_request(request), "seed": dataset.seed, "dataset_id": dataset.id}
             self._jobs.submit(
                 session,
                 kind="dataset",
@@ -99,7 +104,7 @@ class DatasetService:
     def page(self, limit: int, cursor: str | None) -> Page[DatasetRead]:
         """Return a page of datasets, newest first."""
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Dataset), Dataset.id, limit, cursor)
+            rows, next_cursor = fetch_page(session, select(Dataset), Dataset.id, limit, cursor, weigh=_weight)
             return Page[DatasetRead](items=read_datasets(session, rows), next_cursor=next_cursor)
 
     def read(self, dataset_id: str) -> DatasetRead:
@@ -110,6 +115,15 @@ class DatasetService:
         """
         with self._db.snapshot() as session:
             return read_datasets(session, [find_dataset(session, dataset_id)])[0]
+
+    def recipe(self, dataset_id: str) -> DatasetRecipeRead:
+        """Return the recipe of a dataset as a body of `POST /datasets`.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            return recipe_read(find_dataset(session, dataset_id))
 
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset, its records and its folder.
@@ -128,6 +142,11 @@ class DatasetService:
                 self._folder.take_dataset(dataset.name, dataset_id)
         finally:
             settle_deletion(self._db, self._folder, dataset_id)
+
+
+def small_request(request: DatasetCreate) -> dict[str, Any]:
+    """Return what a job keeps of a dataset's request: all but its texts, which stand beside the dataset's row."""
+    return request.model_dump(mode="json", exclude={"classes", "variables"})
 
 
 def settle_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
@@ -165,6 +184,10 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
 def _is_training(session: Session, dataset_id: str) -> bool:
     active = select(Job.spec).where(Job.kind == "train", Job.status.in_(ACTIVE_JOB_STATUSES))
     return any(spec["dataset_id"] == dataset_id for spec in session.scalars(active))
+
+
+def _weight(dataset: Dataset) -> int:
+    return json_bytes([dataset.classes, dataset.missing]) + _COUNTS_BYTES * len(dataset.classes)
 
 
 def _name_taken() -> Conflict:

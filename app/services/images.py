@@ -129,8 +129,8 @@ def _image(session: Session, image_id: str) -> Image:
 
 def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]]:
     ids = {row.dataset_id for row in rows if row.dataset_id is not None}
-    datasets = session.scalars(select(Dataset).where(Dataset.id.in_(ids)))
-    return {dataset.id: [entry["name"] for entry in dataset.classes] for dataset in datasets}
+    datasets = session.execute(select(Dataset.id, Dataset.classes).where(Dataset.id.in_(ids)))
+    return {row.id: [entry["name"] for entry in row.classes] for row in datasets}
 
 
 def _class_index(session: Session, dataset_id: str | None, class_name: str) -> int:
