@@ -25,13 +25,13 @@ def long_variables(name: str = "variables") -> dict[str, Any]:
     names = [f"v{k}" for k in range(8)]
     values = {name: [f"{k}" + "🦊" * 196 for k in range(200)] for name in names}
     classes = [{"name": name, "prompts": [f"{{{name}}}"]} for name in names]
-    return {"name": name, "seed": 7, "classes": classes, "variables": values, **PER_CLASS}
+    return {"name": name, "seed": 7, "classes": classes, "variables": values, **PER_CLASS, "train_per_class": 20}
 
 
 def few_classes(name: str = "few", prompts: int = 100) -> dict[str, Any]:
     """Describe one of few classes with as many and as long prompts as there may be; 1.8 MB."""
     classes = [{"name": f"c{k}", "prompts": [f"{j}".ljust(2_000, "y") for j in range(prompts)]} for k in range(9)]
-    return {"name": name, "seed": 7, "classes": classes, **PER_CLASS}
+    return {"name": name, "seed": 7, "classes": classes, **PER_CLASS, "train_per_class": 20}
 
 
 LARGE = (many_classes, long_negatives, long_variables, few_classes)

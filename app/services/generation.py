@@ -167,7 +167,8 @@ class GenerationService:
 
 def _weight(row: Generation) -> int:
     """Each image tells the probability of each label again."""
-    return json_bytes(row.parameters) * (1 + row.parameters["num_images_per_prompt"])
+    num_images: int = row.parameters["num_images_per_prompt"]
+    return json_bytes(row.parameters) * (1 + num_images)
 
 
 def _generation(session: Session, generation_id: str) -> Generation:

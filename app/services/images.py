@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
@@ -54,7 +54,8 @@ class ImageService:
             Invalid: A class was given without its dataset, or the dataset has no such class.
         """
         with self._db.snapshot() as session:
-            query = select(Image).where(Image.decision == decision)
+            unread = [defer(column, raiseload=True) for column in (Image.lineage, Image.label_probabilities)]
+            query = select(Image).where(Image.decision == decision).options(*unread)
             if dataset_id is not None:
                 query = query.where(Image.dataset_id == dataset_id)
             if class_name is not None:
