@@ -54,12 +54,12 @@ def test_a_session_that_was_ended_for_standing_still_is_a_database_that_went_awa
         assert session.scalar(SELECT_ONE) == 1
 
 
-SLOW_S = 0.1
+SLOW_S = 0.5
 
 
 @pytest.fixture
 def watched(database_url: str) -> Iterator[Database]:
-    """A database that names a transaction after a tenth of a second."""
+    """A database that names a transaction after half a second."""
     db = Database(database_url, slow_s=SLOW_S)
     yield db
     db.close()
