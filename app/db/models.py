@@ -110,8 +110,10 @@ class Dataset(Base):
     job_id: Mapped[str | None] = mapped_column(Id)
     pack: Mapped[str | None] = mapped_column(String(64))
     pack_revision: Mapped[str | None] = mapped_column(String(128))
-    # Read when it is first asked for, within the session that the dataset came from.
-    texts: Mapped["DatasetTexts"] = relationship(cascade="all, delete-orphan", passive_deletes=True, single_parent=True)
+    # Never read unless it is asked for together with the dataset.
+    texts: Mapped["DatasetTexts"] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True, single_parent=True, lazy="raise"
+    )
 
 
 class DatasetTexts(Base):

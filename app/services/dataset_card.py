@@ -85,7 +85,7 @@ def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
 
 
 def recipe_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:
-    """Return `dataset.json`, within the dataset's session; `counts` are images by (split, source).
+    """Return `dataset.json` of a dataset that was read with its texts; `counts` are images by (split, source).
 
     Its `recipe` is a body of `POST /datasets`, every value settled: with the same pack it gives the same images.
     """

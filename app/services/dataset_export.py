@@ -147,7 +147,7 @@ class DatasetExportService:
 
 
 def _finished(session: Session, dataset_id: str) -> Dataset:
-    dataset = find_dataset(session, dataset_id)
+    dataset = find_dataset(session, dataset_id, with_texts=True)
     if dataset.status in ACTIVE:
         raise Conflict("the images of this dataset are being made", code="dataset_in_use")
     return dataset

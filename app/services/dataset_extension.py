@@ -67,9 +67,8 @@ class DatasetExtensionService:
             NotFound, Conflict, Invalid: As `extend` would.
         """
         with self._db.snapshot() as session:
-            dataset = find_dataset(session, dataset_id)
+            dataset = find_dataset(session, dataset_id, with_texts=True)
             made = self._refuse(session, dataset, request)
-            session.refresh(dataset, ["texts"])  # which the recipe is read from, outside of the session
             session.expunge(dataset)
             _grow(dataset, request)
             return plan_dataset(session, dataset, made)

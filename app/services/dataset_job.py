@@ -96,7 +96,7 @@ class DatasetImages:
         A place that has its image, from the job that this one retries, is left as it is.
         """
         with self._db.snapshot() as session:
-            dataset = find_dataset(session, item["dataset_id"])
+            dataset = find_dataset(session, item["dataset_id"], with_texts=True)
             recipe, made = Recipe(dataset), Made(**item.get("made", {}))  # chunks of older releases have none
             numbers = range(item["start"], item["stop"])
             places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])

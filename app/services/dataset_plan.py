@@ -20,7 +20,7 @@ JOBS_LOOKED_AT = 20
 def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE) -> DatasetPlan:
     """Describe what a dataset's row, which is in no session, would become, and what is to be made for that.
 
-    Its texts are read already.
+    It was read with its texts.
     """
     num_images = num_to_make(dataset, made)
     seconds, estimate = _estimate(session, dataset, num_images)

@@ -1,6 +1,6 @@
 """A dataset's recipe as its clients see it: settled, and in the form that `POST /datasets` takes.
 
-Reads the dataset's texts, which may have megabytes: whoever lists datasets asks `dataset_records` instead.
+Needs a dataset that was read with its texts, which may have megabytes: lists are made by `dataset_records`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from app.services.dataset_records import settings_of
 
 
 def recipe_classes(dataset: Dataset) -> list[RecipeClassRead]:
-    """Return the classes of a dataset with their texts, as settled; within its session, unless they were read."""
+    """Return the classes of a dataset with their texts, as settled."""
     return [
         RecipeClassRead(name=entry["name"], label=entry.get("label") or entry["name"], **texts)
         for entry, texts in zip(dataset.classes, dataset.texts.classes, strict=True)
@@ -20,7 +20,7 @@ def recipe_classes(dataset: Dataset) -> list[RecipeClassRead]:
 
 
 def recipe_read(dataset: Dataset) -> DatasetRecipeRead:
-    """Return the body of `POST /datasets` that gives the same images; within the dataset's session.
+    """Return the body of `POST /datasets` that gives the same images.
 
     A preset is not named in it: it has the preset's values, and those of a later release may differ.
     """

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.db.base import new_id
 from app.db.models import ACTIVE_JOB_STATUSES, Dataset, Job
@@ -123,7 +123,7 @@ class DatasetService:
             NotFound: There is none with this id.
         """
         with self._db.snapshot() as session:
-            return recipe_read(find_dataset(session, dataset_id))
+            return recipe_read(find_dataset(session, dataset_id, with_texts=True))
 
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset, its records and its folder.
@@ -159,13 +159,20 @@ def settle_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
     folder.drop_taken_dataset(dataset_id)
 
 
-def find_dataset(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
-    """Return the row of a dataset; `lock` keeps everybody else from locking it until the transaction ends.
+def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_texts: bool = False) -> Dataset:
+    """Return the row of a dataset.
+
+    Args:
+        session: Where it is read.
+        dataset_id: Its id.
+        lock: Whether everybody else is kept from locking it until the transaction ends.
+        with_texts: Whether its prompts and variables are read too; not together with `lock`.
 
     Raises:
         NotFound: There is none with this id.
     """
-    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None)
+    options = [joinedload(Dataset.texts)] if with_texts else []
+    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None, options=options)
     if dataset is None:
         raise NotFound("there is no dataset with this id")
     return dataset

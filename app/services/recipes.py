@@ -70,7 +70,7 @@ class Recipe:
     """The recipe of one dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Read a dataset and its texts, within its session; one older than recipes has plain prompts and no ranges."""
+        """Read a dataset that has its texts; one older than recipes has plain prompts and no ranges."""
         settled: dict[str, Any] = dataset.recipe or {}
         self._dataset = dataset
         self._texts: list[dict[str, Any]] = dataset.texts.classes
