@@ -78,6 +78,7 @@ def test_prompts_from_before_there_were_recipes_keep_their_braces(bench: Workben
     with bench.db.transaction() as session:
         session.get_one(Dataset, made["id"]).recipe = None
         texts = session.get_one(DatasetTexts, made["id"])
+        texts.variables = {}
         texts.classes = [{**entry, "prompts": ["a {plain} fox"]} for entry in texts.classes]
     recipe = zipped_recipe(bench, made["id"])["recipe"]
     plan = bench.http.post("/datasets?dry_run=true", json={**recipe, "name": "again"})
