@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from tests.fakes import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
-from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead
+from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.schemas.generations import ImageRead
 from app.schemas.jobs import JobRead
 
@@ -108,8 +108,14 @@ def list_datasets(services: ServicesDep, limit: Limit = 20, cursor: Cursor = Non
 
 @router.get("/{dataset_id}", summary="Read a dataset", responses=problems(404, 503))
 def get_dataset(dataset_id: Id, services: ServicesDep) -> DatasetRead:
-    """Its classes with their counts, its status and how far it is."""
+    """Its classes with their counts, its status and how far it is; its prompts are in its recipe."""
     return services.datasets.read(dataset_id)
+
+
+@router.get("/{dataset_id}/recipe", summary="Read a dataset's recipe", responses=problems(404, 503))
+def get_dataset_recipe(dataset_id: Id, services: ServicesDep) -> DatasetRecipeRead:
+    """Everything settled, in the form that `POST /datasets` takes: under another name, it gives the same images."""
+    return services.datasets.recipe(dataset_id)
 
 
 @router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 503))

@@ -12,13 +12,13 @@ from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
-from app.schemas.jobs import JobKind, JobRead, JobStatus
+from app.schemas.jobs import JobKind, JobRead, JobStatus, JobSummary
 from app.services.job_events import JobWatch
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "`status` and `progress` events; each one's data is the job as `GET /jobs/{job_id}` tells it."}
+    200: {"description": "`status` and `progress` events; each one's data is the job as `GET /jobs` tells it."}
 }
 
 
@@ -29,8 +29,8 @@ def list_jobs(
     cursor: Cursor = None,
     kind: JobKind | None = None,
     status: JobStatus | None = None,
-) -> Page[JobRead]:
-    """Newest first; of one kind or status if given."""
+) -> Page[JobSummary]:
+    """Newest first; of one kind or status if given. A job's `spec` is told with the job."""
     return services.jobs.page(limit, cursor, kind=kind, status=status)
 
 

@@ -12,7 +12,7 @@ from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
-from app.schemas.train_jobs import ModelRead, TrainJobCreate, TrainJobRead
+from app.schemas.train_jobs import ModelRead, ModelSummary, TrainJobCreate, TrainJobRead, TrainJobSummary
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
 
@@ -47,8 +47,8 @@ def create_train_job(
 
 
 @router.get("/train-jobs", summary="List train jobs", responses=problems(400, 422, 503))
-def list_train_jobs(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[TrainJobRead]:
-    """Newest first."""
+def list_train_jobs(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[TrainJobSummary]:
+    """Newest first. A job's `spec` and its epochs are told with the job."""
     return services.train_jobs.page(limit, cursor)
 
 
@@ -65,8 +65,8 @@ def cancel_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
 
 
 @router.get("/models", summary="List trained models", responses=problems(400, 422, 503))
-def list_models(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[ModelRead]:
-    """Newest first."""
+def list_models(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[ModelSummary]:
+    """Newest first. What `metrics` tells of each class is told with the model."""
     return services.models.page(limit, cursor)
 
 

@@ -5,7 +5,8 @@ Knows the routes and the words of the API; nothing of terminals.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Set
 from urllib.parse import quote
 
 from app.client.following import ENDED
@@ -185,25 +186,19 @@ def _path(dataset_id: str) -> str:
 
 
 def _same(service: Service, request: Json) -> Json | None:
-    """Return the dataset that has the request's name, if it was made by that request."""
+    """Return the dataset that has the request's name, if it has the recipe that the request gives."""
     named = next((one for one in everything(service) if one["name"] == request.get("name")), None)
     if named is None:
         return None
-    accepted = dict(named)
-    if named["job_id"] is not None:
-        accepted |= service.get(f"/jobs/{named['job_id']}")["spec"]
-    return named if _holds(accepted, request) else None
+    recipe = service.get(f"{_path(named['id'])}/recipe")
+    # Both as the service settles them; under a name of its own, since this one is taken.
+    asked = plan(service, {**request, "name": f"same-as-{uuid.uuid4()}"})
+    own = {"name"} if request.get("seed") is not None else {"name", "seed"}
+    return named if _settled(recipe, own) == _settled(asked, own, recipe) else None
 
 
-def _holds(accepted: object, asked: object) -> bool:
-    """Tell whether everything asked for stands in what was accepted, which tells defaults beside it.
-
-    Null asks for the default, whatever that is.
-    """
-    if asked is None:
-        return True
-    if isinstance(asked, dict) and isinstance(accepted, dict):
-        return all(name in accepted and _holds(accepted[name], value) for name, value in asked.items())
-    if isinstance(asked, list) and isinstance(accepted, list):
-        return len(asked) == len(accepted) and all(map(_holds, accepted, asked))
-    return accepted == asked
+def _settled(told: Json, own: Set[str], names: Iterable[str] = ()) -> Json:
+    """Return what a recipe or a plan tells of the recipe, but for these fields."""
+    fields = {name: told.get(name) for name in names or told if name not in own}
+    fields["classes"] = [{**entry, "folder": None} for entry in told["classes"]]
+    return fields

@@ -18,7 +18,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.db.base import Base, Id, utc_now
 
@@ -109,19 +109,35 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(String(63), unique=True)
     status: Mapped[str] = mapped_column(String(16))
     seed: Mapped[int] = mapped_column(BigInteger)
-    # [{"name", "folder", "prompts", "negative_prompt", "label"}, ...]; a class is known by its index here.
+    # [{"name", "folder", "label", "num_prompts"}, ...]; a class is known by its index here.
     classes: Mapped[list[Any]]
     train_per_class: Mapped[int]
     test_per_class: Mapped[int]
     # Settings of an image; guidance_scale and num_inference_steps may be {"min", "max"}.
     generation: Mapped[dict[str, Any]]
-    # {"preset", "variables", "combine", "filter", "max_attempts"}; None from before there were recipes.
+    # {"preset", "combine", "filter", "max_attempts"}; None from before there were recipes.
     recipe: Mapped[dict[str, Any] | None]
     # [{"class_name", "split", "position", "num_rejected", ...}, ...]: the first places that stayed empty.
     missing: Mapped[list[Any] | None]
     job_id: Mapped[str | None] = mapped_column(Id)
     pack: Mapped[str | None] = mapped_column(String(64))
     pack_revision: Mapped[str | None] = mapped_column(String(128))
+    # Never read unless it is asked for together with the dataset.
+    texts: Mapped["DatasetTexts"] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True, single_parent=True, lazy="raise"
+    )
+
+
+class DatasetTexts(Base):
+    """The texts that a dataset's images are drawn from: up to megabytes that are written once, and no list shows."""
+
+    __tablename__ = "dataset_texts"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    # [{"prompts", "negative_prompt"}, ...] by the index of the class.
+    classes: Mapped[list[Any]]
+    # {name: [value, ...], ...}
+    variables: Mapped[dict[str, Any]]
 
 
 class Job(Base):
@@ -196,7 +212,10 @@ class TrainedModel(Base):
     # SHA-256 of the backbone's weights: the head means nothing on others.
     backbone_sha256: Mapped[str] = mapped_column(String(64))
     classes: Mapped[list[Any]]
+    # Single figures of each split.
     metrics: Mapped[dict[str, Any]]
+    # Of each split, what grows with the classes and their square: figures of each class, the confusion matrix.
+    metric_tables: Mapped[dict[str, Any]] = mapped_column(deferred=True, default=dict, server_default="{}")
     lineage: Mapped[dict[str, Any]]
     path: Mapped[str] = mapped_column(String(512))
     sha256: Mapped[str] = mapped_column(String(64))

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import app.db.redaction  # noqa: F401  (its listener holds for every engine)
 from app.db.outages import mark_lost_connection, translated
+from app.db.watch import SLOW_TRANSACTION_S, TransactionWatch
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 
@@ -101,11 +102,22 @@ def make_db_engine(
 class Database:
     """A database with its two kinds of transactions."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, idle_transaction_s: float = IDLE_TRANSACTION_S) -> None:
-        """Open the database lazily, with the arguments of `make_db_engine`; nothing is connected yet."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        idle_transaction_s: float = IDLE_TRANSACTION_S,
+        slow_s: float = SLOW_TRANSACTION_S,
+    ) -> None:
+        """Open the database lazily, with the arguments of `make_db_engine` and `TransactionWatch`.
+
+        Nothing is connected yet.
+        """
         self.engine = make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s)
         path = sqlite_path(url)
         self._folder = path.parent if path is not None else None
+        self._watch = TransactionWatch(self.engine, slow_s=slow_s)
         self._writing = sessionmaker(self.engine, expire_on_commit=False)
         self._reading = sessionmaker(self.engine.execution_options(foxhound_reads=True), expire_on_commit=False)
 
@@ -133,6 +145,7 @@ class Database:
 
     def close(self) -> None:
         """Close every pooled connection."""
+        self._watch.close()
         self.engine.dispose()
 
 
@@ -150,6 +163,10 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'DELETE'}")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA temp_store=MEMORY")  # else a sort needs room on a disk
+    # A transaction that has changed more pages than the cache holds would write them before its commit, which locks
+    # readers out from there on: among them the job engine, which asks for its workflow on a connection of its own, in
+    # the thread of that very transaction (`SQLAlchemyDatasource.run_tx_step`), and so would wait for itself for ever.
+    cursor.execute("PRAGMA cache_spill=OFF")
     cursor.close()
 
 

@@ -26,6 +26,7 @@ from app.schemas.jobs import Progress
 DatasetStatus = Literal["empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled"]
 PerClass = Annotated[int, Field(strict=True, ge=0, le=100_000)]
 MAX_COMBINATIONS = 1_000_000
+MAX_RECIPE_BYTES = 2_000_000
 MAX_MISSING_TOLD = 200
 
 PresetName = Literal["diverse"]
@@ -130,7 +131,11 @@ class DatasetClass(Request):
 
 
 class DatasetCreate(Request):
-    """A dataset to generate: its classes, how many images of each, and the recipe that draws them."""
+    """A dataset to generate: its classes, how many images of each, and the recipe that draws them.
+
+    `classes` and `variables` together have at most 2,000,000 bytes as JSON in UTF-8 without white space, what a preset
+    adds included (`recipe_too_large`).
+    """
 
     name: Name
     seed: Seed | None = Field(None, description="Every image follows from it; default: one is drawn.")
@@ -184,35 +189,50 @@ class DatasetExtend(Request):
         return self
 
 
-class ClassRead(Response):
-    """A class of a dataset as settled, and its folder."""
+class RecipeClassRead(Response):
+    """A class of a recipe as settled."""
+
+    name: str
+    prompts: list[str]
+    negative_prompt: str
+    label: str
+
+
+class PlannedClass(RecipeClassRead):
+    """A class of a recipe as settled, and its folder."""
+
+    folder: str
+
+
+class DatasetClassRead(Response):
+    """A class of a dataset, its folder, and how many images it has."""
 
     name: str
     folder: str
     label: str
-    prompts: list[str]
-    negative_prompt: str
-
-
-class DatasetClassRead(ClassRead):
-    """A class of a dataset and how many images it has."""
-
+    num_prompts: int
     num_train: int
     num_test: int
 
 
-class RecipeRead(Response):
-    """The recipe of a dataset, every value settled."""
+class SettledSettings(Response):
+    """The settings of a recipe, every value settled."""
 
     seed: int
     train_per_class: int
     test_per_class: int
-    preset: PresetName | None
     generation: RecipeSettings
-    variables: dict[str, list[str]]
     combine: Combine
     filter: ClipFilter | None
     max_attempts: int
+
+
+class DatasetRecipeRead(SettledSettings):
+    """The recipe of a dataset in the form that `POST /datasets` takes; what a preset put in is part of it."""
+
+    name: str
+    classes: list[RecipeClassRead]
+    variables: dict[str, list[str]]
 
 
 class MissingPlace(Response):
@@ -226,9 +246,10 @@ class MissingPlace(Response):
     num_failed: int = Field(description="Tries at which the model failed.")
 
 
-class DatasetRead(RecipeRead):
-    """A dataset and how far it is."""
+class DatasetRead(SettledSettings):
+    """A dataset and how far it is; its prompts and variables are in its recipe."""
 
+    preset: PresetName | None
     id: str
     name: str
     created_at: UtcTime
@@ -260,11 +281,13 @@ class PlannedImage(Response):
     seed: int
 
 
-class DatasetPlan(RecipeRead):
+class DatasetPlan(SettledSettings):
     """What a request would make; nothing of it is stored. Of an extension, what would be added to which recipe."""
 
+    preset: PresetName | None
+    variables: dict[str, list[str]]
     name: str
-    classes: list[ClassRead]
+    classes: list[PlannedClass]
     num_images: int = Field(description="Images that would be made.")
     samples: list[PlannedImage] = Field(description="The first places of some classes, as they would be drawn.")
     estimated_seconds: float | None = Field(description="Without the time of rejected images.")

@@ -26,8 +26,8 @@ class Progress(Response):
     )
 
 
-class JobRead(Response):
-    """A piece of background work."""
+class JobSummary(Response):
+    """A piece of background work as lists and events tell it."""
 
     id: str
     kind: JobKind
@@ -36,10 +36,17 @@ class JobRead(Response):
     priority: Priority
     retry_of: str | None = Field(description="The failed or cancelled job that this one does again.")
     progress: Progress
-    spec: dict[str, Any] = Field(description="The request as accepted.")
     result: dict[str, Any] | None
     error: JobError | None
     attempts: int = Field(ge=0, description="How often a worker began it; more than 1 after a crash.")
     created_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None
+
+
+class JobRead(JobSummary):
+    """A piece of background work, and what it is to do."""
+
+    spec: dict[str, Any] = Field(
+        description="The request as accepted, without a dataset's prompts, which `/datasets/{dataset_id}/recipe` tells."
+    )

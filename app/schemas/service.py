@@ -42,6 +42,7 @@ class Limits(Response):
     side_multiple: int
     work_pixel_steps: int
     dataset_images: int
+    recipe_bytes: int
     upload_bytes: int
     upload_pixels: int
     queue_size: int

@@ -56,15 +56,14 @@ class EpochRead(Response):
     elapsed_ms: float
 
 
-class TrainJobRead(Response):
-    """A train job and its epochs so far."""
+class TrainJobSummary(Response):
+    """A train job as lists tell it."""
 
     id: str
     status: JobStatus
     progress: Progress
-    spec: dict[str, Any]
     dataset_id: str
-    epochs: list[EpochRead]
+    last_epoch: EpochRead | None = Field(description="The newest epoch; null before the first has ended.")
     model_id: str | None = Field(description="The trained model, once the job has succeeded.")
     error: JobError | None
     attempts: int
@@ -73,8 +72,17 @@ class TrainJobRead(Response):
     finished_at: UtcTime | None
 
 
-class ModelRead(Response):
-    """A trained model: its classes, how well it does, and where it comes from."""
+class TrainJobRead(TrainJobSummary):
+    """A train job and its epochs so far."""
+
+    spec: dict[str, Any] = Field(
+        description="The request as accepted, without a dataset's prompts, which `/datasets/{dataset_id}/recipe` tells."
+    )
+    epochs: list[EpochRead]
+
+
+class ModelSummary(Response):
+    """A trained model as lists tell it: its classes, how well it does, and where it comes from."""
 
     id: str
     name: str
@@ -84,9 +92,15 @@ class ModelRead(Response):
     backbone: str
     backbone_sha256: str = Field(description="The backbone's weights; the model answers only with the same loaded.")
     classes: list[str]
-    metrics: dict[str, Any] = Field(
-        description="`train` and `test`: accuracy, per-class precision and recall, confusion matrix (rows: true class)."
-    )
+    metrics: dict[str, Any] = Field(description="`train` and `test`: accuracy and macro F1.")
     lineage: dict[str, Any]
     sha256: str
     num_bytes: int
+
+
+class ModelRead(ModelSummary):
+    """A trained model with all that is known of how well it does."""
+
+    metrics: dict[str, Any] = Field(
+        description="`train` and `test`: accuracy, per-class precision and recall, confusion matrix (rows: true class)."
+    )

@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from app.db.models import Dataset, Image
-from app.schemas.datasets import RecipeRead
-from app.services.dataset_records import class_reads, recipe_fields
+from app.services.dataset_recipe import recipe_read
+from app.services.dataset_records import preset_of
 
 COLUMNS = (
     Image.path,
@@ -85,34 +85,23 @@ def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
 
 
 def recipe_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:
-    """Return `dataset.json`; `counts` are images by (split, source).
+    """Return `dataset.json` of a dataset that was read with its texts; `counts` are images by (split, source).
 
     Its `recipe` is a body of `POST /datasets`, every value settled: with the same pack it gives the same images.
     """
-    fields = RecipeRead(**recipe_fields(dataset)).model_dump(mode="json")
-    preset = fields.pop("preset")  # beside the recipe, which has its values: those of a later release may differ
     recipe = {
         "format": 2,
         "name": dataset.name,
         "version": version,
         "model": {"name": dataset.pack, "revision": dataset.pack_revision},
-        "preset": preset,
+        "preset": preset_of(dataset),
         "folders": {entry["name"]: entry["folder"] for entry in dataset.classes},
-        "recipe": {"name": dataset.name, "classes": _classes(dataset), **fields},
+        "recipe": recipe_read(dataset).model_dump(mode="json"),
         "counts": [
             {"split": split, "source": source, "num_images": n} for (split, source), n in sorted(counts.items())
         ],
     }
     return json.dumps(recipe, indent=2, sort_keys=True) + "\n"
-
-
-def _classes(dataset: Dataset) -> list[dict[str, Any]]:
-    """Return the classes as a request has them; prompts from before there were recipes have plain braces."""
-    classes = [entry.model_dump(exclude={"folder"}) for entry in class_reads(dataset)]
-    if dataset.recipe is None:
-        for entry in classes:
-            entry["prompts"] = [prompt.replace("{", "{{").replace("}", "}}") for prompt in entry["prompts"]]
-    return classes
 
 
 def card_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:

@@ -75,9 +75,9 @@ class DatasetExportService:
                 # Metadata lines are packed as they come: the facts of all images at once would be the largest part.
                 lines = self._listed(session, dataset, split, listing, content, counts)
                 listing.add_text(text_member(f"{split}/metadata.jsonl", lines))
+            version = content.settled()
+            listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
         refuse_lost_members(self._db, self._checks, dataset_id, listing)
-        version = content.settled()
-        listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
         listing.add_text(text_member("README.md", [card_text(dataset, version, counts)]))
         return zip_archive(f"{dataset.name}-{version[:12]}", listing)
 
@@ -154,7 +154,7 @@ class DatasetExportService:
 
 
 def _finished(session: Session, dataset_id: str) -> Dataset:
-    dataset = find_dataset(session, dataset_id)
+    dataset = find_dataset(session, dataset_id, with_texts=True)
     if dataset.status in ACTIVE_DATASET_STATUSES:
         raise Conflict("the images of this dataset are being made", code="dataset_in_use")
     return dataset

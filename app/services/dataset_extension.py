@@ -69,7 +69,7 @@ class DatasetExtensionService:
             NotFound, Conflict, Invalid: As `extend` would.
         """
         with self._db.snapshot() as session:
-            dataset = find_dataset(session, dataset_id)
+            dataset = find_dataset(session, dataset_id, with_texts=True)
             made = self._refuse(session, dataset, request)
             if dataset.status == "incomplete":  # its new places are shown, not those that were tried before
                 made = Made(dataset.train_per_class, dataset.test_per_class)

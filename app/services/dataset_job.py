@@ -98,7 +98,7 @@ class DatasetImages:
         A place that has its image, from the job that this one retries, is left as it is.
         """
         with self._db.snapshot() as session:
-            dataset = find_dataset(session, item["dataset_id"])
+            dataset = find_dataset(session, item["dataset_id"], with_texts=True)
             # Chunks of older releases have neither of the two.
             made, tried = Made(**item.get("made", {})), Tried(**item.get("tried", {}))
             recipe = Recipe(dataset)

@@ -7,8 +7,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
-from app.schemas.datasets import DatasetPlan, PlannedImage
-from app.services.dataset_records import class_reads, num_to_make, recipe_fields
+from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
+from app.services.dataset_recipe import recipe_classes
+from app.services.dataset_records import num_to_make, preset_of, settings_of
 from app.services.recipes import NOTHING_MADE, Made, Place, Recipe
 
 MAX_SAMPLES = 12
@@ -21,16 +22,21 @@ def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE, 
 
     Args:
         session: Where the times of other datasets are looked up.
-        dataset: The row as it would be.
+        dataset: The row as it would be, with its texts.
         made: Behind which places the samples are.
         num_filled: How many of its places have their image.
     """
     num_images = num_to_make(dataset) - num_filled
     seconds, estimate = _estimate(session, dataset, num_images)
     return DatasetPlan(
-        **recipe_fields(dataset),
+        **settings_of(dataset),
+        preset=preset_of(dataset),
+        variables=dataset.texts.variables,
         name=dataset.name,
-        classes=class_reads(dataset),
+        classes=[
+            PlannedClass(**read.model_dump(), folder=entry["folder"])
+            for read, entry in zip(recipe_classes(dataset), dataset.classes, strict=True)
+        ],
         num_images=num_images,
         samples=_samples(dataset, made),
         estimated_seconds=seconds,

@@ -9,10 +9,9 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import Dataset, Image
+from app.db.models import Dataset, DatasetTexts, Image
 from app.modelpacks.pack import ModelPack
 from app.schemas.datasets import (
-    ClassRead,
     ClipFilter,
     DatasetClassRead,
     DatasetCreate,
@@ -55,6 +54,10 @@ def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, jo
         job_id=job_id,
         pack=pack.name,
         pack_revision=pack.revision,
+        texts=DatasetTexts(
+            classes=[entry.model_dump(include={"prompts", "negative_prompt"}) for entry in settled.classes],
+            variables=settled.variables,
+        ),
     )
 
 
@@ -74,22 +77,8 @@ def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[Dataset
     return [_dataset_read(dataset, counts) for dataset in datasets]
 
 
-def class_reads(dataset: Dataset) -> list[ClassRead]:
-    """Return a dataset's classes as settled."""
-    return [
-        ClassRead(
-            name=entry["name"],
-            folder=entry["folder"],
-            label=entry.get("label") or entry["name"],
-            prompts=entry["prompts"],
-            negative_prompt=entry["negative_prompt"],
-        )
-        for entry in dataset.classes
-    ]
-
-
-def recipe_fields(dataset: Dataset) -> dict[str, Any]:
-    """Return the fields of `RecipeRead`; a dataset from before there were recipes has the plain one."""
+def settings_of(dataset: Dataset) -> dict[str, Any]:
+    """Return the fields of `SettledSettings`; a dataset from before there were recipes has the plain ones."""
     settled: dict[str, Any] = dataset.recipe or {}
     filter_settings = settled.get("filter")
     return {
@@ -97,18 +86,27 @@ def recipe_fields(dataset: Dataset) -> dict[str, Any]:
         "train_per_class": dataset.train_per_class,
         "test_per_class": dataset.test_per_class,
         "generation": RecipeSettings(**dataset.generation),
-        "preset": settled.get("preset"),
-        "variables": settled.get("variables", {}),
         "combine": settled.get("combine", "cartesian"),
         "filter": ClipFilter(**filter_settings) if filter_settings else None,
         "max_attempts": settled.get("max_attempts", ATTEMPTS),
     }
 
 
+def preset_of(dataset: Dataset) -> str | None:
+    """Return the preset that a dataset was asked for with."""
+    preset: str | None = (dataset.recipe or {}).get("preset")
+    return preset
+
+
 def _classes(settled: DatasetCreate) -> list[dict[str, Any]]:
     folders = class_folders([entry.name for entry in settled.classes])
     return [
-        {**entry.model_dump(), "label": entry.label or entry.name, "folder": folder}
+        {
+            "name": entry.name,
+            "folder": folder,
+            "label": entry.label or entry.name,
+            "num_prompts": len(entry.prompts),
+        }
         for entry, folder in zip(settled.classes, folders, strict=True)
     ]
 
@@ -121,7 +119,6 @@ def _recipe(settled: DatasetCreate) -> dict[str, Any]:
     attempts = FILTER_ATTEMPTS if settled.filter else ATTEMPTS
     return {
         "preset": settled.preset,
-        "variables": settled.variables,
         "combine": settled.combine,
         "filter": None if threshold is None else {"threshold": threshold},
         "max_attempts": settled.max_attempts or attempts,
@@ -131,15 +128,16 @@ def _recipe(settled: DatasetCreate) -> dict[str, Any]:
 def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> DatasetRead:
     classes = [
         DatasetClassRead(
-            **entry.model_dump(),
+            **{**entry, "label": entry.get("label") or entry["name"]},
             num_train=counts[dataset.id, "kept", "train", index],
             num_test=counts[dataset.id, "kept", "test", index],
         )
-        for index, entry in enumerate(class_reads(dataset))
+        for index, entry in enumerate(dataset.classes)
     ]
     pack = ModelRef(id=None, name=dataset.pack, revision=dataset.pack_revision or "") if dataset.pack else None
     return DatasetRead(
-        **recipe_fields(dataset),
+        **settings_of(dataset),
+        preset=preset_of(dataset),
         id=dataset.id,
         name=dataset.name,
         created_at=dataset.created_at,

@@ -34,10 +34,34 @@ def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, 
         limits: The node's bounds.
         base: JSON Pointer of the request in the body.
     """
+    if recipe_bytes(request) > limits.recipe_bytes:  # before anything that takes its time over each prompt
+        return [_too_large(limits, base)]
     settled = with_preset(request)
+    if settled is not request and recipe_bytes(settled) > limits.recipe_bytes:
+        return [_too_large(limits, base)]
     faults = faults_of(settle(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
     faults += _class_faults(settled, base) + _count_faults(settled, limits, base)
     return faults + _template_faults(settled, request, limits, base)
+
+
+def recipe_bytes(request: DatasetCreate) -> int:
+    """Return how large a request's classes and variables are: bytes of compact JSON in UTF-8, without defaults.
+
+    A recipe that was settled counts as much as the request that it came from, so that it can be sent again.
+    """
+    classes = [
+        entry.model_copy(update={"label": None}) if entry.label == entry.name else entry for entry in request.classes
+    ]
+    counted = request.model_copy(update={"classes": classes})
+    return len(counted.model_dump_json(include={"classes", "variables"}, exclude_defaults=True).encode())
+
+
+def _too_large(limits: Limits, base: str) -> FieldError:
+    detail = (
+        f"The classes and variables of a recipe may have {limits.recipe_bytes} bytes of JSON in all, "
+        "what a preset adds included; make several datasets, or use fewer or shorter prompts."
+    )
+    return FieldError(base, detail, "recipe_too_large")
 
 
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:

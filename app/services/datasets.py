@@ -1,10 +1,11 @@
 """Labelled datasets: accept, list, read, delete. Making their images is a job, see `dataset_job.py`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.db.base import new_id
 from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
@@ -12,17 +13,21 @@ from app.db.session import Database
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
-from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead
+from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.services.dataset_places import is_held
 from app.services.dataset_plan import plan_dataset
+from app.services.dataset_recipe import recipe_read
 from app.services.dataset_records import new_dataset, num_to_make, read_datasets
 from app.services.dataset_requests import dataset_faults
 from app.services.idempotency import ANEW, Submission, accept
 from app.services.inference import Inference
 from app.services.leftovers import clear_for, settle_deletion
 from app.services.limits import Limits, refuse
-from app.services.paging import fetch_page
+from app.services.paging import fetch_page, json_bytes
 from app.storage.layout import DataFolder
+
+# What the numbers of a class's images add to an answer.
+_COUNTS_BYTES = 40
 
 
 class DatasetService:
@@ -53,7 +58,7 @@ class DatasetService:
             if total == 0:  # its images will be uploaded
                 dataset.status, dataset.job_id = "empty", None
                 return read_datasets(session, [dataset])[0]
-            spec = {**request.model_dump(mode="json"), "seed": dataset.seed, "dataset_id": dataset.id}
+            spec = {**small_request(request), "seed": dataset.seed, "dataset_id": dataset.id}
             self._jobs.submit(
                 session,
                 kind="dataset",
@@ -101,7 +106,7 @@ class DatasetService:
     def page(self, limit: int, cursor: str | None) -> Page[DatasetRead]:
         """Return a page of datasets, newest first."""
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Dataset), Dataset.id, limit, cursor)
+            rows, next_cursor = fetch_page(session, select(Dataset), Dataset.id, limit, cursor, weigh=_weight)
             return Page[DatasetRead](items=read_datasets(session, rows), next_cursor=next_cursor)
 
     def read(self, dataset_id: str) -> DatasetRead:
@@ -112,6 +117,15 @@ class DatasetService:
         """
         with self._db.snapshot() as session:
             return read_datasets(session, [find_dataset(session, dataset_id)])[0]
+
+    def recipe(self, dataset_id: str) -> DatasetRecipeRead:
+        """Return the recipe of a dataset as a body of `POST /datasets`.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            return recipe_read(find_dataset(session, dataset_id, with_texts=True))
 
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset, its records and its folder.
@@ -136,13 +150,25 @@ class DatasetService:
             settle_deletion(self._db, self._folder, dataset_id)
 
 
-def find_dataset(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
-    """Return the row of a dataset; `lock` keeps everybody else from locking it until the transaction ends.
+def small_request(request: DatasetCreate) -> dict[str, Any]:
+    """Return what a job keeps of a dataset's request: all but its texts, which stand beside the dataset's row."""
+    return request.model_dump(mode="json", exclude={"classes", "variables"})
+
+
+def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_texts: bool = False) -> Dataset:
+    """Return the row of a dataset.
+
+    Args:
+        session: Where it is read.
+        dataset_id: Its id.
+        lock: Whether everybody else is kept from locking it until the transaction ends.
+        with_texts: Whether its prompts and variables are read too; not together with `lock`.
 
     Raises:
         NotFound: There is none with this id.
     """
-    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None)
+    options = [joinedload(Dataset.texts)] if with_texts else []
+    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None, options=options)
     if dataset is None:
         raise NotFound("there is no dataset with this id")
     return dataset
@@ -162,6 +188,10 @@ def _refuse_taken_name(session: Session, name: str) -> None:
     taken_by = session.scalar(select(Dataset.id).where(Dataset.name == name))
     if taken_by is not None:
         raise _name_taken({"dataset_id": taken_by})
+
+
+def _weight(dataset: Dataset) -> int:
+    return json_bytes([dataset.classes, dataset.missing]) + _COUNTS_BYTES * len(dataset.classes)
 
 
 def _name_taken(members: Mapping[str, str] | None = None) -> Conflict:

@@ -25,7 +25,7 @@ from app.services.image_specs import RenderedImage, faults_of, prompt_faults, se
 from app.services.inference import Inference
 from app.services.jobs import job_read
 from app.services.limits import Limits, refuse
-from app.services.paging import fetch_page
+from app.services.paging import fetch_page, json_bytes
 from app.storage.layout import DataFolder
 
 
@@ -118,7 +118,7 @@ class GenerationService:
     def page(self, limit: int, cursor: str | None) -> Page[GenerationRead]:
         """Return a page of generations, newest first."""
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Generation), Generation.id, limit, cursor)
+            rows, next_cursor = fetch_page(session, select(Generation), Generation.id, limit, cursor, weigh=_weight)
             images = _images_of(session, [row.id for row in rows])
             items = [generation_read(row, images[row.id]) for row in rows]
             return Page[GenerationRead](items=items, next_cursor=next_cursor)
@@ -169,6 +169,12 @@ class GenerationService:
             for image_read, image in zip(read.images, rendered, strict=True):
                 image_read.b64_json = base64.b64encode(image.data).decode()
         return read
+
+
+def _weight(row: Generation) -> int:
+    """Each image tells the probability of each label again."""
+    num_images: int = row.parameters["num_images_per_prompt"]
+    return json_bytes(row.parameters) * (1 + num_images)
 
 
 def _generation(session: Session, generation_id: str) -> Generation:

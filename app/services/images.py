@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
@@ -58,7 +58,8 @@ class ImageService:
             Invalid: A class was given without its dataset, or the dataset has no such class.
         """
         with self._db.snapshot() as session:
-            query = select(Image).where(Image.decision == decision)
+            unread = [defer(column, raiseload=True) for column in (Image.lineage, Image.label_probabilities)]
+            query = select(Image).where(Image.decision == decision).options(*unread)
             if dataset_id is not None:
                 query = query.where(Image.dataset_id == dataset_id)
             if class_name is not None:
@@ -149,8 +150,8 @@ def _image(session: Session, image_id: str) -> Image:
 
 def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]]:
     ids = {row.dataset_id for row in rows if row.dataset_id is not None}
-    datasets = session.scalars(select(Dataset).where(Dataset.id.in_(ids)))
-    return {dataset.id: [entry["name"] for entry in dataset.classes] for dataset in datasets}
+    datasets = session.execute(select(Dataset.id, Dataset.classes).where(Dataset.id.in_(ids)))
+    return {row.id: [entry["name"] for entry in row.classes] for row in datasets}
 
 
 def _class_index(session: Session, dataset_id: str | None, class_name: str) -> int:

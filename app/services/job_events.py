@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.errors import NotFound, Unavailable
-from app.schemas.jobs import JobRead
+from app.schemas.jobs import JobSummary
 from app.services.jobs import JobService
 
 logger = logging.getLogger(__name__)
@@ -23,17 +23,17 @@ POLL_S = 0.5
 class JobWatch:
     """One viewer of one job: an iterator over the states that he has not seen, closed by the last one."""
 
-    def __init__(self, job: JobRead, seen_version: int | None) -> None:
+    def __init__(self, job: JobSummary, seen_version: int | None) -> None:
         self.job_id = job.id
         self.version = job.version
         is_known = seen_version == job.version and job.status not in ENDED
-        self._news: JobRead | None = None if is_known else job
+        self._news: JobSummary | None = None if is_known else job
         self._is_over = False
         self._changed = asyncio.Event()
         if self._news is not None:
             self._changed.set()
 
-    def tell(self, job: JobRead) -> None:
+    def tell(self, job: JobSummary) -> None:
         """Hand over a newer state; one that was not fetched yet is replaced."""
         self.version = job.version
         self._news = job
@@ -44,7 +44,7 @@ class JobWatch:
         self._is_over = True
         self._changed.set()
 
-    async def __aiter__(self) -> AsyncIterator[JobRead]:
+    async def __aiter__(self) -> AsyncIterator[JobSummary]:
         """Give each state once it is there."""
         while True:
             await self._changed.wait()
@@ -93,7 +93,7 @@ class JobEvents:
         """
         if self._is_closed or len(self._watches) >= self._max_streams:
             raise Unavailable("too many event streams are open; poll the job instead", code="too_many_streams")
-        watch = JobWatch(await asyncio.to_thread(self._jobs.read, job_id), seen_version)
+        watch = JobWatch(await asyncio.to_thread(self._jobs.watch, job_id), seen_version)
         self._watches.add(watch)
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
@@ -121,7 +121,7 @@ class JobEvents:
         versions = await asyncio.to_thread(self._jobs.versions, {watch.job_id for watch in watches})
         for job_id in {watch.job_id for watch in watches if versions.get(watch.job_id) != watch.version}:
             try:
-                job = await asyncio.to_thread(self._jobs.read, job_id)
+                job = await asyncio.to_thread(self._jobs.watch, job_id)
             except NotFound:
                 job = None
             for watch in watches:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.db.models import Job
 from app.db.session import Database
@@ -13,7 +13,7 @@ from app.errors import NotFound
 from app.jobs.queue import JobQueue
 from app.jobs.record import ENDED
 from app.schemas.common import Page
-from app.schemas.jobs import JobRead, Progress
+from app.schemas.jobs import JobRead, JobSummary, Progress
 from app.services.dataset_places import retry_changes
 from app.services.idempotency import Submission, accept, recall
 from app.services.paging import fetch_page
@@ -29,16 +29,16 @@ class JobService:
         self._jobs = jobs
         self._reserve = reserve
 
-    def page(self, limit: int, cursor: str | None, *, kind: str | None, status: str | None) -> Page[JobRead]:
+    def page(self, limit: int, cursor: str | None, *, kind: str | None, status: str | None) -> Page[JobSummary]:
         """Return a page of jobs, newest first, of one kind or status if given."""
-        query = select(Job)
+        query = select(Job).options(defer(Job.spec, raiseload=True))
         if kind is not None:
             query = query.where(Job.kind == kind)
         if status is not None:
             query = query.where(Job.status == status)
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
-            return Page[JobRead](items=[job_read(row) for row in rows], next_cursor=next_cursor)
+            return Page[JobSummary](items=[job_summary(row) for row in rows], next_cursor=next_cursor)
 
     def read(self, job_id: str) -> JobRead:
         """Return one job.
@@ -51,6 +51,18 @@ class JobService:
             if job is None:
                 raise NotFound("there is no job with this id")
             return job_read(job)
+
+    def watch(self, job_id: str) -> JobSummary:
+        """Return one job as its events tell it.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            job = session.get(Job, job_id, options=[defer(Job.spec, raiseload=True)])
+            if job is None:
+                raise NotFound("there is no job with this id")
+            return job_summary(job)
 
     def versions(self, job_ids: Collection[str]) -> dict[str, int]:
         """Return the version of each of these jobs that is there; a job reads differently in each version."""
@@ -125,10 +137,18 @@ def progress_read(job: Job) -> Progress:
 
 def job_read(job: Job) -> JobRead:
     """Return a job as its clients see it."""
-    columns = ("id", "kind", "status", "version", "priority", "retry_of", "spec", "result", "error", "attempts")
+    return JobRead(**_fields(job), spec=job.spec)
+
+
+def job_summary(job: Job) -> JobSummary:
+    """Return a job as lists and events tell it; its spec is not read."""
+    return JobSummary(**_fields(job))
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    columns = ("id", "kind", "status", "version", "priority", "retry_of", "result", "error", "attempts")
     times = ("created_at", "started_at", "finished_at")
-    fields: dict[str, Any] = {name: getattr(job, name) for name in (*columns, *times)}
-    return JobRead(**fields, progress=progress_read(job))
+    return {**{name: getattr(job, name) for name in (*columns, *times)}, "progress": progress_read(job)}
 
 
 def _rate_per_s(pace: list[Any]) -> float | None:

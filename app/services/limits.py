@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.errors import FieldError, Invalid
+from app.schemas.datasets import MAX_RECIPE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class Limits:
     # images x steps x width x height of one request; 2e9 is 16 images of 512x512 in 476 steps.
     work_pixel_steps: int = 2_000_000_000
     dataset_images: int = 100_000
+    recipe_bytes: int = MAX_RECIPE_BYTES
     upload_bytes: int = 20_000_000
     upload_pixels: int = 40_000_000
     queue_size: int = 64

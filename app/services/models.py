@@ -14,9 +14,9 @@ from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound
 from app.names import name_key
 from app.schemas.common import Page
 from app.schemas.generations import ModelRef
-from app.schemas.train_jobs import ModelRead
+from app.schemas.train_jobs import ModelRead, ModelSummary
 from app.services.images import StoredFile
-from app.services.paging import fetch_page
+from app.services.paging import fetch_page, json_bytes
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 from app.training.linear_probe import LinearProbe, load_probe, predict
@@ -50,11 +50,13 @@ class ModelService:
         # A head's file never changes under its id, so that it may be kept; 512 x 1,000 classes are 2 MB.
         self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
 
-    def page(self, limit: int, cursor: str | None) -> Page[ModelRead]:
+    def page(self, limit: int, cursor: str | None) -> Page[ModelSummary]:
         """Return a page of models, newest first."""
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(TrainedModel), TrainedModel.id, limit, cursor)
-            return Page[ModelRead](items=[ModelRead.model_validate(row) for row in rows], next_cursor=next_cursor)
+            rows, next_cursor = fetch_page(
+                session, select(TrainedModel), TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
+            )
+            return Page[ModelSummary](items=[ModelSummary.model_validate(row) for row in rows], next_cursor=next_cursor)
 
     def read(self, model_id: str) -> ModelRead:
         """Return one model.
@@ -63,7 +65,9 @@ class ModelService:
             NotFound: There is none with this id.
         """
         with self._db.snapshot() as session:
-            return ModelRead.model_validate(_model(session, model_id))
+            row = _model(session, model_id)
+            metrics = {split: {**figures, **row.metric_tables.get(split, {})} for split, figures in row.metrics.items()}
+            return ModelRead(**{**ModelSummary.model_validate(row).model_dump(), "metrics": metrics})
 
     def weights(self, model_id: str) -> StoredFile:
         """Return where a model's safetensors file is.

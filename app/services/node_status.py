@@ -90,6 +90,7 @@ class NodeStatus:
                 side_multiple=SIDE_MULTIPLE,
                 work_pixel_steps=limits.work_pixel_steps,
                 dataset_images=limits.dataset_images,
+                recipe_bytes=limits.recipe_bytes,
                 upload_bytes=limits.upload_bytes,
                 upload_pixels=limits.upload_pixels,
                 queue_size=limits.queue_size,

@@ -10,6 +10,7 @@
 - the CLIP filter at 1 / classes (He et al.): variety and low guidance make more images that miss their class.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from app.schemas.datasets import ClipFilter, DatasetClass, DatasetCreate, GuidanceRange
@@ -47,10 +48,8 @@ def with_preset(request: DatasetCreate) -> DatasetCreate:
     if request.preset is None:
         return request
     given = request.model_fields_set
-    changes: dict[str, Any] = {
-        "classes": [_varied(entry) for entry in request.classes],
-        "variables": {**VARIABLES, **request.variables},
-    }
+    classes = [_varied(entry) for entry in request.classes]
+    changes: dict[str, Any] = {"classes": classes, "variables": {**_used(classes), **request.variables}}
     if "guidance_scale" not in request.generation.model_fields_set:
         changes["generation"] = request.generation.model_copy(update={"guidance_scale": GUIDANCE})
     if "combine" not in given:
@@ -58,6 +57,12 @@ def with_preset(request: DatasetCreate) -> DatasetCreate:
     if "filter" not in given:
         changes["filter"] = ClipFilter(threshold=None)
     return request.model_copy(update=changes)
+
+
+def _used(classes: Sequence[DatasetClass]) -> dict[str, list[str]]:
+    """Return those of the preset's lists that a prompt uses: a recipe with an idle one could not be sent again."""
+    prompts = [prompt for entry in classes for prompt in entry.prompts]
+    return {name: values for name, values in VARIABLES.items() if any(f"{{{name}}}" in prompt for prompt in prompts)}
 
 
 def _varied(entry: DatasetClass) -> DatasetClass:

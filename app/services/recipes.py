@@ -86,11 +86,12 @@ class Recipe:
     """The recipe of one dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Read a dataset's row; one from before there were recipes has fixed settings and plain prompts."""
+        """Read a dataset that has its texts; one older than recipes has plain prompts and no ranges."""
         settled: dict[str, Any] = dataset.recipe or {}
         self._dataset = dataset
+        self._texts: list[dict[str, Any]] = dataset.texts.classes
         self._has_templates = dataset.recipe is not None
-        self._variables: dict[str, list[str]] = settled.get("variables", {})
+        self._variables: dict[str, list[str]] = dataset.texts.variables
         self._is_sampled = settled.get("combine") == "sampled"
         self._filter: dict[str, Any] | None = settled.get("filter")
         self.max_attempts: int = settled.get("max_attempts", ATTEMPTS)
@@ -125,7 +126,7 @@ class Recipe:
         Prompts are taken in turn. With `cartesian` the place alone decides the combination of variables; with
         `sampled` each attempt draws anew, so that a combination that the model cannot draw blocks no place.
         """
-        entry, generation = self._dataset.classes[place.class_index], self._dataset.generation
+        entry, generation = self._texts[place.class_index], self._dataset.generation
         prompts: Sequence[str] = entry["prompts"]
         template = prompts[place.position % len(prompts)]
         prompt, variables = self._fill(template, place, attempt)
@@ -166,7 +167,7 @@ class Recipe:
         if self._is_sampled:
             indexes = [self._index(size, name, place, attempt) for size, name in zip(sizes, names, strict=True)]
         else:
-            num_prompts = len(self._dataset.classes[place.class_index]["prompts"])
+            num_prompts = len(self._texts[place.class_index]["prompts"])
             indexes = list(combination(sizes, place.position // num_prompts))
         values = {name: self._variables[name][index] for name, index in zip(names, indexes, strict=True)}
         return template.fill(values), values

@@ -230,7 +230,9 @@ def _register(session: Session, job: JobRun, backbone: dict[str, Any], fitted: d
             "backbone": backbone,
             "training": {name: job.spec[name] for name in settings},
         },
-        **{name: fitted[name] for name in ("classes", "metrics", "path", "sha256", "num_bytes")},
+        metrics=_part(fitted["metrics"], is_table=False),
+        metric_tables=_part(fitted["metrics"], is_table=True),
+        **{name: fitted[name] for name in ("classes", "path", "sha256", "num_bytes")},
     )
     session.add(model)
     try:
@@ -238,3 +240,11 @@ def _register(session: Session, job: JobRun, backbone: dict[str, Any], fitted: d
     except IntegrityError:
         raise Conflict("a model of this name exists", code="model_name_taken") from None
     return None
+
+
+def _part(metrics: dict[str, dict[str, Any]], *, is_table: bool) -> dict[str, dict[str, Any]]:
+    """Return either the single figures of each split, or those that there are several of."""
+    return {
+        split: {name: value for name, value in figures.items() if isinstance(value, list | tuple) == is_table}
+        for split, figures in metrics.items()
+    }

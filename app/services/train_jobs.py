@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
@@ -13,11 +13,11 @@ from app.db.session import Database
 from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
-from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead
+from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
 from app.services.dataset_places import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.dataset_records import num_to_make
 from app.services.dataset_versions import num_images_of
-from app.services.datasets import DatasetService
+from app.services.datasets import DatasetService, small_request
 from app.services.idempotency import ANEW, Submission, accept
 from app.services.inference import Inference
 from app.services.job_kinds import is_model_name_taken
@@ -56,7 +56,8 @@ class TrainJobService:
             job_id = new_id()
             dataset, total = self._dataset(session, request, job_id)
             spec = {
-                **request.model_dump(mode="json"),
+                **request.model_dump(mode="json", exclude={"dataset"}),
+                "dataset": None if request.dataset is None else small_request(request.dataset),
                 "name": _settle_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
                 "backbone_sha256": self._inference.backbone.weights_sha256,
@@ -70,15 +71,15 @@ class TrainJobService:
                 job_id=job_id,
                 priority=submission.priority,
             )
-            return _read(session, [job])[0]
+            return _read(session, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/train-jobs/{job.id}")
 
-    def page(self, limit: int, cursor: str | None) -> Page[TrainJobRead]:
+    def page(self, limit: int, cursor: str | None) -> Page[TrainJobSummary]:
         """Return a page of train jobs, newest first."""
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, select(Job).where(Job.kind == "train"), Job.id, limit, cursor)
-            return Page[TrainJobRead](items=_read(session, rows), next_cursor=next_cursor)
+            return Page[TrainJobSummary](items=_summaries(session, rows), next_cursor=next_cursor)
 
     def read(self, job_id: str) -> TrainJobRead:
         """Return one train job.
@@ -87,7 +88,7 @@ class TrainJobService:
             NotFound: There is none with this id.
         """
         with self._db.snapshot() as session:
-            return _read(session, [_train_job(session, job_id)])[0]
+            return _read(session, _train_job(session, job_id))
 
     def cancel(self, job_id: str) -> TrainJobRead:
         """Cancel a train job; a finished one stays as it is.
@@ -154,21 +155,27 @@ def _train_job(session: Session, job_id: str) -> Job:
     return job
 
 
-def _read(session: Session, jobs: Sequence[Job]) -> list[TrainJobRead]:
+def _summaries(session: Session, jobs: Sequence[Job]) -> list[TrainJobSummary]:
     ids = [job.id for job in jobs]
-    epochs: dict[str, list[EpochRead]] = {job_id: [] for job_id in ids}
-    for row in session.scalars(select(TrainEpoch).where(TrainEpoch.job_id.in_(ids)).order_by(TrainEpoch.epoch)):
-        epochs[row.job_id].append(EpochRead.model_validate(row))
-    return [_train_job_read(job, epochs[job.id]) for job in jobs]
-
-
-def _train_job_read(job: Job, epochs: list[EpochRead]) -> TrainJobRead:
-    columns = ("id", "status", "spec", "error", "attempts", "created_at", "started_at", "finished_at")
-    fields: dict[str, Any] = {name: getattr(job, name) for name in columns}
-    return TrainJobRead(
-        **fields,
-        progress=progress_read(job),
-        dataset_id=job.spec["dataset_id"],
-        epochs=epochs,
-        model_id=(job.result or {}).get("model_id"),
+    newest = select(TrainEpoch.job_id, func.max(TrainEpoch.epoch)).where(TrainEpoch.job_id.in_(ids))
+    query = select(TrainEpoch).where(
+        tuple_(TrainEpoch.job_id, TrainEpoch.epoch).in_(newest.group_by(TrainEpoch.job_id))
     )
+    last = {row.job_id: EpochRead.model_validate(row) for row in session.scalars(query)}
+    return [TrainJobSummary(**_fields(job), last_epoch=last.get(job.id)) for job in jobs]
+
+
+def _read(session: Session, job: Job) -> TrainJobRead:
+    query = select(TrainEpoch).where(TrainEpoch.job_id == job.id).order_by(TrainEpoch.epoch)
+    epochs = [EpochRead.model_validate(row) for row in session.scalars(query)]
+    return TrainJobRead(**_fields(job), spec=job.spec, epochs=epochs, last_epoch=epochs[-1] if epochs else None)
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    columns = ("id", "status", "error", "attempts", "created_at", "started_at", "finished_at")
+    return {
+        **{name: getattr(job, name) for name in columns},
+        "progress": progress_read(job),
+        "dataset_id": job.spec["dataset_id"],
+        "model_id": (job.result or {}).get("model_id"),
+    }

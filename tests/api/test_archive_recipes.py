@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.db.models import Dataset
+from app.db.models import Dataset, DatasetTexts
 from tests.uploads import picture, upload
 from tests.workbench import CLASSES, RECIPE, Workbench
 
@@ -76,9 +76,10 @@ def test_the_recipe_in_each_shard_is_that_of_the_zip_and_no_sample(bench: Workbe
 def test_prompts_from_before_there_were_recipes_keep_their_braces(bench: Workbench) -> None:
     made = bench.make("d", train_per_class=1)
     with bench.db.transaction() as session:
-        dataset = session.get_one(Dataset, made["id"])
-        dataset.recipe = None
-        dataset.classes = [{**entry, "prompts": ["a {plain} fox"]} for entry in dataset.classes]
+        session.get_one(Dataset, made["id"]).recipe = None
+        texts = session.get_one(DatasetTexts, made["id"])
+        texts.variables = {}
+        texts.classes = [{**entry, "prompts": ["a {plain} fox"]} for entry in texts.classes]
     recipe = zipped_recipe(bench, made["id"])["recipe"]
     plan = bench.http.post("/datasets?dry_run=true", json={**recipe, "name": "again"})
     assert plan.status_code == 200, plan.text

@@ -14,8 +14,8 @@ import pytest
 
 from app.api.connections import MAX_HEAD_BYTES, MAX_PIPELINED
 from tests.api.conftest import Serve
-from tests.fakes import PATIENCE_S
 from tests.node import Node
+from tests.waiting import PATIENCE_S
 from tests.wire import Answer, Wire, connect
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"

@@ -105,7 +105,8 @@ MIDDLE = 89.5
 def test_the_settled_recipe_is_shown_and_each_image_tells_what_was_drawn_for_it(desk: Desk) -> None:
     read = desk.make(generation={"guidance_scale": {"min": 1.0, "max": 3.0}})
     assert read["status"] == "ready"
-    assert (read["variables"], read["combine"], read["filter"], read["max_attempts"]) == (
+    recipe = desk.http.get(f"/datasets/{read['id']}/recipe").json()
+    assert (recipe["variables"], read["combine"], read["filter"], read["max_attempts"]) == (
         VARIABLES,
         "cartesian",
         None,

@@ -149,10 +149,14 @@ class House:
         (self._folder / "hold").unlink()
         (self._folder / "held").unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Kill what runs."""
+    def kill(self) -> None:
+        """Let both processes die as in a power cut."""
         end(self.worker)
         end(self.node)
+
+    def close(self) -> None:
+        """Kill what runs."""
+        self.kill()
         self.db.close()
 
     def _is_ready(self) -> bool:

@@ -20,8 +20,8 @@ from app.storage.layout import DataFolder
 from tests.crash.asking import dataset_body, submit, wait_for_end
 from tests.crash.house import House, end, open_house
 from tests.databases import _execute, _migrate
-from tests.pictures import wait_until
 from tests.uploads import create_empty, picture, upload
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("images", "datasets", "rejected", "models")

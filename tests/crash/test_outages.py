@@ -20,7 +20,7 @@ from tests.crash.outages import Proxy, full_for, proxied
 from tests.crash.shared_storage import BODY, NUM_IMAGES, Shared
 from tests.fake_models import FakeModels
 from tests.node import make_settings, serve
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 
 NAME = "database.test"
 TRAINED = {**BODY, "name": "trained", "train_per_class": 3, "test_per_class": 1}

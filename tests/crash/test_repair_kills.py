@@ -9,7 +9,8 @@ from tests.crash.conftest import RunUndisturbed
 from tests.crash.house import House, end, wait_for_death
 from tests.crash.invariants import check_all, final_files
 from tests.crash.kills import Kill
-from tests.pictures import job_row, wait_until
+from tests.pictures import job_row
+from tests.waiting import wait_until
 
 BODY = dataset_body()
 

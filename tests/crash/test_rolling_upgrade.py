@@ -96,7 +96,7 @@ def test_chunks_that_an_older_release_ended_count(shared: Shared, working: Worki
     assert shared.files() == shared.rows()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_a_job_begun_before_a_migration_is_ended_after_it(
     shared: Shared, working: Working, images: DatasetImages, database_url: str, revision: str
 ) -> None:

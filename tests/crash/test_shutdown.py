@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.crash.house import House, exit_code, open_house
-from tests.pictures import wait_until
+from tests.waiting import wait_until
 from tests.wire import Wire, connect
 
 GENERATE = {"prompt": "a fox", "num_inference_steps": 2}

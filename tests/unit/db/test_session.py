@@ -1,6 +1,9 @@
-"""What a transaction tells when its database has left it alone."""
+"""What a transaction tells when its database has left it alone, or when it makes no progress."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -49,3 +52,50 @@ def test_a_session_that_was_ended_for_standing_still_is_a_database_that_went_awa
         stand_still()
     with impatient.snapshot() as session:
         assert session.scalar(SELECT_ONE) == 1
+
+
+SLOW_S = 0.5
+
+
+@pytest.fixture
+def watched(database_url: str) -> Iterator[Database]:
+    """A database that names a transaction after half a second."""
+    db = Database(database_url, slow_s=SLOW_S)
+    yield db
+    db.close()
+
+
+def test_a_transaction_without_progress_is_named_while_it_is_open_and_at_its_end(
+    watched: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with watched.transaction() as session:
+        session.execute(text("UPDATE jobs SET kind = 'secret'"))
+        wait_until(lambda: "is open" in caplog.text)
+    assert "has ended after" in caplog.text
+    assert caplog.text.count("is open") == 1
+    assert "tests.pictures.wait_until" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_quick_transactions_are_not_named_however_many_follow_each_other(
+    watched: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    deadline = time.monotonic() + 3 * SLOW_S
+    while time.monotonic() < deadline:
+        with watched.transaction() as session:
+            session.execute(SELECT_ONE)
+    assert caplog.text == ""
+
+
+def test_on_sqlite_a_large_transaction_locks_no_reader_out_before_its_commit(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'large.db'}")
+    with db.transaction() as session:
+        session.execute(text("CREATE TABLE large (text TEXT)"))
+    with db.transaction() as session:
+        for _ in range(20):  # MB, ten times SQLite's cache of pages
+            session.execute(text("INSERT INTO large VALUES (:text)"), {"text": "x" * 1_000_000})
+        with sqlite3.connect(tmp_path / "large.db", timeout=0) as beside:
+            assert beside.execute("SELECT count(*) FROM large").fetchone() == (0,)
+    with db.snapshot() as session:
+        assert session.scalar(text("SELECT count(*) FROM large")) == 20
+    db.close()

@@ -13,7 +13,8 @@ from app.engine.engine import Engine
 from app.engine.request import Demand, Priority
 from app.engine.runner import Runner
 from app.errors import InferenceFailed, Invalid, ModelNotReady, QueueFull, Unavailable
-from tests.fakes import PATIENCE_S, FakePayload, FakeRunner
+from tests.fakes import FakePayload, FakeRunner
+from tests.waiting import PATIENCE_S
 
 StartEngine = Callable[..., Engine]
 

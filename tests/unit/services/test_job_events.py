@@ -8,7 +8,7 @@ import pytest
 
 from app.db.base import utc_now
 from app.errors import NotFound, Unavailable
-from app.schemas.jobs import JobRead, Progress
+from app.schemas.jobs import JobSummary, Progress
 from app.services.job_events import JobEvents
 from tests.waiting import PATIENCE_S
 
@@ -20,7 +20,7 @@ class Jobs:
         self.rows = {"a": job("a")}
         self.num_looks = 0
 
-    def read(self, job_id: str) -> JobRead:
+    def watch(self, job_id: str) -> JobSummary:
         if job_id not in self.rows:
             raise NotFound
         return self.rows[job_id]
@@ -30,11 +30,11 @@ class Jobs:
         return {job_id: self.rows[job_id].version for job_id in job_ids if job_id in self.rows}
 
 
-def job(job_id: str, version: int = 1, status: str = "running") -> JobRead:
+def job(job_id: str, version: int = 1, status: str = "running") -> JobSummary:
     progress = Progress(done=version, total=9, unit="images")
-    fields = {"spec": {}, "result": None, "error": None, "attempts": 1, "priority": 0, "retry_of": None}
+    fields = {"result": None, "error": None, "attempts": 1, "priority": 0, "retry_of": None}
     times = {"created_at": utc_now(), "started_at": None, "finished_at": None}
-    return JobRead(id=job_id, kind="dataset", status=status, version=version, progress=progress, **fields, **times)
+    return JobSummary(id=job_id, kind="dataset", status=status, version=version, progress=progress, **fields, **times)
 
 
 def events(jobs: Jobs, max_streams: int = 2) -> JobEvents:
@@ -127,7 +127,7 @@ async def looked(jobs: Jobs) -> None:
         await asyncio.sleep(0.005)
 
 
-async def first(watch: object) -> JobRead:
+async def first(watch: object) -> JobSummary:
     async for state in watch:  # type: ignore[attr-defined]
         return state
     raise AssertionError

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import QueueFull, Unavailable
 from app.services.pools import CallTooSlow, WorkPool
-from tests.fakes import PATIENCE_S
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
