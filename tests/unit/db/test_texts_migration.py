@@ -10,7 +10,7 @@ from sqlalchemy import NullPool, create_engine, text
 from app.db.migrations import alembic_config, migrate
 from app.db.session import database_url as parse_url
 
-BEFORE = "0004"
+BEFORE = "0006"
 NUM_ROWS = 3
 CLASSES = [
     {"name": "fox", "folder": "fox", "label": "red fox", "prompts": ["{style} é", "b"], "negative_prompt": "x"},
