@@ -5,6 +5,7 @@ Knows the routes and the words of the API; nothing of terminals.
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -163,6 +164,17 @@ def resume(service: Service, dataset: Json) -> Json | None:
         headers = {"Idempotency-Key": f"foxhound-retry-{job_id}"}
         return service.request("POST", f"/jobs/{job_id}/retry", headers=headers)[0]
     return job
+
+
+def repair(service: Service, dataset: Json) -> Json:
+    """Have every file of a dataset looked at, and lost images drawn again; return the job.
+
+    Raises:
+        Refused: A job works on the dataset, or another pack is loaded than the one that drew it.
+        Unreachable: No answer.
+    """
+    headers = {"Idempotency-Key": f"foxhound-{uuid.uuid4()}"}  # for the tries of this call; each call looks anew
+    return service.request("POST", f"{_path(dataset['id'])}/repair", headers=headers)[0]
 
 
 def archive_path(dataset: Json) -> str:

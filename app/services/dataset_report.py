@@ -13,22 +13,25 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
+from sqlalchemy import select
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, Conflict, Invalid, QueueFull
-from app.schemas.reports import MAX_SHEET_ROWS, DatasetReportRead
+from app.schemas.reports import MAX_LEFT_OUT, MAX_SHEET_ROWS, DatasetReportRead, LeftOutImage
 from app.services.contact_sheet import Row, Tile, contact_sheet
 from app.services.dataset_versions import content_version, images_of
 from app.services.datasets import find_dataset
 from app.services.image_judgements import ImageJudge, Judgement, StoredImage
 from app.services.inference import Inference
 from app.services.limits import Limits
+from app.services.lost_files import lost_image
 from app.services.report_assembly import Content, Entry, Judged, own_probabilities, report_of
 from app.services.report_figures import ranked
 from app.services.report_page import report_page
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 # Each holds an embedding and a logit for each class of up to 10,000 images: 60 MB at 1,000 classes.
 MAX_AT_ONCE = 2
@@ -93,7 +96,21 @@ class DatasetReportService:
             judged = await self._judged(content, content.sample)
             pack, labels = self._inference.pack, self._inference.classes
             report = await asyncio.to_thread(report_of, content, judged, pack.name, pack.revision, labels, cosine)
+            report.left_out = await asyncio.to_thread(self._left_out, content.sample, judged)
         return content.dataset.name, report
+
+    def _left_out(self, sample: Sequence[Entry], judged: Judged) -> list[LeftOutImage]:
+        """Name the first images that could not be judged, and why."""
+        known = {entry.id for entry in judged.entries}
+        ids = [entry.id for entry in sample if entry.id not in known][:MAX_LEFT_OUT]
+        checks = FileChecks(self._folder)
+        with self._db.snapshot() as session:
+            images = list(session.scalars(select(Image).where(Image.id.in_(ids)).order_by(Image.path)))
+        found = [(image, lost_image(checks, image)) for image in images]
+        return [
+            LeftOutImage(image_id=image.id, url=f"/images/{image.id}", code=lost.code if lost else "not_judged")
+            for image, lost in found
+        ]
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
