@@ -137,6 +137,31 @@ def resume(ctx: typer.Context, dataset_id: DatasetId, server: Server = URL, pati
 
 
 @dataset_app.command()
+def repair(
+    ctx: typer.Context,
+    dataset_id: DatasetId,
+    as_json: AsJson = False,
+    server: Server = URL,
+    patience: Patience = PATIENCE_S,
+) -> None:
+    """Look at every file of a dataset and draw lost images again; stay until that is done."""
+    with _service(ctx, server, patience, "It goes on in the service. See GET /jobs.") as service:
+        job = datasets.repair(service, datasets.find(service, dataset_id))
+        with shown(as_json) as show:
+            for state in follow_job(service, job["id"]):
+                show(job := state)
+    if job["error"] is not None:
+        say(f"{job['error']['title']}: {job['error']['detail']} ({job['error']['code']})")
+    result = job["result"]
+    if result is None:
+        raise typer.Exit(EXIT_FAILED)
+    if not as_json:
+        _tell_repair(result)
+    if result["num_unrestored"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@dataset_app.command()
 def export(
     ctx: typer.Context,
     dataset_id: DatasetId,
@@ -193,6 +218,13 @@ def _tell_plan_or_dataset(service: Service, request: dict[str, Any], as_json: bo
             raise
         images = f"{made['num_images']} of {max(made['progress']['total'], made['num_images'])} images"
         _tell_dataset(made, f"{made['name']} is there already, {made['status']}, {images}: {made['id']}", as_json)
+
+
+def _tell_repair(result: dict[str, Any]) -> None:
+    counts = f"{result['num_restored']} restored, {result['num_redrawn']} drawn anew as other images"
+    tell(f"{result['num_checked']} files: {counts}, {result['num_unrestored']} still lost")
+    for image in result["unrestored"]:
+        tell(f"{image['path']} ({image['code']}): if it was uploaded, upload the same file again")
 
 
 def _tell_dataset(dataset: dict[str, Any], words: str, as_json: bool) -> None:

@@ -176,6 +176,17 @@ def resume(service: Service, dataset: Json) -> Json | None:
     return job
 
 
+def repair(service: Service, dataset: Json) -> Json:
+    """Have every file of a dataset looked at, and lost images drawn again; return the job.
+
+    Raises:
+        Refused: A job works on the dataset, or another pack is loaded than the one that drew it.
+        Unreachable: No answer.
+    """
+    headers = {"Idempotency-Key": f"foxhound-{uuid.uuid4()}"}  # for the tries of this call; each call looks anew
+    return service.request("POST", f"{_path(dataset['id'])}/repair", headers=headers)[0]
+
+
 def archive_path(dataset: Json) -> str:
     """Return the path of the dataset's archive."""
     return f"{_path(dataset['id'])}/archive.zip"

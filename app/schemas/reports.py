@@ -8,6 +8,7 @@ from app.schemas.common import ImageSource, Response, Sha256, Split
 from app.schemas.generations import ModelRef
 
 MAX_JUDGED, MAX_PAIRS, MAX_CELLS, MAX_CLASSES = 10_000, 100, 1_000, 1_000
+MAX_LEFT_OUT = 20
 NUM_EXAMPLES, NUM_LABELS = 5, 5
 MAX_SHEET_ROWS = 50
 
@@ -123,6 +124,14 @@ class ReportPairs(Response):
     )
 
 
+class LeftOutImage(Response):
+    """An image that could not be judged."""
+
+    image_id: str
+    url: str
+    code: str = Field(description="`image_file_missing`, `image_file_damaged`, or `not_judged`: a model failed on it.")
+
+
 class DatasetReportRead(Response):
     """What a dataset holds, and what CLIP and the pretrained classifier say of it."""
 
@@ -135,6 +144,9 @@ class DatasetReportRead(Response):
     num_judged: int = Field(description="Images that figures other than counts rest on.")
     num_left_out: int = Field(
         description="Images that were to be judged and could not be: the file is gone or damaged, or a model failed."
+    )
+    left_out: Annotated[list[LeftOutImage], Field(max_length=MAX_LEFT_OUT)] = Field(
+        default_factory=list, description=f"The first {MAX_LEFT_OUT} of them; a repair draws lost ones again."
     )
     is_sample: bool = Field(description="Whether the dataset has more images than `max_images`.")
     agreement: Share = Field(description="Share of the judged images whose most probable class, by CLIP, is their own.")

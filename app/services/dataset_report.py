@@ -12,23 +12,26 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image as Pillow
+from sqlalchemy import select
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import Conflict, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
-from app.schemas.reports import MAX_SHEET_ROWS, DatasetReportRead
+from app.schemas.reports import MAX_LEFT_OUT, MAX_SHEET_ROWS, DatasetReportRead, LeftOutImage
 from app.services.contact_sheet import Row, Tile, contact_sheet
 from app.services.dataset_versions import content_version, images_of
 from app.services.datasets import find_dataset
 from app.services.image_judgements import ImageJudge, Judgement, StoredImage
 from app.services.inference import Inference
 from app.services.limits import Limits
+from app.services.lost_files import lost_image
 from app.services.pools import Pools
 from app.services.report_assembly import Content, Entry, Judged, own_probabilities, report_of
 from app.services.report_figures import ranked
 from app.services.report_page import report_page
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 T = TypeVar("T")
 
@@ -103,10 +106,24 @@ class DatasetReportService:
             judged = await self._judged(content, content.sample)
             pack, labels = self._inference.pack, self._inference.classes
             report = await self._run(report_of, content, judged, pack, labels, cosine)
+            report.left_out = await self._run(self._left_out, content.sample, judged)
         return content.dataset.name, report
 
     async def _run(self, call: Callable[..., T], *arguments: Any) -> T:
         return await self._pool.run(partial(call, *arguments))
+
+    def _left_out(self, sample: Sequence[Entry], judged: Judged) -> list[LeftOutImage]:
+        """Name the first images that could not be judged, and why."""
+        known = {entry.id for entry in judged.entries}
+        ids = [entry.id for entry in sample if entry.id not in known][:MAX_LEFT_OUT]
+        checks = FileChecks(self._folder)
+        with self._db.snapshot() as session:
+            images = list(session.scalars(select(Image).where(Image.id.in_(ids)).order_by(Image.path)))
+        found = [(image, lost_image(checks, image)) for image in images]
+        return [
+            LeftOutImage(image_id=image.id, url=f"/images/{image.id}", code=lost.code if lost else "not_judged")
+            for image, lost in found
+        ]
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -10,15 +10,15 @@ from sqlalchemy.orm import Session, defer
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.errors import FileLost, Invalid, NotFound
+from app.errors import Invalid, NotFound
 from app.names import find_name
 from app.schemas.common import Decision, Page
 from app.schemas.generations import ImageMetadata, ImageRead
-from app.services.lost_files import LostImage, lost_image, refusal
+from app.services.lost_files import IMAGE_CODES, LostImage, lost_image, refusal
 from app.services.paging import fetch_page
 from app.storage.images import MEDIA_TYPES, ImageFormat
 from app.storage.layout import DataFolder
-from app.storage.soundness import FileChecks
+from app.storage.soundness import FileChecks, LostFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class ImageService:
             row = _image(session, image_id)
         try:
             return self._checks.read(row.path, num_bytes=row.num_bytes, sha256=row.sha256)
-        except FileLost as error:
-            raise refusal(LostImage(row.id, row.path, f"image_{error.code}"), row.dataset_id) from None
+        except LostFile as error:
+            raise refusal(LostImage(row.id, row.path, IMAGE_CODES[error.fault]), row.dataset_id) from None
 
 
 def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from app.db.models import Image
 from app.db.session import Database
 from app.errors import FieldError, FileLost
 from app.storage.archives import Member
-from app.storage.soundness import FileChecks
+from app.storage.soundness import Fault, FileChecks
 
 # Of many lost files so many are named.
 MAX_LOST_TOLD = 20
 # Bytes of one archive that are hashed before it is sent; the rest is while it passes, and breaks it off.
 MAX_HASHED_BYTES = 1_000_000_000
+
+IMAGE_CODES: dict[Fault, str] = {"missing": "image_file_missing", "damaged": "image_file_damaged"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,12 @@ class LostImage:
 def lost_image(checks: FileChecks, image: Image) -> LostImage | None:
     """Return an image as lost if it has no sound file."""
     fault = checks.fault(image.path, num_bytes=image.num_bytes, sha256=image.sha256)
-    return None if fault is None else LostImage(image.id, image.path, f"image_file_{fault}")
+    return None if fault is None else LostImage(image.id, image.path, IMAGE_CODES[fault])
 
 
 def refusal(lost: LostImage, dataset_id: str | None) -> FileLost:
     """Return the error for one image that cannot be served."""
-    what = "missing" if lost.code == "image_file_missing" else "damaged"
+    what = "missing" if lost.code == IMAGE_CODES["missing"] else "damaged"
     return FileLost(f"The file of image {lost.image_id} is {what}. {_remedy(dataset_id)}", code=lost.code)
 
 
@@ -82,7 +84,7 @@ def refuse_lost_members(db: Database, checks: FileChecks, dataset_id: str, membe
         if fault := checks.fault(member.path, **sums, is_hashed=is_hashed):  # type: ignore[arg-type]
             num_lost += 1
             if len(codes) < MAX_LOST_TOLD:
-                codes[member.path] = f"image_file_{fault}"
+                codes[member.path] = IMAGE_CODES[fault]
     if codes:
         with db.snapshot() as session:
             rows = session.execute(select(Image.id, Image.path).where(Image.path.in_(codes)).order_by(Image.path))

@@ -18,10 +18,11 @@ from app.schemas.train_jobs import ModelRead, ModelSummary
 from app.services.images import StoredFile
 from app.services.paging import fetch_page, json_bytes
 from app.storage.layout import DataFolder
-from app.storage.soundness import FileChecks
+from app.storage.soundness import Fault, FileChecks, LostFile
 from app.training.linear_probe import LinearProbe, load_probe, predict
 
 MAX_LOADED_HEADS = 32
+_CODES: dict[Fault, str] = {"missing": "model_file_missing", "damaged": "model_file_damaged"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class ModelService:
         with self._db.snapshot() as session:
             row = _model(session, model_id)
         if fault := self._checks.fault(row.path, num_bytes=row.num_bytes, sha256=row.sha256):
-            raise _lost(f"file_{fault}")
+            raise _lost(fault)
         return StoredFile(
             self._folder.locate(row.path), "application/octet-stream", row.sha256, f"{row.name}.safetensors"
         )
@@ -123,16 +124,15 @@ class ModelService:
     def _load_probe(self, path: str, num_bytes: int, sha256: str) -> LinearProbe:
         try:
             return load_probe(self._checks.read(path, num_bytes=num_bytes, sha256=sha256))
-        except FileLost as error:
-            lost = _lost(error.code)
+        except LostFile as error:
+            lost = _lost(error.fault)
             lost.errors = (FieldError("#/model", lost.detail, lost.code),)
             raise lost from None
 
 
-def _lost(code: str) -> FileLost:
-    what = "missing" if code == "file_missing" else "damaged"
-    detail = f"The model's file is {what}. Put it back from a backup, or train the model again by its lineage."
-    return FileLost(detail, code=f"model_{code}")
+def _lost(fault: Fault) -> FileLost:
+    detail = f"The model's file is {fault}. Put it back from a backup, or train the model again by its lineage."
+    return FileLost(detail, code=_CODES[fault])
 
 
 def _model(session: Session, model_id: str) -> TrainedModel:

@@ -84,6 +84,9 @@ def _summary(report: DatasetReportRead) -> str:
         f"{_THRESHOLDS[report.near_duplicate_cosine_from]}).",
         f"Judged by {report.model.name} {report.model.revision}. Version {report.version}.",
     ]
+    if report.left_out:
+        named = ", ".join(f"{image.image_id} ({image.code})" for image in report.left_out)
+        lines.append(f"Could not be judged: {named}{', …' if report.num_left_out > len(report.left_out) else ''}.")
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 

@@ -25,11 +25,11 @@ from app.services.dataset_places import refuse_empty_classes
 from app.services.dataset_versions import content_version, images_of, num_images_of
 from app.services.datasets import find_dataset
 from app.services.job_kinds import TrainKind
-from app.services.lost_files import MAX_LOST_TOLD, LostImage, refusal_of_all
+from app.services.lost_files import IMAGE_CODES, MAX_LOST_TOLD, LostImage, refusal_of_all
 from app.services.patience import load, patience, store
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
-from app.storage.soundness import FileChecks
+from app.storage.soundness import FileChecks, LostFile
 from app.training.evaluation import evaluate
 from app.training.linear_probe import Diverged, EpochMetrics, FitResult, OptimizerSettings, fit, save_probe
 
@@ -115,8 +115,8 @@ class TrainJob(TrainKind):
             return known
         try:
             data = load(job, partial(self._checks.read, image.path, num_bytes=image.num_bytes, sha256=image.sha256))
-        except FileLost as error:
-            lost = LostImage(image.id, image.path, f"image_{error.code}")
+        except LostFile as error:
+            lost = LostImage(image.id, image.path, IMAGE_CODES[error.fault])
             raise refusal_of_all([lost], 1, image.dataset_id or "") from None
         features = self._node.features(data, keep_waiting=patience(job))
         try:

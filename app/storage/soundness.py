@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from typing import BinaryIO, Literal
 
-from app.errors import FileLost, NotFound
+from app.errors import NotFound
 from app.storage.layout import DataFolder
 
 Fault = Literal["missing", "damaged"]
@@ -21,6 +21,14 @@ _MAX_KNOWN = 65_536
 # A write within the file system's clock tick after a look leaves the times as they were.
 _SETTLED_AFTER_S = 2.0
 _BLOCK_BYTES = 256 * 1024
+
+
+class LostFile(Exception):
+    """A file is not what its record says; whoever knows what it is for says it to clients."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
 
 class FileChecks:
@@ -64,16 +72,16 @@ class FileChecks:
         """Read a file whole; what is returned has been checked, whatever is written meanwhile.
 
         Raises:
-            FileLost: `file_missing` or `file_damaged`.
+            LostFile: It is missing or damaged.
             Unavailable: The storage cannot be read.
         """
         try:
             with self._folder.open(path) as file:
                 data = file.read(num_bytes + 1)
         except NotFound:
-            raise FileLost(code="file_missing") from None
+            raise LostFile("missing") from None
         if len(data) != num_bytes or hashlib.sha256(data).hexdigest() != sha256:
-            raise FileLost(code="file_damaged")
+            raise LostFile("damaged")
         return data
 
     def _is_known(self, version: tuple[object, ...]) -> bool:

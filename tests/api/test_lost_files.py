@@ -5,11 +5,14 @@ import io
 import os
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import app
 from app.db.models import Dataset, Image, TrainedModel
 from app.jobs.handler import JobCancelled
 from app.services.repair_job import RepairJob
@@ -17,6 +20,7 @@ from app.services.train_job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from tests.fake_jobs import FakeJobRun, run_job
+from tests.pictures import wait_until
 from tests.uploads import create_empty, picture, upload
 from tests.workbench import Workbench
 
@@ -297,3 +301,21 @@ def test_a_repair_is_submitted_like_any_job(bench: Workbench) -> None:
     with bench.db.transaction() as session:
         session.get_one(Dataset, read["id"]).pack_revision = "of yesterday"
     assert bench.http.post(path).json()["code"] == "pack_changed"
+
+
+@pytest.mark.parametrize("num_spoilt", [0, 1])
+def test_the_command_repairs_and_says_what_stays_lost(bench: Workbench, num_spoilt: int) -> None:
+    created = create_empty(bench.http)
+    upload(bench.http, created["id"], [picture(1), picture(2)])
+    for image in images(bench)[:num_spoilt]:
+        (bench.data_dir / image.path).unlink()
+    bench.handler = RepairJob(bench.db, DataFolder(bench.data_dir), bench.client)
+    with ThreadPoolExecutor(1) as pool:
+        command = ["dataset", "repair", "fox-dog", "--server", str(bench.http.base_url)]
+        running = pool.submit(CliRunner().invoke, app, command)
+        wait_until(lambda: bench.http.get("/jobs?kind=repair").json()["items"])
+        bench.work(bench.http.get("/jobs?kind=repair").json()["items"][0]["id"])
+        result = running.result()
+    assert result.exit_code == num_spoilt, result.output
+    assert f"2 files: 0 restored, 0 drawn anew as other images, {num_spoilt} still lost" in result.output
+    assert ("000000.png (image_file_missing)" in result.output) == (num_spoilt > 0)

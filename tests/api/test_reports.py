@@ -214,6 +214,9 @@ def test_an_image_whose_file_is_gone_or_another_is_left_out(node: Node) -> None:
     other.write_bytes(blue(1))
     read = report(http, dataset_id)
     assert (read["num_images"], read["num_judged"], read["num_left_out"]) == (3, 1, 2)
+    assert [image["code"] for image in read["left_out"]] == ["image_file_missing", "image_file_damaged"]
+    shown = http.get(f"/datasets/{dataset_id}/report", headers={"Accept": "text/html"}).text
+    assert all(image["image_id"] in shown for image in read["left_out"])
     for path in (node.settings.data_dir / "datasets").rglob("*.png"):
         path.unlink()
     (node.settings.data_dir / "features").rename(node.settings.data_dir / "elsewhere")
@@ -226,6 +229,7 @@ def test_an_image_on_which_a_model_fails_is_left_out(http: httpx.Client) -> None
     add(http, dataset_id, FOX, "train", [red(1), coloured(2, channel=1)])
     read = report(http, dataset_id)
     assert (read["num_judged"], read["num_left_out"]) == (1, 1)
+    assert [image["code"] for image in read["left_out"]] == ["not_judged"]
 
 
 def test_a_report_waits_while_the_engine_is_full(tmp_path: Path, database_url: str, clip: ColourClip) -> None:
