@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -29,7 +29,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
                 f"The data folder {data_dir} is in use by another Foxhound node (process {owner}). "
                 "Stop that one, or give this one its own FOXHOUND_DATA_DIR."
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        os.truncate(file.fileno(), 0)
+        with suppress(OSError):  # a full disk: the lock holds all the same, and what makes room needs a node
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield

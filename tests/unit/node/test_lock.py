@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.node.lock import DataDirInUse, lock_data_dir
+from tests.small_disk import small_disk
 
 
 def test_a_second_node_is_refused_and_told_who_has_the_folder(tmp_path: Path) -> None:
@@ -30,3 +31,10 @@ def test_a_killed_nodes_lock_is_gone(tmp_path: Path) -> None:
     assert killed.returncode == -9
     with lock_data_dir(tmp_path):
         pass
+
+
+def test_a_full_disk_keeps_no_node_from_starting() -> None:
+    with small_disk(1) as disk:
+        disk.fill()
+        with lock_data_dir(disk.root), pytest.raises(DataDirInUse), lock_data_dir(disk.root):
+            pass
