@@ -40,7 +40,7 @@ openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
 	$(BIN)/foxhound openapi docs/openapi.json
 
 demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about three hours on two cores
-	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m app.modelpacks.demo.build all
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m demo_pack.build all
 
 demo-pack-report: $(VENV)/dev.stamp ## Measure the shipped demo pack against its targets: about 25 minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.demo_pack

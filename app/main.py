@@ -13,56 +13,54 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import (
-    dataset_exports,
-    dataset_reports,
+from app.api import openapi, problems, submissions
+from app.api.deps import Services
+from app.api.internal import create_internal_app
+from app.api.json_bodies import SMALL_BODY
+from app.api.middleware import BodyLimits, Edge
+from app.api.routes import (
+    dataset_images,
     datasets,
+    exports,
     generate,
     generations,
     jobs,
-    judging,
-    openapi,
-    problems,
+    reports,
+    scoring,
     service,
-    submissions,
     train_jobs,
-    uploads,
 )
-from app.api.connections import ConnectionLimits
-from app.api.deps import Services
-from app.api.draining import Draining
-from app.api.edge import BodyLimits, Edge
-from app.api.internal import create_internal_app
-from app.api.json_bodies import SMALL_BODY
-from app.api.server import InnerServer, ServerConfig
+from app.api.serving.connections import ConnectionLimits
+from app.api.serving.draining import Draining
+from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
 from app.node.socket import EngineSocket
-from app.services import leftovers
-from app.services.dataset_export import DatasetExportService
-from app.services.dataset_extension import DatasetExtensionService
-from app.services.dataset_repair import DatasetRepairService
-from app.services.dataset_report import DatasetReportService
-from app.services.datasets import DatasetService
-from app.services.generation import GenerationService
-from app.services.image_judgements import ImageJudge
-from app.services.images import ImageService
-from app.services.inference import Inference
-from app.services.job_events import JobEvents
-from app.services.job_kinds import JOB_KINDS
-from app.services.jobs import JobService
-from app.services.judging import JudgingService
+from app.services.datasets.export import DatasetExportService
+from app.services.datasets.extension import DatasetExtensionService
+from app.services.datasets.repair import DatasetRepairService
+from app.services.datasets.service import DatasetService
+from app.services.datasets.uploads import UploadService
+from app.services.generations.service import GenerationService
+from app.services.images.service import ImageService
+from app.services.inference.loading import ModelChoice, start_inference
+from app.services.inference.remote import NodeEngine
+from app.services.inference.service import Inference
+from app.services.inference.status import NodeStatus
+from app.services.jobs.events import JobEvents
+from app.services.jobs.kinds import JOB_KINDS
+from app.services.jobs.service import JobService
 from app.services.limits import Limits
-from app.services.model_loading import ModelChoice, start_inference
-from app.services.models import ModelService
-from app.services.node_engine import NodeEngine
-from app.services.node_status import NodeStatus
-from app.services.pools import Pools, open_pools
-from app.services.store_identity import settle_store
-from app.services.train_jobs import TrainJobService
-from app.services.uploads import UploadService
+from app.services.reports.judgements import ImageJudge
+from app.services.reports.service import DatasetReportService
+from app.services.scoring import JudgingService
+from app.services.store import recovery
+from app.services.store.identity import settle_store
+from app.services.thread_pools import Pools, open_pools
+from app.services.training.models import ModelService
+from app.services.training.service import TrainJobService
 from app.storage.features import FeatureCache
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
@@ -80,11 +78,11 @@ _NUM_SHORT_CALLS = 32
 ROUTERS = (
     generate,
     generations,
-    judging,
+    scoring,
     datasets,
-    uploads,
-    dataset_exports,
-    dataset_reports,
+    dataset_images,
+    exports,
+    reports,
     train_jobs,
     jobs,
     service,
@@ -291,7 +289,7 @@ def _put_right(db: Database, folder: DataFolder) -> None:
     """
     settle_store(db, folder)
     try:
-        leftovers.sweep(db, folder)
+        recovery.sweep(db, folder)
     except Exception:
         log.exception("What processes that died have left could not be put right; the next start does it.")
 

@@ -15,11 +15,11 @@ from app.db.session import Database
 from app.jobs.handler import JobHandler
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
-from app.services.dataset_job import DatasetImages, DatasetJob
-from app.services.generate_job import GenerateJob
-from app.services.repair_job import RepairJob
-from app.services.store_identity import settle_store
-from app.services.train_job import TrainJob
+from app.services.datasets.job import DatasetImages, DatasetJob
+from app.services.datasets.repair_job import RepairJob
+from app.services.generations.job import GenerateJob
+from app.services.store.identity import settle_store
+from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of

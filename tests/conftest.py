@@ -8,11 +8,11 @@ import pytest
 
 from app.db.session import Database
 from app.jobs.queue import JobQueue
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.pictures import Pictures
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.pictures import Pictures
 
-pytest_plugins = ["tests.databases"]
+pytest_plugins = ["testing.databases"]
 pytest.register_assert_rewrite("tests.crash")  # its invariants say what differs, as tests do
 
 # The longest files first: what computes beside what waits, so that two processes seldom want the same core.

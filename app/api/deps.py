@@ -7,22 +7,22 @@ from fastapi import Depends, Path, Query, Request
 from pydantic import Field
 
 from app.schemas.common import Storable
-from app.services.dataset_export import DatasetExportService
-from app.services.dataset_extension import DatasetExtensionService
-from app.services.dataset_repair import DatasetRepairService
-from app.services.dataset_report import DatasetReportService
-from app.services.datasets import DatasetService
-from app.services.generation import GenerationService
-from app.services.images import ImageService
-from app.services.inference import Inference
-from app.services.job_events import JobEvents
-from app.services.jobs import JobService
-from app.services.judging import JudgingService
-from app.services.models import ModelService
-from app.services.node_status import NodeStatus
-from app.services.pools import Pools
-from app.services.train_jobs import TrainJobService
-from app.services.uploads import UploadService
+from app.services.datasets.export import DatasetExportService
+from app.services.datasets.extension import DatasetExtensionService
+from app.services.datasets.repair import DatasetRepairService
+from app.services.datasets.service import DatasetService
+from app.services.datasets.uploads import UploadService
+from app.services.generations.service import GenerationService
+from app.services.images.service import ImageService
+from app.services.inference.service import Inference
+from app.services.inference.status import NodeStatus
+from app.services.jobs.events import JobEvents
+from app.services.jobs.service import JobService
+from app.services.reports.service import DatasetReportService
+from app.services.scoring import JudgingService
+from app.services.thread_pools import Pools
+from app.services.training.models import ModelService
+from app.services.training.service import TrainJobService
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
 from app.api import problems
-from app.api.generate import unless_left
-from app.services.node_engine import NodeEngine
+from app.api.routes.generate import unless_left
+from app.services.inference.remote import NodeEngine
 
 
 class RenderBody(BaseModel):

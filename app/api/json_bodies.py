@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.api.problems import invalid_of_validation
 from app.errors import Malformed, PayloadTooLarge
-from app.services.pools import WorkPool
+from app.services.thread_pools import WorkPool
 
 Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-from app.api.fault_words import code_and_detail
+from app.api.validation_messages import code_and_detail
 from app.errors import (
     NO_ROOM_ERRNOS,
     AppError,

@@ -13,7 +13,7 @@ from app.api.deps import ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
 from app.errors import Malformed
 from app.schemas.jobs import Priority
-from app.services.idempotency import Replayed, Submission
+from app.services.jobs.idempotency import Replayed, Submission
 
 # Visible ASCII; what is longer or empty is answered with 400, so the schema alone tells of these bounds.
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")

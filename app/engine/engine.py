@@ -12,12 +12,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from app.engine.batcher import Batch, Batcher
 from app.engine.loader import FAILED_RETRY_AFTER_S, LOADING_RETRY_AFTER_S, ModelLoader, ModelStatus
-from app.engine.model_queue import row_pixels
 from app.engine.request import Demand, EngineRequest, Priority
-from app.engine.row_budget import Shape
 from app.engine.runner import Runner
+from app.engine.scheduling.batcher import Batch, Batcher
+from app.engine.scheduling.model_queue import row_pixels
+from app.engine.scheduling.row_budget import Shape
 from app.errors import AppError, InferenceFailed, Unavailable
 
 logger = logging.getLogger(__name__)

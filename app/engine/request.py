@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.engine.row_budget import Shape
+from app.engine.scheduling.row_budget import Shape
 
 
 class Priority(enum.IntEnum):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.engine.cpu_resnet import remake_resnet
+from app.engine.kernels.cpu_resnet import remake_resnet
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 

@@ -1,6 +1,6 @@
 """The file `store_id` of a data folder: which store its files belong to. Knows no database.
 
-The same id stands in the database; `app/services/store_identity.py` compares the two.
+The same id stands in the database; `app/services/store/identity.py` compares the two.
 """
 
 import re

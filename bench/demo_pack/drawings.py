@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.modelpacks.demo.build.drawings import Drawings, Order, draw_held_out, draw_set, load_set
-from app.modelpacks.demo.build.workdir import HELD_OUT_SEED
-from app.modelpacks.demo.drawing import draw
-from app.modelpacks.demo.drawing.captions import Said, said
 from bench.demo_pack.generated import class_votes, right_colours
 from bench.demo_pack.loading import Pack
 from bench.demo_pack.metrics import fit_matrix, recall_at_1, share, strict_ceiling, top_k
 from bench.demo_pack.reading import clip_similarity
 from bench.demo_pack.table import Figure, Outcome
+from demo_pack.build.drawings import Drawings, Order, draw_held_out, draw_set, load_set
+from demo_pack.build.workdir import HELD_OUT_SEED
+from demo_pack.drawing import draw
+from demo_pack.drawing.captions import Said, said
 
 GROUP = 100
 RECONSTRUCTED = 400

@@ -18,14 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import shufflenet_v2_x0_5
 
-from app.modelpacks.demo.build.drawings import Drawings, Order, draw_set
-from app.modelpacks.demo.build.loop import Moment, Recipe, load_average, train
 from bench.demo_pack.drawings import load_current
 from bench.demo_pack.generated import Generated
 from bench.demo_pack.generation import progress
 from bench.demo_pack.metrics import Scores, share, share_by, top_k
 from bench.demo_pack.reading import network_outputs, softmax
 from bench.demo_pack.table import Figure, Outcome
+from demo_pack.build.drawings import Drawings, Order, draw_set
+from demo_pack.build.loop import Moment, Recipe, load_average, train
 
 SEED = 3
 BATCH = 64

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.modelpacks.demo.drawing.captions import Said
+from demo_pack.drawing.captions import Said
 
 Scores = NDArray[np.float32]
 

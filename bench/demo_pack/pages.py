@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from app.modelpacks.demo.build.drawings import Drawings
-from app.modelpacks.demo.drawing.world import BACKGROUNDS, STYLES
 from bench.demo_pack.generated import Generated
 from bench.demo_pack.generation import Settings, Studio, Wish
 from bench.demo_pack.loading import Pack
@@ -16,6 +14,8 @@ from bench.demo_pack.metrics import Scores, failures, top_k
 from bench.demo_pack.sheets import in_rows
 from bench.demo_pack.variations import SEED, SHOWN, natural_wishes
 from bench.demo_pack.words import colours_of, natural_colour, natural_subject, painting
+from demo_pack.build.drawings import Drawings
+from demo_pack.drawing.world import BACKGROUNDS, STYLES
 
 Rows = Sequence[Sequence[Image.Image]]
 COLOURED = ("fox", "car", "flower", "butterfly")

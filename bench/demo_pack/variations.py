@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from app.modelpacks.demo.drawing.world import BACKGROUNDS
 from bench.demo_pack.generated import Generated
 from bench.demo_pack.generation import DEFAULTS, Settings, Studio, Wish
 from bench.demo_pack.loading import Pack
@@ -17,6 +16,7 @@ from bench.demo_pack.metrics import share, top_k
 from bench.demo_pack.reading import clip_probabilities
 from bench.demo_pack.table import Figure, Outcome
 from bench.demo_pack.words import article, colours_of, natural_subject, painting
+from demo_pack.drawing.world import BACKGROUNDS
 
 SEED = 42
 NOISE_SCHEDULERS = ("ddim", "euler", "dpmpp_2m", "pndm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.modelpacks.demo.drawing.world import COLOURS, SUBJECTS
+from demo_pack.drawing.world import COLOURS, SUBJECTS
 
 
 def article(words: str) -> str:

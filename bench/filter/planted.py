@@ -9,9 +9,9 @@ from PIL import Image
 
 from app.modelpacks.pack import demo_pack_folder, read_pack
 from app.schemas.datasets import DatasetCreate
-from app.services.dataset_records import new_dataset
-from app.services.image_specs import SizeRules
-from app.services.recipes import Place, Recipe
+from app.services.datasets.recipe import Place, Recipe
+from app.services.datasets.records import new_dataset
+from app.services.images.spec import SizeRules
 from bench.demo_pack.generation import Settings, Studio, Wish
 
 CLASSES = ("fox", "dog", "cat", "rabbit", "bird", "elephant")

@@ -26,7 +26,7 @@ from bench.generate.pipeline import Subject, load_pipeline
 from bench.generate.plan import FULL, GPU, QUICK, Plan
 from bench.generate.report import judge, render_loads, summarize_all, to_json
 from bench.generate.servers import versions
-from tests.full_size.layout import write_pack
+from testing.packs import write_pack
 
 LOGS = Path("build/bench/generate")
 RANDOM_PACK = Path("build/bench/packs/sd15")

@@ -46,7 +46,7 @@ class Server:
 
 def foxhound() -> Server:
     """Ours: the whole node, worker included."""
-    return Server(OURS, "", Path(sys.executable), ("-m", "app.cli", "serve"), "/readyz")
+    return Server(OURS, "", Path(sys.executable), ("-m", "app.cli.main", "serve"), "/readyz")
 
 
 def lock_server() -> Server:
@@ -107,7 +107,7 @@ def running(server: Server, subject: Subject, log: Path) -> Iterator[RunningServ
         probe.close()
         environment = _environment(Path(folder), port, subject)
         if server.name == OURS:
-            migrate = [str(server.python), "-m", "app.cli", "migrate"]
+            migrate = [str(server.python), "-m", "app.cli.main", "migrate"]
             subprocess.run(migrate, env=environment, cwd=folder, check=True, stdout=output, stderr=output)
         words = {"port": port, **asdict(subject)}
         command = [str(server.python), *(argument.format(**words) for argument in server.arguments)]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from app.engine.compiling import compile_forward
-from app.engine.decoding import ImageDecoder
-from app.engine.denoising import Denoiser, ImageState, draw_noise
-from app.engine.denoising_options import options_for
-from app.engine.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.decoder import ImageDecoder
+from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
+from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.options import options_for
+from app.engine.kernels.compile import compile_forward
 from bench.gpu.models import NOISE_SCHEDULER, Models
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bench.judging.traffic import Question
-from tests.full_size.layout import write_clip, write_resnets
+from testing.packs import write_clip, write_resnets
 
 NUM_IMAGES = 200
 NUM_LABELS = 10

@@ -83,7 +83,7 @@ def start_ours(models: Path, workdir: Path, threads: int) -> Server:
         "FOXHOUND_NUM_THREADS": str(threads),
         "FOXHOUND_DEVICE": "cpu",
     }
-    command = [sys.executable, "-m", "app.cli"]
+    command = [sys.executable, "-m", "app.cli.main"]
     subprocess.run([*command, "migrate"], env={**os.environ, **env}, check=True, capture_output=True)
     return start([*command, "api"], port, "/readyz", workdir / "ours.log", env)
 

@@ -19,12 +19,12 @@ from app.db.models import Worker
 from app.db.session import Database, database_url
 from app.jobs.migrations import migrate_job_engine
 from bench.demo_pack.table import Figure, as_json, render
-from tests.crash.node_process import NodeProcesses, StartNode, nodes
-from tests.crash.outages import Proxy, proxied
-from tests.crash.shared_storage import Shared
-from tests.fake_models import FakeModels
-from tests.node import make_settings, serve
-from tests.waiting import wait_until
+from testing.fake_models import FakeModels
+from testing.node import make_settings, serve
+from testing.node_process import NodeProcesses, StartNode, nodes
+from testing.outages import Proxy, proxied
+from testing.shared_storage import Shared
+from testing.waiting import wait_until
 
 CHUNK_SIZE = 8
 STEP_S = 0.1

@@ -21,12 +21,12 @@ from typing import Any
 
 import httpx
 
-from app.engine.diffusion import DiffusionPayload
+from app.engine.diffusion.runner import DiffusionPayload
 from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.modelpacks.pack import demo_pack_folder
-from app.services.inference import DIFFUSION
-from app.services.model_loading import ModelChoice, start_inference
+from app.services.inference.loading import ModelChoice, start_inference
+from app.services.inference.service import DIFFUSION
 from bench.generate.pipeline import Subject
 from bench.generate.servers import foxhound, running, versions
 

@@ -38,7 +38,7 @@ def started_node(folder: Path, port: int, num_threads: int) -> Iterator[subproce
     env = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
     env |= {"FOXHOUND_DATA_DIR": str(folder / "data"), "FOXHOUND_DATABASE_URL": f"sqlite:///{folder / 'soak.db'}"}
     env |= {"FOXHOUND_NUM_THREADS": str(num_threads)}
-    subprocess.run([sys.executable, "-m", "app.cli", "migrate"], env=env, check=True)
+    subprocess.run([sys.executable, "-m", "app.cli.main", "migrate"], env=env, check=True)
     with (folder / "node.log").open("wb") as log:
         command = [sys.executable, "-m", "bench.soak.node", str(port), str(folder / "state.json")]
         node = subprocess.Popen(command, env=env, stdout=log, stderr=log)

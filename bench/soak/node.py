@@ -15,15 +15,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from app.api.server import Server
+from app.api.serving.server import Server
 from app.config import Settings
-from app.engine.diffusion import DiffusionPayload
+from app.engine.diffusion.runner import DiffusionPayload
 from app.engine.engine import Engine
 from app.engine.request import Demand, Priority
 from app.errors import AppError
 from app.main import create_app, server_config
-from app.services.inference import DIFFUSION, Inference
-from app.services.model_loading import ModelChoice, start_inference
+from app.services.inference.loading import ModelChoice, start_inference
+from app.services.inference.service import DIFFUSION, Inference
 
 FAULT_EVERY_S = 3.0
 STATE_EVERY_S = 1.0

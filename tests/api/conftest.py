@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.workbench import Workbench
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.workbench import Workbench
 
 Serve = Callable[..., AbstractContextManager[Node]]
 

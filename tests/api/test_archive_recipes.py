@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.db.models import Dataset, DatasetTexts
-from tests.uploads import picture, upload
-from tests.workbench import CLASSES, RECIPE, Workbench
+from testing.uploads import picture, upload
+from testing.workbench import CLASSES, RECIPE, Workbench
 
 RECIPES = [
     {},

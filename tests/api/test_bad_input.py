@@ -13,8 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
 
 GOOD = {"prompt": "a fox", "num_inference_steps": 1}
 DATASET = {

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import app
+from app.cli.main import app
 from app.client.service import Delays
 from app.db.models import Dataset
 from app.db.session import Database
 from app.jobs import record
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.uploads import create_empty, fill, picture, upload
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.uploads import create_empty, fill, picture, upload
 
 CLASSES = [{"name": name, "prompts": [name]} for name in ("fox", "dog")]
 DATASET = {"name": "fox-dog", "classes": CLASSES, "train_per_class": 50, "test_per_class": 0}

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from app.api.connections import MAX_HEAD_BYTES, MAX_PIPELINED
+from app.api.serving.connections import MAX_HEAD_BYTES, MAX_PIPELINED
+from testing.node import Node
+from testing.waiting import PATIENCE_S
+from testing.wire import Answer, Wire, connect
 from tests.api.conftest import Serve
-from tests.node import Node
-from tests.waiting import PATIENCE_S
-from tests.wire import Answer, Wire, connect
 
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -7,9 +7,9 @@ import pytest
 from app.db.models import Dataset, Image
 from app.jobs import record
 from app.jobs.handler import JobCancelled
-from tests.fake_jobs import run_job
-from tests.uploads import picture, upload
-from tests.workbench import RECIPE, Workbench
+from testing.fake_jobs import run_job
+from testing.uploads import picture, upload
+from testing.workbench import RECIPE, Workbench
 
 
 @pytest.mark.parametrize("combine", ["cartesian", "sampled"])

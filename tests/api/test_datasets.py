@@ -15,14 +15,14 @@ from app.db.models import Image, Job
 from app.db.session import Database
 from app.jobs.handler import JobCancelled
 from app.node.client import NodeClient
-from app.services.dataset_job import DatasetImages, DatasetJob
-from app.services.inference import TEXTS_AT_ONCE
-from app.services.recipes import MAX_SCORES
-from app.services.seeds import image_seed
+from app.services.datasets.job import DatasetImages, DatasetJob
+from app.services.datasets.recipe import MAX_SCORES
+from app.services.datasets.seeds import image_seed
+from app.services.inference.service import TEXTS_AT_ONCE
 from app.storage.layout import DataFolder
-from tests.fake_jobs import run_job
-from tests.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT
-from tests.node import Node
+from testing.fake_jobs import run_job
+from testing.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT
+from testing.node import Node
 
 VARIABLES = {"style": ["a photo of", "a sketch of"], "place": ["", "at night", "in snow"]}
 CLASSES = [{"name": "fox", "prompts": ["{style} a fox {place}"]}, {"name": "dog", "prompts": ["{style} a dog {place}"]}]

@@ -13,11 +13,11 @@ from fastapi import Request
 from fastapi.sse import KEEPALIVE_COMMENT
 from pydantic import BaseModel
 
-from app.api.events import Progress, events
+from app.api.sse import Progress, events
 from app.errors import QueueFull
-from tests.fake_models import BROKEN_PROMPT
-from tests.node import Node
-from tests.waiting import PATIENCE_S
+from testing.fake_models import BROKEN_PROMPT
+from testing.node import Node
+from testing.waiting import PATIENCE_S
 
 FOX = {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 3, "seed": 42}
 EVENTS = {"Accept": "text/event-stream"}

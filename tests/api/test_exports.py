@@ -15,11 +15,11 @@ from torchvision.datasets import ImageFolder
 
 from app.db.session import Database
 from app.node.client import NodeClient
-from app.services.dataset_job import DatasetImages, DatasetJob
+from app.services.datasets.job import DatasetImages, DatasetJob
 from app.storage.layout import DataFolder
-from tests.fake_jobs import run_job
-from tests.node import Node
-from tests.uploads import CLASSES, create_empty, fill, picture, upload
+from testing.fake_jobs import run_job
+from testing.node import Node
+from testing.uploads import CLASSES, create_empty, fill, picture, upload
 
 
 def mixed(node: Node, **changes: object) -> dict:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.small_disk import SmallDisk, small_disk
-from tests.uploads import create_empty, picture, upload
+from testing.small_disk import SmallDisk, small_disk
+from testing.uploads import create_empty, picture, upload
 
 # Noise of this size is more than the megabyte that a form's file may have in memory.
 LARGE = (1024, 512)

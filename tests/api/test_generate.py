@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.engine.diffusion import GeneratedImage
+from app.engine.diffusion.runner import GeneratedImage
 from app.engine.request import EngineRequest
 from app.storage.images import read_settings
-from tests.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeDiffusion, FakeModels
-from tests.node import Node, make_settings, serve
-from tests.waiting import PATIENCE_S
+from testing.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeDiffusion, FakeModels
+from testing.node import Node, make_settings, serve
+from testing.waiting import PATIENCE_S
 
 FOX = {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 2, "seed": 42}
 

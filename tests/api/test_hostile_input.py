@@ -12,10 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.waiting import PATIENCE_S, wait_until
 from tests.api.test_bad_input import DATASET, GOOD, assert_problem, image_bytes
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.waiting import PATIENCE_S, wait_until
 
 JSON = {"Content-Type": "application/json"}
 

@@ -10,8 +10,8 @@ import pytest
 from app.db.base import utc_now
 from app.db.models import IdempotencyKey
 from app.db.session import Database
-from app.services.idempotency import KEPT
-from tests.node import Node
+from app.services.jobs.idempotency import KEPT
+from testing.node import Node
 
 GENERATE = {"prompt": "a fox", "num_inference_steps": 1}
 CLASSES = [{"name": name, "prompts": [name]} for name in ("fox", "dog")]

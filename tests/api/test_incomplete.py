@@ -5,12 +5,12 @@ import pytest
 from app.db.models import Dataset, Image
 from app.jobs import record
 from app.jobs.handler import JobCancelled
-from app.services.train_job import TrainJob
+from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
-from tests.fake_jobs import run_job
-from tests.uploads import create_empty, picture, upload
-from tests.workbench import RECIPE, Workbench
+from testing.fake_jobs import run_job
+from testing.uploads import create_empty, picture, upload
+from testing.workbench import RECIPE, Workbench
 
 FILTERED = {"filter": {"threshold": 0.6}, "max_attempts": 2}
 

@@ -13,9 +13,9 @@ from app.db.base import utc_now
 from app.db.models import Job
 from app.db.session import Database
 from app.jobs import record
-from app.services.jobs import job_read
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
+from app.services.jobs.service import job_read
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
 
 CLASSES = [{"name": name, "prompts": [name]} for name in ("fox", "dog")]
 DATASET = {"name": "fox-dog", "classes": CLASSES, "train_per_class": 1, "test_per_class": 0}

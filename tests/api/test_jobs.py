@@ -12,15 +12,15 @@ from app.db.models import Job
 from app.db.session import Database
 from app.jobs.handler import JobCancelled, JobHandler
 from app.node.client import NodeClient
-from app.services.dataset_job import DatasetImages, DatasetJob
-from app.services.generate_job import GenerateJob
-from app.services.seeds import image_seed
-from app.services.train_job import TrainJob
+from app.services.datasets.job import DatasetImages, DatasetJob
+from app.services.datasets.seeds import image_seed
+from app.services.generations.job import GenerateJob
+from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
-from tests.fake_jobs import run_job
-from tests.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT
-from tests.node import Node
+from testing.fake_jobs import run_job
+from testing.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT
+from testing.node import Node
 
 FOX, DOG = "a watercolor painting of a red fox", "a watercolor painting of a golden retriever"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.node import Node
+from testing.node import Node
 from tests.unit.api.test_json_bodies import HOSTILE, largest_recipe
 
 JSON = {"Content-Type": "application/json"}

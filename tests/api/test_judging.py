@@ -7,7 +7,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.node import Node
+from testing.node import Node
 
 
 def picture(colour: str = "red", image_format: str = "PNG") -> bytes:

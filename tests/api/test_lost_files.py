@@ -12,17 +12,17 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli.main import app
 from app.db.models import Dataset, Image, TrainedModel
 from app.jobs.handler import JobCancelled
-from app.services.repair_job import RepairJob
-from app.services.train_job import TrainJob
+from app.services.datasets.repair_job import RepairJob
+from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
-from tests.fake_jobs import FakeJobRun, run_job
-from tests.pictures import wait_until
-from tests.uploads import create_empty, picture, upload
-from tests.workbench import Workbench
+from testing.fake_jobs import FakeJobRun, run_job
+from testing.pictures import wait_until
+from testing.uploads import create_empty, picture, upload
+from testing.workbench import Workbench
 
 
 def cut_off(path: Path) -> None:

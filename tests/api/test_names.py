@@ -8,7 +8,7 @@ import pytest
 
 from app.db.models import Dataset
 from app.db.session import Database
-from tests.uploads import create_empty, picture, upload
+from testing.uploads import create_empty, picture, upload
 
 VARIANTS = {
     "case": "füchse",

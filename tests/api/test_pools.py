@@ -9,12 +9,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.services.uploads import MAX_AT_ONCE
+from app.services.datasets.uploads import MAX_AT_ONCE
 from app.storage.images import decode_image
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.uploads import create_empty, picture, upload
-from tests.waiting import PATIENCE_S
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.uploads import create_empty, picture, upload
+from testing.waiting import PATIENCE_S
 
 # A picture of this size waits for the gate.
 SLOW_SIZE = (33, 21)

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.workbench import RECIPE, Workbench
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.workbench import RECIPE, Workbench
 
 DATASET = {"name": "one-too-many", "train_per_class": 2, "test_per_class": 0, **RECIPE}
 

@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from tests.recipes import LARGE, MAX_BYTES, long_negatives, many_classes
-from tests.workbench import RECIPE, Workbench
+from testing.recipes import LARGE, MAX_BYTES, long_negatives, many_classes
+from testing.workbench import RECIPE, Workbench
 
 
 def sized(num_bytes: int, char: str = "x") -> dict:

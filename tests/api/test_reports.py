@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.engine.clip import ClipPayload, ClipScores
+from app.engine.clip.runner import ClipPayload, ClipScores
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
-from app.services.contact_sheet import sheet_size
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.uploads import create_empty, upload
-from tests.waiting import PATIENCE_S
+from app.services.reports.contact_sheet import sheet_size
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.uploads import create_empty, upload
+from testing.waiting import PATIENCE_S
 
 FOX, DOG, CAT = "fox", "dog", "cat"
 

@@ -17,11 +17,11 @@ from app.main import create_app
 from app.modelpacks.pack import PackFile
 from app.node.client import NodeClient
 from app.node.socket import RunDirInUse
-from app.services.inference import Inference
-from app.services.model_loading import ModelChoice, start_inference
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.waiting import PATIENCE_S, wait_until
+from app.services.inference.loading import ModelChoice, start_inference
+from app.services.inference.service import Inference
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.waiting import PATIENCE_S, wait_until
 
 
 def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:

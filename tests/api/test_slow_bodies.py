@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from testing.uploads import picture
+from testing.wire import Answer, Wire, connect
 from tests.api.conftest import Serve
-from tests.uploads import picture
-from tests.wire import Answer, Wire, connect
 
 SILENCE_S = 0.6
 JSON = json.dumps({"prompt": "a fox"}).encode()

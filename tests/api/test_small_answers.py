@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from app.db.base import new_id, utc_now
 from app.db.models import Dataset, DatasetTexts, Generation, IdempotencyKey, Image, Job, TrainedModel, TrainEpoch
 from app.db.session import Database
-from tests.recipes import few_classes, long_negatives, many_classes
+from testing.recipes import few_classes, long_negatives, many_classes
 
 NUM = 40
 MAX_ANSWER_BYTES = 1_000_000

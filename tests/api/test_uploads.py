@@ -11,9 +11,9 @@ from torchvision.datasets import ImageFolder
 
 from app.db.models import Job
 from app.db.session import Database
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.uploads import CLASSES, create_empty, picture, upload
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.uploads import CLASSES, create_empty, picture, upload
 
 
 def codes(answer: httpx.Response) -> list[str | None]:

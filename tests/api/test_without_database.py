@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.outages import Proxy, proxied
+from testing.uploads import CLASSES, create_empty, fill, picture
 from tests.crash.namespaces import may_do, run
-from tests.crash.outages import Proxy, proxied
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.uploads import CLASSES, create_empty, fill, picture
 
 # Answered without the database, or by several codes.
 WITHOUT = {"/livez", "/readyz", "/capabilities"}

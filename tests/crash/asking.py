@@ -4,10 +4,10 @@ from typing import Any
 
 import httpx
 
+from testing.pictures import job_row
+from testing.pictures import wait_for_end as wait_for_row
 from tests.crash.house import House, wait_for_death
 from tests.crash.invariants import Acknowledged
-from tests.pictures import job_row
-from tests.pictures import wait_for_end as wait_for_row
 
 
 def dataset_body(

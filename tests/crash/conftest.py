@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import pytest
 
+from testing.processes import pictures_worker
 from tests.crash.asking import submit, wait_for_end
 from tests.crash.house import ForkServerProcess, House, end, open_house, start, start_fork_server
 from tests.crash.invariants import Undisturbed, final_files
-from tests.crash.processes import pictures_worker
 
 RunUndisturbed = Callable[[dict[str, Any]], Undisturbed]
 

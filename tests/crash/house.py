@@ -19,10 +19,10 @@ import httpx
 
 from app.config import Settings
 from app.db.session import Database
-from tests.crash import processes
+from testing import processes
+from testing.node import make_settings
+from testing.waiting import PATIENCE_S, wait_until
 from tests.crash.kills import Kill
-from tests.node import make_settings
-from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ _context = multiprocessing.get_context("forkserver")
 
 def start_fork_server() -> None:
     """Start the server that every process is forked from; once for all tests of a session."""
-    _context.set_forkserver_preload(["pytest", "pytest.__main__", "tests.crash.processes"])
+    _context.set_forkserver_preload(["pytest", "pytest.__main__", "testing.processes"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before])])
     try:

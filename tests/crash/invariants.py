@@ -20,8 +20,8 @@ from app.jobs import durable
 from app.jobs.blame import MAX_ATTEMPTS
 from app.jobs.migrations import check_job_engine
 from app.jobs.record import ENDED
+from testing.waiting import wait_until
 from tests.crash.house import House
-from tests.waiting import wait_until
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from app.db.session import Database
 from app.errors import StorageFull
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
-from app.services.dataset_job import DatasetImages, DatasetJob
-from app.services.leftovers import sweep
+from app.services.datasets.job import DatasetImages, DatasetJob
+from app.services.store.recovery import sweep
 from app.storage.layout import DataFolder
-from tests.crash.node_process import NodeProcesses, nodes
-from tests.crash.outages import full_for, locked, proxied, read_only
-from tests.crash.shared_storage import NUM_IMAGES, Shared
-from tests.fake_jobs import run_job
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.waiting import wait_until
+from testing.fake_jobs import run_job
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.node_process import NodeProcesses, nodes
+from testing.outages import full_for, locked, proxied, read_only
+from testing.shared_storage import NUM_IMAGES, Shared
+from testing.waiting import wait_until
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy.engine import make_url
 from typer.testing import CliRunner
 
-from app.cli import app as command_line
+from app.cli.main import app as command_line
 from app.db.session import Database, sqlite_path
-from app.services.leftovers import MAX_SWEPT
-from app.services.store_identity import settle_store
+from app.services.store.identity import settle_store
+from app.services.store.recovery import MAX_SWEPT
 from app.storage.layout import DataFolder
+from testing.databases import _execute, _migrate
+from testing.uploads import create_empty, picture, upload
+from testing.waiting import wait_until
 from tests.crash.asking import dataset_body, submit, wait_for_end
 from tests.crash.house import House, end, open_house
-from tests.databases import _execute, _migrate
-from tests.uploads import create_empty, picture, upload
-from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("images", "datasets", "rejected", "models")
@@ -116,7 +116,7 @@ def run_command(house: House, url: str, name: str) -> tuple[int, str]:
         return told.exit_code, told.output
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FOXHOUND_", "DATABASE_URL"))}
     env = {**kept, "PYTHONPATH": str(ROOT), **environment(house, url)}
-    run = [sys.executable, "-m", "app.cli", name]
+    run = [sys.executable, "-m", "app.cli.main", name]
     done = subprocess.run(run, env=env, cwd=house.data_dir.parent, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from testing.pictures import job_row
+from testing.small_disk import SmallDisk, small_disk
+from testing.uploads import create_empty, picture, upload
+from testing.waiting import wait_until
 from tests.crash.asking import dataset_body, submit, wait_for_end
 from tests.crash.house import House, end, open_house
-from tests.pictures import job_row
-from tests.small_disk import SmallDisk, small_disk
-from tests.uploads import create_empty, picture, upload
-from tests.waiting import wait_until
 
 DISK_MB = 64
 RESERVE_MB = 16

@@ -2,11 +2,11 @@
 
 import httpx
 
+from testing.pictures import job_row
+from testing.recipes import LARGE, many_classes
+from testing.waiting import wait_until
 from tests.crash.asking import dataset_body, insist, status, submit
 from tests.crash.house import House
-from tests.pictures import job_row
-from tests.recipes import LARGE, many_classes
-from tests.waiting import wait_until
 
 
 def wait_for_progress(house: House, job_id: str, more: int = 1) -> None:

@@ -9,10 +9,10 @@ from sqlalchemy import NullPool, create_engine, text
 from app.db.migrations import alembic_config, check
 from app.db.session import database_url, sqlite_path
 from app.jobs.migrations import check_job_engine
-from tests.crash import processes
+from testing import processes
+from testing.node import make_settings
 from tests.crash.house import exit_code, start, wait_for_death
 from tests.crash.kills import Kill
-from tests.node import make_settings
 
 
 def run_migrate(url: str, folder: Path, kill: Kill) -> None:

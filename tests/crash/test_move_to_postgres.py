@@ -9,16 +9,16 @@ import pytest
 from sqlalchemy import Table, select, update
 from typer.testing import CliRunner, Result
 
-from app.cli import app
+from app.cli.main import app
 from app.db.base import Base, utc_now
 from app.db.models import Job, Store, Worker
 from app.db.session import Database
 from app.node.lock import lock_data_dir
-from app.services.record_copy import CopyRefused, copy_records
+from app.services.store.record_copy import CopyRefused, copy_records
+from testing.uploads import create_empty, picture, upload
 from tests.crash.asking import dataset_body, insist, status, submit, wait_for_end
 from tests.crash.house import House, end, open_house
 from tests.crash.invariants import check_files, final_files
-from tests.uploads import create_empty, picture, upload
 
 
 @pytest.fixture

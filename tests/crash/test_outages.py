@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy import text
 
 from app.db.session import Database
+from testing.fake_models import FakeModels
+from testing.node import make_settings, serve
+from testing.node_process import NodeProcesses, nodes
+from testing.outages import Proxy, full_for, proxied
+from testing.shared_storage import BODY, NUM_IMAGES, Shared
+from testing.waiting import wait_until
 from tests.crash.namespaces import may_do, networked, run
-from tests.crash.node_process import NodeProcesses, nodes
-from tests.crash.outages import Proxy, full_for, proxied
-from tests.crash.shared_storage import BODY, NUM_IMAGES, Shared
-from tests.fake_models import FakeModels
-from tests.node import make_settings, serve
-from tests.waiting import wait_until
 
 NAME = "database.test"
 TRAINED = {**BODY, "name": "trained", "train_per_class": 3, "test_per_class": 1}

@@ -18,13 +18,13 @@ from app.jobs.queue import JobQueue
 from app.jobs.run import JobRun
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
-from app.services.dataset_job import DatasetImages, DatasetJob
+from app.services.datasets.job import DatasetImages, DatasetJob
 from app.storage.layout import DataFolder
-from tests.crash.shared_storage import NUM_IMAGES, Shared
-from tests.fake_models import FakeModels
-from tests.node import Node, make_settings, serve
-from tests.pictures import Pictures, job_row, submit_pictures, wait_for_end
-from tests.waiting import wait_until
+from testing.fake_models import FakeModels
+from testing.node import Node, make_settings, serve
+from testing.pictures import Pictures, job_row, submit_pictures, wait_for_end
+from testing.shared_storage import NUM_IMAGES, Shared
+from testing.waiting import wait_until
 
 Working = Callable[..., AbstractContextManager[Worker]]
 

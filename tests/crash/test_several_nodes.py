@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from app.db.session import Database
-from tests.crash.node_process import NodeProcesses, StartNode, nodes
-from tests.crash.shared_storage import NUM_IMAGES, Shared
-from tests.fake_models import FakeModels
-from tests.node import make_settings, serve
-from tests.waiting import wait_until
+from testing.fake_models import FakeModels
+from testing.node import make_settings, serve
+from testing.node_process import NodeProcesses, StartNode, nodes
+from testing.shared_storage import NUM_IMAGES, Shared
+from testing.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testing.waiting import wait_until
+from testing.wire import Wire, connect
 from tests.crash.house import House, exit_code, open_house
-from tests.waiting import wait_until
-from tests.wire import Wire, connect
 
 GENERATE = {"prompt": "a fox", "num_inference_steps": 2}
 DATASET = {"name": "foxes", "classes": [{"name": name, "prompts": [f"a {name}"]} for name in ("fox", "dog")]}

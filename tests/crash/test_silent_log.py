@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import text
 
 from app.db.session import Database
-from tests.crash.node_process import nodes
-from tests.fake_models import FakeModels
-from tests.node import make_settings, serve
-from tests.pictures import wait_for_end
+from testing.fake_models import FakeModels
+from testing.node import make_settings, serve
+from testing.node_process import nodes
+from testing.pictures import wait_for_end
 
 MARKER = "a fox of Mrs. Secretary"
 KEY = "key-of-mrs-secretary"

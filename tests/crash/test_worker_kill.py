@@ -8,10 +8,7 @@ import pytest
 
 from app.db.session import Database
 from app.jobs.queue import JobQueue
-from tests.crash.conftest import StartWorker
-from tests.crash.house import end, exit_code, start
-from tests.crash.processes import pictures_worker
-from tests.pictures import (
+from testing.pictures import (
     Pictures,
     dataset_status,
     job_row,
@@ -20,7 +17,10 @@ from tests.pictures import (
     submit_pictures,
     wait_for_end,
 )
-from tests.waiting import wait_until
+from testing.processes import pictures_worker
+from testing.waiting import wait_until
+from tests.crash.conftest import StartWorker
+from tests.crash.house import end, exit_code, start
 
 
 def test_a_killed_worker_costs_at_most_its_chunk(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.waiting import wait_for
+from testing.waiting import wait_for
 
 FOX, DOG = "a watercolor painting of a red fox", "a watercolor painting of a golden retriever"
 FINISHED = ("succeeded", "failed", "cancelled")

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.waiting import PATIENCE_S, wait_for
+from testing.waiting import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parents[2]
-FOXHOUND = [sys.executable, "-m", "app.cli"]
+FOXHOUND = [sys.executable, "-m", "app.cli.main"]
 
 
 class ServedNode:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.waiting import PATIENCE_S, wait_until
+from testing.waiting import PATIENCE_S, wait_until
 
 ENTRYPOINT = Path(__file__).parents[2] / "docker" / "entrypoint.sh"
 # Only reached when it fails: a crowded machine takes minutes to import torch twice.

@@ -10,9 +10,9 @@ import safetensors.numpy
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from testing.waiting import wait_for
 from tests.e2e.asking import DOG, FOX, dataset, files_of, follow
 from tests.e2e.conftest import ServedNode, served
-from tests.waiting import wait_for
 
 
 def test_from_two_prompts_to_a_classifier_although_the_worker_is_killed(live: ServedNode) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 
+from testing.waiting import wait_for
 from tests.e2e.asking import dataset, files_of, follow
 from tests.e2e.conftest import ServedNode, served
-from tests.waiting import wait_for
 
 BODY = dataset(train_per_class=10, generation={"num_inference_steps": 10, "scheduler": "euler_a"})
 

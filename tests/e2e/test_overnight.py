@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
+from testing.waiting import PATIENCE_S, wait_for
 from tests.e2e.conftest import ServedNode, free_port, served
-from tests.waiting import PATIENCE_S, wait_for
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "overnight.sh"
 NUM_OTHERS = 101  # more than a page of the list

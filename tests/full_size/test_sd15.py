@@ -17,16 +17,16 @@ from diffusers import PNDMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torchvision.models import ResNet50_Weights
 
-from app.engine.clip import ClipPreparation, ClipRunner
-from app.engine.diffusion import DiffusionPayload, DiffusionRunner
+from app.engine.clip.runner import ClipPreparation, ClipRunner
+from app.engine.diffusion.runner import DiffusionPayload, DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
 from app.modelpacks.loading import DiffusionComponents, load_backbone, load_classifier, load_clip, load_diffusion
 from app.modelpacks.pack import ModelPack, find_pack
-from tests.fakes import FakeRunner
-from tests.full_size.layout import write_pack
-from tests.tiny import NOISE_SCHEDULER
-from tests.waiting import PATIENCE_S
+from testing.fakes import FakeRunner
+from testing.packs import write_pack
+from testing.tiny import NOISE_SCHEDULER
+from testing.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.full_size
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.modelpacks.pack import ModelPack, read_pack
-from tests.tiny import build_tiny_pack
+from testing.tiny import build_tiny_pack
 
 CPU = torch.device("cpu")
 

@@ -16,9 +16,9 @@ from PIL import Image
 from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from app.engine.clip import ClipPreparation, ClipRunner, ClipScores
-from app.engine.clip_texts import TextEmbeddings
-from app.engine.cpu_clip import CpuClipLayer
+from app.engine.clip.runner import ClipPreparation, ClipRunner, ClipScores
+from app.engine.clip.texts import TextEmbeddings
+from app.engine.kernels.cpu_clip import CpuClipLayer
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 from app.modelpacks.loading import ClipComponents, load_clip

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from app.engine.clip_pixels import pixels_by
+from app.engine.clip.pixels import pixels_by
 
 SIZES = [(640, 480), (1, 1), (3, 200), (223, 225), (224, 224), (225, 224), (512, 512), (1023, 767), (31, 100)]
 

@@ -13,8 +13,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
-from app.engine.cpu_diffusion import CpuGroupNorm, CpuResnetBlock, CpuTransformer, remake
-from app.engine.cpu_layers import CpuConv2d, CpuPixelConv2d
+from app.engine.kernels.cpu_diffusion import CpuGroupNorm, CpuResnetBlock, CpuTransformer, remake
+from app.engine.kernels.cpu_layers import CpuConv2d, CpuPixelConv2d
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
 from tests.parity.conftest import CPU

@@ -28,14 +28,14 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from app.engine.diffusion import DiffusionPayload, DiffusionRunner, GeneratedImage
-from app.engine.noise_schedulers import NOISE_SCHEDULERS
+from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
+from app.engine.diffusion.runner import DiffusionPayload, DiffusionRunner, GeneratedImage
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed, Invalid
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack, find_pack, read_pack
+from testing.tiny import NOISE_SCHEDULER, build_tiny_pack
 from tests.parity.conftest import CPU
-from tests.tiny import NOISE_SCHEDULER, build_tiny_pack
 
 PAYLOAD = DiffusionPayload("the red fox", num_inference_steps=6, height=64, width=48, seed=42)
 

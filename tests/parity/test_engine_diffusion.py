@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.diffusion import DiffusionPayload, DiffusionRunner, GeneratedImage
+from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
+from app.engine.diffusion.runner import DiffusionPayload, DiffusionRunner, GeneratedImage
 from app.engine.engine import Engine
-from app.engine.noise_schedulers import NOISE_SCHEDULERS
 from app.engine.request import Priority
 from app.errors import InferenceFailed
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
-from tests.fakes import FakePayload, FakeRunner
+from testing.fakes import FakePayload, FakeRunner
+from testing.waiting import PATIENCE_S
 from tests.parity.conftest import CPU
-from tests.waiting import PATIENCE_S
 
 MAX_ROWS = 8  # calibration may find that no forward may have more, but never that it must have fewer
 SIZES = ((64, 48), (64, 64))

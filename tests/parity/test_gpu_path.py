@@ -11,18 +11,18 @@ from functools import partial
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
+from tests.unit.engine.test_gpu import Recorder
 
-from app.engine.calibration import ROW_BUCKETS
-from app.engine.compiling import compile_forward
-from app.engine.denoising import Denoiser, ImageState, draw_noise
-from app.engine.denoising_options import DenoisingOptions, options_for
-from app.engine.invariance import FALLBACK_ROWS, FixedRowsLinear
-from app.engine.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.calibration import ROW_BUCKETS
+from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
+from app.engine.diffusion.invariance import FALLBACK_ROWS, FixedRowsLinear
+from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.options import DenoisingOptions, options_for
+from app.engine.kernels.compile import compile_forward
 from app.modelpacks.loading import load_diffusion
 from app.modelpacks.pack import ModelPack
+from testing.tiny import NOISE_SCHEDULER
 from tests.parity.conftest import CPU
-from tests.tiny import NOISE_SCHEDULER
-from tests.unit.engine.test_gpu import Recorder
 
 BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, same_bytes=False)
 

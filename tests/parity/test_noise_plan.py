@@ -18,11 +18,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import app.modelpacks.demo
-from app.engine.noise_plan import REMEMBERED, NoisePlan, make_noise_plan
-from app.engine.noise_schedulers import NOISE_SCHEDULERS, make_noise_scheduler
-from app.engine.noise_update import advance, scale_inputs
+from app.engine.diffusion.noise_plan import REMEMBERED, NoisePlan, make_noise_plan
+from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS, make_noise_scheduler
+from app.engine.diffusion.noise_update import advance, scale_inputs
 from app.errors import Invalid
-from tests.tiny import NOISE_SCHEDULER
+from testing.tiny import NOISE_SCHEDULER
 
 SHAPE = (1, 4, 5, 3)  # sixty elements: no multiple of a vector register
 STEPS = [1, 2, 3, 7, 20, 50]

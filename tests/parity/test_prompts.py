@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.prompts import PromptEncoder
+from app.engine.diffusion.prompts import PromptEncoder
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
 from tests.parity.conftest import CPU

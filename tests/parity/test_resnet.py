@@ -18,14 +18,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
-from app.engine.cpu_resnet import CpuResNet, remake_resnet
+from app.engine.kernels.cpu_resnet import CpuResNet, remake_resnet
 from app.engine.request import EngineRequest
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
 from app.errors import InferenceFailed
 from app.modelpacks.loading import BackboneComponents, ClassifierComponents, load_backbone, load_classifier
 from app.modelpacks.pack import ModelPack, read_pack
+from testing.tiny import CLASSES, write_manifest
 from tests.parity.conftest import CPU
-from tests.tiny import CLASSES, write_manifest
 
 IMAGES = [
     Image.effect_mandelbrot((500, 333), (-2, -1.5, 1, 1.5), 40).convert("RGB"),

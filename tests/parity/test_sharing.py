@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from app.engine.clip import ClipPreparation, ClipRunner
+from app.engine.clip.runner import ClipPreparation, ClipRunner
 from app.engine.engine import Engine
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
 from app.engine.runner import Runner
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip
 from app.modelpacks.pack import ModelPack
-from app.services.model_loading import CPU_ONE_STEP_ROWS
+from app.services.inference.loading import CPU_ONE_STEP_ROWS
+from testing.waiting import PATIENCE_S
 from tests.parity.conftest import CPU
-from tests.waiting import PATIENCE_S
 
 PICTURES = [Image.new("RGB", (40, 30), (number, 255 - number, 9 * number)) for number in range(17)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.cli_telling import told
+from app.cli.console import told
+from app.cli.main import app
 from app.client.datasets import key_of
 from app.modelpacks import pack as packs
-from tests.tiny import MANIFEST
+from testing.tiny import MANIFEST
 
 QUALITY = {
     "generated": {"clip_class_accuracy": 0.968, "classifier_top1": 0.98},

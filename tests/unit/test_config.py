@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def foxhound(tmp_path: Path, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
     surroundings = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **env}
-    command = [sys.executable, "-m", "app.cli", *words]
+    command = [sys.executable, "-m", "app.cli.main", *words]
     return subprocess.run(command, env=surroundings, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 

@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from app.config import Settings
-from tests.waiting import PATIENCE_S
+from testing.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.waiting import wait_for
+from testing.waiting import wait_for
 
 
 class Clock:

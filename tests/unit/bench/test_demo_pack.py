@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.modelpacks.demo.drawing import draw
-from app.modelpacks.demo.drawing.captions import Said, said
 from bench.demo_pack.__main__ import write_quality
 from bench.demo_pack.drawings import fullest, load_current
 from bench.demo_pack.generation import DEFAULTS, Settings, Wish, cache_path
@@ -19,6 +17,8 @@ from bench.demo_pack.metrics import failures, fit_matrix, fits, recall_at_1, sha
 from bench.demo_pack.sheets import GAP, compress, in_rows, page, write
 from bench.demo_pack.table import Figure, as_json, render
 from bench.demo_pack.words import colours_of, natural_subject, painting
+from demo_pack.drawing import draw
+from demo_pack.drawing.captions import Said, said
 
 RED_FOX = Said("fox", "red", "watercolor", "snow")
 GREY_CAT = Said("cat", "grey", "oil", "plain")

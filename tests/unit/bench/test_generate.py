@@ -20,7 +20,7 @@ from bench.generate.plan import BUSY, FULL, GPU, LATE, LONG, POISSON, QUICK, SHO
 from bench.generate.report import judge, render_loads, summarize, summarize_all, to_json
 from bench.generate.servers import OURS, RunningServer, litserve_server
 from bench.generate.traces import ImageRequest, arrival_times, group_alike, make_trace
-from tests.waiting import PATIENCE_S
+from testing.waiting import PATIENCE_S
 
 
 class Wire(httpx.AsyncBaseTransport):

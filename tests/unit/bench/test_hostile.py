@@ -13,7 +13,7 @@ from bench.hostile.attacks import ATTACKS
 from bench.hostile.good import GoodClient, Watch
 from bench.hostile.limits import MEMORY_MARGIN, Result, as_json, table
 from bench.hostile.wire import Target
-from tests.node import Node
+from testing.node import Node
 
 
 def result(**changes: object) -> Result:

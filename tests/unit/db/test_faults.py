@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from app.db.session import Database, database_url
 from app.errors import DatabaseFull, DatabaseUnavailable
 from app.jobs import durable
-from tests.small_disk import small_disk
+from testing.small_disk import small_disk
 
 MARKER = "a fox that nobody else shall know"
 MEGABYTE = 2**20

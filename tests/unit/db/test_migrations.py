@@ -23,7 +23,7 @@ from app.db.migrations import (
 )
 from app.db.session import database_url as parse_url
 from app.jobs.migrations import check_job_engine, migrate_job_engine
-from tests.waiting import PATIENCE_S
+from testing.waiting import PATIENCE_S
 
 
 def tables(url: str) -> set[str]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.outages import is_outage
 from app.db.session import Database, make_db_engine
 from app.errors import DatabaseFull, StorageFull
-from tests.crash.outages import Proxy, locked, proxied
+from testing.outages import Proxy, locked, proxied
 
 PATHS = {
     "a folder that is not there": "sqlite:////nowhere/at/all.db",

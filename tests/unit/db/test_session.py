@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from app.errors import DatabaseUnavailable
-from tests.waiting import wait_until
+from testing.waiting import wait_until
 
 SELECT_ONE = text("SELECT 1")
 SESSIONS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
@@ -73,7 +73,7 @@ def test_a_transaction_without_progress_is_named_while_it_is_open_and_at_its_end
         wait_until(lambda: "is open" in caplog.text)
     assert "has ended after" in caplog.text
     assert caplog.text.count("is open") == 1
-    assert "tests.pictures.wait_until" in caplog.text
+    assert "testing.pictures.wait_until" in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from app.engine.batcher import Batch, Batcher
 from app.engine.engine import Engine
 from app.engine.request import Demand, Priority
 from app.engine.runner import Runner
+from app.engine.scheduling.batcher import Batch, Batcher
 from app.errors import InferenceFailed, Invalid, ModelNotReady, QueueFull, Unavailable
-from tests.fakes import FakePayload, FakeRunner
-from tests.waiting import PATIENCE_S
+from testing.fakes import FakePayload, FakeRunner
+from testing.waiting import PATIENCE_S
 
 StartEngine = Callable[..., Engine]
 

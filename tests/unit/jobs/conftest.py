@@ -8,7 +8,7 @@ from dbos import DBOSClient
 from app.db.session import Database
 from app.jobs import durable
 from app.jobs.worker import Worker
-from tests.pictures import Pictures
+from testing.pictures import Pictures
 
 
 class StartWorker(Protocol):

@@ -11,7 +11,7 @@ from app.db.session import Database
 from app.jobs import durable
 from app.jobs.blame import MAX_ATTEMPTS, blame
 from app.jobs.queue import JobQueue
-from tests.pictures import job_row, submit_pictures
+from testing.pictures import job_row, submit_pictures
 
 
 def workflow(client: DBOSClient, job_id: str) -> WorkflowStatus:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.jobs.isolation import Isolation
-from tests.waiting import PATIENCE_S
+from testing.waiting import PATIENCE_S
 
 
 def wait() -> None:

@@ -19,7 +19,7 @@ from app.jobs import durable
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
-from tests.pictures import Pictures, job_row
+from testing.pictures import Pictures, job_row
 
 # What SQLite takes as it comes; Debian's takes 250,000. Postgres takes 65,535.
 SQLITE_VALUES = 32_766

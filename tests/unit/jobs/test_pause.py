@@ -13,7 +13,7 @@ from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
-from tests.pictures import (
+from testing.pictures import (
     Pictures,
     job_row,
     made,
@@ -21,8 +21,8 @@ from tests.pictures import (
     submit_pictures,
     wait_for_end,
 )
+from testing.waiting import wait_until
 from tests.unit.jobs.conftest import StartWorker
-from tests.waiting import wait_until
 
 
 def wait_for_status(db: Database, job_id: str, status: str) -> None:

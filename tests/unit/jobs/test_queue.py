@@ -10,9 +10,9 @@ from app.db.session import Database
 from app.db.session import database_url as parse_url
 from app.errors import NotFound
 from app.jobs.queue import JobQueue
-from tests.pictures import dataset_status, job_row, made, submit_pictures, wait_for_end
+from testing.pictures import dataset_status, job_row, made, submit_pictures, wait_for_end
+from testing.waiting import wait_until
 from tests.unit.jobs.conftest import StartWorker
-from tests.waiting import wait_until
 
 
 def count_workflows(url: str) -> int:

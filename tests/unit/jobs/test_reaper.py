@@ -19,7 +19,7 @@ from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
-from tests.pictures import submit_pictures
+from testing.pictures import submit_pictures
 
 TTL_S = 20.0
 

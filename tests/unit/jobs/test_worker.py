@@ -21,7 +21,7 @@ from app.jobs.handler import Json, TryLater
 from app.jobs.queue import JobQueue
 from app.jobs.record import set_total
 from app.jobs.run import JobRun
-from tests.pictures import (
+from testing.pictures import (
     Pictures,
     dataset_status,
     job_row,
@@ -30,8 +30,8 @@ from tests.pictures import (
     submit_pictures,
     wait_for_end,
 )
+from testing.waiting import wait_until
 from tests.unit.jobs.conftest import StartWorker
-from tests.waiting import wait_until
 
 
 def test_a_job_runs_to_its_result(db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path) -> None:

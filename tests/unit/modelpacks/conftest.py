@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import build_tiny_pack, write_manifest
+from testing.tiny import build_tiny_pack, write_manifest
 
 CopyParts = Callable[..., Path]
 

@@ -15,7 +15,7 @@ from app.modelpacks.fetch import fetch_pack
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
 from app.modelpacks.pack import ModelPack, PackError
 from app.modelpacks.sd15 import SD15_SOURCES, HubSource, PackSources, TorchvisionSource
-from tests.tiny import MANIFEST
+from testing.tiny import MANIFEST
 from tests.unit.modelpacks.hub import REVISION, Server, serve
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
 from app.modelpacks.pack import ModelPack, PackError, read_pack
-from tests.tiny import CLASSES, write_manifest
+from testing.tiny import CLASSES, write_manifest
 from tests.unit.modelpacks.conftest import CopyParts
 
 CPU = torch.device("cpu")

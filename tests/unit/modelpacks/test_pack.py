@@ -8,7 +8,7 @@ import pytest
 
 from app.modelpacks.pack import PARTS, PackError, demo_pack_folder, find_pack, read_pack, verify_part
 from app.modelpacks.sd15 import SD15_FACTS
-from tests.tiny import MANIFEST, write_manifest
+from testing.tiny import MANIFEST, write_manifest
 from tests.unit.modelpacks.conftest import CopyParts
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.node.lock import DataDirInUse, lock_data_dir
-from tests.small_disk import small_disk
+from testing.small_disk import small_disk
 
 
 def test_a_second_node_is_refused_and_told_who_has_the_folder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.node.supervisor import EXIT_CONFIG
-from tests.waiting import PATIENCE_S, wait_until
+from testing.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from app.modelpacks.demo.build.clip import contrastive_loss, matches, statements
-from app.modelpacks.demo.build.diffusion import BATCH, Lessons
-from app.modelpacks.demo.build.drawings import Drawings, Order, draw_set, load_set
-from app.modelpacks.demo.build.guidance import SHARE, gentle_noise
-from app.modelpacks.demo.build.loop import (
+from demo_pack.build.clip import contrastive_loss, matches, statements
+from demo_pack.build.diffusion import BATCH, Lessons
+from demo_pack.build.drawings import Drawings, Order, draw_set, load_set
+from demo_pack.build.guidance import SHARE, gentle_noise
+from demo_pack.build.loop import (
     CHECKPOINT_EVERY,
     Moment,
     Recipe,
@@ -21,8 +21,8 @@ from app.modelpacks.demo.build.loop import (
     pace,
     train,
 )
-from app.modelpacks.demo.build.muon import Muon, orthogonalized
-from app.modelpacks.demo.build.vae import initialise, new_vae, standardise
+from demo_pack.build.muon import Muon, orthogonalized
+from demo_pack.build.vae import initialise, new_vae, standardise
 
 RECIPE = Recipe(steps=2 * CHECKPOINT_EVERY + 30, learning_rate=0.01)
 

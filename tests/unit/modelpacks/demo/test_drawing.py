@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.modelpacks.demo.drawing import CLASSES, Scene, draw, draw_scene
-from app.modelpacks.demo.drawing.captions import said, subject_phrase
-from app.modelpacks.demo.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS, body_colour
+from demo_pack.drawing import CLASSES, Scene, draw, draw_scene
+from demo_pack.drawing.captions import said, subject_phrase
+from demo_pack.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS, body_colour
 
 
 def scene_picture(class_name: str, colour: str, style: str = "flat", background: str = "plain", seed: int = 3):

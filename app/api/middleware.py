@@ -1,0 +1,201 @@
+"""The outermost ASGI layer: request ids, patience with bodies, the way out, and one form for every error.
+
+Pure ASGI on purpose: `BaseHTTPMiddleware` would hide from routes that a client has left. Knows nothing of
+routes; runs on the event loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.serving.draining import RETRY_AFTER_S, Draining
+
+log = logging.getLogger("foxhound.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Errors that the framework or the server answers without us, and the words that clients switch on.
+_CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 408: "body_too_slow"}
+_CODES |= {413: "payload_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 503: "unavailable"}
+_DETAILS = {
+    408: "The body came too slowly, or stopped; send it again.",
+    413: "The body is larger than this route accepts.",
+    415: "Compressed bodies are not accepted.",
+    416: "The range lies outside the file.",
+    500: "The service failed on this request; its log has the reason under the request id.",
+    503: "The service is shutting down; send the request again in a moment.",
+}
+_CLOSING = (408, 413, 415, 503)  # the rest of the body is not read, or no request is taken any more
+# Answered until the process ends: it is alive, and must not be killed for being on its way out.
+_LIVENESS = "/livez"
+# What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
+_REFUSED_BODY_BYTES = 1_000_000
+_REFUSED_BODY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How slowly a body may arrive: no longer silence, and on average no lower rate.
+
+    Every byte buys a client the time that it would take at the least rate, up to the longest silence in all. So a body
+    may take as long as its size demands, and one byte now and then holds nothing.
+
+    Attributes:
+        silence_s: Longest time without a byte, > 0.
+        min_rate: Bytes a second, > 0.
+    """
+
+    silence_s: float = 30.0
+    min_rate: float = 1_000.0
+
+
+class Edge:
+    """Wraps the application; answers nothing itself but slow and compressed bodies, and all while the service stops."""
+
+    def __init__(self, app: ASGIApp, *, body: BodyLimits, draining: Draining, access_level: int = logging.INFO) -> None:
+        """Wrap `app`.
+
+        Args:
+            app: Answers.
+            body: How slowly bodies may arrive.
+            draining: Whether requests are still taken.
+            access_level: Severity under which requests are logged.
+        """
+        self._app = app
+        self._body = body
+        self._draining = draining
+        self._access_level = access_level
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._body)
+        try:
+            await self._answer(scope, exchange)
+        except ClientDisconnect:
+            log.info("request %s: the client has left", exchange.request_id)
+        except asyncio.CancelledError:
+            if not self._draining.is_refusing:
+                raise
+            if not exchange.is_started:  # else the server closes the connection, and the client sees a cut answer
+                await exchange.answer(503)
+        except Exception:
+            log.exception("request %s failed", exchange.request_id)
+            if not exchange.is_started:
+                await exchange.answer(500)
+        finally:
+            exchange.record(self._access_level)
+
+    async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
+        if exchange.header(b"content-encoding") not in (b"", b"identity"):
+            await exchange.answer(415)
+        elif self._draining.is_refusing and scope["path"] != _LIVENESS:
+            await exchange.skip_body()
+            await exchange.answer(503)
+        else:
+            await self._app(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request and its answer on their way through the edge."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._began = time.monotonic()
+        self._body = body
+        self._patience_s: float | None = body.silence_s  # None: the body is complete
+        self._replaces_answer = False
+        self._status = 0
+        self.is_started = False
+        asked = self.header(b"x-request-id").decode("latin-1")
+        self.request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    def header(self, name: bytes) -> bytes:
+        """Return a request header's value in lower case; empty if it is not there."""
+        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
+        return next((value.strip().lower() for key, value in headers if key == name), b"")
+
+    async def receive(self) -> Message:
+        """Hand the body on; when it is too slow, tell the application that the client has left."""
+        if self._patience_s is None:
+            return await self._receive()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                message = await self._receive()
+        except TimeoutError:
+            self._patience_s = None
+            if not self.is_started:
+                await self.answer(408)
+            return {"type": "http.disconnect"}
+        # Time that the application spends between two calls is not the client's.
+        left_s = self._patience_s - (time.monotonic() - began) + len(message.get("body", b"")) / self._body.min_rate
+        self._patience_s = min(left_s, self._body.silence_s) if message.get("more_body", False) else None
+        return message
+
+    async def skip_body(self) -> None:
+        """Read what a client sends to whom nothing but a refusal is said, for a moment."""
+        num_bytes = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REFUSED_BODY_S):
+                while (message := await self._receive()).get("more_body", False) and num_bytes < _REFUSED_BODY_BYTES:
+                    num_bytes += len(message.get("body", b""))
+
+    async def send(self, message: Message) -> None:
+        """Hand the answer on; an error without our form gets it."""
+        if self._replaces_answer:
+            return
+        if message["type"] != "http.response.start":
+            await self._send(message)
+            return
+        headers = MutableHeaders(raw=message["headers"])
+        is_ours = message["status"] < 400 or headers.get("content-type", "").startswith(PROBLEM_MEDIA_TYPE)
+        if not is_ours:
+            kept = {name: headers[name] for name in ("allow", "content-range", "retry-after") if name in headers}
+            await self.answer(message["status"], kept)
+            return
+        self.is_started = True
+        self._status = message["status"]
+        headers["x-request-id"] = self.request_id
+        headers["x-content-type-options"] = "nosniff"
+        await self._send(message)
+
+    async def answer(self, status: int, headers: dict[str, str] | None = None) -> None:
+        """Send a problem instead of what the application would say."""
+        code = _CODES.get(status, "internal_error" if status >= 500 else "request_refused")
+        phrase = HTTPStatus(status).phrase
+        detail = _DETAILS.get(status, f"{phrase}.")
+        body = problem_body(self._scope, status=status, title=phrase, detail=detail, code=code)
+        fields = {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), **(headers or {})}
+        if status == 503:
+            fields.setdefault("retry-after", str(RETRY_AFTER_S))
+        start: Message = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()],
+        }
+        if status in _CLOSING:
+            start["headers"].append((b"connection", b"close"))
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": body})
+        self._replaces_answer = True
+
+    def record(self, level: int) -> None:
+        """Log the exchange; neither query nor headers, which may hold what users wrote."""
+        elapsed_ms = (time.monotonic() - self._began) * 1000
+        path = self._scope["path"].encode("unicode_escape").decode()[:200]
+        log.log(level, "%s %s %d %.1f ms %s", self._scope["method"], path, self._status, elapsed_ms, self.request_id)

@@ -1,0 +1,1 @@
+"""The routes of the public API, a module for each resource."""

@@ -1,0 +1,63 @@
+"""`POST /datasets/{id}/images`: real images into a dataset."""
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.deps import Id, ServicesDep
+from app.api.forms import MAX_FORM_BYTES, media_type_of, open_form, text_fields, validate
+from app.api.openapi import problems
+from app.errors import Invalid, UnsupportedBody
+from app.schemas.uploads import MAX_FILES, UploadForm, UploadRead
+
+router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
+
+_FILE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "PNG, JPEG or WebP."}
+_FORM = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["files", "class_name", "split"],
+    "properties": {
+        "files": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_FILES},
+        "class_name": {"type": "string", "minLength": 1, "maxLength": 200, "description": "A class of the dataset."},
+        "split": {"type": "string", "enum": ["train", "test"]},
+    },
+}
+
+
+@router.post(
+    "/images",
+    summary="Upload real images into a dataset",
+    responses={
+        200: {"description": "No file was taken; each says why.", "model": UploadRead},
+        201: {"description": "At least one file was taken; each says what became of it.", "model": UploadRead},
+        **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
+    },
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    max_body_size=MAX_FORM_BYTES,
+)
+async def upload_dataset_images(
+    dataset_id: Id, request: Request, services: ServicesDep, response: Response
+) -> UploadRead:
+    """Each file is decoded, turned upright, stripped of metadata and stored, or refused by itself.
+
+    An image that the dataset has already is refused, so a request that broke off can be sent again as it was.
+    `curl -F class_name=fox -F split=test -F files=@a.jpg -F files=@b.png http://127.0.0.1:8000/datasets/{id}/images`
+    """
+    if media_type_of(request) != "multipart/form-data":
+        raise UnsupportedBody("send multipart/form-data")
+    with services.uploads.place():
+        await asyncio.to_thread(services.uploads.check_room)
+        async with open_form(request, max_files=MAX_FILES) as form:
+            fields = validate(UploadForm, text_fields(form))
+            parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
+            if unknown := [name for name, _ in parts if name != "files"]:
+                raise Invalid.field(f"#/{unknown[0][:64]}", "files are taken as `files`", "unknown_field")
+            if not parts:
+                raise Invalid.field("#/files", "an image file is missing", "missing")
+            files = [part.file for _, part in parts]
+            read = await services.uploads.add(dataset_id, fields, files)
+    response.status_code = 201 if read.num_accepted else 200
+    return read

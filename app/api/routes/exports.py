@@ -1,0 +1,80 @@
+"""Datasets that leave: version, zip, WebDataset shards."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from app.api.archive_responses import archive_response
+from app.api.deps import Id, ServicesDep
+from app.api.openapi import problems
+from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
+
+router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
+
+ShardIndex = Annotated[int, Path(ge=0, le=100_000, description="Number of the shard, from 0.")]
+SamplesQuery = Annotated[SamplesPerShard, Query()]
+
+
+def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
+    headers = {
+        "ETag": {"description": "Changes with the bytes; send it as `If-Range`.", "schema": {"type": "string"}},
+        "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
+    }
+    content = {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
+    return {
+        200: {"description": "The archive.", "content": content, "headers": headers},
+        206: {"description": "The part of it that `Range` asked for.", "content": content, "headers": headers},
+        304: {"description": "`If-None-Match` names it: the client has it."},
+        **problems(404, 409, 410, 416, 422, 503),
+    }
+
+
+@router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
+async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
+    """A hash over what the dataset holds; train jobs record it."""
+    return await services.pools.exports.run(partial(services.exports.version, dataset_id))
+
+
+@router.get(
+    "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
+)
+async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
+    """Images in `{split}/{class}/`, `metadata.jsonl` for each split, `dataset.json` and a dataset card.
+
+    As it is at this moment; refused while the images are being made. Equal content gives equal bytes, so a download
+    that broke off goes on where it was: `curl -C - -H 'If-Range: "<etag>"' -o fox-dog.zip`. An archive whose dataset
+    is deleted meanwhile ends before its length.
+
+    The `recipe` in `dataset.json` is a body of `POST /datasets` that makes the generated images again.
+    """
+    pool = services.pools.exports
+    archive = await pool.run(partial(services.exports.archive, dataset_id))
+    return archive_response(request, archive, pool)
+
+
+@router.get("/shards", summary="List a dataset's WebDataset shards", responses=problems(404, 409, 422, 503))
+async def list_dataset_shards(
+    dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+) -> ShardsRead:
+    """Each shard holds images of one split, mixed over the classes; the same numbers give the same shards."""
+    return await services.pools.exports.run(partial(services.exports.shards, dataset_id, samples_per_shard))
+
+
+@router.get(
+    "/shards/{index}.tar",
+    summary="Download a WebDataset shard",
+    response_class=Response,
+    responses=_archive("application/x-tar"),
+)
+async def get_dataset_shard(
+    dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+) -> Response:
+    """A sample is an image, a `.json` with its facts and a `.cls` with the index of its class.
+
+    The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders pass over it.
+    """
+    pool = services.pools.exports
+    shard = await pool.run(partial(services.exports.shard, dataset_id, index, samples_per_shard))
+    return archive_response(request, shard, pool)

@@ -1,0 +1,143 @@
+"""`POST /generate`: a prompt in, images out; inline, as events while they are made, or as a job."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Header, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from app.api import sse
+from app.api.deps import ServicesDep
+from app.api.json_bodies import PROMPT_BODY, JsonRoute
+from app.api.negotiation import wanted
+from app.api.openapi import problems
+from app.api.responses import file_response
+from app.api.submissions import SubmissionDep
+from app.errors import Malformed, NotAcceptable
+from app.schemas.common import OutputFormat
+from app.schemas.generations import GenerateRequest, GenerationRead
+from app.schemas.jobs import JobRead
+from app.services.jobs.idempotency import Submission
+
+router = APIRouter(tags=["images"], route_class=JsonRoute)
+Result = TypeVar("Result")
+
+_IMAGE_FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_JSON, _EVENTS = "application/json", "text/event-stream"
+# What each name in `Accept` is answered with.
+_ANSWERS = {
+    **{media_type: media_type for media_type in (_JSON, _EVENTS, *_IMAGE_FORMATS)},
+    **dict.fromkeys(("", "*/*", "application/*"), _JSON),
+    "image/*": "image/png",
+}
+_EVENT_STREAM = {
+    "schema": {
+        "type": "string",
+        "description": "Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it "
+        "is taken, steps skipped for a client that is slow; then one `result`, or one `error` with the problem that "
+        "an ordinary answer would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.",
+    },
+    "x-events": {
+        name: {"$ref": f"#/components/schemas/{schema}"}
+        for name, schema in (("progress", "GenerationProgress"), ("result", "GenerationRead"), ("error", "Problem"))
+    },
+    "example": 'event: progress\ndata: {"image":0,"step":7,"steps":26,"num_images":1}\n\n'
+    'event: result\ndata: {"id":"019af3c8-7c0e-7c7e-b1a5-0d9f4e6a2b11","images":[]}\n\n',
+}
+_ACCEPT = "`image/png` and the like answer the bytes, `text/event-stream` progress as events; the first one counts."
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The images with everything that made them, events until they are there, or the one image's "
+        "bytes.",
+        "content": {**dict.fromkeys(_IMAGE_FORMATS, _IMAGE), _EVENTS: _EVENT_STREAM},
+    },
+    202: {
+        "model": JobRead,
+        "description": "Accepted as a job.",
+        "headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}},
+    },
+    **problems(400, 406, 408, 413, 415, 422, 503, 507),
+}
+
+
+@router.post(
+    "/generate",
+    summary="Make images from a prompt",
+    response_model=GenerationRead,
+    responses=RESPONSES,
+    max_body_size=PROMPT_BODY,
+)
+async def generate_images(
+    request: Request,
+    body: GenerateRequest,
+    services: ServicesDep,
+    submission: SubmissionDep,
+    accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
+    prefer: Annotated[
+        str, Header(max_length=200, description="`respond-async` answers 202 with a job, whatever `Accept` says.")
+    ] = "",
+) -> Any:
+    """Answer when the images are there, or step by step until they are; a client that leaves cancels its request.
+
+    `curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' -H 'Accept: image/png'
+    -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
+    """
+    if "respond-async" in {part.strip().lower() for part in prefer.split(",")}:
+        return await _accept_job(services, body, submission)
+    if submission.key is not None:
+        detail = "a key is taken with `Prefer: respond-async`; an inline answer is made again by its seed"
+        raise Malformed(detail, code="idempotency_key_not_inline")
+    media_type = wanted(accept, _ANSWERS)
+    if media_type == _EVENTS:
+        generate = services.generations.generate
+        return await sse.stream(request, lambda on_step: generate(body, on_step=on_step), body.num_images_per_prompt)
+    if media_type in _IMAGE_FORMATS:
+        if body.num_images_per_prompt > 1:
+            raise NotAcceptable("bytes are answered for one image alone", code="several_images")
+        body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
+    read = await unless_left(request, services.generations.generate(body))
+    if media_type == _JSON:
+        return read
+    return await _image_bytes(services, read)
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work`, but cancel it as soon as the client has left.
+
+    Raises:
+        ClientDisconnect: The client has left; nobody hears an answer.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        watch.cancel()
+        task.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:
+    job = await asyncio.to_thread(services.generations.submit, body, submission)
+    headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async", "Retry-After": "1"}
+    return JSONResponse(job.model_dump(mode="json"), 202, headers)
+
+
+async def _image_bytes(services: ServicesDep, read: GenerationRead) -> FileResponse:
+    image = read.images[0]
+    stored = await asyncio.to_thread(services.images.file, image.id)
+    response = file_response(stored)
+    response.headers["X-Foxhound-Image-Id"] = image.id
+    response.headers["X-Foxhound-Seed"] = str(image.seed)
+    response.headers["Content-Location"] = image.url
+    return response

@@ -1,0 +1,83 @@
+"""What is to be said of a dataset: its report and its contact sheet."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import HTMLResponse, Response
+
+from app.api.deps import Id, ServicesDep
+from app.api.negotiation import wanted
+from app.api.openapi import problems
+from app.api.routes.generate import unless_left
+from app.schemas.reports import DatasetReportRead, FirstClass, MaxImages, NearDuplicateCosine, SheetColumns
+from app.services.reports.html import CONTENT_SECURITY_POLICY
+
+router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
+
+MaxImagesQuery = Annotated[MaxImages, Query()]
+_ERRORS = problems(404, 409, 422, 503, 507)
+_JSON, _HTML = "application/json", "text/html"
+# What each name in `Accept` is answered with.
+_ANSWERS = {**dict.fromkeys(("", "*/*", "application/*", _JSON), _JSON), **dict.fromkeys(("text/*", _HTML), _HTML)}
+_ACCEPT = "`text/html` answers a page for people, as a browser asks for it; the first one counts."
+_VARY = {"Vary": "Accept"}
+_PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}}}
+
+
+@router.get(
+    "/report",
+    summary="Read a dataset's report",
+    response_model=DatasetReportRead,
+    responses={
+        200: {
+            "description": "The figures, or a page that shows them.",
+            "content": {_HTML: {"schema": {"type": "string", "contentMediaType": _HTML}}},
+        },
+        **_ERRORS,
+        **problems(406),
+    },
+)
+async def get_dataset_report(
+    dataset_id: Id,
+    request: Request,
+    services: ServicesDep,
+    max_images: MaxImagesQuery = 2_000,
+    near_duplicate_cosine: Annotated[NearDuplicateCosine | None, Query()] = None,
+    accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
+) -> Any:
+    """Counts, what CLIP and the pretrained classifier say of the images, near-duplicates, leakage, best and worst.
+
+    Every image is judged once, behind everything that somebody waits for: the first report takes as long as the models
+    need for its images. A client that leaves stops it; what is learnt by then is kept, and the next request goes on.
+    """
+    reports, cosine = services.reports, near_duplicate_cosine
+    if wanted(accept, _ANSWERS) == _JSON:
+        figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine)
+        return Response((await unless_left(request, figures)).model_dump_json(), media_type=_JSON, headers=_VARY)
+    made = reports.page(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/")
+    page = await unless_left(request, made)
+    headers = {**_VARY, "Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
+    return HTMLResponse(page, headers=headers)
+
+
+@router.get(
+    "/contact-sheet.png",
+    summary="Read a dataset's contact sheet",
+    response_class=Response,
+    responses={200: {"description": "The sheet.", "content": _PNG}, **_ERRORS},
+)
+async def get_dataset_contact_sheet(
+    dataset_id: Id,
+    request: Request,
+    services: ServicesDep,
+    max_images: MaxImagesQuery = 2_000,
+    columns: Annotated[SheetColumns, Query()] = 8,
+    first_class: Annotated[FirstClass, Query()] = 0,
+) -> Response:
+    """A row for each class: the best image by CLIP (green), the worst (red), then others by their files' hashes.
+
+    Images are judged, chosen and kept as for the report.
+    """
+    made = services.reports.contact_sheet(dataset_id, max_images=max_images, columns=columns, first_class=first_class)
+    headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+    return Response(await unless_left(request, made), media_type="image/png", headers=headers)

@@ -1,0 +1,93 @@
+"""Train jobs, and the models that they give."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from app.api.deps import Cursor, Id, Limit, ServicesDep
+from app.api.json_bodies import RECIPE_BODY, JsonRoute
+from app.api.openapi import problems
+from app.api.responses import conditional
+from app.api.routes.datasets import LOCATION
+from app.api.submissions import SubmissionDep
+from app.schemas.common import Page
+from app.schemas.train_jobs import ModelRead, ModelSummary, TrainJobCreate, TrainJobRead, TrainJobSummary
+
+router = APIRouter(tags=["training"], route_class=JsonRoute)
+
+_WEIGHTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "`fc.weight` (K, 512) and `fc.bias` (K,) as safetensors.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    206: {"description": "The range asked for."},
+    304: {"description": "The client has it already (`If-None-Match`)."},
+    **problems(404, 410, 416, 422, 503),
+}
+
+
+@router.post(
+    "/train-jobs",
+    status_code=202,
+    summary="Train a classifier",
+    responses={
+        202: {"description": "Accepted.", "headers": LOCATION},
+        **problems(400, 408, 409, 413, 415, 422, 503, 507),
+    },
+    max_body_size=RECIPE_BODY,
+)
+def create_train_job(
+    body: TrainJobCreate, services: ServicesDep, response: Response, submission: SubmissionDep
+) -> TrainJobRead:
+    """Train a linear probe on a dataset, or on one that is generated first: prompts in, classifier out."""
+    job = services.train_jobs.create(body, submission)
+    response.headers["Location"] = f"/train-jobs/{job.id}"
+    return job
+
+
+@router.get("/train-jobs", summary="List train jobs", responses=problems(400, 422, 503))
+def list_train_jobs(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[TrainJobSummary]:
+    """Newest first. A job's `spec` and its epochs are told with the job."""
+    return services.train_jobs.page(limit, cursor)
+
+
+@router.get("/train-jobs/{job_id}", summary="Read a train job", responses=problems(404, 503))
+def get_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
+    """Its progress, its epochs so far, and the model once it is there."""
+    return services.train_jobs.read(job_id)
+
+
+@router.post("/train-jobs/{job_id}/cancel", summary="Cancel a train job", responses=problems(404, 503))
+def cancel_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
+    """A finished job stays as it is."""
+    return services.train_jobs.cancel(job_id)
+
+
+@router.get("/models", summary="List trained models", responses=problems(400, 422, 503))
+def list_models(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[ModelSummary]:
+    """Newest first. What `metrics` tells of each class is told with the model."""
+    return services.models.page(limit, cursor)
+
+
+@router.get("/models/{model_id}", summary="Read a trained model", responses=problems(404, 503))
+def get_model(model_id: Id, services: ServicesDep) -> ModelRead:
+    """Its classes, how well it does, and where it comes from."""
+    return services.models.read(model_id)
+
+
+@router.get("/models/{model_id}/weights", summary="Download a model", response_class=Response, responses=_WEIGHTS)
+def get_model_weights(
+    model_id: Id,
+    request: Request,
+    services: ServicesDep,
+    _format: Annotated[Literal["safetensors"], Query(alias="format")] = "safetensors",
+) -> Response:
+    """The head's weights; load them into `fc` of the backbone."""
+    return conditional(request, services.models.weights(model_id))
+
+
+@router.delete("/models/{model_id}", status_code=204, summary="Delete a trained model", responses=problems(404, 503))
+def delete_model(model_id: Id, services: ServicesDep) -> None:
+    """Delete it with its file."""
+    services.models.delete(model_id)

@@ -1,0 +1,1 @@
+"""The servers of an API process: connections, parsers, and how they stop."""

@@ -1,0 +1,1 @@
+"""The `foxhound` command: reads the settings, starts processes, speaks to a person."""

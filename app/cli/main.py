@@ -1,0 +1,218 @@
+"""The `foxhound` command: serve, api, worker, migrate, storage, models, dataset, openapi.
+
+Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app import __version__
+from app.cli.console import err, out
+from app.cli.dataset import dataset_app
+from app.cli.migrate import migrate
+from app.cli.models import models_app
+from app.cli.settings import read_settings, refuse, settings_help
+from app.cli.storage import storage_app
+from app.config import Settings
+from app.db.session import sqlite_path
+from app.node.supervisor import run_supervised, watch_supervisor
+
+# A worker has little to do before its engine is up, but ends jobs of other nodes that died.
+_LOADING_PATIENCE_S = 60.0
+
+app = typer.Typer(
+    name="foxhound",
+    help="From a prompt to a trained image classifier, behind one REST service.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(models_app, name="models")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(storage_app, name="storage")
+app.command()(migrate)
+
+
+@app.command(epilog=settings_help())
+def serve() -> None:
+    """Serve a whole node: the API with its engine, and a worker; each is restarted when it dies."""
+    settings = read_settings()
+    with _prepared(settings):
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    out.print(f"[bold]Foxhound {__version__}[/bold] serves the [bold]{settings.model_pack}[/bold] pack at {url}")
+    out.print(f"Ready when {url}/readyz answers 200; documentation at {url}/docs.", soft_wrap=True)
+    out.print("Then try, in another shell:")
+    out.print(_TRY.format(url=url), highlight=False, soft_wrap=True)
+    command = [sys.executable, "-m", "app.cli.main"]
+    children = {"api": [*command, "api"], "worker": [*command, "worker"]}
+    raise typer.Exit(run_supervised(children, grace_s=settings.shutdown_delay_s + settings.shutdown_grace_s + 5))
+
+
+_TRY = """
+  curl {url}/generate -H 'Content-Type: application/json' -H 'Accept: image/png' \\
+    -d '{{"prompt": "a watercolor painting of a red fox", "seed": 42}}' -o fox.png
+  sh examples/fox_or_dog.sh
+"""
+
+
+@app.command(epilog=settings_help())
+def api() -> None:
+    """Serve the API with its engine alone, without a worker."""
+    from app.api.serving.server import Server, allow_connections
+    from app.main import create_app, server_config
+
+    settings = read_settings()
+    _configure_logging(settings)
+    _check_database(settings)
+    _check_store(settings)
+    _check_run_dir(settings)
+    _check_device(settings)
+    watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    application = create_app(settings)
+    config = server_config(application)
+    allow_connections(settings.max_connections)
+    try:
+        listener = config.bind_socket()  # before any model loads
+    except SystemExit:  # uvicorn's way to say so, after it has logged why
+        refuse(f"Nothing can be served at {settings.host}:{settings.port}. Choose another FOXHOUND_PORT.")
+    server = Server(config, application)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=settings_help())
+def worker() -> None:
+    """Work off background jobs; asks the engine of the `foxhound api` beside it."""
+    from app.node.client import NodeClient
+
+    settings = read_settings()
+    _configure_logging(settings)
+    _check_database(settings)
+    _check_store(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watch_supervisor(stop.set)
+    node = NodeClient(settings.engine_socket)
+    # What is imported next keeps a core busy for seconds, in which the engine may be measuring what its steps cost.
+    node.wait_until_loaded(stop, limit_s=_LOADING_PATIENCE_S)
+    from app.worker import leave_process, run_worker
+
+    run_worker(settings, node, stop)
+    leave_process()
+
+
+@app.command()
+def openapi(
+    path: Annotated[Path | None, typer.Argument(help="Where to write it; default: standard output.")] = None,
+) -> None:
+    """Write the OpenAPI file."""
+    from app.main import create_app
+
+    text = json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
+    if path is None:
+        typer.echo(text, nl=False)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _prepared(settings: Settings) -> Iterator[None]:
+    """Check what must be right before any process starts; hold the data folder until the node ends."""
+    from app.node.lock import DataDirInUse, lock_data_dir
+
+    _check_database(settings)
+    _check_store(settings)
+    with ExitStack() as held:
+        if sqlite_path(settings.resolved_database_url) is not None:  # on Postgres, nodes may share a folder
+            try:
+                held.enter_context(lock_data_dir(settings.data_dir))
+            except DataDirInUse as error:
+                refuse(error)
+        _check_run_dir(settings)
+        yield
+
+
+def _check_database(settings: Settings) -> None:
+    """End the command if the database does not answer, then another try may help, or has not this version's schema."""
+    from app.db.migrations import SchemaMismatch, check
+    from app.db.outages import is_outage
+    from app.jobs.migrations import check_job_engine
+
+    try:
+        check(settings.resolved_database_url)
+        check_job_engine(settings.resolved_database_url)
+    except SchemaMismatch as error:
+        refuse(error)
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        err.print("The database does not answer. See whether it runs, and whether FOXHOUND_DATABASE_URL names it.")
+        raise typer.Exit(1) from None
+
+
+def _check_store(settings: Settings) -> None:
+    """End the command if the database and the data folder do not belong together."""
+    from app.services.store.identity import StoreMismatch, check_store
+    from app.storage.layout import DataFolder
+
+    try:
+        check_store(settings.resolved_database_url, DataFolder(settings.data_dir))
+    except StoreMismatch as error:
+        refuse(error)
+
+
+def _check_run_dir(settings: Settings) -> None:
+    """End the command if another node's engine serves the run folder's socket."""
+    from app.node.socket import RunDirInUse, check_run_dir
+
+    try:
+        check_run_dir(settings.engine_socket)
+    except RunDirInUse as error:
+        refuse(error)
+
+
+def _check_device(settings: Settings) -> None:
+    """End the command if the device asked for is not there: never a silent change to the CPU."""
+    from app.modelpacks.devices import resolve_device
+    from app.modelpacks.pack import PackError
+
+    try:
+        resolve_device(settings.device)
+    except PackError as error:
+        refuse(error)
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    for noisy in ("alembic", "dbos", "httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

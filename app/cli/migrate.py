@@ -1,0 +1,96 @@
+"""`foxhound migrate`: the schema brought up to date, or records copied to another database. Runs in its own process."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Annotated
+
+import typer
+
+from app.cli.console import out
+from app.cli.settings import read_settings, refuse
+from app.config import Settings
+from app.db.session import Database, sqlite_path
+
+SourceUrl = Annotated[str | None, typer.Option("--from", help="Copy the records of this database ...")]
+TargetUrl = Annotated[str | None, typer.Option("--to", help="... to this one, which has none yet.")]
+
+
+def migrate(source: SourceUrl = None, target: TargetUrl = None) -> None:
+    """Bring the database to this version's schema: ours and the job engine's, under one lock.
+
+    With `--from` and `--to`, copy all records to another database instead, so that its nodes go on with the same data
+    folder. Jobs that have not ended begin again there, and keep the images that they have recorded.
+    """
+    settings = read_settings()
+    with _told():
+        if source is None and target is None:
+            _bring_up_to_date(settings)
+            out.print("The database is up to date.")
+        elif source is None or target is None:
+            refuse("Give both: foxhound migrate --from sqlite:///... --to postgresql://...")
+        else:
+            _copy(source, target, settings)
+
+
+def _bring_up_to_date(settings: Settings) -> None:
+    from app.db.migrations import refuse_foreign_file
+    from app.services.store.identity import check_store, settle_store
+    from app.storage.layout import DataFolder
+
+    url, folder = settings.resolved_database_url, DataFolder(settings.data_dir)
+    if (path := sqlite_path(url)) is not None:
+        refuse_foreign_file(path)
+    check_store(url, folder)  # before a database of a mistyped name comes to be
+    with migrated(url) as db:
+        settle_store(db, folder)
+
+
+@contextmanager
+def migrated(url: str) -> Iterator[Database]:
+    """Bring a database to this version's schema, and give it while its migration lock is held."""
+    from app.db.migrations import migrate as migrate_ours
+    from app.db.migrations import migration_lock
+    from app.jobs.migrations import migrate_job_engine
+
+    with migration_lock(url), closing(Database(url, pool_size=1)) as db:
+        migrate_ours(url)
+        migrate_job_engine(url)
+        yield db
+
+
+def _copy(source: str, target: str, settings: Settings) -> None:
+    from app.db.migrations import check, migration_lock
+    from app.db.session import database_url
+    from app.node.lock import lock_data_dir
+    from app.services.store.identity import check_store
+    from app.services.store.record_copy import copy_records
+    from app.storage.layout import DataFolder
+
+    try:
+        same = database_url(source) == database_url(target)
+    except Exception:  # SQLAlchemy's words tell a password
+        refuse("One of the URLs cannot be read. They begin with sqlite:/// or postgresql://.")
+    if same:
+        refuse("Both URLs name the same database; nothing was done.")
+    check(source)
+    check_store(source, DataFolder(settings.data_dir))
+    with lock_data_dir(settings.data_dir), migration_lock(source), migrated(target):
+        copied = copy_records(source, target, tell=lambda line: out.print(line, highlight=False, soft_wrap=True))
+    out.print(f"{copied.num_rows} records were copied; the old database is as it was.", highlight=False)
+    if copied.num_active:
+        out.print(f"{copied.num_active} jobs that had not ended begin again on the new one.", highlight=False)
+    out.print("Set FOXHOUND_DATABASE_URL to the new one, keep FOXHOUND_DATA_DIR, and start the node.")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """End the command in words where it may not go on."""
+    from app.db.migrations import SchemaMismatch
+    from app.node.lock import DataDirInUse
+    from app.services.store.identity import StoreMismatch
+    from app.services.store.record_copy import CopyRefused
+
+    try:
+        yield
+    except (SchemaMismatch, StoreMismatch, DataDirInUse, CopyRefused) as error:
+        refuse(error)

@@ -1,0 +1,84 @@
+"""`foxhound models`: the model packs, listed and fetched ahead. Runs in the shell's process."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from app.cli.console import err, out
+from app.cli.settings import read_settings
+
+models_app = typer.Typer(help="Model packs: list them, fetch them ahead.", no_args_is_help=True)
+
+
+@models_app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show the packs, their revisions and whether they are here."""
+    from app.modelpacks.pack import PackError, find_pack
+
+    settings = read_settings()
+    rows: list[dict[str, Any]] = []
+    for name in ("demo", "sd15"):
+        row: dict[str, Any] = {"name": name, "revision": "", "licence": "", "bytes": 0, "here": False}
+        try:
+            pack = find_pack(name, settings.resolved_models_dir)
+        except PackError as error:
+            rows.append({**row, "detail": error.detail})
+            continue
+        facts = {
+            "revision": pack.revision,
+            "licence": pack.licence,
+            "bytes": pack.total_bytes,
+            "files": len(pack.files),
+        }
+        rows.append({**row, **facts, "here": bool(pack.files), "quality": pack.quality, "made": pack.made})
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("Pack", "Revision", "Licence", "Size", "Here")
+    for row in rows:
+        size, here = f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["here"] else "no"
+        table.add_row(row["name"], row["revision"], row["licence"], size, here)
+    out.print(table)
+    for row in rows:
+        if measured := _quality_line(row.get("quality", {})):
+            out.print(f"{row['name']} as measured: {measured}", highlight=False, soft_wrap=True)
+
+
+def _quality_line(quality: Mapping[str, Any]) -> str:
+    """Sum up a pack's measured quality in a line; what was not measured is left out."""
+    generated, drawings = quality.get("generated", {}), quality.get("held_out_drawings", {})
+    figures = (
+        ("CLIP class {:.0%}", generated.get("clip_class_accuracy")),
+        ("ResNet18 {:.0%}", generated.get("classifier_top1")),
+        ("VAE {:.1f} dB", drawings.get("vae_psnr_db", {}).get("overall")),
+    )
+    told = (wording.format(value) for wording, value in figures if value is not None)
+    return ", ".join(told).replace("%", " %")
+
+
+@models_app.command("fetch")
+def fetch_models(name: Annotated[str, typer.Argument(help="The pack, e.g. sd15.")]) -> None:
+    """Download a pack ahead; may be interrupted and repeated, and goes on where it was."""
+    from app.modelpacks.fetch import fetch_pack
+    from app.modelpacks.pack import PackError
+
+    settings = read_settings()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=out) as progress:
+
+        def on_progress(file: str, done_bytes: int, total_bytes: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file, total=total_bytes)
+            progress.update(tasks[file], completed=done_bytes, total=total_bytes)
+
+        try:
+            pack = fetch_pack(name, settings.resolved_models_dir, on_progress)
+        except PackError as error:
+            err.print(error.detail)
+            raise typer.Exit(1) from None
+    out.print(f"{pack.name} {pack.revision} is complete.")

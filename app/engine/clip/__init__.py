@@ -1,0 +1,1 @@
+"""CLIP: texts, pixels and their similarity."""

@@ -1,0 +1,130 @@
+"""CLIP: how well texts describe an image. One step serves all requests of a batch.
+
+Knows `CLIPModel` and its processor, nothing of files or requests over the wire. The runner belongs to the device
+thread; `ClipPreparation` is called from any.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from app.engine.clip.pixels import pixels_by
+from app.engine.clip.texts import TextEmbeddings, TokenIds, unit_length
+from app.engine.kernels.cpu_clip import remake_clip
+from app.engine.request import EngineRequest
+from app.errors import InferenceFailed
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPayload:
+    """One image and the texts to compare it with, as the model reads them.
+
+    Attributes:
+        pixels: (3, H, W), float32, normalised.
+        texts: Token ids of each text, >= 1 texts.
+    """
+
+    pixels: torch.Tensor
+    texts: tuple[TokenIds, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScores:
+    """How one image compares with each of its texts, in their order.
+
+    Attributes:
+        probabilities: Softmax of the logits over the texts.
+        logits: `logits_per_image`: cosines times the model's learned scale.
+        cosines: Between image and text embedding, -1 ... 1.
+        image_embed: (D,), float32, of length 1.
+    """
+
+    probabilities: tuple[float, ...]
+    logits: tuple[float, ...]
+    cosines: tuple[float, ...]
+    image_embed: np.ndarray
+
+
+class ClipPreparation:
+    """From pictures and texts to what the model reads; as `CLIPProcessor` does it."""
+
+    def __init__(self, processor: Any, *, max_tokens: int) -> None:
+        """Take the pack's `CLIPProcessor` and how many tokens its model takes."""
+        self._pixels = pixels_by(processor.image_processor)
+        self._tokenizer = processor.tokenizer
+        self._max_tokens = max_tokens
+        # A tokenizer keeps the settings of its last call and may not change them under another thread's: set here.
+        self._tokenize([""])
+
+    def __call__(self, image: Image.Image, texts: Sequence[str]) -> ClipPayload:
+        """Resize and normalise an image (RGB) and tokenize texts; those beyond `max_tokens` are truncated."""
+        return ClipPayload(self._pixels(image), self._tokenize(texts))
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
+        token_ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens).input_ids
+        return tuple(map(tuple, token_ids))
+
+
+class ClipRunner:
+    """Image-text scores, equal to `CLIPModel(**processor(...)).logits_per_image` for each request alone.
+
+    Equal means 1e-4 on logits and 1e-5 on probabilities in float32: matrices of other heights round differently.
+    """
+
+    def __init__(self, *, model: Any, device: torch.device) -> None:
+        """Take a `CLIPModel` on the device, in eval mode; on the CPU its layers are changed in place."""
+        if device.type == "cpu":
+            remake_clip(model)
+        self._model = model
+        self._device = device
+        self._texts = TextEmbeddings(model, device)
+
+    def prepare(self, request: EngineRequest) -> None:
+        """Nothing is left to do: `ClipPreparation` did it before the request was queued."""
+        assert isinstance(request.payload, ClipPayload)
+
+    @torch.inference_mode()
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        """Compare all images with all texts; one forward of the image tower, none for texts that are remembered.
+
+        Shapes:
+            logits: (B, number of different texts of all requests), float32.
+
+        Source:
+            transformers `CLIPModel.forward`.
+        """
+        payloads: list[ClipPayload] = [request.payload for request in requests]  # type: ignore[misc]
+        columns = {text: i for i, text in enumerate(dict.fromkeys(text for p in payloads for text in p.texts))}
+        text_embeds = self._texts.embed(list(columns))
+        pixels = torch.stack([payload.pixels for payload in payloads]).to(self._device, self._model.dtype)
+        image_embeds = unit_length(self._model.get_image_features(pixel_values=pixels).pooler_output)
+        cosines = image_embeds @ text_embeds.T
+        logits = (self._model.logit_scale.exp().float() * cosines).cpu()
+        cosines, embeds = cosines.cpu(), image_embeds.cpu().numpy()
+        for row, (request, payload) in enumerate(zip(requests, payloads, strict=True)):
+            own = [columns[text] for text in payload.texts]
+            request.state = ClipScores(
+                probabilities=tuple(logits[row, own].softmax(dim=0).tolist()),
+                logits=tuple(logits[row, own].tolist()),
+                cosines=tuple(cosines[row, own].tolist()),
+                image_embed=embeds[row].copy(),
+            )
+
+    def is_finished(self, request: EngineRequest) -> bool:
+        """One step is all."""
+        return True
+
+    def finish(self, request: EngineRequest) -> ClipScores:
+        """Hand over the scores.
+
+        Raises:
+            InferenceFailed: They are no numbers.
+        """
+        scores: ClipScores = request.state
+        if not np.isfinite(scores.logits).all():
+            raise InferenceFailed("The model's answer is not a number.")
+        return scores

@@ -1,0 +1,1 @@
+"""Stable Diffusion, step by step: prompts, noise plans, denoising, decoding."""

@@ -1,0 +1,218 @@
+"""What a noise scheduler does at each step, as numbers.
+
+Every noise scheduler on offer is linear: the new sample is a weighted sum of the old one, the model's output, fresh
+noise and a few remembered tensors. The weights are read off diffusers' own object, so they cannot drift from the
+installed version, and any number of images with different ones can take their step in one update. Knows nothing of
+requests, models or batches. A plan is made once for all requests with the same settings, on any thread.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from app.engine.diffusion.noise_schedulers import make_noise_scheduler, set_timesteps
+from app.errors import Invalid
+
+REMEMBERED = 3  #: tensors that an image carries beside its sample; PNDM and UniPC need as many
+SAMPLE, MODEL_OUTPUT, NOISE, FIRST_REMEMBERED = range(4)  #: the columns of the coefficients
+
+_SCALE = 1024.0  # a power of two: what is linear scales with it without rounding
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class NoisePlan:
+    """What a noise scheduler does at each step; shared by all requests with the same settings, so never written to.
+
+    An image's state is its sample and `REMEMBERED` = H more tensors, which start as zeros. A step makes the new state
+    `coefficients[i] @ [sample, model output, noise, remembered 1, ..., remembered H]`.
+
+    Attributes:
+        init_noise_sigma: What the initial noise is multiplied with.
+        draws: Whether step i takes fresh noise from the request's generator.
+
+    Shapes:
+        timesteps: (S,), as diffusers gives them (PNDM: one more than asked); integers or float32.
+        input_scales: (S,) float32; `scale_model_input` as a factor.
+        coefficients: (S, 1 + H, 3 + H) float32.
+    """
+
+    timesteps: torch.Tensor
+    init_noise_sigma: float
+    input_scales: torch.Tensor
+    coefficients: torch.Tensor
+    draws: tuple[bool, ...]
+
+
+def make_noise_plan(name: str, num_inference_steps: int, config: Mapping[str, object]) -> NoisePlan:
+    """Plan the steps of a noise scheduler.
+
+    Args:
+        name: A key of `NOISE_SCHEDULERS`.
+        num_inference_steps: Denoising steps, >= 1.
+        config: The pack's `scheduler_config.json`.
+
+    Raises:
+        Invalid: The noise scheduler is unknown or cannot take that many steps.
+        ValueError: With this config the noise scheduler is not linear, or remembers too much.
+    """
+    return _make_noise_plan(name, num_inference_steps, json.dumps(dict(config), sort_keys=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _make_noise_plan(name: str, num_inference_steps: int, config: str) -> NoisePlan:
+    """Plan from a config that can be hashed."""
+    noise_scheduler = make_noise_scheduler(name, json.loads(config))
+    timesteps = set_timesteps(noise_scheduler, num_inference_steps, _CPU)
+    init_noise_sigma = float(noise_scheduler.init_noise_sigma)
+    steps = _probe(noise_scheduler, timesteps)
+    return NoisePlan(
+        timesteps=torch.stack(timesteps),
+        init_noise_sigma=init_noise_sigma,
+        input_scales=torch.stack([step.input_scale for step in steps]).float(),
+        coefficients=_coefficients(steps),
+        draws=tuple(step.draws for step in steps),
+    )
+
+
+class _Place(NamedTuple):
+    """Where diffusers' object keeps a tensor: an attribute, or one item of a list that is an attribute."""
+
+    attribute: str
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One step of diffusers' object, with as many remembered tensors as that object happens to keep.
+
+    Attributes:
+        held: Where the object kept the tensors that it had before the step.
+        keeps: The weights of every tensor that it has after the step.
+
+    Shapes:
+        input_scale: ().
+        sample, keeps: (3 + len(held),) float64.
+    """
+
+    input_scale: torch.Tensor
+    sample: torch.Tensor
+    held: Sequence[_Place]
+    keeps: Mapping[_Place, torch.Tensor]
+    draws: bool
+
+
+class _GivenNoise(TorchFunctionMode):
+    """Answers `torch.randn` with a given tensor, on this thread, inside the `with` block."""
+
+    def __init__(self, noise: torch.Tensor) -> None:
+        super().__init__()
+        self._noise = noise
+        self.num_draws = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count and answer the draws; leave everything else as it is."""
+        if func is not torch.randn:
+            return func(*args, **(kwargs or {}))
+        self.num_draws += 1
+        return self._noise
+
+
+def _probe(noise_scheduler: Any, timesteps: Sequence[torch.Tensor]) -> list[_Step]:
+    """Read the weights of every step off diffusers' object while it walks along its schedule.
+
+    Before each step the tensors that the object remembers are replaced, so that it computes on unit vectors alone: the
+    sample, the model's output, the noise and each remembered tensor are one each. What comes out, and what the object
+    remembers afterwards, then are the weights themselves.
+
+    Raises:
+        Invalid: A weight is not a finite number.
+        ValueError: The object is not linear, or draws twice.
+    """
+    steps: list[_Step] = []
+    held: list[_Place] = []
+    for timestep in timesteps:
+        units = _units(FIRST_REMEMBERED + len(held))
+        for place, unit in zip(held, units[FIRST_REMEMBERED:], strict=True):
+            _put(noise_scheduler, place, unit)
+        scaled = noise_scheduler.scale_model_input(units[SAMPLE], timestep)
+        with _GivenNoise(units[NOISE]) as given:
+            sample = noise_scheduler.step(units[MODEL_OUTPUT], timestep, units[SAMPLE], return_dict=False)[0]
+        if given.num_draws > 1:
+            raise ValueError("This noise scheduler draws noise more than once a step.")
+        keeps = {place: _weights(tensor) for place, tensor in _find(noise_scheduler, units[SAMPLE].shape).items()}
+        steps.append(_Step(_weights(scaled)[SAMPLE], _weights(sample), held, keeps, given.num_draws == 1))
+        held = list(keeps)
+    return steps
+
+
+def _units(count: int) -> torch.Tensor:
+    """Make the unit vectors, each once as it is and once scaled, to see whether the results scale too.
+
+    Shapes:
+        returns: (count, 2, 1, 1, count) float64; an image of one row for each.
+    """
+    vectors = torch.eye(count, dtype=torch.float64)
+    return torch.stack([vectors, vectors * _SCALE], dim=1)[:, :, None, None, :]
+
+
+def _weights(tensor: torch.Tensor) -> torch.Tensor:
+    """Read the weights from a tensor that was computed on unit vectors.
+
+    Shapes:
+        tensor: (2, 1, 1, K).
+        returns: (K,) float64.
+    """
+    weights, scaled = tensor.double().flatten(1).unbind()
+    if not torch.isfinite(weights).all():
+        raise Invalid("This noise scheduler cannot take that many steps.", code="unsupported_num_inference_steps")
+    if not torch.allclose(scaled, weights * _SCALE, rtol=1e-9, atol=0.0):
+        raise ValueError("This noise scheduler is not linear with the pack's config (clip_sample, thresholding).")
+    return weights
+
+
+def _find(noise_scheduler: Any, shape: torch.Size) -> dict[_Place, torch.Tensor]:
+    """Find the tensors of this shape that diffusers' object remembers."""
+    found: dict[_Place, torch.Tensor] = {}
+    for attribute, value in vars(noise_scheduler).items():
+        items = enumerate(value) if isinstance(value, list) else [(None, value)]
+        for position, item in items:
+            if isinstance(item, torch.Tensor) and item.shape == shape:
+                found[_Place(attribute, position)] = item
+    return found
+
+
+def _put(noise_scheduler: Any, place: _Place, tensor: torch.Tensor) -> None:
+    """Replace a tensor that diffusers' object remembers."""
+    if place.position is None:
+        setattr(noise_scheduler, place.attribute, tensor)
+    else:
+        getattr(noise_scheduler, place.attribute)[place.position] = tensor
+
+
+def _coefficients(steps: Sequence[_Step]) -> torch.Tensor:
+    """Keep only what a later step still reads, from the last step back, and put it in few places.
+
+    Shapes:
+        returns: (S, 1 + H, 3 + H) float32.
+
+    Raises:
+        ValueError: A later step reads more than H remembered tensors.
+    """
+    coefficients = torch.zeros(len(steps), 1 + REMEMBERED, FIRST_REMEMBERED + REMEMBERED)
+    needed: list[_Place] = []
+    for matrix, step in zip(reversed(coefficients.unbind()), reversed(steps), strict=True):
+        weights = torch.stack([step.sample, *(step.keeps[place] for place in needed)])
+        is_read = weights.any(dim=0).tolist()
+        columns = [column for column in range(FIRST_REMEMBERED, len(is_read)) if is_read[column]]
+        if len(columns) > REMEMBERED:
+            raise ValueError(f"This noise scheduler remembers more than {REMEMBERED} tensors with the pack's config.")
+        needed = [step.held[column - FIRST_REMEMBERED] for column in columns]
+        columns = [SAMPLE, MODEL_OUTPUT, NOISE, *columns]
+        matrix[: len(weights), : len(columns)] = weights[:, columns]
+    return coefficients

@@ -1,0 +1,211 @@
+"""Stable Diffusion as a model of the engine: many images share each denoising step.
+
+Our own sampling loop over diffusers' models: `StableDiffusionPipeline` keeps the guidance and the noise scheduler of
+its one run on itself, so it can neither pause between steps nor serve two images that differ in them. Knows nothing
+of queues; runs on the device thread.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from app.engine.diffusion.calibration import Calibration
+from app.engine.diffusion.decoder import ImageDecoder
+from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
+from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.options import DenoisingOptions
+from app.engine.diffusion.prompts import PromptEncoder
+from app.engine.kernels.cpu_diffusion import remake
+from app.engine.request import Demand, EngineRequest
+
+# Pixels for each side of a latent, in every Stable Diffusion; sizes on the wire are multiples of it.
+LATENT_FACTOR = 8
+
+# A node must not start late for this, and does so once a device: the demo pack gets beyond the sixteen rows of eight
+# guided images on two cores.
+CALIBRATION_LIMIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionPayload:
+    """One image to make.
+
+    Attributes:
+        guidance_scale: Above 1 every step is guided (two rows); else the negative prompt has no effect.
+        num_inference_steps: Denoising steps, >= 1.
+        height: Pixels, a multiple of 8.
+        width: Pixels, a multiple of 8.
+        seed: 0 ... 2^53 - 1. torch's generator on the CPU uses the lowest 32 bits of it.
+        noise_scheduler: A key of `NOISE_SCHEDULERS`.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    guidance_scale: float = 7.5
+    num_inference_steps: int = 50
+    height: int = 512
+    width: int = 512
+    seed: int = 0
+    noise_scheduler: str = "pndm"
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether a step takes two rows."""
+        return self.guidance_scale > 1
+
+    @property
+    def demand(self) -> Demand:
+        """What this image asks of the device."""
+        takes_one_more = self.noise_scheduler == "pndm" and self.num_inference_steps > 1  # its second step, twice
+        return Demand(
+            shape=(self.height // LATENT_FACTOR, self.width // LATENT_FACTOR),
+            rows=2 if self.is_guided else 1,
+            steps=self.num_inference_steps + takes_one_more,
+            finishes_apart=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """One image and how it went.
+
+    Attributes:
+        pixels: (H, W, 3), uint8.
+        flagged: The safety checker's verdict; None where the pack has no checker.
+        prompt_cut: The end of the prompt that CLIP's 77 tokens left out.
+        negative_prompt_cut: The same of the negative prompt; None too when it was not used.
+        queued_ms: From submission to admission.
+        denoising_ms: From admission to the end of the last step, the turns of others included.
+        decoding_ms: From then to the pixels: the wait for a place between two steps, decoding and safety check.
+    """
+
+    pixels: np.ndarray
+    flagged: bool | None
+    prompt_cut: str | None
+    negative_prompt_cut: str | None
+    queued_ms: float
+    denoising_ms: float
+    decoding_ms: float
+
+
+class DiffusionRunner:
+    """Prepares, denoises and decodes images; the arithmetic is that of `StableDiffusionPipeline`."""
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Any,
+        text_encoder: Any,
+        unet: Any,
+        vae: Any,
+        noise_scheduler_config: Mapping[str, object],
+        safety_checker: Any | None = None,
+        feature_extractor: Any | None = None,
+        device: torch.device,
+        options: DenoisingOptions | None = None,
+    ) -> None:
+        """Take the pack's models, on the device and in eval mode.
+
+        Args:
+            tokenizer: A `CLIPTokenizer`.
+            text_encoder: A `CLIPTextModel`; its dtype is the one the noise is drawn in.
+            unet: A `UNet2DConditionModel` without `time_cond_proj_dim`; on the CPU its layers are changed in place.
+            vae: An `AutoencoderKL`; on the CPU its decoder's layers are changed in place.
+            noise_scheduler_config: The pack's `scheduler_config.json`.
+            safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
+            feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
+            device: Where the models are.
+            options: How the UNet's forwards are taken; None: what suits the device.
+        """
+        if device.type == "cpu":
+            remake(unet)
+            remake(vae.decoder)
+        self._prompts = PromptEncoder(tokenizer, text_encoder, device)
+        with torch.inference_mode():
+            self._denoiser = Denoiser(unet, device, self._prompts.encode(""), options)
+        compiler = self._denoiser.options.compiler
+        self._decoder = ImageDecoder(vae, safety_checker, feature_extractor, compiler, unet.config.sample_size)
+        self._latent_channels = unet.config.in_channels
+        self._vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._noise_scheduler_config = dict(noise_scheduler_config)
+        self._device = device
+
+    @torch.inference_mode()
+    def calibrate(
+        self,
+        height: int,
+        width: int,
+        known: Calibration | None = None,
+        *,
+        time_limit_s: float = CALIBRATION_LIMIT_S,
+    ) -> Calibration:
+        """Measure, before the first request, steps of this size in pixels; see `Denoiser.calibrate`."""
+        latent_height, latent_width = height // self._vae_scale_factor, width // self._vae_scale_factor
+        if self._denoiser.options.must_prepare:
+            blank = torch.zeros(1, self._latent_channels, latent_height, latent_width, device=self._device)
+            self._decoder.decode(blank)
+        return self._denoiser.calibrate(latent_height, latent_width, time_limit_s, known)
+
+    @torch.inference_mode()
+    def prepare(self, request: EngineRequest) -> None:
+        """Encode the prompts, plan the steps and draw the initial noise.
+
+        Raises:
+            Invalid: The noise scheduler is unknown or cannot take that many steps.
+
+        Source:
+            diffusers `StableDiffusionPipeline.__call__`, steps 3 to 6.
+        """
+        payload = request.payload
+        assert isinstance(payload, DiffusionPayload)
+        plan = make_noise_plan(payload.noise_scheduler, payload.num_inference_steps, self._noise_scheduler_config)
+        prompts = [payload.negative_prompt, payload.prompt] if payload.is_guided else [payload.prompt]
+        prompt_embeds = torch.cat([self._prompts.encode(prompt) for prompt in prompts])
+        generator = torch.Generator("cpu").manual_seed(payload.seed)
+        height, width = payload.height // self._vae_scale_factor, payload.width // self._vae_scale_factor
+        tensors = torch.zeros(1 + REMEMBERED, self._latent_channels, height, width, device=self._device)
+        noise = draw_noise(tensors.shape[1:], generator, self._device, prompt_embeds.dtype)
+        tensors[0] = noise * plan.init_noise_sigma
+        request.state = ImageState(
+            plan=plan,
+            prompt_embeds=prompt_embeds,
+            guidance_scale=payload.guidance_scale,
+            generator=generator,
+            tensors=tensors,
+        )
+
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        """Advance every request by one denoising step, in one forward."""
+        self._denoiser.step([request.state for request in requests])
+
+    def is_finished(self, request: EngineRequest) -> bool:
+        """Tell whether the last step is taken."""
+        image: ImageState = request.state
+        return image.is_denoised
+
+    @torch.inference_mode()
+    def finish(self, request: EngineRequest) -> GeneratedImage:
+        """Decode the latents.
+
+        Raises:
+            InferenceFailed: The image holds values that are not numbers.
+        """
+        image: ImageState = request.state
+        payload = request.payload
+        assert isinstance(payload, DiffusionPayload)
+        denoised_at = request.stepped_at or time.monotonic()
+        pixels, flagged = self._decoder.decode(image.latents[None])
+        started_at = request.started_at or request.submitted_at
+        return GeneratedImage(
+            pixels=pixels,
+            flagged=flagged,
+            prompt_cut=self._prompts.cut(payload.prompt),
+            negative_prompt_cut=self._prompts.cut(payload.negative_prompt) if payload.is_guided else None,
+            queued_ms=(started_at - request.submitted_at) * 1000,
+            denoising_ms=(denoised_at - started_at) * 1000,
+            decoding_ms=(time.monotonic() - denoised_at) * 1000,
+        )

@@ -1,0 +1,1 @@
+"""Layers and forwards that are optimized for a processor or a GPU."""

@@ -1,0 +1,1 @@
+"""Who steps next: queues, turns and row budgets. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Labelled datasets: recipes, generation, uploads, exports."""

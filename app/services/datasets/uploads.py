@@ -1,0 +1,206 @@
+"""Real images into a dataset: decoded, stripped, written and recorded, file by file.
+
+Each file is one transaction that holds the dataset's row: its file is written inside, its row is committed after, so
+that no row is ever without its file. A process that dies between the two leaves a file without a row; the next start
+of a node, or the next upload to the dataset, sets it aside. Runs on the event loop, files and records in pools of their
+own; of several requests each has a file taken in turn.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.models import Dataset, Image
+from app.db.session import Database
+from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
+from app.names import find_name
+from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
+from app.services.datasets.places import first_free_position, settle_filled
+from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.versions import num_images_of
+from app.services.images.lost_files import lost_image
+from app.services.limits import Limits
+from app.services.store.recovery import clear_for
+from app.services.thread_pools import Pools
+from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
+from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
+
+# Requests at once; each has at most one call in the pools, whose queues are longer than this.
+MAX_AT_ONCE = 32
+RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A picture as it will be stored: the new file, and the columns of its row that follow from its content."""
+
+    data: bytes
+    columns: dict[str, Any]
+
+
+class DuplicateImage(Exception):
+    """The dataset has this image already."""
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(image_id)
+        self.image_id = image_id
+
+
+class UploadService:
+    """Takes files into datasets."""
+
+    def __init__(
+        self, db: Database, folder: DataFolder, limits: Limits, pools: Pools, *, decode: DecodeImage = decode_image
+    ) -> None:
+        """Wire the service; `folder` is the node's data folder, `decode` reads untrusted image files."""
+        self._db = db
+        self._folder = folder
+        self._checks = FileChecks(folder)
+        self._limits = limits
+        self._pools = pools
+        self._decode = decode
+        self._num_requests = 0  # changed on the event loop alone
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for one request, from before its files are read until they are stored.
+
+        Raises:
+            QueueFull: There is none left.
+        """
+        if self._num_requests >= MAX_AT_ONCE:
+            raise QueueFull("as many uploads as are taken at once are under way", retry_after_s=RETRY_AFTER_S)
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
+
+    def check_room(self) -> None:
+        """Return if files may come: to be asked before a form is read, which may lie on the same disk.
+
+        Raises:
+            StorageFull: There is no room.
+        """
+        self._folder.reserve.check()
+
+    async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
+        """Add files to a class and split, each by itself; a file's own fault refuses that file alone.
+
+        Whatever else goes wrong ends the request; what was taken before stays, and is a duplicate when sent again.
+
+        Raises:
+            NotFound: There is no such dataset.
+            Invalid: The dataset has no such class.
+            Conflict: A job makes or reads the dataset.
+            StorageFull: There is no room.
+        """
+        class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form))
+        results = [
+            await self._try(dataset_id, class_index, form.split, index, file) for index, file in enumerate(files)
+        ]
+        num_accepted = sum(result.refused is None for result in results)
+        return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
+
+    def _prepare(self, dataset_id: str, form: UploadForm) -> int:
+        """Check what concerns all files, set aside what is not the dataset's own, and return the class's index."""
+        with self._db.transaction() as session:
+            dataset = find_dataset(session, dataset_id, lock=True)
+            refuse_in_use(session, dataset)
+            class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
+            if class_index is None:
+                raise Invalid.field("#/class_name", "the dataset has no class of this name", "class_not_found")
+            clear_for(session, self._folder, dataset, uploads_alone=True)
+            return class_index
+
+    async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
+        try:
+            decoded = await self._pools.decoding.run(partial(self._read, file))
+            store = partial(self._store, dataset_id, class_index, split, decoded.data, decoded.columns)
+            image_id = await self._pools.uploads.run(store)
+        except DuplicateImage as error:
+            refused = RefusedFile(
+                code="duplicate_image", detail="the dataset has this image already", duplicate_of=error.image_id
+            )
+        except (PayloadTooLarge, UnsupportedImage, Invalid) as error:
+            refused = RefusedFile(code=error.code, detail=error.detail, duplicate_of=None)
+        else:
+            return UploadedFile(index=index, image_id=image_id, refused=None)
+        return UploadedFile(index=index, image_id=None, refused=refused)
+
+    def _read(self, file: BinaryIO) -> _Decoded:
+        limits = self._limits
+        uploaded = file.read(limits.upload_bytes + 1)
+        image = self._decode(uploaded, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+        data, image_format = encode_upload(image, uploaded=uploaded, max_bytes=limits.upload_bytes)
+        columns = {
+            "format": image_format,
+            "width": image.width,
+            "height": image.height,
+            "num_bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "pixels_sha256": pixels_sha256(image),
+            "lineage": {"uploaded_sha256": hashlib.sha256(uploaded).hexdigest(), "uploaded_bytes": len(uploaded)},
+        }
+        return _Decoded(data, columns)
+
+    def _store(self, dataset_id: str, class_index: int, split: str, data: bytes, columns: dict[str, Any]) -> str:
+        path = None
+        try:
+            with self._db.transaction() as session:
+                dataset = find_dataset(session, dataset_id, lock=True)
+                refuse_in_use(session, dataset)
+                if restored := self._restored(session, dataset, data, columns):
+                    return restored
+                self._refuse_known(session, dataset, columns)
+                position = first_free_position(session, dataset, class_index, split)
+                folder = dataset.classes[class_index]["folder"]
+                image_format = columns["format"]
+                path = self._folder.dataset_image_path(dataset.name, split, folder, position, image_format)
+                self._folder.write(path, data)
+                place = {"split": split, "class_index": class_index, "position": position, "path": path}
+                image = Image(id=new_id(), dataset_id=dataset_id, source="real", **place, **columns)
+                session.add(image)
+                settle_filled(session, dataset, image)
+        except BaseException:
+            if path is not None:
+                self._forget(path)
+            raise
+        return image.id
+
+    def _restored(self, session: Session, dataset: Dataset, data: bytes, columns: dict[str, Any]) -> str | None:
+        """Put a file back that an uploaded image has lost; return the image's id if this is one."""
+        same = (Image.dataset_id == dataset.id, Image.source == "real", Image.sha256 == columns["sha256"])
+        known = session.scalars(select(Image).where(*same)).first()
+        if known is None or lost_image(self._checks, known) is None:
+            return None
+        self._folder.set_aside(known.path)
+        self._folder.write(known.path, data)
+        return known.id
+
+    def _refuse_known(self, session: Session, dataset: Dataset, columns: dict[str, Any]) -> None:
+        """Refuse the same picture as an uploaded one, and the same file as any of the dataset."""
+        files = (columns["sha256"], columns["lineage"]["uploaded_sha256"])
+        same = (Image.pixels_sha256 == columns["pixels_sha256"]) | Image.sha256.in_(files)
+        known = session.scalar(select(Image.id).where(Image.dataset_id == dataset.id, same).limit(1))
+        if known is not None:
+            raise DuplicateImage(known)
+        if num_images_of(session, dataset.id) >= self._limits.dataset_images:
+            raise Invalid(f"a dataset has at most {self._limits.dataset_images} images", code="too_many_images")
+
+    def _forget(self, path: str) -> None:
+        """Remove the file of a row that was not committed; it stays where the answer to a commit was lost."""
+        try:
+            with self._db.snapshot() as session:
+                if session.scalar(select(Image.id).where(Image.path == path)) is None:
+                    self._folder.delete(path)
+        except AppError:
+            return  # the next start, or upload to the dataset, sets it aside

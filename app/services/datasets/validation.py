@@ -1,0 +1,141 @@
+"""What this node refuses in a dataset's request, beyond what the schema says: each fault with its place in the body."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from app.errors import FieldError
+from app.names import equal_names
+from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
+from app.services.datasets.presets import with_preset
+from app.services.datasets.templates import BadTemplate, Extent, Template, extent_of, parse_template
+from app.services.images.spec import SizeRules, faults_of, prompt_length_faults, settle
+from app.services.limits import Limits
+
+MAX_PROMPT_CHARS = 2_000
+MAX_PAIRS_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """What the checks need of a variable's values: looked at once, however often a prompt uses it."""
+
+    num_values: int
+    longest: Extent
+    may_be_empty: bool
+
+
+def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
+    """Return what this node refuses in a dataset's request.
+
+    Args:
+        request: As it came, its preset not yet applied.
+        sizes: The loaded model's sizes.
+        limits: The node's bounds.
+        base: JSON Pointer of the request in the body.
+    """
+    if recipe_bytes(request) > limits.recipe_bytes:  # before anything that takes its time over each prompt
+        return [_too_large(limits, base)]
+    settled = with_preset(request)
+    if settled is not request and recipe_bytes(settled) > limits.recipe_bytes:
+        return [_too_large(limits, base)]
+    faults = faults_of(settle(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
+    faults += _class_faults(settled, base) + _count_faults(settled, limits, base)
+    return faults + _template_faults(settled, request, limits, base)
+
+
+def recipe_bytes(request: DatasetCreate) -> int:
+    """Return how large a request's classes and variables are: bytes of compact JSON in UTF-8, without defaults.
+
+    A recipe that was settled counts as much as the request that it came from, so that it can be sent again.
+    """
+    classes = [
+        entry.model_copy(update={"label": None}) if entry.label == entry.name else entry for entry in request.classes
+    ]
+    counted = request.model_copy(update={"classes": classes})
+    return len(counted.model_dump_json(include={"classes", "variables"}, exclude_defaults=True).encode())
+
+
+def _too_large(limits: Limits, base: str) -> FieldError:
+    detail = (
+        f"The classes and variables of a recipe may have {limits.recipe_bytes} bytes of JSON in all, "
+        "what a preset adds included; make several datasets, or use fewer or shorter prompts."
+    )
+    return FieldError(base, detail, "recipe_too_large")
+
+
+def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
+    faults = []
+    if equal := equal_names([entry.name for entry in request.classes]):
+        pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_TOLD])
+        detail = (
+            "names must differ by more than letter case, Unicode form, spaces and invisible characters; "
+            f"equal are the classes at {pairs} (counted from 0)"
+        )
+        faults.append(FieldError(f"{base}/classes", detail, "duplicate_classes"))
+    if request.filter is None:
+        return faults
+    detail = "with the filter, each class needs a label of its own"
+    return faults + [
+        FieldError(f"{base}/classes/{i}/label", detail, "duplicate_labels")
+        for group in equal_names([entry.label or entry.name for entry in request.classes])
+        for i in group
+        if request.classes[i].label is not None
+    ]
+
+
+def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
+    total = len(request.classes) * (request.train_per_class + request.test_per_class)
+    if total > limits.dataset_images:
+        detail = f"{total} images; at most {limits.dataset_images} are taken"
+        return [FieldError(f"{base}/classes", detail, "too_many_images")]
+    return []
+
+
+def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
+    faults: list[FieldError] = []
+    used: set[str] = set()
+    variables = {name: _measured(values) for name, values in settled.variables.items()}
+    for pointer, text in _prompts(settled, base):
+        try:
+            template = parse_template(text)
+        except BadTemplate:
+            detail = "a brace stands alone: a variable is {name}, a literal brace is {{ or }}"
+            faults.append(FieldError(pointer, detail, "bad_template"))
+            continue
+        used.update(template.variables)
+        faults += _filled_faults(template, variables, limits, pointer)
+    # A list that nothing uses is a slip of the pen: it would silently give no variety.
+    unused = [name for name in request.variables if name not in used]
+    return faults + [FieldError(f"{base}/variables/{name}", "no prompt uses it", "unused_variable") for name in unused]
+
+
+def _measured(values: Sequence[str]) -> _Variable:
+    extents = [extent_of(value) for value in values]
+    return _Variable(len(values), max(extents), any(extent.num_chars == 0 for extent in extents))
+
+
+def _prompts(request: DatasetCreate, base: str) -> Iterator[tuple[str, str]]:
+    for i, entry in enumerate(request.classes):
+        for j, prompt in enumerate(entry.prompts):
+            yield f"{base}/classes/{i}/prompts/{j}", prompt
+
+
+def _filled_faults(
+    template: Template, variables: dict[str, _Variable], limits: Limits, pointer: str
+) -> list[FieldError]:
+    """Return the faults of what a template may become, without filling it even once."""
+    names = template.variables
+    if not variables.keys() >= set(names):
+        detail = "it uses a variable that `variables` does not have; a literal brace is {{ or }}"
+        return [FieldError(pointer, detail, "unknown_variable")]
+    if math.prod(variables[name].num_values for name in names) > MAX_COMBINATIONS:
+        detail = f"its variables have more than {MAX_COMBINATIONS} combinations"
+        return [FieldError(pointer, detail, "too_many_combinations")]
+    if all(variables[name].may_be_empty for name in names) and not any(map(str.strip, template.literals)):
+        return [FieldError(pointer, "its variables may leave nothing of it", "prompt_may_be_empty")]
+    longest = template.filled_length({name: variables[name].longest for name in names})
+    if longest > MAX_PROMPT_CHARS:
+        detail = f"with its longest values it has more than {MAX_PROMPT_CHARS} characters"
+        return [FieldError(pointer, detail, "prompt_too_long")]
+    return prompt_length_faults([(pointer, longest)], limits)

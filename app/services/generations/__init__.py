@@ -1,0 +1,1 @@
+"""Answered requests to draw images from a prompt, and the job that answers later."""

@@ -1,0 +1,192 @@
+"""Images from a prompt: render, store, list, read, delete; inline or as a job."""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.models import Generation, Image
+from app.db.session import Database
+from app.errors import FieldError, Invalid, NotFound
+from app.jobs.queue import JobQueue
+from app.names import equal_names
+from app.schemas.common import MAX_SEED, Page
+from app.schemas.generations import GenerateRequest, GenerationRead
+from app.schemas.jobs import JobRead
+from app.services.generations.records import add_generation, generation_read, image_specs, write_image
+from app.services.images.spec import RenderedImage, faults_of, prompt_faults, settle, work_fault
+from app.services.inference.service import Inference
+from app.services.jobs.idempotency import ANEW, Submission, accept
+from app.services.jobs.service import job_read
+from app.services.limits import Limits, refuse
+from app.services.pagination import fetch_page, json_bytes
+from app.storage.layout import DataFolder
+
+
+class GenerationService:
+    """Everything about generations and their images."""
+
+    def __init__(self, db: Database, folder: DataFolder, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
+        """Wire the service; `folder` is the node's data folder."""
+        self._db = db
+        self._folder = folder
+        self._inference = inference
+        self._jobs = jobs
+        self._limits = limits
+
+    async def generate(
+        self, request: GenerateRequest, *, on_step: Callable[[int, int, int], None] | None = None
+    ) -> GenerationRead:
+        """Render every image of the request, store them with their record, and return it.
+
+        Args:
+            request: What to make.
+            on_step: Called on the event loop with an image's index, its steps done and its steps in all: with 0 done
+                once the engine has taken the image, then after each step.
+
+        Raises:
+            Invalid: The loaded model or this node refuses a value.
+            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+            StorageFull: There is no room; nothing was kept, and on a disk that is nearly full nothing was begun.
+        """
+        parameters = self.settle(request)
+        await asyncio.to_thread(self._folder.reserve.check)
+        renders = [
+            asyncio.ensure_future(
+                self._inference.render(spec, labels=parameters["labels"], on_step=on_step and partial(on_step, index))
+            )
+            for index, spec in enumerate(image_specs(parameters))
+        ]
+        try:
+            rendered = await asyncio.gather(*renders)
+        finally:
+            for render in renders:
+                render.cancel()
+        return await asyncio.to_thread(self._store, parameters, rendered, request.response_format == "b64_json")
+
+    def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> JobRead:
+        """Accept the request as a job.
+
+        Raises:
+            Invalid: The loaded model or this node refuses a value, or the answer was wanted inline.
+        """
+        if request.response_format == "b64_json":
+            detail = "a job's images are fetched by their url"
+            raise Invalid.field("#/response_format", detail, "b64_json_not_with_respond_async")
+        parameters = self.settle(request)
+
+        def work(session: Session) -> JobRead:
+            total, priority = parameters["num_images_per_prompt"], submission.priority
+            job = self._jobs.submit(
+                session, kind="generate", spec=parameters, total=total, unit="images", priority=priority
+            )
+            return job_read(job)
+
+        return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
+
+    def settle(self, request: GenerateRequest) -> dict[str, Any]:
+        """Return every value as it will be used, a fresh seed included.
+
+        Raises:
+            Invalid: The loaded model or this node refuses a value.
+        """
+        sizes = self._inference.sizes
+        values = settle(request, sizes)
+        count = request.num_images_per_prompt
+        faults = faults_of(values, sizes, self._limits) + work_fault(values, count, self._limits)
+        faults += prompt_faults(
+            [("#/prompt", request.prompt), ("#/negative_prompt", request.negative_prompt)], self._limits
+        )
+        if count > self._limits.num_images_per_prompt:
+            detail = f"must be at most {self._limits.num_images_per_prompt} on this node"
+            faults.append(FieldError("#/num_images_per_prompt", detail, "too_many_images"))
+        if request.labels and equal_names(request.labels):
+            faults.append(FieldError("#/labels", "must all be different", "duplicate_labels"))
+        if request.seed is not None and request.seed + count - 1 > MAX_SEED:
+            faults.append(FieldError("#/seed", f"seed + images - 1 must be at most {MAX_SEED}", "seed_too_large"))
+        refuse(faults)
+        seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
+        named = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        return {**named, **values, "num_images_per_prompt": count, "seed": seed, "labels": request.labels}
+
+    def page(self, limit: int, cursor: str | None) -> Page[GenerationRead]:
+        """Return a page of generations, newest first."""
+        with self._db.snapshot() as session:
+            rows, next_cursor = fetch_page(session, select(Generation), Generation.id, limit, cursor, weigh=_weight)
+            images = _images_of(session, [row.id for row in rows])
+            items = [generation_read(row, images[row.id]) for row in rows]
+            return Page[GenerationRead](items=items, next_cursor=next_cursor)
+
+    def read(self, generation_id: str) -> GenerationRead:
+        """Return one generation.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            row = _generation(session, generation_id)
+            return generation_read(row, _images_of(session, [row.id])[row.id])
+
+    def delete(self, generation_id: str) -> None:
+        """Delete a generation, its images and their files.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        for path in self._folder.reserve.spend(lambda: self._forget(generation_id)):
+            self._folder.delete(path)
+
+    def _forget(self, generation_id: str) -> list[str]:
+        """Delete the records of a generation and its images, and return the paths of their files."""
+        with self._db.transaction() as session:
+            row = _generation(session, generation_id)
+            paths = [image.path for image in _images_of(session, [row.id])[row.id]]
+            session.delete(row)
+        return paths
+
+    def _store(self, parameters: dict[str, Any], rendered: Sequence[RenderedImage], inline: bool) -> GenerationRead:
+        image_ids = [new_id() for _ in rendered]
+        paths = [
+            write_image(self._folder, image_id, image.data, parameters["output_format"])
+            for image_id, image in zip(image_ids, rendered, strict=True)
+        ]
+        try:
+            with self._db.transaction() as session:
+                infos = [image.info() for image in rendered]
+                row, images = add_generation(session, new_id(), parameters, image_ids, paths, infos, job_id=None)
+                read = generation_read(row, images)
+        except BaseException:
+            for path in paths:
+                self._folder.delete(path)
+            raise
+        if inline:
+            for image_read, image in zip(read.images, rendered, strict=True):
+                image_read.b64_json = base64.b64encode(image.data).decode()
+        return read
+
+
+def _weight(row: Generation) -> int:
+    """Each image tells the probability of each label again."""
+    num_images: int = row.parameters["num_images_per_prompt"]
+    return json_bytes(row.parameters) * (1 + num_images)
+
+
+def _generation(session: Session, generation_id: str) -> Generation:
+    row = session.get(Generation, generation_id)
+    if row is None:
+        raise NotFound("there is no generation with this id")
+    return row
+
+
+def _images_of(session: Session, generation_ids: Sequence[str]) -> dict[str, list[Image]]:
+    found: dict[str, list[Image]] = {generation_id: [] for generation_id in generation_ids}
+    query = select(Image).where(Image.generation_id.in_(generation_ids)).order_by(Image.position)
+    for image in session.scalars(query):
+        found[image.generation_id or ""].append(image)
+    return found

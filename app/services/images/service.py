@@ -1,0 +1,164 @@
+"""Stored images, of generations and of datasets: list, read, find the file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from app.db.models import Dataset, Image
+from app.db.session import Database
+from app.errors import Invalid, NotFound
+from app.names import find_name
+from app.schemas.common import Decision, Page
+from app.schemas.generations import ImageMetadata, ImageRead
+from app.services.images.lost_files import IMAGE_CODES, LostImage, lost_image, refusal
+from app.services.pagination import fetch_page
+from app.storage.images import MEDIA_TYPES, ImageFormat
+from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks, LostFile
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file to be sent to a client."""
+
+    path: Path
+    media_type: str
+    sha256: str
+    name: str
+
+
+class ImageService:
+    """Reading what is stored."""
+
+    def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
+        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
+        self._db = db
+        self._folder = folder
+        self._checks = checks
+
+    def page(
+        self,
+        limit: int,
+        cursor: str | None,
+        *,
+        dataset_id: str | None,
+        class_name: str | None,
+        split: str | None,
+        decision: Decision = "kept",
+    ) -> Page[ImageRead]:
+        """Return a page of stored images, newest first, of one dataset, class or split if given.
+
+        Those that a dataset's filter rejected are told only when asked for.
+
+        Raises:
+            Invalid: A class was given without its dataset, or the dataset has no such class.
+        """
+        with self._db.snapshot() as session:
+            unread = [defer(column, raiseload=True) for column in (Image.lineage, Image.label_probabilities)]
+            query = select(Image).where(Image.decision == decision).options(*unread)
+            if dataset_id is not None:
+                query = query.where(Image.dataset_id == dataset_id)
+            if class_name is not None:
+                query = query.where(Image.class_index == _class_index(session, dataset_id, class_name))
+            if split is not None:
+                query = query.where(Image.split == split)
+            rows, next_cursor = fetch_page(session, query, Image.id, limit, cursor)
+            names = _class_names(session, rows)
+            items = [ImageRead(**image_fields(row, names)) for row in rows]
+            return Page[ImageRead](items=items, next_cursor=next_cursor)
+
+    def read(self, image_id: str) -> ImageMetadata:
+        """Return a stored image's record with its lineage.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            row = _image(session, image_id)
+            return ImageMetadata(
+                **image_fields(row, _class_names(session, [row])),
+                clip_score=row.clip_score,
+                label_probabilities=row.label_probabilities,
+                reason=row.reason,
+                lineage=row.lineage,
+            )
+
+    def file(self, image_id: str) -> StoredFile:
+        """Return where a stored image's bytes are.
+
+        Raises:
+            NotFound: There is none with this id.
+            FileLost: Its file is gone or damaged.
+        """
+        with self._db.snapshot() as session:
+            row = _image(session, image_id)
+        if lost := lost_image(self._checks, row):
+            raise refusal(lost, row.dataset_id)
+        return StoredFile(
+            self._folder.locate(row.path),
+            MEDIA_TYPES[cast(ImageFormat, row.format)],
+            row.sha256,
+            f"{row.id}.{row.format}",
+        )
+
+    def content(self, image_id: str) -> bytes:
+        """Return a stored image's bytes.
+
+        Raises:
+            NotFound, FileLost: As `file`.
+        """
+        with self._db.snapshot() as session:
+            row = _image(session, image_id)
+        try:
+            return self._checks.read(row.path, num_bytes=row.num_bytes, sha256=row.sha256)
+        except LostFile as error:
+            raise refusal(LostImage(row.id, row.path, IMAGE_CODES[error.fault]), row.dataset_id) from None
+
+
+def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the fields of `ImageRead`; `class_names` holds each dataset's classes by their index."""
+    columns = (
+        "id",
+        "created_at",
+        "width",
+        "height",
+        "format",
+        "num_bytes",
+        "sha256",
+        "seed",
+        "flagged",
+        "split",
+        "source",
+        "decision",
+    )
+    fields = {name: getattr(row, name) for name in (*columns, "generation_id", "dataset_id")}
+    in_class = row.dataset_id is not None and row.class_index is not None
+    name = class_names[row.dataset_id or ""][row.class_index or 0] if in_class else None
+    return {**fields, "url": f"/images/{row.id}", "class_name": name}
+
+
+def _image(session: Session, image_id: str) -> Image:
+    row = session.get(Image, image_id)
+    if row is None:
+        raise NotFound("there is no image with this id")
+    return row
+
+
+def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]]:
+    ids = {row.dataset_id for row in rows if row.dataset_id is not None}
+    datasets = session.execute(select(Dataset.id, Dataset.classes).where(Dataset.id.in_(ids)))
+    return {row.id: [entry["name"] for entry in row.classes] for row in datasets}
+
+
+def _class_index(session: Session, dataset_id: str | None, class_name: str) -> int:
+    dataset = session.get(Dataset, dataset_id) if dataset_id is not None else None
+    names = [entry["name"] for entry in dataset.classes] if dataset is not None else []
+    index = find_name(class_name, names)
+    if index is None:
+        detail = "name a class of the dataset given by dataset_id"
+        raise Invalid.field("#query/class", detail, "class_not_found")
+    return index

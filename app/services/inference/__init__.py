@@ -1,0 +1,1 @@
+"""The node's models as the other services use them."""

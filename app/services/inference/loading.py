@@ -1,0 +1,214 @@
+"""From a choice of model pack and device to a started engine that loads its models in the background."""
+
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import diffusers
+import torch
+import torchvision
+import transformers
+
+from app.engine.clip.runner import ClipPreparation, ClipRunner
+from app.engine.diffusion.calibration import Calibration
+from app.engine.diffusion.options import DenoisingOptions, options_for
+from app.engine.diffusion.runner import LATENT_FACTOR, DiffusionRunner
+from app.engine.engine import Engine
+from app.engine.kernels.host_memory import keep_freed_memory
+from app.engine.resnet import BackboneRunner, ClassifierRunner
+from app.engine.runner import Runner
+from app.engine.scheduling.row_budget import RowBudget
+from app.modelpacks.devices import (
+    resolve_deterministic,
+    resolve_device,
+    resolve_dtype,
+    use_deterministic_kernels,
+)
+from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
+from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
+from app.services.inference.calibration_store import CalibrationFile, is_busy
+from app.services.inference.preprocessing import PreparationPool
+from app.services.inference.service import (
+    BACKBONE,
+    CLASSIFIER,
+    CLIP,
+    DIFFUSION,
+    BackboneFacts,
+    Inference,
+    LoadedFacts,
+    Runtime,
+)
+
+logger = logging.getLogger(__name__)
+
+# Images of one forward of CLIP or a ResNet. On a CPU an image of 8 costs within 5 % of what one of 16 does, and sixteen
+# clients get steps of 8 by turns, each prepared during the other; of steps that took all that waits every second was of
+# one image, and ran beside the preparation of fifteen (0019).
+CPU_ONE_STEP_ROWS = 8
+GPU_ONE_STEP_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which models to load, and onto what.
+
+    Attributes:
+        pack: `demo` or `sd15`.
+        models_dir: Where fetched packs lie.
+        overrides: Local folders instead of single parts of the pack, by part.
+        device: `auto`, `cpu`, `cuda` or `cuda:n`.
+        dtype: Number format of the diffusion model; `auto` is float16 on CUDA and float32 on the CPU.
+        deterministic: Whether bytes never depend on company; None: on the CPU alone.
+        gpu_graphs: Whether a GPU records the denoising forwards.
+        gpu_compile: Whether a GPU's UNet and VAE are compiled.
+        num_threads: CPU threads of a forward; None: all cores.
+        max_queue_size: Engine requests that may wait, >= 1.
+    """
+
+    pack: str
+    models_dir: Path
+    overrides: Mapping[str, Path]
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    deterministic: bool | None
+    gpu_graphs: bool
+    gpu_compile: bool
+    num_threads: int | None
+    max_queue_size: int
+
+
+def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
+    """Start an engine on the chosen device; its models load in the background, one failing alone.
+
+    Raises:
+        PackError: The device asked for is not there (never a silent fall-back to the CPU).
+    """
+    device = resolve_device(choice.device)
+    dtype = resolve_dtype(choice.dtype, device)
+    if device.type == "cuda" and resolve_deterministic(choice.deterministic, device):
+        use_deterministic_kernels()
+    # The thread count decides the last bits of a result: fixed here, recorded with every image.
+    torch.set_num_threads(choice.num_threads or os.cpu_count() or 1)
+    keep_freed_memory()
+    pack = _find(choice)
+    facts = LoadedFacts()
+    engine = Engine(max_queue_size=choice.max_queue_size)
+    loads = _Loads(choice, pack, device, dtype, facts, engine)
+    one_step_rows = CPU_ONE_STEP_ROWS if device.type == "cpu" else GPU_ONE_STEP_ROWS
+    for name, load in ((CLASSIFIER, loads.classifier), (BACKBONE, loads.backbone), (CLIP, loads.clip)):
+        engine.add_model(name, load, max_rows=one_step_rows)
+    engine.add_model(DIFFUSION, loads.diffusion)
+    engine.start()
+    preparation = PreparationPool(max_queue_size=choice.max_queue_size)
+    return engine, Inference(engine, pack, _runtime(choice, device, dtype), facts, preparation=preparation)
+
+
+def _find(choice: ModelChoice) -> ModelPack | None:
+    try:
+        return find_pack(choice.pack, choice.models_dir, choice.overrides)
+    except PackError:
+        return None  # each model's load raises it again, so that /readyz tells why
+
+
+def _runtime(choice: ModelChoice, device: torch.device, dtype: torch.dtype) -> Runtime:
+    libraries = {"torch": torch, "torchvision": torchvision, "diffusers": diffusers, "transformers": transformers}
+    return Runtime(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        dtype=str(dtype).removeprefix("torch."),
+        num_threads=torch.get_num_threads(),
+        deterministic=resolve_deterministic(choice.deterministic, device),
+        compiled=choice.gpu_compile and device.type == "cuda",
+        versions={name: str(library.__version__) for name, library in libraries.items()},
+    )
+
+
+class _Loads:
+    """How each model of the pack is loaded; called by the engine's loader thread."""
+
+    def __init__(
+        self,
+        choice: ModelChoice,
+        pack: ModelPack | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        facts: LoadedFacts,
+        engine: Engine,
+    ) -> None:
+        self._choice = choice
+        self._pack = pack
+        self._device = device
+        self._dtype = dtype
+        self._facts = facts
+        self._engine = engine
+
+    def _found(self) -> ModelPack:
+        return self._pack or find_pack(self._choice.pack, self._choice.models_dir, self._choice.overrides)
+
+    def classifier(self) -> Runner:
+        parts = load_classifier(self._found(), self._device)
+        self._facts.classes = list(parts.classes)
+        self._facts.classifier_pixels = parts.preprocess
+        return ClassifierRunner(model=parts.model, device=self._device)
+
+    def backbone(self) -> Runner:
+        parts = load_backbone(self._found(), self._device)
+        self._facts.backbone = BackboneFacts(parts.architecture, parts.weights_sha256, str(parts.preprocessing))
+        self._facts.backbone_pixels = parts.preprocess
+        return BackboneRunner(model=parts.model, device=self._device)
+
+    def clip(self) -> Runner:
+        parts = load_clip(self._found(), self._device)
+        max_tokens = parts.model.config.text_config.max_position_embeddings
+        self._facts.prepare_clip = ClipPreparation(parts.processor, max_tokens=max_tokens)
+        return ClipRunner(model=parts.model, device=self._device)
+
+    def diffusion(self) -> Runner:
+        pack = self._found()
+        parts = load_diffusion(pack, self._device, self._dtype)
+        deterministic = resolve_deterministic(self._choice.deterministic, self._device)
+        graphs, compiles = self._choice.gpu_graphs, self._choice.gpu_compile
+        options = options_for(self._device, deterministic=deterministic, graphs=graphs, compiles=compiles)
+        runner = DiffusionRunner(
+            tokenizer=parts.tokenizer,
+            text_encoder=parts.text_encoder,
+            unet=parts.unet,
+            vae=parts.vae,
+            noise_scheduler_config=parts.noise_scheduler_config,
+            safety_checker=parts.safety_checker,
+            feature_extractor=parts.feature_extractor,
+            device=self._device,
+            options=options,
+        )
+        seconds = self._calibrate(runner, pack, options).seconds
+        self._set_row_budget(seconds, pack.native_size)
+        return runner
+
+    def _calibrate(self, runner: DiffusionRunner, pack: ModelPack, options: DenoisingOptions) -> Calibration:
+        """Measure the model, or take over what was measured under the same circumstances."""
+        circumstances = {
+            "format": 2,  # of what is measured and how; a change makes old files useless
+            "revision": pack.revision,
+            "unet": sha256_of(pack.part("diffusion") / "unet" / "config.json"),
+            "runtime": asdict(_runtime(self._choice, self._device, self._dtype)),
+            "processor": [platform.machine(), os.cpu_count(), torch.backends.cpu.get_cpu_capability()],
+            "sizes": options.sizes,
+            "graphs": options.record is not None,
+        }
+        file = CalibrationFile(self._choice.models_dir / f"calibration-{pack.name}.json", circumstances)
+        known = file.read()
+        was_busy = is_busy()
+        calibration = runner.calibrate(pack.native_size, pack.native_size, known)
+        if calibration is not known and not was_busy:
+            file.write(calibration)
+        return calibration
+
+    def _set_row_budget(self, seconds: Mapping[int, float], side: int) -> None:
+        shape = (side // LATENT_FACTOR, side // LATENT_FACTOR)
+        budget = RowBudget(seconds, shape)
+        self._engine.set_row_budget(DIFFUSION, budget.rows, budget.seconds)
+        curve = ", ".join(f"{rows}: {1000 * step_s:.0f}" for rows, step_s in seconds.items())
+        logger.info("A step takes up to %d rows (milliseconds by rows: %s).", budget.rows(shape), curve)

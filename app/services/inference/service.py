@@ -1,0 +1,318 @@
+"""The models of this node as the other services use them: images in memory in, images and figures out.
+
+Runs in the API process; every call awaits the engine's device thread, never inside a transaction.
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+
+from app.engine.clip.runner import ClipPayload, ClipScores
+from app.engine.diffusion.runner import DiffusionPayload, GeneratedImage
+from app.engine.engine import ONE_ROW, Engine
+from app.engine.loader import ModelStatus
+from app.engine.request import Demand, Priority
+from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
+from app.errors import ModelNotReady
+from app.modelpacks.pack import ModelPack
+from app.schemas.common import OutputFormat
+from app.services.images.spec import ImageSpec, RenderedImage, SizeRules
+from app.services.inference.preprocessing import PreparationPool
+from app.storage.images import encode_image
+
+DIFFUSION, CLIP, CLASSIFIER, BACKBONE = "diffusion", "clip", "classifier", "backbone"
+
+T = TypeVar("T")
+
+# Brings up an image (RGB), on a thread of the preparation's; what it raises reaches the caller unchanged.
+LoadImage = Callable[[], Image.Image]
+Preprocess = Callable[[Image.Image], torch.Tensor]
+
+# Texts of one request to CLIP, 256 labels and a prompt: more would hold the device for too long.
+TEXTS_AT_ONCE = 257
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the pixels depend on besides the request: recorded with every image."""
+
+    device: str
+    dtype: str
+    num_threads: int
+    deterministic: bool
+    compiled: bool
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """What features depend on besides the image."""
+
+    architecture: str
+    weights_sha256: str
+    preprocessing: str
+
+
+@dataclass(slots=True)
+class LoadedFacts:
+    """What is known only once a model is loaded; written by the engine's loader thread, read by all.
+
+    Attributes:
+        prepare_clip: Picture and texts to what CLIP reads; like the next two called by several threads at once.
+        classifier_pixels: Picture to (3, H, W), float32, as the classifier's weights want it.
+        backbone_pixels: The same for the backbone.
+    """
+
+    classes: list[str] | None = None
+    backbone: BackboneFacts | None = None
+    prepare_clip: Callable[[Image.Image, Sequence[str]], ClipPayload] | None = None
+    classifier_pixels: Preprocess | None = None
+    backbone_pixels: Preprocess | None = None
+
+
+class Inference:
+    """Rendering, scoring and classifying on the node's engine.
+
+    Where an `owner` is taken, pictures of one owner, a request, are prepared in turn with those of others.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        pack: ModelPack | None,
+        runtime: Runtime,
+        facts: LoadedFacts,
+        *,
+        preparation: PreparationPool | None = None,
+    ) -> None:
+        """Use a started engine.
+
+        Args:
+            engine: Has the models `diffusion`, `clip`, `classifier` and `backbone`.
+            pack: The pack they come from; None if it could not be found, then every model is failed.
+            runtime: Where they run.
+            facts: Filled while the models load.
+            preparation: Where pictures are made ready for the models; closed by `close`. Default: a new one.
+        """
+        self._engine = engine
+        self._pack = pack
+        self._facts = facts
+        self._preparation = preparation or PreparationPool()
+        self.runtime = runtime
+
+    @property
+    def pack(self) -> ModelPack:
+        """The loaded pack.
+
+        Raises:
+            ModelNotReady: There is none.
+        """
+        if self._pack is None:
+            raise ModelNotReady("the model pack could not be found; /readyz tells why", retry_after_s=30)
+        return self._pack
+
+    @property
+    def sizes(self) -> SizeRules:
+        """The sizes that the pack's diffusion model draws."""
+        pack = self.pack
+        return SizeRules(pack.native_size, pack.min_side, pack.max_side, pack.default_noise_scheduler)
+
+    @property
+    def classes(self) -> list[str]:
+        """The pretrained classifier's labels by index.
+
+        Raises:
+            ModelNotReady: It is not loaded.
+        """
+        if self._facts.classes is None:
+            raise ModelNotReady("the classifier is not loaded; /readyz tells why", retry_after_s=5)
+        return self._facts.classes
+
+    @property
+    def backbone(self) -> BackboneFacts:
+        """What features depend on.
+
+        Raises:
+            ModelNotReady: The backbone is not loaded.
+        """
+        if self._facts.backbone is None:
+            raise ModelNotReady("the backbone is not loaded; /readyz tells why", retry_after_s=5)
+        return self._facts.backbone
+
+    def status(self) -> dict[str, ModelStatus]:
+        """Return each model's state of loading, from memory."""
+        return self._engine.status()
+
+    def notes(self) -> dict[str, str]:
+        """Return, by model, what an operator should know of those that serve all the same."""
+        return self._engine.notes()
+
+    def expected_wait_s(self, model: str) -> float:
+        """Estimate the seconds until the engine turns to a new interactive request of this model, >= 0."""
+        return self._engine.expected_wait_s(model)
+
+    def refuse_waiting(self) -> None:
+        """Fail every request that the engine has not begun, as unavailable; the others go on."""
+        self._engine.refuse_waiting()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine's device thread lives."""
+        return self._engine.is_alive
+
+    async def render(
+        self,
+        spec: ImageSpec,
+        *,
+        labels: Sequence[str] | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> RenderedImage:
+        """Make one image, encode it, and score it if labels are given.
+
+        Args:
+            spec: What to make.
+            labels: Texts to score it against.
+            priority: Who goes first.
+            on_step: Called on the event loop with the steps done and those to do in all: with 0 done once the engine
+                has taken the image, then after each step.
+
+        Raises:
+            ModelNotReady: The diffusion model (or CLIP, for labels) is not loaded.
+            QueueFull: The engine takes no more requests.
+            InferenceFailed: The model failed on this image.
+        """
+        image = await self._draw(spec, priority, on_step)
+        lineage = {**spec.to_json(), **self._origin()}
+        data, sha256 = await asyncio.to_thread(_encode, image.pixels, spec.output_format, lineage)
+        scores = await self._judge(Image.fromarray(image.pixels), spec.prompt, labels, priority) if labels else {}
+        return RenderedImage(
+            data=data,
+            sha256=sha256,
+            flagged=image.flagged,
+            lineage=lineage,
+            warnings=_warnings(image),
+            timings={
+                "queued_ms": round(image.queued_ms, 3),
+                "denoising_ms": round(image.denoising_ms, 3),
+                "decoding_ms": round(image.decoding_ms, 3),
+            },
+            **scores,
+        )
+
+    async def score(
+        self,
+        load: LoadImage,
+        texts: Sequence[str],
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: object = None,
+    ) -> ClipScores:
+        """Score an image against texts with CLIP, at least one; at most `TEXTS_AT_ONCE` keep the step short."""
+        prepare = _loaded(self._facts.prepare_clip)
+        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
+        return cast(ClipScores, await self._ask(CLIP, payload, priority))
+
+    async def classify(
+        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
+    ) -> np.ndarray:
+        """Return the pretrained classifier's probabilities, (K,) float32."""
+        preprocess = _loaded(self._facts.classifier_pixels)
+        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
+        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
+        return result.probabilities
+
+    async def features(
+        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
+    ) -> np.ndarray:
+        """Return the frozen backbone's features of an image, (D,) float32."""
+        preprocess = _loaded(self._facts.backbone_pixels)
+        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
+        return cast(np.ndarray, await self._ask(BACKBONE, FeaturePayload(pixels), priority))
+
+    def close(self) -> None:
+        """Stop preparing pictures; for after the engine is closed."""
+        self._preparation.close()
+
+    async def _draw(
+        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
+    ) -> GeneratedImage:
+        payload = DiffusionPayload(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            guidance_scale=spec.guidance_scale,
+            num_inference_steps=spec.num_inference_steps,
+            height=spec.height,
+            width=spec.width,
+            seed=spec.seed,
+            noise_scheduler=spec.scheduler,
+        )
+        if on_step is None:
+            return cast(GeneratedImage, await self._ask(DIFFUSION, payload, priority, payload.demand))
+        loop = asyncio.get_running_loop()
+
+        def tell(done: int, steps: int) -> None:
+            # On the device thread, which must not wait for the loop.
+            loop.call_soon_threadsafe(on_step, done, steps)
+
+        submitted = self._engine.submit(DIFFUSION, payload, priority=priority, demand=payload.demand, on_step=tell)
+        on_step(0, payload.demand.steps)
+        return cast(GeneratedImage, await asyncio.wrap_future(submitted))
+
+    def _origin(self) -> dict[str, Any]:
+        runtime = self.runtime
+        return {
+            "pack": self.pack.name,
+            "pack_revision": self.pack.revision,
+            "device": runtime.device,
+            "dtype": runtime.dtype,
+            "num_threads": runtime.num_threads,
+            "deterministic": runtime.deterministic,
+            "compiled": runtime.compiled,
+            "versions": runtime.versions,
+        }
+
+    async def _judge(
+        self, image: Image.Image, prompt: str, labels: Sequence[str], priority: Priority
+    ) -> dict[str, Any]:
+        # A logit does not depend on the other texts, only the softmax does: the prompt goes with them, many go in turn.
+        texts, logits = [*labels, prompt], list[float]()
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            scores = await self.score(lambda: image, texts[start : start + TEXTS_AT_ONCE], priority=priority)
+            logits += scores.logits
+        probabilities = torch.tensor(logits[:-1]).softmax(dim=0).tolist()
+        return {
+            "clip_score": 100 * max(scores.cosines[-1], 0.0),
+            "label_probabilities": [
+                {"label": label, "probability": probability}
+                for label, probability in zip(labels, probabilities, strict=True)
+            ],
+            "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
+        }
+
+    async def _ask(self, model: str, payload: object, priority: Priority, demand: Demand = ONE_ROW) -> Any:
+        # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
+        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, demand=demand))
+
+
+def _loaded(part: T | None) -> T:
+    if part is None:
+        raise ModelNotReady("the model is not loaded; /readyz tells why", retry_after_s=5)
+    return part
+
+
+def _encode(pixels: np.ndarray, output_format: OutputFormat, lineage: dict[str, Any]) -> tuple[bytes, str]:
+    data = encode_image(pixels, output_format, lineage)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _warnings(image: GeneratedImage) -> list[dict[str, str]]:
+    cuts = {"prompt_truncated": image.prompt_cut, "negative_prompt_truncated": image.negative_prompt_cut}
+    return [{"code": code, "detail": f"only 77 tokens are used; cut off: {cut}"} for code, cut in cuts.items() if cut]

@@ -1,0 +1,1 @@
+"""What all kinds of background work share: the job as its users see it, events, idempotency, waiting."""

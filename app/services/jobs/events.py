@@ -1,0 +1,132 @@
+"""Who watches which job: one look at the database for all open streams, and the news to each of them.
+
+Lives on the event loop of the API process; the look itself is taken on a thread. A viewer gets a job's
+latest state, not each state in between, so nothing piles up behind a slow one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.errors import NotFound, Unavailable
+from app.schemas.jobs import JobSummary
+from app.services.jobs.service import JobService
+
+logger = logging.getLogger(__name__)
+
+ENDED = ("succeeded", "failed", "cancelled")
+MAX_STREAMS = 256
+POLL_S = 0.5
+
+
+class JobWatch:
+    """One viewer of one job: an iterator over the states that he has not seen, closed by the last one."""
+
+    def __init__(self, job: JobSummary, seen_version: int | None) -> None:
+        self.job_id = job.id
+        self.version = job.version
+        is_known = seen_version == job.version and job.status not in ENDED
+        self._news: JobSummary | None = None if is_known else job
+        self._is_over = False
+        self._changed = asyncio.Event()
+        if self._news is not None:
+            self._changed.set()
+
+    def tell(self, job: JobSummary) -> None:
+        """Hand over a newer state; one that was not fetched yet is replaced."""
+        self.version = job.version
+        self._news = job
+        self._changed.set()
+
+    def close(self) -> None:
+        """End the iteration after what was told."""
+        self._is_over = True
+        self._changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[JobSummary]:
+        """Give each state once it is there."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            job, self._news = self._news, None
+            if job is not None:
+                yield job
+            if self._is_over or (job is not None and job.status in ENDED):
+                return
+
+
+class JobEvents:
+    """All watches of an API process."""
+
+    def __init__(self, jobs: JobService, *, max_streams: int = MAX_STREAMS, poll_s: float = POLL_S) -> None:
+        """Wire the service.
+
+        Args:
+            jobs: Reads the jobs.
+            max_streams: Viewers at a time, >= 1; further ones are refused.
+            poll_s: Time between two looks, in seconds, > 0.
+        """
+        self._jobs = jobs
+        self._max_streams = max_streams
+        self._poll_s = poll_s
+        self._watches: set[JobWatch] = set()
+        self._poller: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    @property
+    def num_streams(self) -> int:
+        """How many viewers there are."""
+        return len(self._watches)
+
+    @asynccontextmanager
+    async def watch(self, job_id: str, *, seen_version: int | None) -> AsyncIterator[JobWatch]:
+        """Watch a job for the length of the block.
+
+        Args:
+            job_id: Any job, ended ones too.
+            seen_version: The version that the viewer has; it comes again only if it is the job's last.
+
+        Raises:
+            NotFound: There is no such job.
+            Unavailable: There are too many viewers, or the process ends.
+        """
+        if self._is_closed or len(self._watches) >= self._max_streams:
+            raise Unavailable("too many event streams are open; poll the job instead", code="too_many_streams")
+        watch = JobWatch(await asyncio.to_thread(self._jobs.watch, job_id), seen_version)
+        self._watches.add(watch)
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll())
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+
+    def close(self) -> None:
+        """End every watch, and begin none any more."""
+        self._is_closed = True
+        for watch in self._watches:
+            watch.close()
+
+    async def _poll(self) -> None:
+        while self._watches:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self._look()
+            except Exception:
+                logger.warning("The jobs could not be read; their viewers wait.", exc_info=True)
+
+    async def _look(self) -> None:
+        watches = list(self._watches)
+        versions = await asyncio.to_thread(self._jobs.versions, {watch.job_id for watch in watches})
+        for job_id in {watch.job_id for watch in watches if versions.get(watch.job_id) != watch.version}:
+            try:
+                job = await asyncio.to_thread(self._jobs.watch, job_id)
+            except NotFound:
+                job = None
+            for watch in watches:
+                if watch.job_id == job_id:
+                    if job is None:
+                        watch.close()
+                    elif job.version > watch.version:
+                        watch.tell(job)

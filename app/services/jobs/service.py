@@ -1,0 +1,159 @@
+"""Background jobs as their users see them: list, read, cancel, pause, resume, retry."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from app.db.models import Job
+from app.db.session import Database
+from app.errors import NotFound
+from app.jobs.queue import JobQueue
+from app.jobs.record import ENDED
+from app.schemas.common import Page
+from app.schemas.jobs import JobRead, JobSummary, Progress
+from app.services.datasets.places import retry_changes
+from app.services.jobs.idempotency import Submission, accept, recall
+from app.services.pagination import fetch_page
+from app.storage.reserve import Reserve
+
+
+class JobService:
+    """Every kind of background job."""
+
+    def __init__(self, db: Database, jobs: JobQueue, reserve: Reserve) -> None:
+        """Wire the service; `reserve` is for who cancels on a full disk, to delete what the job works on."""
+        self._db = db
+        self._jobs = jobs
+        self._reserve = reserve
+
+    def page(self, limit: int, cursor: str | None, *, kind: str | None, status: str | None) -> Page[JobSummary]:
+        """Return a page of jobs, newest first, of one kind or status if given."""
+        query = select(Job).options(defer(Job.spec, raiseload=True))
+        if kind is not None:
+            query = query.where(Job.kind == kind)
+        if status is not None:
+            query = query.where(Job.status == status)
+        with self._db.snapshot() as session:
+            rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
+            return Page[JobSummary](items=[job_summary(row) for row in rows], next_cursor=next_cursor)
+
+    def read(self, job_id: str) -> JobRead:
+        """Return one job.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            job = session.get(Job, job_id)
+            if job is None:
+                raise NotFound("there is no job with this id")
+            return job_read(job)
+
+    def watch(self, job_id: str) -> JobSummary:
+        """Return one job as its events tell it.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            job = session.get(Job, job_id, options=[defer(Job.spec, raiseload=True)])
+            if job is None:
+                raise NotFound("there is no job with this id")
+            return job_summary(job)
+
+    def versions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the version of each of these jobs that is there; a job reads differently in each version."""
+        with self._db.snapshot() as session:
+            rows = session.execute(select(Job.id, Job.version).where(Job.id.in_(job_ids)))
+            return {row.id: row.version for row in rows}
+
+    def cancel(self, job_id: str) -> JobRead:
+        """Cancel a job; a finished one stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        return job_read(self._reserve.spend(lambda: self._jobs.cancel(job_id)))
+
+    def pause(self, job_id: str) -> JobRead:
+        """Pause a job; a finished or paused one stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        return job_read(self._jobs.pause(job_id))
+
+    def resume(self, job_id: str) -> JobRead:
+        """Let a paused job go on; any other stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        return job_read(self._jobs.resume(job_id))
+
+    def recall(self, submission: Submission) -> None:
+        """Return if the submission's key is new; see `idempotency.recall`."""
+        recall(self._db, submission)
+
+    def retry(self, job_id: str, submission: Submission) -> JobRead:
+        """Accept another job for what a failed or cancelled one left undone, or one that left a dataset incomplete.
+
+        Raises:
+            NotFound: There is none with this id.
+            Conflict: It has not failed, or its work cannot be done any more.
+        """
+        return accept(
+            self._db,
+            submission,
+            lambda session: job_read(self._retry(session, job_id, submission.priority)),
+            location=lambda job: f"/jobs/{job.id}",
+        )
+
+    def _retry(self, session: Session, job_id: str, priority: int) -> Job:
+        job = session.get(Job, job_id)
+        changes = retry_changes(session, job) if job is not None and job.status in ENDED else None
+        return self._jobs.retry(session, job_id, priority=priority, changes=changes)
+
+
+def progress_read(job: Job) -> Progress:
+    """Return how much of a job is done, how fast, and when it may end.
+
+    Everything follows from the row, so that each version of a job reads the same to everybody.
+    """
+    rate = _rate_per_s(job.pace) if job.status == "running" else None
+    left = max(job.progress_total - job.progress_done, 0)
+    end = None if rate is None else datetime.fromtimestamp(job.pace[-1][0], UTC) + timedelta(seconds=left / rate)
+    return Progress(
+        done=job.progress_done,
+        total=job.progress_total,
+        unit=job.progress_unit,
+        rate_per_minute=None if rate is None else round(60 * rate, 3),
+        estimated_finish_at=end,
+    )
+
+
+def job_read(job: Job) -> JobRead:
+    """Return a job as its clients see it."""
+    return JobRead(**_fields(job), spec=job.spec)
+
+
+def job_summary(job: Job) -> JobSummary:
+    """Return a job as lists and events tell it; its spec is not read."""
+    return JobSummary(**_fields(job))
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    columns = ("id", "kind", "status", "version", "priority", "retry_of", "result", "error", "attempts")
+    times = ("created_at", "started_at", "finished_at")
+    return {**{name: getattr(job, name) for name in (*columns, *times)}, "progress": progress_read(job)}
+
+
+def _rate_per_s(pace: list[Any]) -> float | None:
+    """Return the units a second between the first and the last moment; None if that tells nothing."""
+    if len(pace) < 2:
+        return None
+    (began_at, before), (ended_at, after) = pace[0], pace[-1]
+    return (after - before) / (ended_at - began_at) if ended_at > began_at and after > before else None

@@ -1,0 +1,205 @@
+"""What is to be said of a dataset: its report as figures or as a page, and its contact sheet.
+
+Runs on the event loop of the API process, which asks the models; records, files and figures are read and counted on
+other threads. A report is of the moment at which it was asked for; no database connection is held meanwhile.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image as Pillow
+from sqlalchemy import select
+
+from app.db.models import Dataset, Image
+from app.db.session import Database
+from app.errors import Conflict, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
+from app.schemas.reports import MAX_LEFT_OUT, MAX_SHEET_ROWS, DatasetReportRead, LeftOutImage
+from app.services.datasets.service import find_dataset
+from app.services.datasets.versions import content_version, images_of
+from app.services.images.lost_files import lost_image
+from app.services.inference.service import Inference
+from app.services.limits import Limits
+from app.services.reports.build import Content, Entry, Judged, own_probabilities, report_of
+from app.services.reports.contact_sheet import Row, Tile, contact_sheet
+from app.services.reports.html import report_page
+from app.services.reports.judgements import ImageJudge, Judgement, StoredImage
+from app.services.reports.metrics import ranked
+from app.services.thread_pools import Pools
+from app.storage.images import decode_image
+from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
+
+T = TypeVar("T")
+
+# Each holds an embedding and a logit for each class of up to 10,000 images: 60 MB at 1,000 classes.
+MAX_AT_ONCE = 2
+RETRY_AFTER_S = 10
+
+
+class DatasetReportService:
+    """Reports on datasets."""
+
+    def __init__(
+        self, db: Database, folder: DataFolder, inference: Inference, judge: ImageJudge, limits: Limits, pools: Pools
+    ) -> None:
+        """Wire the service; `folder` is the node's data folder."""
+        self._db = db
+        self._folder = folder
+        self._inference = inference
+        self._judge = judge
+        self._limits = limits
+        self._pool = pools.reports
+        self._num_running = 0
+
+    async def report(
+        self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None
+    ) -> DatasetReportRead:
+        """Judge a dataset's images, as far as they are not yet, and count.
+
+        Args:
+            dataset_id: Which dataset.
+            max_images: Images to judge, >= 1.
+            near_duplicate_cosine: Cosine from which on two images are near-duplicates; None: the pack's own.
+
+        Raises:
+            NotFound: There is none with this id.
+            Conflict: It has no images, or none that can be judged.
+            QueueFull: Too many reports are being made, or others keep the engine busy.
+            ModelNotReady: A model is not loaded.
+            StorageFull, Unavailable: As the storage says.
+        """
+        return (await self._reported(dataset_id, max_images, near_duplicate_cosine))[1]
+
+    async def page(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None, images: str) -> str:
+        """Return the report as an HTML page; `images` is its link to images, to which an id is added.
+
+        Raises:
+            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
+        """
+        name, report = await self._reported(dataset_id, max_images, near_duplicate_cosine)
+        return await self._run(report_page, report, name, images)
+
+    async def contact_sheet(self, dataset_id: str, *, max_images: int, columns: int, first_class: int) -> bytes:
+        """Draw a row for each class, from a class on: its best image, its worst, then others by their files' hashes.
+
+        Raises:
+            Invalid: The dataset has no class of this index.
+            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
+        """
+        with self._turn():
+            content = await self._run(self._content, dataset_id, max_images)
+            names = [entry["name"] for entry in content.dataset.classes][first_class : first_class + MAX_SHEET_ROWS]
+            if not names:
+                raise Invalid.field("#query/first_class", "the dataset has fewer classes", "class_not_found")
+            shown = range(first_class, first_class + len(names))
+            judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
+            return await self._run(self._drawn, content.dataset, shown, judged, columns)
+
+    async def _reported(self, dataset_id: str, max_images: int, cosine: float | None) -> tuple[str, DatasetReportRead]:
+        """Return the dataset's name and its report."""
+        with self._turn():
+            content = await self._run(self._content, dataset_id, max_images)
+            judged = await self._judged(content, content.sample)
+            pack, labels = self._inference.pack, self._inference.classes
+            report = await self._run(report_of, content, judged, pack, labels, cosine)
+            report.left_out = await self._run(self._left_out, content.sample, judged)
+        return content.dataset.name, report
+
+    async def _run(self, call: Callable[..., T], *arguments: Any) -> T:
+        return await self._pool.run(partial(call, *arguments))
+
+    def _left_out(self, sample: Sequence[Entry], judged: Judged) -> list[LeftOutImage]:
+        """Name the first images that could not be judged, and why."""
+        known = {entry.id for entry in judged.entries}
+        ids = [entry.id for entry in sample if entry.id not in known][:MAX_LEFT_OUT]
+        checks = FileChecks(self._folder)
+        with self._db.snapshot() as session:
+            images = list(session.scalars(select(Image).where(Image.id.in_(ids)).order_by(Image.path)))
+        found = [(image, lost_image(checks, image)) for image in images]
+        return [
+            LeftOutImage(image_id=image.id, url=f"/images/{image.id}", code=lost.code if lost else "not_judged")
+            for image, lost in found
+        ]
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._num_running >= MAX_AT_ONCE:
+            raise QueueFull("as many reports as are made at once are being made", retry_after_s=RETRY_AFTER_S)
+        self._num_running += 1
+        try:
+            yield
+        finally:
+            self._num_running -= 1
+
+    def _content(self, dataset_id: str, max_images: int) -> Content:
+        columns: tuple[Any, ...] = (Image.id, Image.path, Image.sha256, Image.split, Image.class_index, Image.source)
+        with self._db.snapshot() as session:
+            dataset = find_dataset(session, dataset_id)
+            entries = [Entry(*row) for row in session.execute(images_of(dataset_id).with_only_columns(*columns))]
+        if not entries:
+            raise Conflict("the dataset has no images yet", code="dataset_empty")
+        version = content_version(dataset, ((entry.split, entry.class_index, entry.sha256) for entry in entries))
+        return Content(dataset, version, entries, sample_of(entries, max_images))
+
+    async def _judged(self, content: Content, entries: Sequence[Entry]) -> Judged:
+        stored = [StoredImage(entry.path, entry.sha256) for entry in entries]
+        judgements = await self._judge.judge(stored, content.texts)
+        return await self._run(_stacked, entries, judgements)
+
+    def _drawn(self, dataset: Dataset, shown: range, judged: Judged, columns: int) -> bytes:
+        own = own_probabilities(judged)
+        rows = []
+        for index in shown:
+            order = np.flatnonzero(judged.own == index)
+            order = order[ranked(own[order])]
+            tiles = [
+                self._tile(judged.entries[i], mark) for i, mark in _marked(judged.entries, order.tolist(), columns)
+            ]
+            entry = dataset.classes[index]
+            rows.append(Row(f"{index} {entry['name']}", tiles, f"{index} {entry['folder']}"))
+        title = f"{dataset.name}: green is each class's most probable image by CLIP, red its least probable"
+        return contact_sheet(title, rows, columns)
+
+    def _tile(self, entry: Entry, mark: str) -> Tile:
+        return Tile(partial(self._picture, entry), mark)
+
+    def _picture(self, entry: Entry) -> Pillow.Image | None:
+        limits = self._limits
+        try:
+            data = self._folder.read(entry.path)
+            return decode_image(data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+        except (NotFound, Invalid, PayloadTooLarge, UnsupportedImage):  # deleted or damaged since it was judged
+            return None
+
+
+def sample_of(entries: Sequence[Entry], max_images: int) -> list[Entry]:
+    """Return at most so many images: in each class and split those of the smallest hashes, in turn."""
+    if len(entries) <= max_images:
+        return list(entries)
+    taken: Counter[tuple[str, int]] = Counter()
+    turns = []
+    for entry in sorted(entries, key=lambda entry: (entry.sha256, entry.path)):
+        group = (entry.split, entry.class_index)
+        turns.append((taken[group], group, entry))
+        taken[group] += 1
+    turns.sort(key=lambda turn: turn[:2])
+    return [entry for _, _, entry in turns[:max_images]]
+
+
+def _stacked(entries: Sequence[Entry], judgements: Sequence[Judgement | None]) -> Judged:
+    pairs = [(entry, found) for entry, found in zip(entries, judgements, strict=True) if found is not None]
+    if entries and not pairs:
+        raise Conflict("none of the images can be read and judged", code="dataset_unreadable")
+    return Judged.of(pairs)
+
+
+def _marked(entries: Sequence[Entry], order: Sequence[int], columns: int) -> list[tuple[int, str]]:
+    """Choose a row's images: the best, the worst, then others by their hashes; `order` begins with the worst."""
+    best, worst = list(order[-1:]), list(order[:-1][:1])
+    others = sorted(order[1:-1], key=lambda i: entries[i].sha256)
+    marks = [(i, "best") for i in best] + [(i, "worst") for i in worst] + [(i, "") for i in others]
+    return marks[:columns]

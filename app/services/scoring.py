@@ -1,0 +1,235 @@
+"""Scoring images against labels, and classifying them."""
+
+import asyncio
+import base64
+import binascii
+import string
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
+from app.names import equal_names, name_key
+from app.schemas.generations import ModelRef, WarningRead
+from app.schemas.judging import (
+    ClassifyRequest,
+    ClassifyResult,
+    ClipScoreRequest,
+    ClipScoreResult,
+    JudgedImages,
+    LabelScore,
+    Prediction,
+)
+from app.services.images.service import ImageService
+from app.services.inference.service import Inference, LoadImage
+from app.services.limits import Limits
+from app.services.training.models import ModelService
+from app.storage.images import DecodeImage, decode_image
+
+T = TypeVar("T")
+
+_BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One image as it came: its bytes, where it stood in the request, its id if it is a stored one."""
+
+    data: bytes
+    pointer: str
+    image_id: str | None = None
+
+
+class JudgingService:
+    """CLIP scores and classifications."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        images: ImageService,
+        models: ModelService,
+        limits: Limits,
+        *,
+        decode: DecodeImage = decode_image,
+    ) -> None:
+        """Wire the service; `decode` reads untrusted image files."""
+        self._decode = decode
+        self._inference = inference
+        self._images = images
+        self._models = models
+        self._limits = limits
+
+    def pack_ref(self) -> ModelRef:
+        """Return the loaded pack as the model that answers."""
+        pack = self._inference.pack
+        return ModelRef(id=None, name=pack.name, revision=pack.revision)
+
+    async def uploads_of(self, request: JudgedImages) -> list[Upload]:
+        """Return the bytes of the images that a JSON request names.
+
+        Raises:
+            Invalid: None or more than one way was used, an id is unknown, or the base64 is broken.
+            FileLost: The file of an image is gone or damaged.
+        """
+        given = [request.image_id, request.image_b64, request.image_ids]
+        if sum(value is not None for value in given) != 1:
+            raise Invalid("exactly one of image_id, image_b64 and image_ids must be given", code="one_image_source")
+        if request.image_b64 is not None:
+            data = await asyncio.to_thread(_decode_base64, request.image_b64)
+            return [Upload(data, "#/image_b64")]
+        ids = [request.image_id] if request.image_id is not None else request.image_ids or []
+        pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]
+        return await asyncio.to_thread(self._stored, ids, pointers)
+
+    async def score(self, uploads: Sequence[Upload], request: ClipScoreRequest) -> list[ClipScoreResult]:
+        """Score each image against the request's labels, in their order.
+
+        Raises:
+            Invalid: Labels are not all different, the template lacks `{}`, or an image is broken.
+            UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
+            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+        """
+        texts, owner = _texts(request), object()
+        scores = await _all(
+            _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner))
+            for upload in uploads
+        )
+        return [
+            ClipScoreResult(
+                image_id=upload.image_id,
+                scores=[
+                    LabelScore(label=label, probability=probability, logit=logit, cosine=cosine)
+                    for label, probability, logit, cosine in zip(
+                        request.labels, score.probabilities, score.logits, score.cosines, strict=True
+                    )
+                ],
+            )
+            for upload, score in zip(uploads, scores, strict=True)
+        ]
+
+    async def classify(
+        self, uploads: Sequence[Upload], request: ClassifyRequest
+    ) -> tuple[ModelRef, list[ClassifyResult]]:
+        """Classify each image with the pretrained classifier or a model trained here.
+
+        Raises:
+            Invalid: There is no such model, or an image is broken.
+            Conflict: The model was trained on another backbone than the one loaded.
+            UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
+            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+        """
+        if request.model is None or name_key(request.model) == self._inference.pack.name:
+            ref, classes = self.pack_ref(), self._inference.classes
+            classify = self._inference.classify
+        else:
+            head = await asyncio.to_thread(self._models.head, request.model, self._inference.backbone.weights_sha256)
+            ref, classes = head.ref, head.classes
+            classify = partial(_classify_trained, self._inference, head.predict)
+        owner = object()
+        rows = await _all(_naming(upload, classify(partial(self._load, upload), owner=owner)) for upload in uploads)
+        results = [
+            ClassifyResult(image_id=upload.image_id, predictions=_top(row, classes, request.top_k))
+            for upload, row in zip(uploads, rows, strict=True)
+        ]
+        return ref, results
+
+    def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
+        uploads = []
+        for image_id, pointer in zip(ids, pointers, strict=True):
+            try:
+                data = self._images.content(image_id)
+            except NotFound:
+                raise Invalid.field(pointer, "there is no image with this id", "image_not_found") from None
+            except FileLost as error:
+                error.errors = (FieldError(pointer, error.detail, error.code),)
+                raise
+            uploads.append(Upload(data, pointer, image_id))
+        return uploads
+
+    def _load(self, upload: Upload) -> Image.Image:
+        """Bring up an image; called in the preparation's threads."""
+        return self._decode(upload.data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+
+
+async def _naming(upload: Upload, call: Awaitable[T]) -> T:
+    """Await what is asked about an image; where the image itself is at fault, the error says which one."""
+    try:
+        return await call
+    except (Invalid, PayloadTooLarge, UnsupportedImage) as error:
+        error.errors = (FieldError(upload.pointer, error.detail, error.code),)
+        raise
+
+
+async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all calls at once; when one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _classify_trained(
+    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], load: LoadImage, *, owner: object
+) -> np.ndarray:
+    features = await inference.features(load, owner=owner)
+    probabilities: np.ndarray = predict(features[None])[0]  # (K,)
+    return probabilities
+
+
+def label_warnings(labels: Sequence[str]) -> list[WarningRead]:
+    """Return what the client should know about its labels: one alone says nothing."""
+    if len(labels) > 1:
+        return []
+    detail = "There is one label, and one label always has the probability 1.0."
+    if "," in labels[0]:
+        detail += " It has a comma: give each label by itself, in a form as a field of its own."
+    return [WarningRead(code="single_label", detail=detail)]
+
+
+def _texts(request: ClipScoreRequest) -> list[str]:
+    if equal_names(request.labels):
+        raise Invalid.field("#/labels", "must all be different", "duplicate_labels")
+    if request.template is None:
+        return request.labels
+    if request.template.count("{}") != 1:
+        raise Invalid.field("#/template", "must contain {} exactly once", "bad_template")
+    # A plain replace: format strings from a client are never interpreted.
+    return [request.template.replace("{}", label) for label in request.labels]
+
+
+def _top(probabilities: np.ndarray, classes: Sequence[str], top_k: int) -> list[Prediction]:
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [Prediction(label=classes[i], index=int(i), probability=float(probabilities[i])) for i in best]
+
+
+def _decode_base64(text: str) -> bytes:
+    """Decode base64 as RFC 4648 has it in section 4, line breaks and spaces skipped; linear in the text's length.
+
+    Raises:
+        Invalid: It is anything else.
+    """
+    signs = text.encode("ascii", "replace").translate(None, b" \t\r\n")
+    try:
+        return base64.b64decode(signs, validate=True)
+    except binascii.Error:
+        raise Invalid.field("#/image_b64", _base64_fault(signs), "bad_base64") from None
+
+
+def _base64_fault(signs: bytes) -> str:
+    """Say what is wrong with text that is not base64."""
+    if signs[:5].lower() == b"data:":
+        return "Leave out the data URL's prefix, up to and including its comma."
+    foreign = signs.rstrip(b"=").translate(None, _BASE64_SIGNS)
+    if foreign and not foreign.strip(b"-_"):
+        return "This is base64 for URLs; send the alphabet with + and / in place of - and _."
+    if foreign:
+        return (
+            "Send the image in base64: only A-Z, a-z, 0-9, +, / and padding by =; spaces and line breaks are skipped."
+        )
+    return "The base64 is cut off or wrongly padded: its length must be a multiple of 4, filled up with = at the end."

@@ -1,0 +1,1 @@
+"""Train jobs and the models that they register."""

@@ -1,0 +1,142 @@
+"""Models trained here: list, read, download, delete, and answer with them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.db.models import TrainedModel
+from app.db.session import Database
+from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound
+from app.names import name_key
+from app.schemas.common import Page
+from app.schemas.generations import ModelRef
+from app.schemas.train_jobs import ModelRead, ModelSummary
+from app.services.images.service import StoredFile
+from app.services.pagination import fetch_page, json_bytes
+from app.storage.layout import DataFolder
+from app.storage.soundness import Fault, FileChecks, LostFile
+from app.training.linear_probe import LinearProbe, load_probe, predict
+
+MAX_LOADED_HEADS = 32
+_CODES: dict[Fault, str] = {"missing": "model_file_missing", "damaged": "model_file_damaged"}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A trained classifier head, ready to answer.
+
+    Attributes:
+        ref: How the answer names it.
+        classes: Labels by index.
+        predict: Features (N, D) to probabilities (N, K).
+    """
+
+    ref: ModelRef
+    classes: list[str]
+    predict: Callable[[np.ndarray], np.ndarray]
+
+
+class ModelService:
+    """Everything about models trained here."""
+
+    def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
+        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
+        self._db = db
+        self._folder = folder
+        self._checks = checks
+        # A head's file never changes under its id, so that it may be kept; 512 x 1,000 classes are 2 MB.
+        self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
+
+    def page(self, limit: int, cursor: str | None) -> Page[ModelSummary]:
+        """Return a page of models, newest first."""
+        with self._db.snapshot() as session:
+            rows, next_cursor = fetch_page(
+                session, select(TrainedModel), TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
+            )
+            return Page[ModelSummary](items=[ModelSummary.model_validate(row) for row in rows], next_cursor=next_cursor)
+
+    def read(self, model_id: str) -> ModelRead:
+        """Return one model.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            row = _model(session, model_id)
+            metrics = {split: {**figures, **row.metric_tables.get(split, {})} for split, figures in row.metrics.items()}
+            return ModelRead(**{**ModelSummary.model_validate(row).model_dump(), "metrics": metrics})
+
+    def weights(self, model_id: str) -> StoredFile:
+        """Return where a model's safetensors file is.
+
+        Raises:
+            NotFound: There is none with this id.
+            FileLost: Its file is gone or damaged.
+        """
+        with self._db.snapshot() as session:
+            row = _model(session, model_id)
+        if fault := self._checks.fault(row.path, num_bytes=row.num_bytes, sha256=row.sha256):
+            raise _lost(fault)
+        return StoredFile(
+            self._folder.locate(row.path), "application/octet-stream", row.sha256, f"{row.name}.safetensors"
+        )
+
+    def delete(self, model_id: str) -> None:
+        """Delete a model and its file.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        self._folder.delete(self._folder.reserve.spend(lambda: self._forget(model_id)))
+        self._probe.cache_clear()
+
+    def head(self, id_or_name: str, backbone_sha256: str) -> Head:
+        """Return a trained head for `/classify`.
+
+        Raises:
+            Invalid: There is no model of this id or name.
+            Conflict: It was trained on other weights of the backbone than those loaded.
+            FileLost: Its file is gone or damaged.
+        """
+        with self._db.snapshot() as session:
+            either = or_(TrainedModel.id == id_or_name, TrainedModel.name == name_key(id_or_name))
+            row = session.scalar(select(TrainedModel).where(either))
+        if row is None:
+            raise Invalid.field("#/model", "there is no model of this id or name", "model_not_found")
+        if row.backbone_sha256 != backbone_sha256:
+            detail = "this model was trained on other backbone weights than those loaded"
+            raise Conflict(detail, code="model_backbone_mismatch")
+        probe = self._probe(row.path, row.num_bytes, row.sha256)
+        ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
+        return Head(ref, list(row.classes), partial(predict, probe))
+
+    def _forget(self, model_id: str) -> str:
+        """Delete a model's record and return the path of its file."""
+        with self._db.transaction() as session:
+            row = _model(session, model_id)
+            session.delete(row)
+        return row.path
+
+    def _load_probe(self, path: str, num_bytes: int, sha256: str) -> LinearProbe:
+        try:
+            return load_probe(self._checks.read(path, num_bytes=num_bytes, sha256=sha256))
+        except LostFile as error:
+            lost = _lost(error.fault)
+            lost.errors = (FieldError("#/model", lost.detail, lost.code),)
+            raise lost from None
+
+
+def _lost(fault: Fault) -> FileLost:
+    detail = f"The model's file is {fault}. Put it back from a backup, or train the model again by its lineage."
+    return FileLost(detail, code=_CODES[fault])
+
+
+def _model(session: Session, model_id: str) -> TrainedModel:
+    row = session.get(TrainedModel, model_id)
+    if row is None:
+        raise NotFound("there is no model with this id")
+    return row

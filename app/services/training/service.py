@@ -1,0 +1,181 @@
+"""Train jobs: accept, list, read, cancel. The training itself is a job, see `train_job.py`."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id
+from app.db.models import Dataset, Job, TrainedModel, TrainEpoch, active_jobs
+from app.db.session import Database
+from app.errors import Conflict, Invalid, NotFound
+from app.jobs.queue import JobQueue
+from app.schemas.common import Page
+from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
+from app.services.datasets.places import refuse_empty_classes, refuse_repair, refuse_unfinished
+from app.services.datasets.records import num_to_make
+from app.services.datasets.service import DatasetService, small_request
+from app.services.datasets.versions import num_images_of
+from app.services.inference.service import Inference
+from app.services.jobs.idempotency import ANEW, Submission, accept
+from app.services.jobs.kinds import is_model_name_taken
+from app.services.jobs.service import progress_read
+from app.services.limits import refuse
+from app.services.pagination import fetch_page
+from app.storage.reserve import Reserve
+
+PACK_NAMES = ("demo", "sd15")
+
+
+class TrainJobService:
+    """Everything about train jobs but the training."""
+
+    def __init__(
+        self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService, reserve: Reserve
+    ) -> None:
+        """Wire the service; `reserve` is for who cancels on a full disk."""
+        self._db = db
+        self._inference = inference
+        self._jobs = jobs
+        self._datasets = datasets
+        self._reserve = reserve
+
+    def create(self, request: TrainJobCreate, submission: Submission = ANEW) -> TrainJobRead:
+        """Accept a train job, with the dataset to generate first if the request brings one.
+
+        Raises:
+            Invalid: There is no such dataset, or it cannot be trained on.
+            Conflict: The dataset is not ready, or a name is taken.
+        """
+        if request.dataset is not None:
+            refuse(self._datasets.faults(request.dataset, base="#/dataset"))
+
+        def work(session: Session) -> TrainJobRead:
+            job_id = new_id()
+            dataset, total = self._dataset(session, request, job_id)
+            spec = {
+                **request.model_dump(mode="json", exclude={"dataset"}),
+                "dataset": None if request.dataset is None else small_request(request.dataset),
+                "name": _settle_name(session, request.name, dataset),
+                "dataset_id": dataset.id,
+                "backbone_sha256": self._inference.backbone.weights_sha256,
+            }
+            job = self._jobs.submit(
+                session,
+                kind="train",
+                spec=spec,
+                total=total,
+                unit="steps",
+                job_id=job_id,
+                priority=submission.priority,
+            )
+            return _read(session, job)
+
+        return accept(self._db, submission, work, location=lambda job: f"/train-jobs/{job.id}")
+
+    def page(self, limit: int, cursor: str | None) -> Page[TrainJobSummary]:
+        """Return a page of train jobs, newest first."""
+        with self._db.snapshot() as session:
+            rows, next_cursor = fetch_page(session, select(Job).where(Job.kind == "train"), Job.id, limit, cursor)
+            return Page[TrainJobSummary](items=_summaries(session, rows), next_cursor=next_cursor)
+
+    def read(self, job_id: str) -> TrainJobRead:
+        """Return one train job.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            return _read(session, _train_job(session, job_id))
+
+    def cancel(self, job_id: str) -> TrainJobRead:
+        """Cancel a train job; a finished one stays as it is.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            _train_job(session, job_id)
+        self._reserve.spend(lambda: self._jobs.cancel(job_id))
+        return self.read(job_id)
+
+    def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:
+        """Return the dataset and the job's steps: images to make, images to read, epochs."""
+        if request.dataset is not None:
+            dataset = self._datasets.add(session, request.dataset, job_id=job_id)
+            if dataset.train_per_class < 1:
+                detail = "the dataset has no training images"
+                raise Invalid.field("#/dataset/train_per_class", detail, "dataset_empty")
+            return dataset, 2 * num_to_make(dataset) + request.epochs
+        found = session.get(Dataset, request.dataset_id, with_for_update=True)  # no upload meanwhile
+        if found is None:
+            raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
+        refuse_repair(session, found.id)
+        refuse_unfinished(session, found, allow_incomplete=request.allow_incomplete)
+        refuse_empty_classes(session, found, "#/dataset_id")
+        return found, num_images_of(session, found.id) + request.epochs
+
+
+def _settle_name(session: Session, asked: str | None, dataset: Dataset) -> str:
+    if asked is not None:
+        if _is_like_an_id(asked):
+            raise Invalid.field("#/name", "must not have the form of an id", "bad_model_name")
+        if asked in PACK_NAMES or is_model_name_taken(session, asked):
+            raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
+        return asked
+    number = 1 + _num_trained(session, dataset.id)
+    while is_model_name_taken(session, name := f"{dataset.name[:56]}-{number}"):
+        number *= 2  # a deleted dataset of this name may have left thousands of models
+    return name
+
+
+def _is_like_an_id(name: str) -> bool:
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _num_trained(session: Session, dataset_id: str) -> int:
+    """Return how many models were, or are being, trained on a dataset."""
+    models = select(func.count()).where(TrainedModel.dataset_id == dataset_id)
+    jobs = select(func.count()).where(
+        active_jobs(), Job.kind == "train", Job.spec["dataset_id"].as_string() == dataset_id
+    )
+    return (session.scalar(models) or 0) + (session.scalar(jobs) or 0)
+
+
+def _train_job(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None or job.kind != "train":
+        raise NotFound("there is no train job with this id")
+    return job
+
+
+def _summaries(session: Session, jobs: Sequence[Job]) -> list[TrainJobSummary]:
+    ids = [job.id for job in jobs]
+    newest = select(TrainEpoch.job_id, func.max(TrainEpoch.epoch)).where(TrainEpoch.job_id.in_(ids))
+    query = select(TrainEpoch).where(
+        tuple_(TrainEpoch.job_id, TrainEpoch.epoch).in_(newest.group_by(TrainEpoch.job_id))
+    )
+    last = {row.job_id: EpochRead.model_validate(row) for row in session.scalars(query)}
+    return [TrainJobSummary(**_fields(job), last_epoch=last.get(job.id)) for job in jobs]
+
+
+def _read(session: Session, job: Job) -> TrainJobRead:
+    query = select(TrainEpoch).where(TrainEpoch.job_id == job.id).order_by(TrainEpoch.epoch)
+    epochs = [EpochRead.model_validate(row) for row in session.scalars(query)]
+    return TrainJobRead(**_fields(job), spec=job.spec, epochs=epochs, last_epoch=epochs[-1] if epochs else None)
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    columns = ("id", "status", "error", "attempts", "created_at", "started_at", "finished_at")
+    return {
+        **{name: getattr(job, name) for name in columns},
+        "progress": progress_read(job),
+        "dataset_id": job.spec["dataset_id"],
+        "model_id": (job.result or {}).get("model_id"),
+    }

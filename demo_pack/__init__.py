@@ -1,0 +1,1 @@
+"""How the demo pack is drawn and trained; the service never imports this."""

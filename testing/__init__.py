@@ -1,0 +1,1 @@
+"""Fakes, fixtures and processes that tests and benchmarks share."""

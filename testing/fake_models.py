@@ -1,0 +1,190 @@
+"""A node without weights: runners that answer at once, deterministically, through the real engine."""
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL.Image import Image as Picture
+from torchvision.transforms.functional import to_pil_image, to_tensor
+
+from app.engine.clip.runner import ClipPayload, ClipScores
+from app.engine.diffusion.runner import DiffusionPayload, GeneratedImage
+from app.engine.engine import Engine
+from app.engine.request import EngineRequest
+from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
+from app.engine.runner import Runner
+from app.errors import InferenceFailed
+from app.modelpacks.pack import ModelPack, demo_pack_folder
+from app.services.inference.loading import ModelChoice
+from app.services.inference.service import (
+    BACKBONE,
+    CLASSIFIER,
+    CLIP,
+    DIFFUSION,
+    BackboneFacts,
+    Inference,
+    LoadedFacts,
+    Runtime,
+)
+from testing.waiting import PATIENCE_S
+
+CLASSES = ["fox", "dog", "cat"]
+NUM_FEATURES = 512
+BROKEN_PROMPT = "a prompt that breaks the model"
+FLAGGED_PROMPT = "a prompt that the checker flags"
+
+
+class _OneStep:
+    """Answers after one step; `finish` is the subclass's."""
+
+    def prepare(self, request: EngineRequest) -> None:
+        request.state = 0
+
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        for request in requests:
+            request.state += 1
+
+    def is_finished(self, request: EngineRequest) -> bool:
+        return True
+
+
+class FakeDiffusion:
+    """Draws one colour that follows from prompt and seed: fox prompts are red, others blue.
+
+    Attributes:
+        num_steps: Steps taken so far, of all images.
+        gate: Steps wait while it is cleared.
+        running: The requests of the step under way, or of the last one.
+        stepping: Set once a step has begun.
+    """
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.running: Sequence[EngineRequest] = ()
+        self.stepping = threading.Event()
+
+    def prepare(self, request: EngineRequest) -> None:
+        request.state = 0
+
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        self.num_steps += len(requests)
+        self.running = requests
+        self.stepping.set()
+        self.gate.wait(PATIENCE_S)
+        for request in requests:
+            assert isinstance(request.payload, DiffusionPayload)
+            if request.payload.prompt == BROKEN_PROMPT:
+                raise InferenceFailed
+            request.state += 1
+
+    def is_finished(self, request: EngineRequest) -> bool:
+        assert isinstance(request.payload, DiffusionPayload)
+        return bool(request.state >= request.payload.num_inference_steps)
+
+    def finish(self, request: EngineRequest) -> GeneratedImage:
+        payload = request.payload
+        assert isinstance(payload, DiffusionPayload)
+        rng = np.random.default_rng(zlib.crc32(f"{payload.prompt} {payload.seed}".encode()))
+        pixels = rng.integers(0, 60, (payload.height, payload.width, 3), dtype=np.uint8)
+        pixels[..., 0 if "fox" in payload.prompt else 2] += 180
+        words = payload.prompt.split()
+        return GeneratedImage(
+            pixels=pixels,
+            flagged=payload.prompt == FLAGGED_PROMPT,
+            prompt_cut=" ".join(words[75:]) or None,
+            negative_prompt_cut=None,
+            queued_ms=1.0,
+            denoising_ms=2.0,
+            decoding_ms=3.0,
+        )
+
+
+class FakeClip(_OneStep):
+    """Scores a label by its length alone.
+
+    Attributes:
+        score: Gives the logit of a text on a picture, for tests that want another.
+    """
+
+    def __init__(self) -> None:
+        self.score: Callable[[Picture, str], float] = lambda _image, text: float(len(text))
+
+    def finish(self, request: EngineRequest) -> ClipScores:
+        payload = request.payload
+        assert isinstance(payload, ClipPayload)
+        picture, texts = to_pil_image(payload.pixels), [bytes(text).decode() for text in payload.texts]
+        logits = np.array([self.score(picture, text) for text in texts])
+        probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        return ClipScores(
+            probabilities=tuple(probabilities.tolist()),
+            logits=tuple(logits.tolist()),
+            cosines=tuple((logits / 1_000).tolist()),
+            image_embed=np.ones(4, dtype=np.float32) / 2,
+        )
+
+
+class FakeClassifier(_OneStep):
+    """Takes red pictures for foxes, others for dogs."""
+
+    def finish(self, request: EngineRequest) -> Classification:
+        assert isinstance(request.payload, ClassifyPayload)
+        red, _, blue = request.payload.pixels.mean(dim=(1, 2)).tolist()
+        best = [0.7, 0.2, 0.1] if red > blue else [0.2, 0.7, 0.1]
+        return Classification(np.array(best, dtype=np.float32))
+
+
+class FakeBackbone(_OneStep):
+    """Mean colour, spread over the features."""
+
+    def finish(self, request: EngineRequest) -> np.ndarray:
+        assert isinstance(request.payload, FeaturePayload)
+        means = request.payload.pixels.mean(dim=(1, 2)).numpy()
+        return np.resize(means, NUM_FEATURES).astype(np.float32)
+
+
+def _prepare_clip(image: Picture, texts: Sequence[str]) -> ClipPayload:
+    """Take the letters for tokens."""
+    return ClipPayload(to_tensor(image), tuple(tuple(text.encode()) for text in texts))
+
+
+class FakeModels:
+    """What `create_app` takes instead of real models; keeps runners and engine for tests to look at."""
+
+    engine: Engine
+
+    def __init__(self, clip: Callable[[], Runner] = FakeClip) -> None:
+        self.diffusion = FakeDiffusion()
+        self.clip = clip()
+        self.pack = ModelPack(
+            name="demo",
+            revision="fake",
+            licence="Apache-2.0",
+            folder=demo_pack_folder(),
+            native_size=64,
+            min_side=64,
+            max_side=192,
+            default_noise_scheduler="pndm",
+        )
+
+    def start(self, choice: ModelChoice) -> tuple[Engine, Inference]:
+        engine = Engine(max_queue_size=choice.max_queue_size)
+        engine.add_model(CLASSIFIER, FakeClassifier, max_rows=16)
+        engine.add_model(BACKBONE, FakeBackbone, max_rows=16)
+        engine.add_model(CLIP, lambda: self.clip, max_rows=16)
+        engine.add_model(DIFFUSION, lambda: self.diffusion)
+        engine.start()
+        self.engine = engine
+        facts = LoadedFacts(
+            classes=CLASSES,
+            backbone=BackboneFacts("resnet18", "f" * 64, "mean colour"),
+            prepare_clip=_prepare_clip,
+            classifier_pixels=to_tensor,
+            backbone_pixels=to_tensor,
+        )
+        runtime = Runtime(
+            device="cpu", dtype="float32", num_threads=1, deterministic=True, compiled=False, versions={"torch": "fake"}
+        )
+        return engine, Inference(engine, self.pack, runtime, facts)

@@ -1,0 +1,71 @@
+"""A node for tests: the real application on a real server, on a real socket, with models that are given to it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from app.api.serving.server import Server
+from app.config import Settings
+from app.main import create_app, server_config
+from app.storage.images import DecodeImage, decode_image
+from testing.fake_models import FakeModels
+from testing.waiting import PATIENCE_S, wait_until
+
+
+class Node:
+    """A served application.
+
+    Attributes:
+        http: A client of it.
+        settings: Its settings.
+        models: Its models.
+    """
+
+    def __init__(self, http: httpx.Client, settings: Settings, models: FakeModels, server: Server) -> None:
+        self.http = http
+        self.settings = settings
+        self.models = models
+        self._server = server
+
+    def begin_stop(self) -> None:
+        """Let the server stop as a signal would, without waiting for it."""
+        self._server.should_exit = True
+
+
+def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
+    """Return settings that depend on nothing of the surroundings."""
+    defaults = {"data_dir": data_dir, "database_url": database_url, "port": 0, "shutdown_grace_s": 2, "reserve_mb": 0}
+    values = {**defaults, **changes}
+    return Settings(_env_file=None, **values)  # type: ignore[arg-type]
+
+
+@contextmanager
+def serve(
+    settings: Settings,
+    models: FakeModels,
+    port: int = 0,
+    parser: str = "auto",
+    decode: DecodeImage = decode_image,
+) -> Iterator[Node]:
+    """Serve the application until the block ends, on a free port if none is given."""
+    app = create_app(settings.model_copy(update={"port": port}), start_models=models.start, decode=decode)
+    server = Server(server_config(app, parser=parser), app)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+
+    def has_started() -> bool:
+        assert server.started or thread.is_alive(), "the server did not start"
+        return server.started
+
+    wait_until(has_started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
+            yield Node(http, settings, models, server)
+    finally:
+        models.diffusion.gate.set()
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,208 @@
+"""Nodes of several, for tests and for bench/nodes: the real application and the real worker, each a process of its own.
+
+Their models are fakes whose step is a wait of a fixed time, so that nodes on one machine do not share its processor as
+they would with real models. The processes are forked from one that has imported everything, which saves seconds each.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+from app.api.serving.server import Server
+from app.config import Settings
+from app.engine.diffusion.runner import DiffusionPayload
+from app.engine.request import EngineRequest
+from app.main import create_app, server_config
+from app.node.client import NodeClient
+from app.worker import leave_process, run_worker
+from testing.fake_models import FakeDiffusion, FakeModels
+from testing.node import make_settings
+from testing.waiting import wait_until
+from tests.crash.namespaces import enter
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a node is.
+
+    Attributes:
+        name: Its name; another name is another machine to the others.
+        folder: Its own folder: its socket, its logs, what it rendered.
+        data_dir: The storage that all nodes share.
+        database_url: The database that they share.
+        step_s: What a denoising step costs, in seconds.
+        ttl_s: Silence after which the node takes a worker for dead, in seconds, >= 2.
+        chunk_size: Images of a chunk, >= 1.
+        etc: A folder whose files stand in the place of those in `/etc` for it; needs root.
+        network: The network namespace that it lives in; needs root.
+    """
+
+    name: str
+    folder: Path
+    data_dir: Path
+    database_url: str
+    step_s: float = 0.02
+    ttl_s: float = 2.0
+    chunk_size: int = 4
+    etc: Path | None = None
+    network: str | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of its processes."""
+        return make_settings(
+            self.data_dir,
+            self.database_url,
+            run_dir=self.folder,
+            worker_ttl_s=self.ttl_s,
+            chunk_size=self.chunk_size,
+            shutdown_grace_s=2,
+        )
+
+    @property
+    def hold(self) -> Path:
+        """While this file is there, no step ends."""
+        return self.folder / "hold"
+
+    @property
+    def held(self) -> Path:
+        """There once a step has begun to wait for that."""
+        return self.folder / "held"
+
+    @property
+    def rendered(self) -> Path:
+        """The seed of every image rendered, one a line."""
+        return self.folder / "rendered.log"
+
+
+class FixedCost(FakeDiffusion):
+    """Waits in every step, whatever its rows, and writes down what it has rendered."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self._plan = plan
+
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        while self._plan.hold.exists():
+            self._plan.held.touch()
+            time.sleep(0.01)
+        time.sleep(self._plan.step_s)
+        super().step(requests)
+        for request in requests:
+            assert isinstance(request.payload, DiffusionPayload)
+            if self.is_finished(request):
+                with self._plan.rendered.open("a") as log:
+                    log.write(f"{request.payload.seed}\n")
+
+
+class NodeProcesses:
+    """A running node: its application, and its worker beside it.
+
+    Attributes:
+        plan: What it is.
+        worker: The worker's process.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Start both processes; returns when the application listens to the worker."""
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        self.plan = plan
+        self._api = _start(_serve, plan)
+        wait_until(plan.settings.engine_socket.exists)
+        self.worker = _start(_work, plan)
+
+    def rendered(self) -> list[int]:
+        """Return the seed of every image rendered so far, repeats included."""
+        return [int(line) for line in self.plan.rendered.read_text().split()] if self.plan.rendered.exists() else []
+
+    def log(self) -> str:
+        """Return what the worker has logged."""
+        path = self.plan.folder / "worker.log"
+        return path.read_text() if path.exists() else ""
+
+    def kill(self) -> None:
+        """Let both processes die as in a power cut."""
+        for process in (self.worker, self._api):
+            process.kill()
+            process.join()
+
+    def stop_worker(self) -> None:
+        """Freeze the worker where it is."""
+        assert self.worker.pid is not None
+        os.kill(self.worker.pid, signal.SIGSTOP)
+
+    def wake_worker(self) -> None:
+        """Let a frozen worker go on."""
+        assert self.worker.pid is not None
+        os.kill(self.worker.pid, signal.SIGCONT)
+
+
+StartNode = Callable[..., NodeProcesses]
+
+
+@contextlib.contextmanager
+def nodes(folder: Path, data_dir: Path, database_url: str, **common: object) -> Iterator[StartNode]:
+    """Start nodes on one database and storage, until the block ends; they are killed then.
+
+    Gives a function of a node's name and of what its plan has besides.
+    """
+    started: list[NodeProcesses] = []
+
+    def start(name: str, **changes: object) -> NodeProcesses:
+        plan = Plan(name, folder / name, data_dir, database_url, **{**common, **changes})  # type: ignore[arg-type]
+        started.append(NodeProcesses(plan))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for node in started:
+            node.kill()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(run: Callable[[Plan], None], plan: Plan) -> None:
+    enter(etc=plan.etc, network=plan.network)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    run(plan)
+
+
+def _start(run: Callable[[Plan], None], plan: Plan) -> ForkServerProcess:
+    context: ForkServerContext = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_run, args=(run, plan), daemon=True)
+    process.start()
+    return process
+
+
+def _serve(plan: Plan) -> None:
+    models = FakeModels()
+    models.diffusion = FixedCost(plan)
+    app = create_app(plan.settings, start_models=models.start)
+    Server(server_config(app), app).run()
+
+
+def _work(plan: Plan) -> None:
+    logging.basicConfig(
+        filename=plan.folder / "worker.log",
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s:%(name)s:%(message)s",
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    run_worker(plan.settings, NodeClient(plan.settings.engine_socket), stop, host=plan.name)
+    leave_process()

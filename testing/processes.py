@@ -1,0 +1,94 @@
+"""The processes that the crash tests kill: a node, a worker and `foxhound migrate`, each the real one.
+
+Only the models are fakes. Each function is the whole life of a process of its own, forked by `tests.crash.house`.
+"""
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL.Image import Image as Picture
+
+from app.api.serving.server import Server
+from app.cli.main import app as command_line
+from app.config import Settings
+from app.db.session import Database
+from app.engine.request import EngineRequest
+from app.jobs.worker import Worker
+from app.main import create_app, server_config, with_edge
+from app.node.client import NodeClient
+from app.worker import leave_process, run_worker
+from testing.fake_models import FakeClip, FakeDiffusion, FakeModels
+from testing.pictures import Pictures
+from testing.waiting import PATIENCE_S
+from tests.crash.kills import DeadlyMessages, Kill, arm
+
+TTL_S = 2.0
+
+
+class HeldDiffusion(FakeDiffusion):
+    """Stands still within every step while there is a file `hold` in the folder, and says so in a file `held`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def step(self, requests: Sequence[EngineRequest]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while (self._folder / "hold").exists() and time.monotonic() < deadline:
+            (self._folder / "held").touch()
+            time.sleep(0.01)
+        super().step(requests)
+
+
+class DoubtfulClip(FakeClip):
+    """Takes about every fourth picture for another class, always the same ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = self._doubt
+
+    def _doubt(self, picture: Picture, text: str) -> float:
+        shown = "fox" if picture.getpixel((0, 0))[0] > 127 else "dog"  # type: ignore[index]
+        is_doubtful = hashlib.sha256(picture.tobytes()).digest()[0] < 64
+        return float((shown in text) != is_doubtful)
+
+
+def node(settings: Settings, kill: Kill | None) -> None:
+    """Serve the application on the settings' port, as `foxhound api` does."""
+    arm(kill)
+    models = FakeModels(DoubtfulClip)
+    models.diffusion = HeldDiffusion(settings.data_dir.parent)
+    app = create_app(settings, start_models=models.start)
+    served = DeadlyMessages(with_edge(app), kill)
+    Server(server_config(app, served=served), app).run()
+
+
+def worker(settings: Settings, kill: Kill | None) -> None:
+    """Work off the queues, as `foxhound worker` does; SIGTERM ends it."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    arm(kill)
+    run_worker(settings, NodeClient(settings.engine_socket), stop)
+    leave_process()
+
+
+def migrate(settings: Settings, kill: Kill | None) -> None:
+    """Run `foxhound migrate`."""
+    os.environ["FOXHOUND_DATABASE_URL"] = settings.resolved_database_url
+    os.environ["FOXHOUND_DATA_DIR"] = str(settings.data_dir)
+    arm(kill)
+    command_line(["migrate"], standalone_mode=False)
+
+
+def pictures_worker(url: str, chunks_at_once: int = 1) -> None:
+    """Work off jobs of the kind `pictures` alone; SIGTERM ends it."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    db = Database(url, idle_transaction_s=TTL_S)
+    worker = Worker(db, url, [Pictures()], ttl_s=TTL_S, poll_s=0.05, chunks_at_once=chunks_at_once)
+    worker.run(stop, grace_s=2)

@@ -1,0 +1,74 @@
+"""HTTP as bytes on a socket, for clients that no library would be."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from testing.waiting import PATIENCE_S
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as it came: its head's first line, its headers in lower case, its body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Wire:
+    """A connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE_S)
+        self.sock = sock
+        self._rest = b""
+
+    def send(self, data: bytes) -> bool:
+        """Send all of it; False if the other side no longer listens."""
+        try:
+            self.sock.sendall(data)
+        except ConnectionError:
+            return False
+        return True
+
+    def read(self) -> Answer:
+        """Read one answer with its whole body; those of a stream up to its end."""
+        while b"\r\n\r\n" not in self._rest:
+            self._rest += self._more()
+        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = int(headers.get("content-length", 0))
+        while len(self._rest) < length:
+            self._rest += self._more()
+        body, self._rest = self._rest[:length], self._rest[length:]
+        return Answer(int(first.split()[1]), headers, body)
+
+    def read_to_end(self) -> bytes:
+        """Read what comes until the other side closes."""
+        try:
+            while data := self.sock.recv(65_536):
+                self._rest += data
+        except ConnectionError:
+            pass
+        return self._rest
+
+    def is_closed(self) -> bool:
+        """Wait until the other side closes; False if it sends something instead."""
+        return not self.read_to_end()
+
+    def _more(self) -> bytes:
+        data = self.sock.recv(65_536)
+        assert data, f"closed after {self._rest!r}"
+        return data
+
+
+@contextmanager
+def connect(http: httpx.Client) -> Iterator[Wire]:
+    """Connect to the server of a client."""
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=PATIENCE_S) as sock:
+        yield Wire(sock)

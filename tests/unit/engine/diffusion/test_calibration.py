@@ -1,0 +1,184 @@
+"""Calibration and padding with fake forwards: what is measured, what is concluded, how rows are put into forwards."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from app.engine.diffusion.calibration import ANY_ROWS, MOST_ROWS, ROW_BUCKETS, Calibration, calibrate, still_holds
+from app.engine.diffusion.invariance import FALLBACK_ROWS, FIXED_ROWS, FixedRowsLinear, RowPadding
+
+
+class Device:
+    """A clock that forwards move on, `cost(rows)` seconds each.
+
+    Attributes:
+        is_place_told: The last row's result differs from the first's.
+        first_cost: Seconds that the first forward of each number of rows takes longer.
+    """
+
+    def __init__(self, cost: Callable[[int], float], depends_from: int | None = None) -> None:
+        self.is_place_told = False
+        self.first_cost = 0.0
+        self.now = 0.0
+        self.forwards: list[int] = []
+        self._cost = cost
+        self._depends_from = depends_from
+
+    def forward(self, rows: int) -> torch.Tensor:
+        self.now += self._cost(rows) + (self.first_cost if rows not in self.forwards else 0.0)
+        self.forwards.append(rows)
+        is_other = self._depends_from is not None and rows >= self._depends_from
+        value = 1.0 + 1e-6 * rows if is_other else 1.0
+        return torch.tensor([value, value + 1e-6 if self.is_place_told else value])
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_every_number_of_rows_is_measured_after_a_forward_that_does_not_count() -> None:
+    device = Device(lambda rows: 0.001 * rows)
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    every = range(2, MOST_ROWS + 1)
+    assert device.forwards == [2, *every]
+    assert calibration.seconds == pytest.approx({rows: 0.001 * rows for rows in every})
+    assert calibration.padding == RowPadding(ANY_ROWS)
+    assert calibration.is_invariant
+
+
+def test_forwards_that_were_disturbed_are_told_from_the_others() -> None:
+    disturbed = {3: 0.1, 4: 0.05, 9: 0.2, 30: 0.3}
+    device = Device(lambda rows: 0.01 + 0.004 * rows + disturbed.get(rows, 0.0))
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    assert calibration.seconds == pytest.approx({rows: 0.01 + 0.004 * rows for rows in range(2, MOST_ROWS + 1)})
+
+
+def test_rows_that_were_not_tried_in_time_are_not_used() -> None:
+    device = Device(lambda _: 0.4)
+    calibration = calibrate(device.forward, 1.0, device.clock)
+
+    assert device.forwards == [2, 2, 3, 4]
+    assert calibration.padding == RowPadding(tuple(range(2, 5)))
+
+
+def test_a_slow_device_is_tried_with_two_rows() -> None:
+    device = Device(lambda _: 20.0)
+    calibration = calibrate(device.forward, 1.0, device.clock)
+
+    assert device.forwards == [2, 2]
+    assert calibration.seconds == {2: 20.0}
+    assert calibration.padding == RowPadding(tuple(range(2, 3)))
+
+
+def test_forwards_stay_below_the_number_of_rows_that_changes_a_result() -> None:
+    device = Device(lambda rows: 0.001 * rows, depends_from=12)
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    assert calibration.padding == RowPadding(tuple(range(2, 12)))
+    assert max(calibration.seconds) == 11
+
+
+@pytest.mark.parametrize("depends_from", [3, FALLBACK_ROWS])
+def test_where_few_rows_change_a_result_every_forward_has_the_same_number(depends_from: int) -> None:
+    device = Device(lambda rows: 0.001 * rows, depends_from)
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    assert calibration.padding == RowPadding((FALLBACK_ROWS,))
+    assert calibration.seconds == pytest.approx(dict.fromkeys(range(2, FALLBACK_ROWS + 1), 0.001 * FALLBACK_ROWS)), (
+        "filling up is paid for"
+    )
+
+
+def test_the_memory_bounds_the_rows() -> None:
+    def cost(rows: int) -> float:
+        if rows == 6:
+            raise torch.OutOfMemoryError
+        return 0.001 * rows
+
+    device = Device(cost)
+    calibration = calibrate(device.forward, 10.0, device.clock)
+
+    assert calibration.padding == RowPadding(tuple(range(2, 6)))
+    assert list(calibration.seconds) == [2, 3, 4, 5]
+
+
+def test_where_bytes_are_not_promised_rows_may_depend_on_their_number() -> None:
+    device = Device(lambda rows: 0.001 * rows, depends_from=3)
+    calibration = calibrate(device.forward, 10.0, device.clock, must_match=False)
+
+    assert calibration.padding == RowPadding(ANY_ROWS)
+    assert not calibration.is_invariant
+
+
+def test_of_buckets_those_that_fit_are_measured_without_the_time_of_getting_ready() -> None:
+    def cost(rows: int) -> float:
+        if rows == 16:
+            raise torch.OutOfMemoryError
+        return 0.001 * rows
+
+    device = Device(cost)
+    device.first_cost = 50.0
+    calibration = calibrate(device.forward, 10.0, device.clock, sizes=ROW_BUCKETS, must_match=False, warms_up=True)
+
+    assert calibration.padding == RowPadding((2, 4, 8, 12))
+    in_between = {2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 8: 8, 9: 12, 10: 12, 11: 12, 12: 12}
+    assert calibration.seconds == pytest.approx({rows: 0.001 * size for rows, size in in_between.items()})
+
+
+@pytest.mark.parametrize("depends_from", [None, 3])
+def test_where_the_place_of_a_row_changes_its_result_nothing_can_be_promised(depends_from: int | None) -> None:
+    device = Device(lambda rows: 0.001 * rows, depends_from)
+    device.is_place_told = True
+    assert not calibrate(device.forward, 10.0, device.clock).is_invariant
+
+
+def known(*sizes: int) -> Calibration:
+    return Calibration(dict.fromkeys(sizes, 0.1), RowPadding(sizes), is_invariant=True)
+
+
+def test_what_was_found_before_is_checked_with_its_fewest_and_its_most_rows() -> None:
+    device = Device(lambda _: 1.0, depends_from=9)
+    assert still_holds(device.forward, known(2, 4, 8))
+    assert device.forwards == [2, 8]
+    assert not still_holds(device.forward, known(2, 4, 8, 12))
+
+
+def test_one_number_of_rows_needs_no_check() -> None:
+    device = Device(lambda _: 1.0, depends_from=2)
+    assert still_holds(device.forward, known(8))
+    assert device.forwards == []
+
+
+@pytest.mark.parametrize(
+    ("padding", "rows", "blocks"),
+    [
+        (RowPadding(ANY_ROWS), 1, [[0, 0]]),
+        (RowPadding(ANY_ROWS), 2, [[0, 1]]),
+        (RowPadding(ANY_ROWS), 5, [[0, 1, 2, 3, 4]]),
+        (RowPadding((2, 3, 4)), 5, [[0, 1, 2, 3], [4, 0]]),
+        (RowPadding((4,)), 1, [[0, 0, 0, 0]]),
+        (RowPadding((4,)), 4, [[0, 1, 2, 3]]),
+        (RowPadding((4,)), 6, [[0, 1, 2, 3], [4, 5, 0, 0]]),
+        (RowPadding((2, 4, 8)), 3, [[0, 1, 2, 0]]),
+        (RowPadding((2, 4, 8)), 5, [[0, 1, 2, 3, 4, 0, 0, 0]]),
+        (RowPadding((2, 4, 8)), 9, [[0, 1, 2, 3, 4, 5, 6, 7], [8, 0]]),
+    ],
+)
+def test_rows_are_put_into_forwards(padding: RowPadding, rows: int, blocks: list[list[int]]) -> None:
+    assert padding.blocks(rows) == blocks
+
+
+@pytest.mark.parametrize("rows", [1, 2, FIXED_ROWS, FIXED_ROWS + 1, 3 * FIXED_ROWS])
+def test_a_fixed_linear_layer_gives_each_row_the_same_bytes_in_any_company(rows: int) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(96, 128)
+    fixed, inputs = FixedRowsLinear(linear), torch.randn(rows, 96)
+
+    together = fixed(inputs)
+    assert together.shape == (rows, 128)
+    assert torch.allclose(together, linear(inputs), atol=1e-5)
+    for index in range(rows):
+        assert torch.equal(fixed(inputs[index : index + 1])[0], together[index])

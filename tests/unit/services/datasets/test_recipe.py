@@ -1,0 +1,152 @@
+"""What each image of a dataset is drawn from follows from the recipe, its place and the attempt alone."""
+
+from collections import Counter
+
+import pytest
+
+from app.db.models import Dataset
+from app.modelpacks.pack import ModelPack, demo_pack_folder
+from app.schemas.datasets import DatasetCreate
+from app.services.datasets.presets import BACKGROUNDS, STYLES, with_preset
+from app.services.datasets.recipe import Place, Recipe
+from app.services.datasets.records import new_dataset
+from app.services.datasets.seeds import image_seed
+from app.services.images.spec import SizeRules
+
+SIZES = SizeRules(native=64, min_side=64, max_side=128, default_scheduler="pndm")
+PACK = ModelPack("demo", "1", "Apache-2.0", demo_pack_folder(), 64, 64, 128, "pndm")
+VARIABLES = {"style": ["a photo of", "a sketch of"], "place": ["", "at night", "in snow"]}
+CLASSES = [
+    {"name": "fox", "prompts": ["{style} a fox {place}"]},
+    {"name": "dog", "prompts": ["a dog", "a {style} dog"]},
+]
+
+
+def request(**changes: object) -> DatasetCreate:
+    fields = {"name": "d", "seed": 7, "classes": CLASSES, "variables": VARIABLES, "train_per_class": 12, **changes}
+    return DatasetCreate.model_validate(fields)
+
+
+def dataset(**changes: object) -> Dataset:
+    return new_dataset(request(**changes), SIZES, PACK, job_id=None)
+
+
+def prompts(recipe: Recipe, num: int, class_index: int = 0, attempt: int = 0) -> list[str]:
+    return [recipe.draw(Place("train", class_index, k), attempt).spec.prompt for k in range(num)]
+
+
+def test_cartesian_gives_each_combination_as_often_as_the_next() -> None:
+    counts = Counter(prompts(Recipe(dataset()), 12))
+    assert set(counts.values()) == {2}
+    assert len(counts) == 6
+    assert counts["a photo of a fox at night"] == 2
+
+
+def test_cartesian_walks_through_each_of_several_prompts() -> None:
+    made = prompts(Recipe(dataset()), 4, class_index=1)
+    assert made == ["a dog", "a a photo of dog", "a dog", "a a sketch of dog"]
+
+
+def test_cartesian_keeps_a_places_prompt_over_attempts_and_sampled_draws_anew() -> None:
+    walked, drawn = Recipe(dataset()), Recipe(dataset(combine="sampled"))
+    place = Place("train", 0, 3)
+    assert len({walked.draw(place, attempt).spec.prompt for attempt in range(20)}) == 1
+    assert len({drawn.draw(place, attempt).spec.prompt for attempt in range(20)}) > 1
+    assert walked.draw(place, 1).spec.seed == image_seed(7, "fox", "train", 3, 1)
+
+
+def test_sampled_draws_every_value_about_equally_often() -> None:
+    counts = Counter(prompts(Recipe(dataset(combine="sampled")), 600))
+    assert len(counts) == 6
+    assert min(counts.values()) > 60
+
+
+def test_ranges_are_drawn_in_tenths_and_whole_steps_with_both_ends() -> None:
+    generation = {"guidance_scale": {"min": 1.0, "max": 1.5}, "num_inference_steps": {"min": 10, "max": 12}}
+    recipe = Recipe(dataset(generation=generation))
+    specs = [recipe.draw(Place("test", 1, k), 0).spec for k in range(200)]
+    assert {spec.guidance_scale for spec in specs} == {1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
+    assert {spec.num_inference_steps for spec in specs} == {10, 11, 12}
+
+
+def test_a_variable_more_changes_no_other_draw() -> None:
+    one = Recipe(dataset(combine="sampled", classes=[{"name": "fox", "prompts": ["{style}"]}, CLASSES[1]]))
+    two = Recipe(dataset(combine="sampled"))
+    for k in range(20):
+        drawn = [recipe.draw(Place("train", 0, k), 0).lineage["variables"]["style"] for recipe in (one, two)]
+        assert drawn[0] == drawn[1]
+
+
+def test_a_draw_never_changes() -> None:
+    """A change here would silently give every dataset other images."""
+    generation = {"guidance_scale": {"min": 1.0, "max": 5.0}, "num_inference_steps": {"min": 10, "max": 50}}
+    drawn = Recipe(dataset(combine="sampled", generation=generation)).draw(Place("train", 0, 0), 0)
+    spec = drawn.spec
+    assert (spec.prompt, spec.guidance_scale, spec.num_inference_steps) == ("a sketch of a fox at night", 4.1, 37)
+    assert spec.seed == image_seed(7, "fox", "train", 0, 0)
+
+
+def test_the_record_tells_what_was_drawn() -> None:
+    lineage = Recipe(dataset()).draw(Place("train", 0, 1), 2).lineage
+    assert lineage == {
+        "template": "{style} a fox {place}",
+        "variables": {"style": "a sketch of", "place": "at night"},
+        "attempt": 2,
+    }
+
+
+def test_a_dataset_from_before_there_were_recipes_has_plain_prompts() -> None:
+    old = dataset(classes=[{"name": "fox", "prompts": ["a {{fox}}"]}, CLASSES[1]])
+    old.recipe = None
+    recipe = Recipe(old)
+    assert prompts(recipe, 1) == ["a {{fox}}"]
+    assert recipe.max_attempts == 3
+    assert recipe.judge(Place("train", 0, 0), [0.1, 0.9]).decision == "kept"
+
+
+@pytest.mark.parametrize(("own", "decision"), [(0.5, "kept"), (0.9, "kept"), (0.4999, "rejected")])
+def test_the_filter_keeps_from_one_over_classes_on(own: float, decision: str) -> None:
+    verdict = Recipe(dataset(filter={})).judge(Place("train", 1, 0), [1 - own, own])
+    assert verdict.decision == decision
+    assert verdict.reason is not None
+    assert f"{own:.4f}" in verdict.reason
+
+
+def test_clip_is_asked_for_the_label_or_the_name() -> None:
+    classes = [{**CLASSES[0], "label": "red fox"}, CLASSES[1]]
+    assert Recipe(dataset(classes=classes)).texts == ["a photo of a red fox", "a photo of a dog"]
+
+
+def test_of_many_scores_the_own_and_the_highest_are_kept_in_the_order_of_the_classes() -> None:
+    classes = [{"name": f"c{k}", "prompts": ["x"]} for k in range(40)]
+    recipe = Recipe(dataset(classes=classes, variables={}))
+    scores = recipe.scores(Place("train", 0, 0), [k / 780 for k in range(40)])
+    assert [score["label"] for score in scores] == ["c0", *(f"c{k}" for k in range(21, 40))]
+
+
+def test_the_diverse_preset_varies_plain_prompts_and_filters() -> None:
+    plain = [{"name": name, "prompts": [f"a {name}"]} for name in ("fox", "dog")]
+    asked = request(preset="diverse", variables={}, classes=plain)
+    settled = with_preset(asked)
+    assert settled.classes[0].prompts == ["{style} a fox {background}"]
+    assert settled.variables == {"style": STYLES, "background": BACKGROUNDS}
+    assert settled.combine == "sampled"
+    assert settled.filter is not None
+    drawn = Recipe(new_dataset(asked, SIZES, PACK, job_id=None)).draw(Place("train", 0, 0), 0)
+    assert 1 <= drawn.spec.guidance_scale <= 5
+
+
+def test_what_is_given_wins_over_the_preset() -> None:
+    given = {
+        "generation": {"guidance_scale": 7.5},
+        "filter": None,
+        "combine": "cartesian",
+        "variables": {"style": ["a mosaic of"]},
+        "classes": [{"name": "fox", "prompts": ["a {style} fox"]}, {"name": "dog", "prompts": ["a dog"]}],
+    }
+    settled = with_preset(request(preset="diverse", **given))
+    assert settled.generation.guidance_scale == 7.5
+    assert settled.filter is None
+    assert settled.combine == "cartesian"
+    assert settled.variables["style"] == ["a mosaic of"]
+    assert [entry.prompts for entry in settled.classes] == [["a {style} fox"], ["{style} a dog {background}"]]
