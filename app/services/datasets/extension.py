@@ -71,9 +71,9 @@ class DatasetExtensionService:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id, with_texts=True)
             made = self._refuse(session, dataset, request)
+            filled = num_to_make(dataset) - num_to_make(dataset, made)
             if dataset.status == "incomplete":  # its new places are shown, not those that were tried before
-                made = Made(dataset.train_per_class, dataset.test_per_class)
-            filled = num_filled(session, dataset)
+                made, filled = Made(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
             return plan_dataset(session, dataset, made, num_filled=filled)
