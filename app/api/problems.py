@@ -142,7 +142,7 @@ def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Inv
     if count > _MAX_COUNTED:
         fault = FieldError("#", "has too many faults to be told one by one", "too_many_faults")
         return Invalid(f"{count} values are invalid", errors=[fault])
-    details = error.errors(include_input=False, include_url=False, include_context=False)
+    details = error.errors(include_input=False, include_url=False)
     located = [{**detail, "loc": ("body", *detail["loc"])} for detail in details[:MAX_ERRORS]]
     return _invalid_of(located, count, sorted(model.model_fields))
 
