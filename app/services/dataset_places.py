@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job, active_jobs
 from app.errors import Conflict, FieldError, Invalid
 from app.services.dataset_records import kept_images, num_to_make
-from app.services.recipes import Recipe, Tried
+from app.services.recipes import Tried, max_attempts
 
 # A job has ended without all images: training needs `allow_incomplete`.
 UNFINISHED = ("incomplete", "failed", "cancelled")
@@ -80,7 +80,7 @@ def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
     before = Tried(**job.spec.get("tried") or {}) if job is not None else Tried()
     if dataset.status != "incomplete":
         return before
-    attempts = before.attempts + Recipe(dataset).max_attempts
+    attempts = before.attempts + max_attempts(dataset)
     return Tried(dataset.train_per_class, dataset.test_per_class, attempts)
 
 
