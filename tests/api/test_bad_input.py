@@ -176,7 +176,7 @@ PYDANTIC = re.compile(r"Input should|valid (dictionary|list|string)|instance of|
         ("/train-jobs", {"dataset": 3}, ("#/dataset", "model_attributes_type", "a JSON object.")),
         ("/clip-score", {"labels": ["a"], "template": "x" * 201}, ("#/template", "too_long", "200 characters.")),
         ("/classify", {"model": "x" * 65}, ("#/model", "too_long", "64 characters.")),
-        ("/classify", [1], ("#", "model_type", "a JSON object.")),
+        ("/classify", [1], ("#", "model_attributes_type", "a JSON object.")),
     ],
 )
 def test_common_faults_are_told_in_plain_words_with_the_right_unit(
@@ -208,8 +208,8 @@ def test_no_negative_prompt_may_be_said_by_null(http: httpx.Client) -> None:
     assert [fault["pointer"] for fault in refused.json()["errors"]] == ["#/dataset/train_per_class"]
 
 
-def test_a_request_too_large_as_a_whole_is_refused_with_its_size(tmp_path: Path, shared_database_url: str) -> None:
-    settings = make_settings(tmp_path / "data2", shared_database_url, max_work_pixel_steps=1_000_000)
+def test_a_request_too_large_as_a_whole_is_refused_with_its_size(tmp_path: Path, database_url: str) -> None:
+    settings = make_settings(tmp_path / "data2", database_url, max_work_pixel_steps=1_000_000)
     with serve(settings, FakeModels()) as node:
         fields = {**GOOD, "num_inference_steps": 150, "num_images_per_prompt": 16}
         problem = assert_problem(node.http.post("/generate", json=fields), 422, "work_too_large")
@@ -313,8 +313,8 @@ def test_uploads_that_are_no_usable_image(http: httpx.Client, path: str, data: b
     assert problem["errors"][0]["pointer"] == "#/image"
 
 
-def test_an_upload_over_the_limit_is_413(tmp_path: Path, shared_database_url: str) -> None:
-    settings = make_settings(tmp_path / "data2", shared_database_url, max_upload_bytes=1_000)
+def test_an_upload_over_the_limit_is_413(tmp_path: Path, database_url: str) -> None:
+    settings = make_settings(tmp_path / "data2", database_url, max_upload_bytes=1_000)
     with serve(settings, FakeModels()) as node:
         answer = node.http.post("/classify", files={"image": image_bytes() + bytes(2_000)})
         assert_problem(answer, 413, "image_too_large")
@@ -444,8 +444,8 @@ def test_a_dataset_without_training_images_is_named_where_it_was_given(http: htt
     assert problem["errors"][0]["pointer"] == "#/dataset/train_per_class"
 
 
-def test_a_body_over_the_limit_is_413_with_or_without_its_length(tmp_path: Path, shared_database_url: str) -> None:
-    settings = make_settings(tmp_path / "data2", shared_database_url, max_body_bytes=10_000)
+def test_a_body_over_the_limit_is_413_with_or_without_its_length(tmp_path: Path, database_url: str) -> None:
+    settings = make_settings(tmp_path / "data2", database_url, max_body_bytes=10_000)
     with serve(settings, FakeModels()) as node:
         body = json.dumps({**GOOD, "prompt": "x" * 20_000}).encode()
         headers = {"Content-Type": "application/json"}
@@ -454,8 +454,8 @@ def test_a_body_over_the_limit_is_413_with_or_without_its_length(tmp_path: Path,
         assert_problem(node.http.post("/generate", content=chunks, headers=headers), 413)
 
 
-def test_a_body_that_never_comes_is_408(tmp_path: Path, shared_database_url: str) -> None:
-    with serve(make_settings(tmp_path / "data2", shared_database_url, body_timeout_s=0.3), FakeModels()) as node:
+def test_a_body_that_never_comes_is_408(tmp_path: Path, database_url: str) -> None:
+    with serve(make_settings(tmp_path / "data2", database_url, body_timeout_s=0.3), FakeModels()) as node:
         head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         with socket.create_connection((node.http.base_url.host, node.http.base_url.port or 0), timeout=10) as client:
             client.sendall(head)

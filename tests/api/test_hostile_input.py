@@ -316,9 +316,9 @@ def test_clients_that_try_again_at_once_are_all_answered_in_the_end(small_node: 
         assert len(list(pool.map(insist, range(64)))) == 64
 
 
-def test_a_node_tells_how_it_is_while_its_engine_stands_still(tmp_path: Path, shared_database_url: str) -> None:
+def test_a_node_tells_how_it_is_while_its_engine_stands_still(tmp_path: Path, database_url: str) -> None:
     models = FakeModels()
-    with serve(make_settings(tmp_path / "data2", shared_database_url), models) as node, ThreadPoolExecutor(1) as pool:
+    with serve(make_settings(tmp_path / "data2", database_url), models) as node, ThreadPoolExecutor(1) as pool:
         models.diffusion.gate.clear()
         stuck = pool.submit(node.http.post, "/generate", json=GOOD)
         wait_until(models.diffusion.stepping.is_set)

@@ -208,8 +208,8 @@ def test_an_unknown_job_has_no_events(http: httpx.Client) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
 
 
-def test_a_stream_ends_with_the_server(tmp_path: Path, shared_database_url: str) -> None:
-    with serve(make_settings(tmp_path / "data", shared_database_url), FakeModels()) as node:
+def test_a_stream_ends_with_the_server(tmp_path: Path, database_url: str) -> None:
+    with serve(make_settings(tmp_path / "data", database_url), FakeModels()) as node:
         job_id = generate(node.http)["id"]
         with (
             httpx.Client(base_url=node.http.base_url, timeout=30) as http,

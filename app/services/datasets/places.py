@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
-from app.services.datasets.recipe import Recipe, Tried
+from app.services.datasets.recipe import Tried, max_attempts
 from app.services.datasets.records import kept_images, num_to_make
 
 # A job has ended without all images: training needs `allow_incomplete`.
@@ -81,7 +81,7 @@ def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
     before = Tried(**job.spec.get("tried") or {}) if job is not None else Tried()
     if dataset.status != "incomplete":
         return before
-    attempts = before.attempts + Recipe(dataset).max_attempts
+    attempts = before.attempts + max_attempts(dataset)
     return Tried(dataset.train_per_class, dataset.test_per_class, attempts)
 
 

@@ -82,6 +82,12 @@ def clip_texts(dataset: Dataset) -> list[str]:
     return [f"a photo of a {entry.get('label') or entry['name']}" for entry in dataset.classes]
 
 
+def max_attempts(dataset: Dataset) -> int:
+    """Return how often a job tries an image at most, >= 1; asks for no texts."""
+    settled: dict[str, Any] = dataset.recipe or {}
+    return int(settled.get("max_attempts", ATTEMPTS))
+
+
 class Recipe:
     """The recipe of one dataset."""
 
@@ -94,7 +100,7 @@ class Recipe:
         self._variables: dict[str, list[str]] = dataset.texts.variables
         self._is_sampled = settled.get("combine") == "sampled"
         self._filter: dict[str, Any] | None = settled.get("filter")
-        self.max_attempts: int = settled.get("max_attempts", ATTEMPTS)
+        self.max_attempts = max_attempts(dataset)
 
     @property
     def texts(self) -> list[str]:

@@ -103,7 +103,7 @@ class RepairJob(RepairKind):
         """Draw an image again; None once it has the bytes of its record."""
         with self._db.snapshot() as session:
             image = session.scalars(select(Image).where(Image.path == lost.path)).one()
-            dataset = find_dataset(session, image.dataset_id or "")
+            dataset = find_dataset(session, image.dataset_id or "", with_texts=True)
         if lost_image(FileChecks(self._folder), image) is None:  # by an earlier run of this chunk
             return None if image.id == lost.image_id else _redrawn(lost, image.id)
         if image.source != "synthetic":
