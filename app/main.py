@@ -14,10 +14,9 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import openapi, problems, submissions
-from app.api.deps import Services
 from app.api.internal import create_internal_app
 from app.api.json_bodies import SMALL_BODY
-from app.api.middleware import BodyLimits, Edge
+from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.routes import (
     dataset_images,
     datasets,
@@ -36,36 +35,17 @@ from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
-from app.jobs.queue import JobQueue
 from app.node.socket import EngineSocket
-from app.services.datasets.export import DatasetExportService
-from app.services.datasets.extension import DatasetExtensionService
-from app.services.datasets.repair import DatasetRepairService
-from app.services.datasets.service import DatasetService
-from app.services.datasets.uploads import UploadService
-from app.services.generations.service import GenerationService
-from app.services.images.service import ImageService
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
-from app.services.inference.status import NodeStatus
-from app.services.jobs.events import JobEvents
-from app.services.jobs.kinds import JOB_KINDS
-from app.services.jobs.service import JobService
-from app.services.limits import Limits
-from app.services.reports.judgements import ImageJudge
-from app.services.reports.service import DatasetReportService
-from app.services.scoring import JudgingService
 from app.services.store import recovery
 from app.services.store.identity import settle_store
-from app.services.thread_pools import Pools, open_pools
-from app.services.training.models import ModelService
-from app.services.training.service import TrainJobService
-from app.storage.features import FeatureCache
+from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
-from app.storage.soundness import FileChecks
+from app.wiring import job_queue, limits_of, make_services, model_choice
 
 log = logging.getLogger("foxhound")
 
@@ -122,10 +102,10 @@ def create_app(
     return app
 
 
-def with_edge(app: FastAPI) -> ASGIApp:
+def with_middleware(app: FastAPI) -> ASGIApp:
     """Return what the server serves: the application behind its outermost layer."""
     settings: Settings = app.state.settings
-    return Edge(app, body=_body_limits(settings), draining=app.state.draining)
+    return HttpMiddleware(app, body=_body_limits(settings), draining=app.state.draining)
 
 
 def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = "auto") -> ServerConfig:
@@ -133,12 +113,12 @@ def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = 
 
     Args:
         app: What `create_app` gave.
-        served: What the server calls; default: the application behind its edge.
+        served: What the server calls; default: the application behind its middleware.
         parser: The HTTP parser, see `connection_class`.
     """
     settings: Settings = app.state.settings
     return ServerConfig(
-        served or with_edge(app),
+        served or with_middleware(app),
         limits=ConnectionLimits(
             connections=settings.max_connections,
             per_address=settings.max_connections_per_address,
@@ -157,81 +137,6 @@ def _body_limits(settings: Settings) -> BodyLimits:
     return BodyLimits(silence_s=settings.body_timeout_s, min_rate=settings.min_upload_rate)
 
 
-def limits_of(settings: Settings) -> Limits:
-    """Return the node's bounds as plain values."""
-    return Limits(
-        prompt_chars=settings.max_prompt_chars,
-        num_inference_steps=settings.max_inference_steps,
-        num_images_per_prompt=settings.max_images_per_prompt,
-        work_pixel_steps=settings.max_work_pixel_steps,
-        dataset_images=settings.max_dataset_images,
-        upload_bytes=settings.max_upload_bytes,
-        upload_pixels=settings.max_upload_pixels,
-        queue_size=settings.max_queue_size,
-        queued_jobs=settings.max_queued_jobs,
-    )
-
-
-def model_choice(settings: Settings) -> ModelChoice:
-    """Return which models the settings ask for."""
-    folders = {
-        "diffusion": settings.diffusion_dir,
-        "clip": settings.clip_dir,
-        "classifier": settings.classifier_dir,
-        "backbone": settings.backbone_dir,
-    }
-    return ModelChoice(
-        pack=settings.model_pack,
-        models_dir=settings.resolved_models_dir,
-        overrides={part: folder.resolve() for part, folder in folders.items() if folder is not None},
-        device=settings.device,
-        dtype=settings.dtype,
-        deterministic=settings.deterministic,
-        gpu_graphs=settings.gpu_graphs,
-        gpu_compile=settings.gpu_compile,
-        num_threads=settings.num_threads,
-        max_queue_size=settings.max_queue_size,
-    )
-
-
-def make_services(
-    settings: Settings,
-    db: Database,
-    folder: DataFolder,
-    inference: Inference,
-    queue: JobQueue,
-    pools: Pools,
-    decode: DecodeImage,
-    has_socket: Callable[[], bool],
-) -> Services:
-    """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
-    limits = limits_of(settings)
-    checks = FileChecks(folder)
-    images = ImageService(db, folder, checks)
-    models = ModelService(db, folder, checks)
-    jobs = JobService(db, queue, folder.reserve)
-    dataset_service = DatasetService(db, folder, inference, queue, limits)
-    judge = ImageJudge(folder, inference, FeatureCache(folder.features, reserve=folder.reserve), limits, pools)
-    return Services(
-        pools=pools,
-        status=NodeStatus(db, inference, limits, has_socket),
-        inference=inference,
-        generations=GenerationService(db, folder, inference, queue, limits),
-        images=images,
-        judging=JudgingService(inference, images, models, limits, decode=decode),
-        datasets=dataset_service,
-        extensions=DatasetExtensionService(db, inference, queue, limits),
-        repairs=DatasetRepairService(db, inference, queue),
-        uploads=UploadService(db, folder, limits, pools, decode=decode),
-        exports=DatasetExportService(db, folder, checks),
-        reports=DatasetReportService(db, folder, inference, judge, limits, pools),
-        train_jobs=TrainJobService(db, inference, queue, dataset_service, folder.reserve),
-        models=models,
-        jobs=jobs,
-        events=JobEvents(jobs),
-    )
-
-
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
@@ -243,13 +148,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with engine_socket.locked(), contextlib.closing(Database(url)) as db:
         folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
         await asyncio.to_thread(_put_right, db, folder)
-        with contextlib.closing(_job_queue(settings, db, folder)) as queue:
+        with contextlib.closing(job_queue(settings, db, folder)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             pools = open_pools()
             app.state.services = make_services(
                 settings, db, folder, inference, queue, pools, app.state.decode, engine_socket.is_own
             )
-            internal = Edge(
+            internal = HttpMiddleware(
                 create_internal_app(NodeEngine(inference, limits_of(settings))),
                 body=_body_limits(settings),
                 draining=app.state.draining,
@@ -263,16 +168,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     app.state.draining.refuse()
                     for close in (engine.close, inference.close, pools.close):
                         await _in_a_thread_of_its_own(close)
-
-
-def _job_queue(settings: Settings, db: Database, folder: DataFolder) -> JobQueue:
-    return JobQueue(
-        db,
-        settings.resolved_database_url,
-        JOB_KINDS,
-        max_waiting=settings.max_queued_jobs,
-        check_room=folder.reserve.check,
-    )
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:

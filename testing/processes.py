@@ -19,7 +19,7 @@ from app.config import Settings
 from app.db.session import Database
 from app.engine.request import EngineRequest
 from app.jobs.worker import Worker
-from app.main import create_app, server_config, with_edge
+from app.main import create_app, server_config, with_middleware
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
 from testing.fake_models import FakeClip, FakeDiffusion, FakeModels
@@ -64,7 +64,7 @@ def node(settings: Settings, kill: Kill | None) -> None:
     models = FakeModels(DoubtfulClip)
     models.diffusion = HeldDiffusion(settings.data_dir.parent)
     app = create_app(settings, start_models=models.start)
-    served = DeadlyMessages(with_edge(app), kill)
+    served = DeadlyMessages(with_middleware(app), kill)
     Server(server_config(app, served=served), app).run()
 
 

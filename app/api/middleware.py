@@ -58,7 +58,7 @@ class BodyLimits:
     min_rate: float = 1_000.0
 
 
-class Edge:
+class HttpMiddleware:
     """Wraps the application; answers nothing itself but slow and compressed bodies, and all while the service stops."""
 
     def __init__(self, app: ASGIApp, *, body: BodyLimits, draining: Draining, access_level: int = logging.INFO) -> None:
@@ -108,7 +108,7 @@ class Edge:
 
 
 class _Exchange:
-    """One request and its answer on their way through the edge."""
+    """One request and its answer on their way through the middleware."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits) -> None:
         self._scope = scope

@@ -129,7 +129,7 @@ def install(app: FastAPI) -> None:
             return respond(request, Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON))
         if error.status_code == 404:
             return respond(request, NotFound("There is nothing at this path."))
-        # 405, 413, 416: the edge gives them our form and keeps their headers.
+        # 405, 413, 416: the middleware gives them our form and keeps their headers.
         headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
         return Response(status_code=error.status_code, headers=headers)
 

@@ -1,4 +1,4 @@
-"""How far this process is on its way out; written by its server, read by the edge and by `/readyz`.
+"""How far this process is on its way out; written by its server, read by the middleware and by `/readyz`.
 
 Runs on the event loop.
 """

@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _cut_short(self) -> None:
-        """Let what still runs answer 503, which the edge does for a request that is cancelled."""
+        """Let what still runs answer 503, as the middleware answers a cancelled request."""
         running = set(self.server_state.tasks)
         if running:
             log.warning("%d requests are cut short: the grace of the shutdown is over.", len(running))
