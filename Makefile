@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 2
 
-.PHONY: help run test test-full-size test-crash soak lint format openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead constraints clean
+.PHONY: help run test test-full-size test-crash soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ lint: $(VENV)/dev.stamp ## Check formatting, lint, types and the direction of im
 format: $(VENV)/dev.stamp ## Put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/dev.stamp ## Write the generated pages of docs/ anew
+	$(BIN)/python docs/generate.py
 
 openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
 	$(BIN)/foxhound openapi docs/openapi.json

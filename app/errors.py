@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from app.error_codes import ErrorCode
+
 # How an operating system says that there is no room: the disk, the quota, or the largest file allowed.
 NO_ROOM_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -52,7 +54,7 @@ class AppError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Request failed"
-    default_code: ClassVar[str] = "internal_error"
+    default_code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class AppError(Exception):
             members: Further members of the problem (RFC 9457, 3.2), such as the id of what is in the way.
         """
         self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
-        self.code = code or self.default_code
+        self.code = str(code or self.default_code)  # a plain string, for whatever stores or validates it
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
         self.members = dict(members or {})
@@ -85,7 +87,7 @@ class Malformed(AppError):
 
     status = 400
     title = "Malformed request"
-    default_code = "malformed_request"
+    default_code = ErrorCode.MALFORMED_REQUEST
 
 
 class NotFound(AppError):
@@ -93,7 +95,7 @@ class NotFound(AppError):
 
     status = 404
     title = "Not found"
-    default_code = "not_found"
+    default_code = ErrorCode.NOT_FOUND
 
 
 class NotAcceptable(AppError):
@@ -101,7 +103,7 @@ class NotAcceptable(AppError):
 
     status = 406
     title = "Not acceptable"
-    default_code = "not_acceptable"
+    default_code = ErrorCode.NOT_ACCEPTABLE
 
 
 class Conflict(AppError):
@@ -109,7 +111,7 @@ class Conflict(AppError):
 
     status = 409
     title = "Conflict"
-    default_code = "conflict"
+    default_code = ErrorCode.CONFLICT
 
 
 class FileLost(AppError):
@@ -117,7 +119,7 @@ class FileLost(AppError):
 
     status = 410
     title = "File lost"
-    default_code = "file_lost"
+    default_code = ErrorCode.FILE_LOST
 
 
 class PayloadTooLarge(AppError):
@@ -125,7 +127,7 @@ class PayloadTooLarge(AppError):
 
     status = 413
     title = "Payload too large"
-    default_code = "payload_too_large"
+    default_code = ErrorCode.PAYLOAD_TOO_LARGE
 
 
 class UnsupportedImage(AppError):
@@ -133,7 +135,7 @@ class UnsupportedImage(AppError):
 
     status = 415
     title = "Unsupported image"
-    default_code = "unsupported_image"
+    default_code = ErrorCode.UNSUPPORTED_IMAGE
 
 
 class UnsupportedBody(AppError):
@@ -141,7 +143,7 @@ class UnsupportedBody(AppError):
 
     status = 415
     title = "Unsupported media type"
-    default_code = "unsupported_media_type"
+    default_code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
 
 
 class Invalid(AppError):
@@ -149,7 +151,7 @@ class Invalid(AppError):
 
     status = 422
     title = "Invalid request"
-    default_code = "invalid_request"
+    default_code = ErrorCode.INVALID_REQUEST
 
     @classmethod
     def field(cls, pointer: str, detail: str, code: str) -> "Invalid":
@@ -162,7 +164,7 @@ class QueueFull(AppError):
 
     status = 503
     title = "Queue full"
-    default_code = "queue_full"
+    default_code = ErrorCode.QUEUE_FULL
 
 
 class ModelNotReady(AppError):
@@ -170,7 +172,7 @@ class ModelNotReady(AppError):
 
     status = 503
     title = "Model not ready"
-    default_code = "model_not_ready"
+    default_code = ErrorCode.MODEL_NOT_READY
 
 
 class Unavailable(AppError):
@@ -178,13 +180,13 @@ class Unavailable(AppError):
 
     status = 503
     title = "Temporarily unavailable"
-    default_code = "unavailable"
+    default_code = ErrorCode.UNAVAILABLE
 
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer."""
 
-    default_code = "database_unavailable"
+    default_code = ErrorCode.DATABASE_UNAVAILABLE
 
 
 class InferenceFailed(AppError):
@@ -192,7 +194,7 @@ class InferenceFailed(AppError):
 
     status = 500
     title = "Inference failed"
-    default_code = "inference_failed"
+    default_code = ErrorCode.INFERENCE_FAILED
 
 
 class StorageFull(AppError):
@@ -200,7 +202,7 @@ class StorageFull(AppError):
 
     status = 507
     title = "Storage full"
-    default_code = "storage_full"
+    default_code = ErrorCode.STORAGE_FULL
 
 
 class DatabaseFull(StorageFull):

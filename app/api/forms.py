@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from app.api.problems import invalid_of_validation
+from app.error_codes import ErrorCode
 from app.errors import FieldError, Invalid, Malformed, UnsupportedBody
 from app.schemas.judging import MAX_IMAGES
 from app.services.scoring import Upload
@@ -47,7 +48,9 @@ async def read_form(request: Request, model: type[Model], *, lists: Sequence[str
         ]
         fields = text_fields(form, lists)
     if not uploads:
-        raise Invalid.field("#/image", "an image file is missing", "missing")
+        raise Invalid.field(
+            "#/image", "An image file is missing. Send it as `image`, `images` or `files`.", ErrorCode.MISSING
+        )
     return uploads, validate(model, fields)
 
 
@@ -63,7 +66,9 @@ async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormDa
     except HTTPException as error:
         if error.status_code == 413:
             raise
-        raise Malformed("the multipart form cannot be read, or has too many parts", code="malformed_form") from None
+        raise Malformed(
+            "The multipart form cannot be read, or has too many parts.", code=ErrorCode.MALFORMED_FORM
+        ) from None
     try:
         yield form
     finally:
@@ -84,7 +89,7 @@ def validate(model: type[Model], value: Any) -> Model:
 
 def unsupported() -> UnsupportedBody:
     """Return the error for a body of neither type."""
-    return UnsupportedBody("send application/json or multipart/form-data")
+    return UnsupportedBody("Send application/json or multipart/form-data.")
 
 
 def _files(form: FormData) -> list[tuple[str, UploadFile]]:
@@ -92,7 +97,9 @@ def _files(form: FormData) -> list[tuple[str, UploadFile]]:
     for name, part in form.multi_items():
         if isinstance(part, UploadFile):
             if name not in ("image", "images"):
-                raise Invalid.field(f"#/{name[:64]}", "files are taken as `image` or `images`", "unknown_field")
+                raise Invalid.field(
+                    f"#/{name[:64]}", "Send the files in the field `image` or `images`.", ErrorCode.UNKNOWN_FIELD
+                )
             found.append((name, part))
     return found
 
@@ -110,11 +117,11 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
             continue
         if name in lists and _is_json_array(value):
             detail = "A form takes no JSON array; repeat the field, once for each value."
-            faults.append(FieldError(f"#/{name}", detail, "json_in_form"))
+            faults.append(FieldError(f"#/{name}", detail, ErrorCode.JSON_IN_FORM))
         elif name in lists:
             fields.setdefault(name, []).append(value)
         elif name in fields:
-            faults.append(FieldError(f"#/{name[:64]}", "is given twice", "repeated_field"))
+            faults.append(FieldError(f"#/{name[:64]}", "This field is given twice.", ErrorCode.REPEATED_FIELD))
         else:
             fields[name] = _number(value) if name == "top_k" else value
     if faults:

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from app.api.problems import invalid_of_validation
+from app.error_codes import ErrorCode
 from app.errors import Malformed, PayloadTooLarge
 from app.services.thread_pools import WorkPool
 
@@ -160,11 +161,11 @@ def _refuse_beyond(body: bytes, bounds: JsonBounds) -> None:
             return
         if rest.count(b"[") != rest.count(b"]") or rest.count(b"{") != rest.count(b"}"):
             raise _malformed()
-    raise PayloadTooLarge("The body holds more values than any request of this route.", code="too_many_values")
+    raise PayloadTooLarge("The body holds more values than any request of this route.", code=ErrorCode.TOO_MANY_VALUES)
 
 
 def _malformed() -> Malformed:
-    return Malformed("the body is not valid JSON", code="malformed_json")
+    return Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON)
 
 
 def _parsed(body: bytes, model: type[Model], bounds: JsonBounds) -> Model:

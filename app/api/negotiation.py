@@ -19,4 +19,4 @@ def wanted(accept: str, answers: Mapping[str, str]) -> str:
         media_type = part.split(";")[0].strip().lower()
         if media_type in answers:
             return answers[media_type]
-    raise NotAcceptable(f"this route answers {', '.join(dict.fromkeys(answers.values()))}")
+    raise NotAcceptable(f"This route answers {', '.join(dict.fromkeys(answers.values()))}.")

@@ -18,6 +18,7 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from app.api.validation_messages import code_and_detail
+from app.error_codes import ErrorCode
 from app.errors import (
     NO_ROOM_ERRNOS,
     AppError,
@@ -125,9 +126,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:
-            return respond(request, Malformed("the body is not valid JSON", code="malformed_json"))
+            return respond(request, Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON))
         if error.status_code == 404:
-            return respond(request, NotFound("there is nothing at this path"))
+            return respond(request, NotFound("There is nothing at this path."))
         # 405, 413, 416: the edge gives them our form and keeps their headers.
         headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
         return Response(status_code=error.status_code, headers=headers)
@@ -140,9 +141,9 @@ def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Inv
     """
     count = error.error_count()
     if count > _MAX_COUNTED:
-        fault = FieldError("#", "has too many faults to be told one by one", "too_many_faults")
-        return Invalid(f"{count} values are invalid", errors=[fault])
-    details = error.errors(include_input=False, include_url=False, include_context=False)
+        fault = FieldError("#", "The body has too many faults to list each of them.", ErrorCode.TOO_MANY_FAULTS)
+        return Invalid(f"{count} values are invalid.", errors=[fault])
+    details = error.errors(include_input=False, include_url=False)
     located = [{**detail, "loc": ("body", *detail["loc"])} for detail in details[:MAX_ERRORS]]
     return _invalid_of(located, count, sorted(model.model_fields))
 
@@ -152,7 +153,7 @@ def _invalid_of(faults: Sequence[Mapping[str, Any]], count: int, known: Sequence
     found = [
         _fault(fault, known if number < _MAX_SUGGESTIONS else ()) for number, fault in enumerate(faults[:MAX_ERRORS])
     ]
-    return Invalid(found[0].detail if count == 1 else f"{count} values are invalid", errors=found)
+    return Invalid(found[0].detail if count == 1 else f"{count} values are invalid.", errors=found)
 
 
 def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
@@ -164,7 +165,7 @@ def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
     if code == "unknown_field":
         # The name is the client's own, so it is cut short; it stands in the pointer already.
         close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)
-        detail = "this field does not exist" + (f"; did you mean {close[0]}?" if close else "")
+        detail = "This field does not exist." + (f" Did you mean {close[0]}?" if close else "")
     return FieldError(pointer, detail, code)
 
 
@@ -183,13 +184,13 @@ def _escape(step: Any) -> str:
 def _invalid(request: Request, error: RequestValidationError) -> AppError:
     faults = error.errors()
     if any(fault["loc"][0] == "path" for fault in faults):
-        return NotFound("there is nothing at this path")
+        return NotFound("There is nothing at this path.")
     if any(fault["type"] == "json_invalid" for fault in faults):
-        return Malformed("the body is not valid JSON", code="malformed_json")
+        return Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON)
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     is_whole_body = any(tuple(fault["loc"]) == ("body",) for fault in faults)
     if is_whole_body and media_type != "application/json" and not media_type.endswith("+json"):
-        return UnsupportedBody("send application/json")
+        return UnsupportedBody("Send application/json.")
     known = sorted({name for field in _body_fields(request) for name in field})
     return _invalid_of(faults, len(faults), known)
 

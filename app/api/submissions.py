@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.api.deps import ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
+from app.error_codes import ErrorCode
 from app.errors import Malformed
 from app.schemas.jobs import Priority
 from app.services.jobs.idempotency import Replayed, Submission
@@ -40,7 +41,7 @@ async def read_submission(
     if idempotency_key is None:
         return Submission(priority)
     if not _KEY.fullmatch(idempotency_key) or len(request.headers.getlist("idempotency-key")) > 1:
-        raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters", code="bad_idempotency_key")
+        raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters", code=ErrorCode.BAD_IDEMPOTENCY_KEY)
     body = await request.body()
     fingerprint = await services.pools.bodies.run(lambda: _fingerprint(request, priority, body))
     submission = Submission(priority, idempotency_key, fingerprint)
@@ -67,5 +68,5 @@ def _fingerprint(request: Request, priority: int, body: bytes) -> str:
     try:
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     except RecursionError:  # a little deeper than what could be read
-        raise Malformed("the body is not valid JSON", code="malformed_json") from None
+        raise Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON) from None
     return hashlib.sha256(canonical.encode()).hexdigest()

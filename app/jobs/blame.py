@@ -11,6 +11,7 @@ from sqlalchemy import update
 
 from app.db.models import Job
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.jobs import durable, record
 from app.jobs.handler import JobFailed
 
@@ -18,7 +19,8 @@ from app.jobs.handler import JobFailed
 MAX_ATTEMPTS = 3
 
 _EXHAUSTED = JobFailed(
-    f"The job was given up after {MAX_ATTEMPTS} attempts that ended with their worker.", code="attempts_exhausted"
+    f"The job was given up after {MAX_ATTEMPTS} attempts that ended with their worker.",
+    code=ErrorCode.ATTEMPTS_EXHAUSTED,
 )
 
 

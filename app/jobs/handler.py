@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
+from app.error_codes import ErrorCode
 from app.errors import AppError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class JobFailed(AppError):
     """The job could not be completed."""
 
     title = "Job failed"
-    default_code = "job_failed"
+    default_code = ErrorCode.JOB_FAILED
 
 
 class JobCancelled(BaseException):

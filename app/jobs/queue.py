@@ -13,6 +13,7 @@ from app.db.base import new_id
 from app.db.models import Job, active_jobs
 from app.db.outages import is_outage
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound, QueueFull
 from app.jobs import durable, record
 from app.jobs.handler import JobKind, Json
@@ -154,7 +155,10 @@ class JobQueue:
         """
         old = _found(session.get(Job, job_id))
         if old.status not in ("failed", "cancelled") and changes is None:
-            raise Conflict(f"the job is {old.status}; only a failed or cancelled one is retried", code="job_not_failed")
+            raise Conflict(
+                f"The job is {old.status}. Only a failed, cancelled or incomplete one can be retried.",
+                code=ErrorCode.JOB_NOT_FAILED,
+            )
         retry_id = new_id()
         self._kinds[old.kind].before_retry(session, old, retry_id)
         return self.submit(
@@ -177,7 +181,9 @@ class JobQueue:
         waiting = select(Job.id).where(active_jobs(), Job.status != "running").limit(self._max_waiting)
         num_waiting = session.scalar(select(func.count()).select_from(waiting.subquery())) or 0
         if num_waiting >= self._max_waiting:
-            detail = f"As many jobs wait as are taken ({self._max_waiting}). Try again later, or cancel some."
+            detail = (
+                f"{self._max_waiting} jobs are waiting, the most that are accepted. Try again later, or cancel some."
+            )
             raise QueueFull(detail, retry_after_s=_RETRY_AFTER_S)
 
     def _wake(self, job: Job) -> None:
@@ -195,5 +201,5 @@ class JobQueue:
 
 def _found(job: Job | None) -> Job:
     if job is None:
-        raise NotFound("there is no job with this id")
+        raise NotFound("There is no job with this id.")
     return job

@@ -30,14 +30,14 @@ def _clean_text(value: str) -> str:
     else:
         is_storable = "\x00" not in value
     if not is_storable:
-        raise PydanticCustomError("text_not_storable", "must not contain NUL or lone surrogates")
+        raise PydanticCustomError("text_not_storable", "This must not contain NUL or lone surrogates.")
     return value
 
 
 def _visible_text(value: str) -> str:
     """Refuse text without a single visible character."""
     if not any(map(is_visible, value)):
-        raise PydanticCustomError("text_empty", "must contain at least one visible character")
+        raise PydanticCustomError("text_empty", "This must contain at least one visible character.")
     return value
 
 

@@ -63,7 +63,7 @@ class GuidanceRange(Request):
     @model_validator(mode="after")
     def _in_order(self) -> "GuidanceRange":
         if self.min > self.max or any(abs(10 * end - round(10 * end)) > 1e-9 for end in (self.min, self.max)):
-            raise PydanticCustomError("bad_range", "min must not be above max, both in steps of 0.1")
+            raise PydanticCustomError("bad_range", "min must not be above max, both in steps of 0.1.")
         return self
 
 
@@ -76,7 +76,7 @@ class StepsRange(Request):
     @model_validator(mode="after")
     def _in_order(self) -> "StepsRange":
         if self.min > self.max:
-            raise PydanticCustomError("bad_range", "min must not be above max")
+            raise PydanticCustomError("bad_range", "min must not be above max.")
         return self
 
 
@@ -185,7 +185,7 @@ class DatasetExtend(Request):
     @model_validator(mode="after")
     def _makes_something(self) -> "DatasetExtend":
         if not self.train_per_class and not self.test_per_class:
-            raise PydanticCustomError("nothing_to_make", "one of the numbers must be above 0")
+            raise PydanticCustomError("nothing_to_make", "One of the numbers must be above 0.")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from app.error_codes import ErrorCode
 from app.schemas.common import Response
 
 
@@ -21,7 +22,7 @@ class Problem(Response):
     status: int = Field(ge=400, le=599, description="The HTTP status, again.")
     detail: str = Field(description="What happened this time, for a person.")
     instance: str = Field(description="The path that was asked for.")
-    code: str = Field(description="Stable snake_case word; more may come.")
+    code: ErrorCode = Field(description="Stable word to switch on; later versions may add codes.")
     request_id: str = Field(description="Also in the `X-Request-Id` header and in the log.")
     dataset_id: str | None = Field(None, description="With `dataset_name_taken`: the dataset that has the name.")
     errors: list[ProblemField] | None = Field(None, description="The single faults, for 422.")

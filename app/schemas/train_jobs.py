@@ -40,7 +40,7 @@ class TrainJobCreate(Request):
     @model_validator(mode="after")
     def _one_dataset(self) -> "TrainJobCreate":
         if (self.dataset_id is None) == (self.dataset is None):
-            raise PydanticCustomError("one_dataset", "exactly one of dataset_id and dataset must be given")
+            raise PydanticCustomError("one_dataset", "Give exactly one of dataset_id and dataset.")
         return self
 
 

@@ -29,4 +29,4 @@ def refuse(faults: list[FieldError]) -> None:
     if len(faults) == 1:
         raise Invalid(faults[0].detail, code=faults[0].code, errors=faults)
     if faults:
-        raise Invalid(f"{len(faults)} values are invalid", errors=faults)
+        raise Invalid(f"{len(faults)} values are invalid.", errors=faults)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.error_codes import ErrorCode
 from app.errors import Malformed
 
 Row = TypeVar("Row")
@@ -72,4 +73,4 @@ def _decode(cursor: str) -> str:
     try:
         return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
     except (binascii.Error, ValueError):
-        raise Malformed("the cursor is not one of ours", code="bad_cursor") from None
+        raise Malformed("The cursor is not one that this service returned.", code=ErrorCode.BAD_CURSOR) from None

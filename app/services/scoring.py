@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from app.error_codes import ErrorCode
 from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
 from app.names import equal_names, name_key
 from app.schemas.generations import ModelRef, WarningRead
@@ -77,7 +78,7 @@ class JudgingService:
         """
         given = [request.image_id, request.image_b64, request.image_ids]
         if sum(value is not None for value in given) != 1:
-            raise Invalid("exactly one of image_id, image_b64 and image_ids must be given", code="one_image_source")
+            raise Invalid("Give exactly one of image_id, image_b64 and image_ids.", code=ErrorCode.ONE_IMAGE_SOURCE)
         if request.image_b64 is not None:
             data = await asyncio.to_thread(_decode_base64, request.image_b64)
             return [Upload(data, "#/image_b64")]
@@ -143,7 +144,7 @@ class JudgingService:
             try:
                 data = self._images.content(image_id)
             except NotFound:
-                raise Invalid.field(pointer, "there is no image with this id", "image_not_found") from None
+                raise Invalid.field(pointer, "There is no image with this id.", ErrorCode.IMAGE_NOT_FOUND) from None
             except FileLost as error:
                 error.errors = (FieldError(pointer, error.detail, error.code),)
                 raise
@@ -194,11 +195,11 @@ def label_warnings(labels: Sequence[str]) -> list[WarningRead]:
 
 def _texts(request: ClipScoreRequest) -> list[str]:
     if equal_names(request.labels):
-        raise Invalid.field("#/labels", "must all be different", "duplicate_labels")
+        raise Invalid.field("#/labels", "The labels must all be different.", ErrorCode.DUPLICATE_LABELS)
     if request.template is None:
         return request.labels
     if request.template.count("{}") != 1:
-        raise Invalid.field("#/template", "must contain {} exactly once", "bad_template")
+        raise Invalid.field("#/template", "The template must contain {} exactly once.", ErrorCode.BAD_TEMPLATE)
     # A plain replace: format strings from a client are never interpreted.
     return [request.template.replace("{}", label) for label in request.labels]
 
@@ -218,7 +219,7 @@ def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(signs, validate=True)
     except binascii.Error:
-        raise Invalid.field("#/image_b64", _base64_fault(signs), "bad_base64") from None
+        raise Invalid.field("#/image_b64", _base64_fault(signs), ErrorCode.BAD_BASE64) from None
 
 
 def _base64_fault(signs: bytes) -> str:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from app.error_codes import ErrorCode
 from app.errors import Invalid, QueueFull, Unavailable
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class WorkPool:
             future = self._threads.submit(call)
         except RuntimeError:
             self._free()
-            raise Unavailable("the service is stopping") from None
+            raise Unavailable("The service is stopping. Try again.") from None
         # Not when the caller leaves, but when the thread is free again.
         future.add_done_callback(lambda _: self._free_from_thread(loop))
         return await self._result(future)
@@ -155,7 +156,7 @@ class PicturePool(WorkPool):
             return await super().run(call, owner=owner)
         except CallTooSlow:
             detail = "The image takes too long to be decoded; save it anew, or smaller."
-            raise Invalid(detail, code="image_too_slow") from None
+            raise Invalid(detail, code=ErrorCode.IMAGE_TOO_SLOW) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from zipfile import ZIP_STORED
 
 from zipstream import ZipStream, ZipStreamInfo
 
+from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.storage.layout import DataFolder
 
@@ -253,7 +254,7 @@ def _read_checked(folder: DataFolder, path: str, num_bytes: int, sha256: str) ->
 
 
 def _changed() -> Conflict:
-    return Conflict("a stored file is not what its record says", code="file_changed")
+    return Conflict("A stored file does not match its record. Repair the dataset.", code=ErrorCode.FILE_CHANGED)
 
 
 def _unpacked(packed: bytes) -> Iterator[bytes]:

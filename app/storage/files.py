@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from app.error_codes import ErrorCode
 from app.errors import NO_ROOM_ERRNOS, StorageFull, Unavailable
 
 TEMPORARIES = ".tmp"
@@ -68,7 +69,7 @@ def storage_errors() -> Iterator[None]:
             raise StorageFull from error
         if error.errno in _OF_THE_PATH:
             raise
-        raise Unavailable("The storage cannot be used at the moment.", code="storage_unavailable") from error
+        raise Unavailable("The storage cannot be used at the moment.", code=ErrorCode.STORAGE_UNAVAILABLE) from error
 
 
 def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin
 
+from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.storage.colours import to_srgb, upright
 from app.storage.containers import Container, TooManyParts, take_apart
@@ -89,7 +90,7 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
             pieces than any sound file; or `too_elongated`: one side is more than 100 times the other.
     """
     if len(data) > max_bytes:
-        raise PayloadTooLarge(f"The image file is larger than {max_bytes} bytes.", code="image_too_large")
+        raise PayloadTooLarge(f"The image file is larger than {max_bytes} bytes.", code=ErrorCode.IMAGE_TOO_LARGE)
     container = _sniff(data)
     try:
         parts = take_apart(data, container)
@@ -105,7 +106,7 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
         raise
     except TooManyParts:
         detail = "The image file consists of more pieces than any sound one; save it anew."
-        raise Invalid(detail, code="too_many_chunks") from None
+        raise Invalid(detail, code=ErrorCode.TOO_MANY_CHUNKS) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(max_pixels) from None
     except Exception:  # decoders raise nearly anything on broken files, with addresses and paths in the text
@@ -171,7 +172,7 @@ def encode_upload(image: Image.Image, *, uploaded: bytes, max_bytes: int) -> tup
     if _sniff(uploaded) != "JPEG" and len(data := _saved(image, "png", compress_level=6)) <= max_bytes:
         return data, "png"
     if len(data := _saved(image, "jpeg", quality=95, subsampling=0)) > max_bytes:
-        raise PayloadTooLarge(f"The image needs a file larger than {max_bytes} bytes.", code="image_too_large")
+        raise PayloadTooLarge(f"The image needs a file larger than {max_bytes} bytes.", code=ErrorCode.IMAGE_TOO_LARGE)
     return data, "jpeg"
 
 
@@ -212,16 +213,16 @@ def _sniff(data: bytes) -> Container:
 
 
 def _too_many_pixels(max_pixels: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The image has more than {max_pixels} pixels.", code="too_many_pixels")
+    return PayloadTooLarge(f"The image has more than {max_pixels} pixels.", code=ErrorCode.TOO_MANY_PIXELS)
 
 
 def _too_elongated() -> Invalid:
     detail = f"One side of the image is more than {_MAX_PROPORTION} times the other."
-    return Invalid(detail, code="too_elongated")
+    return Invalid(detail, code=ErrorCode.TOO_ELONGATED)
 
 
 def _corrupt() -> Invalid:
-    return Invalid("The image file is damaged or cut off.", code="corrupt_image")
+    return Invalid("The image file is damaged or cut off.", code=ErrorCode.CORRUPT_IMAGE)
 
 
 def _parameters_text(settings: Mapping[str, Any], width: int, height: int) -> str:

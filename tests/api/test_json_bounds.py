@@ -74,7 +74,7 @@ def test_a_fault_of_many_is_told_with_their_number_and_the_first_fifty(http: htt
     assert problem["detail"] == "1500 values are invalid"
     assert len(problem["errors"]) == 50
     assert problem["errors"][0] == {
-        "pointer": "#/promt0", "detail": "this field does not exist; did you mean prompt?", "code": "unknown_field",
+        "pointer": "#/promt0", "detail": "This field does not exist. Did you mean prompt?", "code": "unknown_field",
     }  # fmt: skip
 
 

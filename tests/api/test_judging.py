@@ -87,7 +87,7 @@ def test_one_bad_image_refuses_the_call_and_is_named(http: httpx.Client, stored:
     assert (problem["code"], problem["errors"][0]["pointer"]) == ("corrupt_image", "#/images/1")
     problem = http.post("/classify", json={"image_ids": [stored[0], "nope"]}).json()
     assert problem["errors"] == [
-        {"pointer": "#/image_ids/1", "detail": "there is no image with this id", "code": "image_not_found"}
+        {"pointer": "#/image_ids/1", "detail": "There is no image with this id.", "code": "image_not_found"}
     ]
 
 

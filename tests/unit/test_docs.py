@@ -1,15 +1,17 @@
 """What the documentation says is what the code does."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import app.errors
-from app.config import Settings
+from app.error_codes import ErrorCode
 from app.errors import AppError
 
 ROOT = Path(__file__).parents[2]
+generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 GUIDES = [
@@ -22,41 +24,19 @@ PAGES = [ROOT / "README.md", *GUIDES, *DECISIONS]
 ERRORS = [thing for thing in vars(app.errors).values() if isinstance(thing, type) and issubclass(thing, AppError)]
 
 
-CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-ERROR_PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", generate["PAGES"])
+def test_a_generated_page_is_what_the_code_gives(name: str) -> None:
+    """`make docs` writes it anew."""
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generate["PAGES"][name]()
 
 
-def table(text: str) -> dict[str, list[str]]:
-    """The rows of a Markdown table by their first cell, without head and rule."""
-    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    return {row[0]: row[1:] for row in rows}
-
-
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_stands_in_the_table_with_its_meaning_and_default(name: str) -> None:
-    field = Settings.model_fields[name]
-    meaning = (field.description or "").replace("|", r"\|")
-    default = "not set" if field.default is None else f"`{field.default}`"
-    assert table(CONFIGURATION).get(f"`FOXHOUND_{name.upper()}`") == [meaning, default]
-
-
-def test_the_settings_table_names_no_setting_that_is_gone() -> None:
-    assert set(table(CONFIGURATION)) == {f"`FOXHOUND_{name.upper()}`" for name in Settings.model_fields}
-
-
-@pytest.mark.parametrize("error", [error for error in ERRORS if error is not AppError])
-def test_every_error_stands_in_the_table_with_its_status_code_and_meaning(error: type[AppError]) -> None:
-    meaning = (error.__doc__ or "").splitlines()[0]
-    assert f"| {error.status} | `{error.default_code}` | {meaning} |" in ERROR_PAGE
-
-
-def test_every_code_that_the_errors_section_names_is_given_by_the_code() -> None:
-    tables = [line for line in ERROR_PAGE.splitlines() if line.startswith("| ")]
-    named = {code for line in tables for code in re.findall(r"`([a-z_]+)`", line)}
+def test_every_error_code_of_the_code_is_in_the_enum_and_used() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.py"))
-    assert named
-    assert {code for code in named if f'"{code}"' not in source} == set()
+    custom = set(re.findall(r'(?:PydanticCustomError|_one_fault)\(\s*"([a-z_0-9]+)"', source))
+    assert custom <= set(ErrorCode)
+    unused = {code for code in ErrorCode if f"ErrorCode.{code.name}" not in source and f'"{code}"' not in source}
+    assert unused == set()
+    assert {error.default_code for error in ERRORS} <= set(ErrorCode)
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
@@ -74,12 +54,13 @@ def test_a_decision_record_has_a_status_and_at_most_500_words(path: Path) -> Non
 
 
 def test_the_index_of_the_decision_records_has_their_titles_and_status() -> None:
-    index = table((ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8"))
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in index.splitlines() if line.startswith("| [")]
     records = {path: path.read_text(encoding="utf-8").splitlines() for path in DECISIONS}
-    assert index == {
-        f"[{lines[0].removeprefix('# ')}]({path.name})": [lines[2].removeprefix("Status: ")]
+    assert rows == [
+        f"| [{lines[0].removeprefix('# ')}]({path.name}) | {lines[2].removeprefix('Status: ')} |"
         for path, lines in records.items()
-    }
+    ]
 
 
 # Words of a private language, as patterns of whole words, each with what a reader expects instead.

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.api.deps import Id, ServicesDep
 from app.api.forms import MAX_FORM_BYTES, media_type_of, open_form, text_fields, validate
 from app.api.openapi import problems
+from app.error_codes import ErrorCode
 from app.errors import Invalid, UnsupportedBody
 from app.schemas.uploads import MAX_FILES, UploadForm, UploadRead
 
@@ -47,16 +48,20 @@ async def upload_dataset_images(
     `curl -F class_name=fox -F split=test -F files=@a.jpg -F files=@b.png http://127.0.0.1:8000/datasets/{id}/images`
     """
     if media_type_of(request) != "multipart/form-data":
-        raise UnsupportedBody("send multipart/form-data")
+        raise UnsupportedBody("Send multipart/form-data.")
     with services.uploads.place():
         await asyncio.to_thread(services.uploads.check_room)
         async with open_form(request, max_files=MAX_FILES) as form:
             fields = validate(UploadForm, text_fields(form))
             parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
             if unknown := [name for name, _ in parts if name != "files"]:
-                raise Invalid.field(f"#/{unknown[0][:64]}", "files are taken as `files`", "unknown_field")
+                raise Invalid.field(
+                    f"#/{unknown[0][:64]}", "Send the files in the field `files`.", ErrorCode.UNKNOWN_FIELD
+                )
             if not parts:
-                raise Invalid.field("#/files", "an image file is missing", "missing")
+                raise Invalid.field(
+                    "#/files", "An image file is missing. Send it as `image`, `images` or `files`.", ErrorCode.MISSING
+                )
             files = [part.file for _, part in parts]
             read = await services.uploads.add(dataset_id, fields, files)
     response.status_code = 201 if read.num_accepted else 200

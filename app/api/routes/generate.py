@@ -15,6 +15,7 @@ from app.api.negotiation import wanted
 from app.api.openapi import problems
 from app.api.responses import file_response
 from app.api.submissions import SubmissionDep
+from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable
 from app.schemas.common import OutputFormat
 from app.schemas.generations import GenerateRequest, GenerationRead
@@ -88,15 +89,18 @@ async def generate_images(
     if "respond-async" in {part.strip().lower() for part in prefer.split(",")}:
         return await _accept_job(services, body, submission)
     if submission.key is not None:
-        detail = "a key is taken with `Prefer: respond-async`; an inline answer is made again by its seed"
-        raise Malformed(detail, code="idempotency_key_not_inline")
+        detail = "An Idempotency-Key needs `Prefer: respond-async`. An inline answer is repeated by its seed."
+        raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
     media_type = wanted(accept, _ANSWERS)
     if media_type == _EVENTS:
         generate = services.generations.generate
         return await sse.stream(request, lambda on_step: generate(body, on_step=on_step), body.num_images_per_prompt)
     if media_type in _IMAGE_FORMATS:
         if body.num_images_per_prompt > 1:
-            raise NotAcceptable("bytes are answered for one image alone", code="several_images")
+            raise NotAcceptable(
+                "Image bytes are answered for one image only. Ask for JSON, or for one image.",
+                code=ErrorCode.SEVERAL_IMAGES,
+            )
         body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
     read = await unless_left(request, services.generations.generate(body))
     if media_type == _JSON:

@@ -8,6 +8,7 @@ from app.api.deps import Services, ServicesDep
 from app.api.forms import MAX_FORM_BYTES, media_type_of, read_form, unsupported
 from app.api.json_bodies import JsonBounds, parse_json, read_bytes
 from app.api.openapi import problems
+from app.error_codes import ErrorCode
 from app.errors import Invalid
 from app.schemas.judging import (
     MAX_IMAGES,
@@ -110,6 +111,6 @@ async def _read(request: Request, services: Services, model: type[Body]) -> tupl
     if media_type == "multipart/form-data":
         uploads, body = await read_form(request, model, lists=["labels", "image_ids"])
         if body.image_id or body.image_b64 or body.image_ids:
-            raise Invalid("send image files in a form, ids and base64 in JSON", code="one_image_source")
+            raise Invalid("Send image files in a form, ids and base64 in JSON.", code=ErrorCode.ONE_IMAGE_SOURCE)
         return uploads, body, len(uploads) > 1 or uploads[0].pointer != "#/image"
     raise unsupported()

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from app.api.deps import ServicesDep
 from app.api.openapi import problems
 from app.api.problems import respond
+from app.error_codes import ErrorCode
 from app.errors import ModelNotReady
 from app.schemas.service import Capabilities, Liveness, Readiness
 
@@ -38,7 +39,7 @@ def get_readiness(request: Request, services: ServicesDep) -> Any:
         missing.insert(0, "node: it is shutting down")
     if not missing:
         return Readiness(status="ready", models=models)
-    error = ModelNotReady("; ".join(missing)[:2_000], code="not_ready", retry_after_s=2)
+    error = ModelNotReady("; ".join(missing)[:2_000], code=ErrorCode.NOT_READY, retry_after_s=2)
     return respond(request, error, {"models": {name: state.model_dump() for name, state in models.items()}})
 
 

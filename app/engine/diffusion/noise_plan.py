@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from app.engine.diffusion.noise_schedulers import make_noise_scheduler, set_timesteps
+from app.error_codes import ErrorCode
 from app.errors import Invalid
 
 REMEMBERED = 3  #: tensors that an image carries beside its sample; PNDM and UniPC need as many
@@ -170,7 +171,9 @@ def _weights(tensor: torch.Tensor) -> torch.Tensor:
     """
     weights, scaled = tensor.double().flatten(1).unbind()
     if not torch.isfinite(weights).all():
-        raise Invalid("This noise scheduler cannot take that many steps.", code="unsupported_num_inference_steps")
+        raise Invalid(
+            "This noise scheduler cannot take that many steps.", code=ErrorCode.UNSUPPORTED_NUM_INFERENCE_STEPS
+        )
     if not torch.allclose(scaled, weights * _SCALE, rtol=1e-9, atol=0.0):
         raise ValueError("This noise scheduler is not linear with the pack's config (clip_sample, thresholding).")
     return weights

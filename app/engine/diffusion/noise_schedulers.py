@@ -19,6 +19,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
+from app.error_codes import ErrorCode
 from app.errors import Invalid
 
 
@@ -60,7 +61,7 @@ def make_noise_scheduler(name: str, config: Mapping[str, object]) -> Any:
     """
     recipe = NOISE_SCHEDULERS.get(name)
     if recipe is None:
-        raise Invalid("There is no noise scheduler of that name.", code="unknown_noise_scheduler")
+        raise Invalid("There is no noise scheduler of that name.", code=ErrorCode.UNKNOWN_NOISE_SCHEDULER)
     return recipe.scheduler_class.from_config(dict(config), **recipe.overrides)
 
 
@@ -76,6 +77,6 @@ def set_timesteps(noise_scheduler: Any, num_inference_steps: int, device: torch.
         noise_scheduler.set_timesteps(num_inference_steps, device=device)
     except (ValueError, IndexError) as error:
         raise Invalid(
-            "This noise scheduler cannot take that many steps.", code="unsupported_num_inference_steps"
+            "This noise scheduler cannot take that many steps.", code=ErrorCode.UNSUPPORTED_NUM_INFERENCE_STEPS
         ) from error
     return list(noise_scheduler.timesteps)

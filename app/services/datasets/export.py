@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import ACTIVE_DATASET_STATUSES, IMAGE_SOURCES, Dataset, Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
 from app.schemas.exports import DatasetVersionRead, ShardRead, ShardsRead
 from app.services.datasets.card import COLUMNS, card_text, dataset_root, image_facts, member_name, recipe_text
@@ -114,7 +115,7 @@ class DatasetExportService:
             dataset = _finished(session, dataset_id)
             plan = _plan(session, dataset_id, samples_per_shard)
             if index >= len(plan):
-                raise NotFound("there is no shard of this number")
+                raise NotFound("There is no shard with this number.")
             name, split, start, num_samples = plan[index]
             query = images_of(dataset_id).where(Image.split == split).order_by(None).order_by(Image.sha256, Image.path)
             rows = session.execute(query.offset(start).limit(num_samples).with_only_columns(*COLUMNS))
@@ -156,7 +157,10 @@ class DatasetExportService:
 def _finished(session: Session, dataset_id: str) -> Dataset:
     dataset = find_dataset(session, dataset_id, with_texts=True)
     if dataset.status in ACTIVE_DATASET_STATUSES:
-        raise Conflict("the images of this dataset are being made", code="dataset_in_use")
+        raise Conflict(
+            "The images of this dataset are being generated. Wait for its job, or cancel it.",
+            code=ErrorCode.DATASET_IN_USE,
+        )
     return dataset
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
@@ -71,9 +72,9 @@ class DatasetExtensionService:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id, with_texts=True)
             made = self._refuse(session, dataset, request)
+            filled = num_to_make(dataset) - num_to_make(dataset, made)
             if dataset.status == "incomplete":  # its new places are shown, not those that were tried before
-                made = Made(dataset.train_per_class, dataset.test_per_class)
-            filled = num_filled(session, dataset)
+                made, filled = Made(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
             return plan_dataset(session, dataset, made, num_filled=filled)
@@ -83,13 +84,16 @@ class DatasetExtensionService:
         refuse_in_use(session, dataset)
         pack = self._inference.pack
         if (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
-            raise Conflict("another pack is loaded than the one that drew this dataset", code="pack_changed")
+            raise Conflict(
+                "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+                code=ErrorCode.PACK_CHANGED,
+            )
         added = len(dataset.classes) * (request.train_per_class + request.test_per_class)
         uploaded = kept_images(dataset.id).where(~in_place(dataset)).subquery()
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)
         if total > self._limits.dataset_images:
-            detail = f"it would have {total} images; at most {self._limits.dataset_images} are taken"
-            refuse([FieldError("#", detail, "too_many_images")])
+            detail = f"The dataset would have {total} images. At most {self._limits.dataset_images} are accepted."
+            refuse([FieldError("#", detail, ErrorCode.TOO_MANY_IMAGES)])
         return _made(session, dataset)
 
 

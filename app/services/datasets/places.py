@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job, active_jobs
+from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
 from app.services.datasets.recipe import Recipe, Tried
 from app.services.datasets.records import kept_images, num_to_make
@@ -106,7 +107,7 @@ def refuse_repair(session: Session, dataset_id: str) -> None:
         Conflict: `dataset_in_use`.
     """
     if is_held(session, dataset_id, by=("repair",)):
-        raise Conflict("The dataset is being repaired; wait for that job, or cancel it.", code="dataset_in_use")
+        raise Conflict("The dataset is being repaired; wait for that job, or cancel it.", code=ErrorCode.DATASET_IN_USE)
 
 
 def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: bool) -> None:
@@ -119,13 +120,13 @@ def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: b
         return
     if dataset.status not in UNFINISHED:
         detail = f"The dataset is {dataset.status}; only a ready one trains."
-        raise Conflict(detail, code="dataset_not_ready")
+        raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
     lacking = _lacking(session, dataset)
     detail = (
         f"The dataset is {dataset.status}: {sum(lacking.values())} images are missing ({_told(dataset, lacking)}). "
         'Retry its job, upload images, or train without them by "allow_incomplete": true.'
     )
-    raise Conflict(detail, code="dataset_not_ready")
+    raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
 
 
 def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None = None) -> None:
@@ -144,7 +145,7 @@ def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None
     if not empty:
         return
     if len(empty) == len(dataset.classes):
-        code, detail = "dataset_empty", "the dataset has no training images"
+        code, detail = "dataset_empty", "The dataset has no training images."
     else:
         names = _names(dataset, empty)
         code = "class_without_images"

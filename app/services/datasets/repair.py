@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.jobs.queue import JobQueue
 from app.schemas.jobs import JobRead
@@ -52,4 +53,7 @@ class DatasetRepairService:
         generated = select(Image.id).where(Image.dataset_id == dataset.id, Image.source == "synthetic").limit(1)
         pack = self._inference.pack
         if session.scalar(generated) and (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
-            raise Conflict("another pack is loaded than the one that drew this dataset", code="pack_changed")
+            raise Conflict(
+                "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+                code=ErrorCode.PACK_CHANGED,
+            )

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, InferenceFailed
 from app.jobs.handler import Json
 from app.jobs.record import advance, set_total
@@ -172,7 +173,10 @@ def _refuse_other_pack(image: Image, info: dict[str, Any]) -> None:
         Conflict: `pack_changed`.
     """
     if any(image.lineage[name] != info["lineage"][name] for name in ("pack", "pack_revision")):
-        raise Conflict("another pack is loaded than the one that drew this dataset", code="pack_changed")
+        raise Conflict(
+            "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+            code=ErrorCode.PACK_CHANGED,
+        )
 
 
 def _redrawn(lost: LostImage, new_image_id: str) -> dict[str, Any]:

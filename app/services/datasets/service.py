@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.db.base import new_id
 from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
@@ -170,7 +171,7 @@ def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_
     options = [joinedload(Dataset.texts)] if with_texts else []
     dataset = session.get(Dataset, dataset_id, with_for_update=lock or None, options=options)
     if dataset is None:
-        raise NotFound("there is no dataset with this id")
+        raise NotFound("There is no dataset with this id.")
     return dataset
 
 
@@ -181,7 +182,7 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
         Conflict: `dataset_in_use`.
     """
     if dataset.status in ACTIVE_DATASET_STATUSES or is_held(session, dataset.id, by=("train", "repair")):
-        raise Conflict("a job works on this dataset; cancel it first", code="dataset_in_use")
+        raise Conflict("A job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE)
 
 
 def _refuse_taken_name(session: Session, name: str) -> None:
@@ -195,4 +196,6 @@ def _weight(dataset: Dataset) -> int:
 
 
 def _name_taken(members: Mapping[str, str] | None = None) -> Conflict:
-    return Conflict("a dataset of this name exists", code="dataset_name_taken", members=members)
+    return Conflict(
+        "A dataset of this name exists. Choose another name.", code=ErrorCode.DATASET_NAME_TAKEN, members=members
+    )

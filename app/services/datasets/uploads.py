@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
@@ -77,7 +78,7 @@ class UploadService:
             QueueFull: There is none left.
         """
         if self._num_requests >= MAX_AT_ONCE:
-            raise QueueFull("as many uploads as are taken at once are under way", retry_after_s=RETRY_AFTER_S)
+            raise QueueFull("The limit of concurrent uploads is reached. Try again later.", retry_after_s=RETRY_AFTER_S)
         self._num_requests += 1
         try:
             yield
@@ -117,7 +118,7 @@ class UploadService:
             refuse_in_use(session, dataset)
             class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
             if class_index is None:
-                raise Invalid.field("#/class_name", "the dataset has no class of this name", "class_not_found")
+                raise Invalid.field("#/class_name", "The dataset has no class of this name.", ErrorCode.CLASS_NOT_FOUND)
             clear_for(session, self._folder, dataset, uploads_alone=True)
             return class_index
 
@@ -194,7 +195,9 @@ class UploadService:
         if known is not None:
             raise DuplicateImage(known)
         if num_images_of(session, dataset.id) >= self._limits.dataset_images:
-            raise Invalid(f"a dataset has at most {self._limits.dataset_images} images", code="too_many_images")
+            raise Invalid(
+                f"A dataset has at most {self._limits.dataset_images} images.", code=ErrorCode.TOO_MANY_IMAGES
+            )
 
     def _forget(self, path: str) -> None:
         """Remove the file of a row that was not committed; it stays where the answer to a commit was lost."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from app.error_codes import ErrorCode
 from app.errors import FieldError
 from app.names import equal_names
 from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
@@ -61,7 +62,7 @@ def _too_large(limits: Limits, base: str) -> FieldError:
         f"The classes and variables of a recipe may have {limits.recipe_bytes} bytes of JSON in all, "
         "what a preset adds included; make several datasets, or use fewer or shorter prompts."
     )
-    return FieldError(base, detail, "recipe_too_large")
+    return FieldError(base, detail, ErrorCode.RECIPE_TOO_LARGE)
 
 
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
@@ -72,12 +73,12 @@ def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
             "names must differ by more than letter case, Unicode form, spaces and invisible characters; "
             f"equal are the classes at {pairs} (counted from 0)"
         )
-        faults.append(FieldError(f"{base}/classes", detail, "duplicate_classes"))
+        faults.append(FieldError(f"{base}/classes", detail, ErrorCode.DUPLICATE_CLASSES))
     if request.filter is None:
         return faults
-    detail = "with the filter, each class needs a label of its own"
+    detail = "With the filter, each class needs its own label."
     return faults + [
-        FieldError(f"{base}/classes/{i}/label", detail, "duplicate_labels")
+        FieldError(f"{base}/classes/{i}/label", detail, ErrorCode.DUPLICATE_LABELS)
         for group in equal_names([entry.label or entry.name for entry in request.classes])
         for i in group
         if request.classes[i].label is not None
@@ -87,8 +88,8 @@ def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
 def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
     total = len(request.classes) * (request.train_per_class + request.test_per_class)
     if total > limits.dataset_images:
-        detail = f"{total} images; at most {limits.dataset_images} are taken"
-        return [FieldError(f"{base}/classes", detail, "too_many_images")]
+        detail = f"The dataset would have {total} images. At most {limits.dataset_images} are accepted."
+        return [FieldError(f"{base}/classes", detail, ErrorCode.TOO_MANY_IMAGES)]
     return []
 
 
@@ -100,14 +101,21 @@ def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Lim
         try:
             template = parse_template(text)
         except BadTemplate:
-            detail = "a brace stands alone: a variable is {name}, a literal brace is {{ or }}"
-            faults.append(FieldError(pointer, detail, "bad_template"))
+            detail = "A brace stands alone. Write a variable as {name}, a literal brace as {{ or }}."
+            faults.append(FieldError(pointer, detail, ErrorCode.BAD_TEMPLATE))
             continue
         used.update(template.variables)
         faults += _filled_faults(template, variables, limits, pointer)
     # A list that nothing uses is a slip of the pen: it would silently give no variety.
     unused = [name for name in request.variables if name not in used]
-    return faults + [FieldError(f"{base}/variables/{name}", "no prompt uses it", "unused_variable") for name in unused]
+    return faults + [
+        FieldError(
+            f"{base}/variables/{name}",
+            "No prompt uses this variable. Remove it, or use it in a prompt.",
+            ErrorCode.UNUSED_VARIABLE,
+        )
+        for name in unused
+    ]
 
 
 def _measured(values: Sequence[str]) -> _Variable:
@@ -127,15 +135,15 @@ def _filled_faults(
     """Return the faults of what a template may become, without filling it even once."""
     names = template.variables
     if not variables.keys() >= set(names):
-        detail = "it uses a variable that `variables` does not have; a literal brace is {{ or }}"
-        return [FieldError(pointer, detail, "unknown_variable")]
+        detail = "The prompt uses a variable that `variables` does not have. Write a literal brace as {{ or }}."
+        return [FieldError(pointer, detail, ErrorCode.UNKNOWN_VARIABLE)]
     if math.prod(variables[name].num_values for name in names) > MAX_COMBINATIONS:
-        detail = f"its variables have more than {MAX_COMBINATIONS} combinations"
-        return [FieldError(pointer, detail, "too_many_combinations")]
+        detail = f"Its variables have more than {MAX_COMBINATIONS} combinations."
+        return [FieldError(pointer, detail, ErrorCode.TOO_MANY_COMBINATIONS)]
     if all(variables[name].may_be_empty for name in names) and not any(map(str.strip, template.literals)):
-        return [FieldError(pointer, "its variables may leave nothing of it", "prompt_may_be_empty")]
+        return [FieldError(pointer, "Its variables may leave it empty.", ErrorCode.PROMPT_MAY_BE_EMPTY)]
     longest = template.filled_length({name: variables[name].longest for name in names})
     if longest > MAX_PROMPT_CHARS:
-        detail = f"with its longest values it has more than {MAX_PROMPT_CHARS} characters"
-        return [FieldError(pointer, detail, "prompt_too_long")]
+        detail = f"With its longest values the prompt has more than {MAX_PROMPT_CHARS} characters."
+        return [FieldError(pointer, detail, ErrorCode.PROMPT_TOO_LONG)]
     return prompt_length_faults([(pointer, longest)], limits)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Generation, Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import FieldError, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.names import equal_names
@@ -77,8 +78,8 @@ class GenerationService:
             Invalid: The loaded model or this node refuses a value, or the answer was wanted inline.
         """
         if request.response_format == "b64_json":
-            detail = "a job's images are fetched by their url"
-            raise Invalid.field("#/response_format", detail, "b64_json_not_with_respond_async")
+            detail = "Images of a job are fetched by their URL. Leave response_format out."
+            raise Invalid.field("#/response_format", detail, ErrorCode.B64_JSON_NOT_WITH_RESPOND_ASYNC)
         parameters = self.settle(request)
 
         def work(session: Session) -> JobRead:
@@ -104,12 +105,14 @@ class GenerationService:
             [("#/prompt", request.prompt), ("#/negative_prompt", request.negative_prompt)], self._limits
         )
         if count > self._limits.num_images_per_prompt:
-            detail = f"must be at most {self._limits.num_images_per_prompt} on this node"
-            faults.append(FieldError("#/num_images_per_prompt", detail, "too_many_images"))
+            detail = f"This must be at most {self._limits.num_images_per_prompt} on this node."
+            faults.append(FieldError("#/num_images_per_prompt", detail, ErrorCode.TOO_MANY_IMAGES))
         if request.labels and equal_names(request.labels):
-            faults.append(FieldError("#/labels", "must all be different", "duplicate_labels"))
+            faults.append(FieldError("#/labels", "The labels must all be different.", ErrorCode.DUPLICATE_LABELS))
         if request.seed is not None and request.seed + count - 1 > MAX_SEED:
-            faults.append(FieldError("#/seed", f"seed + images - 1 must be at most {MAX_SEED}", "seed_too_large"))
+            faults.append(
+                FieldError("#/seed", f"seed + images - 1 must be at most {MAX_SEED}.", ErrorCode.SEED_TOO_LARGE)
+            )
         refuse(faults)
         seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
         named = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
@@ -180,7 +183,7 @@ def _weight(row: Generation) -> int:
 def _generation(session: Session, generation_id: str) -> Generation:
     row = session.get(Generation, generation_id)
     if row is None:
-        raise NotFound("there is no generation with this id")
+        raise NotFound("There is no generation with this id.")
     return row
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, defer
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Invalid, NotFound
 from app.names import find_name
 from app.schemas.common import Decision, Page
@@ -144,7 +145,7 @@ def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any
 def _image(session: Session, image_id: str) -> Image:
     row = session.get(Image, image_id)
     if row is None:
-        raise NotFound("there is no image with this id")
+        raise NotFound("There is no image with this id.")
     return row
 
 
@@ -159,6 +160,6 @@ def _class_index(session: Session, dataset_id: str | None, class_name: str) -> i
     names = [entry["name"] for entry in dataset.classes] if dataset is not None else []
     index = find_name(class_name, names)
     if index is None:
-        detail = "name a class of the dataset given by dataset_id"
-        raise Invalid.field("#query/class", detail, "class_not_found")
+        detail = "Give the dataset_id that the class belongs to."
+        raise Invalid.field("#query/class", detail, ErrorCode.CLASS_NOT_FOUND)
     return index

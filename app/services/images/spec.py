@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from app.error_codes import ErrorCode
 from app.errors import FieldError
 from app.schemas.common import OutputFormat
 from app.schemas.generations import ImageSettings
@@ -87,12 +88,12 @@ def faults_of(values: dict[str, Any], sizes: SizeRules, limits: Limits, *, base:
     faults = []
     for side in ("width", "height"):
         if not sizes.min_side <= values[side] <= sizes.max_side:
-            detail = f"must be between {sizes.min_side} and {sizes.max_side} pixels for the loaded model"
-            faults.append(FieldError(f"{base}/{side}", detail, "size_not_supported"))
+            detail = f"The side must be between {sizes.min_side} and {sizes.max_side} pixels for the loaded model."
+            faults.append(FieldError(f"{base}/{side}", detail, ErrorCode.SIZE_NOT_SUPPORTED))
     steps = values["num_inference_steps"]
     if (steps["max"] if isinstance(steps, dict) else steps) > limits.num_inference_steps:
-        detail = f"must be at most {limits.num_inference_steps} on this node"
-        faults.append(FieldError(f"{base}/num_inference_steps", detail, "too_many_steps"))
+        detail = f"This must be at most {limits.num_inference_steps} on this node."
+        faults.append(FieldError(f"{base}/num_inference_steps", detail, ErrorCode.TOO_MANY_STEPS))
     return faults
 
 
@@ -101,8 +102,8 @@ def work_fault(values: dict[str, Any], num_images: int, limits: Limits) -> list[
     work = num_images * values["num_inference_steps"] * values["width"] * values["height"]
     if work <= limits.work_pixel_steps:
         return []
-    detail = f"images x steps x width x height is {work}; at most {limits.work_pixel_steps} are taken"
-    return [FieldError("#", detail, "work_too_large")]
+    detail = f"Images x steps x width x height is {work}. It must be at most {limits.work_pixel_steps}."
+    return [FieldError("#", detail, ErrorCode.WORK_TOO_LARGE)]
 
 
 def prompt_faults(prompts: Sequence[tuple[str, str]], limits: Limits) -> list[FieldError]:
@@ -112,7 +113,9 @@ def prompt_faults(prompts: Sequence[tuple[str, str]], limits: Limits) -> list[Fi
 
 def prompt_length_faults(lengths: Sequence[tuple[str, int]], limits: Limits) -> list[FieldError]:
     """Return a fault for each (pointer, characters of a prompt) above the node's bound."""
-    detail = f"must have at most {limits.prompt_chars} characters on this node"
+    detail = f"This must have at most {limits.prompt_chars} characters on this node."
     return [
-        FieldError(pointer, detail, "prompt_too_long") for pointer, length in lengths if length > limits.prompt_chars
+        FieldError(pointer, detail, ErrorCode.PROMPT_TOO_LONG)
+        for pointer, length in lengths
+        if length > limits.prompt_chars
     ]

@@ -115,7 +115,7 @@ class Inference:
             ModelNotReady: There is none.
         """
         if self._pack is None:
-            raise ModelNotReady("the model pack could not be found; /readyz tells why", retry_after_s=30)
+            raise ModelNotReady("The model pack could not be found. /readyz has the reason.", retry_after_s=30)
         return self._pack
 
     @property
@@ -132,7 +132,7 @@ class Inference:
             ModelNotReady: It is not loaded.
         """
         if self._facts.classes is None:
-            raise ModelNotReady("the classifier is not loaded; /readyz tells why", retry_after_s=5)
+            raise ModelNotReady("The classifier is not loaded. /readyz has the reason.", retry_after_s=5)
         return self._facts.classes
 
     @property
@@ -143,7 +143,7 @@ class Inference:
             ModelNotReady: The backbone is not loaded.
         """
         if self._facts.backbone is None:
-            raise ModelNotReady("the backbone is not loaded; /readyz tells why", retry_after_s=5)
+            raise ModelNotReady("The backbone is not loaded. /readyz has the reason.", retry_after_s=5)
         return self._facts.backbone
 
     def status(self) -> dict[str, ModelStatus]:
@@ -304,7 +304,7 @@ class Inference:
 
 def _loaded(part: T | None) -> T:
     if part is None:
-        raise ModelNotReady("the model is not loaded; /readyz tells why", retry_after_s=5)
+        raise ModelNotReady("The model is not loaded. /readyz has the reason.", retry_after_s=5)
     return part
 
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from app.error_codes import ErrorCode
 from app.errors import NotFound, Unavailable
 from app.schemas.jobs import JobSummary
 from app.services.jobs.service import JobService
@@ -92,7 +93,7 @@ class JobEvents:
             Unavailable: There are too many viewers, or the process ends.
         """
         if self._is_closed or len(self._watches) >= self._max_streams:
-            raise Unavailable("too many event streams are open; poll the job instead", code="too_many_streams")
+            raise Unavailable("Too many event streams are open. Poll the job instead.", code=ErrorCode.TOO_MANY_STREAMS)
         watch = JobWatch(await asyncio.to_thread(self._jobs.watch, job_id), seen_version)
         self._watches.add(watch)
         if self._poller is None or self._poller.done():

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.db.base import utc_now
 from app.db.models import IdempotencyKey
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Invalid
 
 KEPT = timedelta(hours=24)
@@ -120,7 +121,7 @@ def _claim(session: Session, submission: Submission) -> IdempotencyKey:
 def _conclusion(stored: IdempotencyKey, submission: Submission) -> Exception:
     if stored.fingerprint == submission.fingerprint:
         return Replayed(stored)
-    return Invalid("this key came with another request before; use a new one", code="idempotency_key_reused")
+    return Invalid("This key was used with another request. Use a new one.", code=ErrorCode.IDEMPOTENCY_KEY_REUSED)
 
 
 def _is_expired(stored: IdempotencyKey) -> bool:

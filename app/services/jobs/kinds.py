@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, TrainedModel, active_jobs
+from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.services.datasets.places import is_held, refuse_repair, refuse_unfinished
 
@@ -53,12 +54,14 @@ class TrainKind:
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
         """Refuse if the model's name is taken by now; let the new job make or read the dataset."""
         if is_model_name_taken(session, failed.spec["name"]):
-            raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
+            raise Conflict(
+                "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN
+            )
         dataset = session.get(Dataset, failed.spec["dataset_id"])
         if failed.spec["dataset"] is not None and (dataset is None or dataset.status != "ready"):
             _hand_dataset_over(session, failed, retry_id)
         elif dataset is None:
-            raise Conflict("the dataset was deleted", code="dataset_not_ready")
+            raise Conflict("The dataset was deleted.", code=ErrorCode.DATASET_NOT_READY)
         else:
             refuse_repair(session, dataset.id)
             refuse_unfinished(session, dataset, allow_incomplete=failed.spec.get("allow_incomplete", False))
@@ -84,7 +87,9 @@ class RepairKind:
         """Refuse while another job works on the dataset."""
         dataset = _locked(session, failed)
         if dataset.status in ("queued", "generating") or is_held(session, dataset.id, by=("train", "repair")):
-            raise Conflict("another job works on this dataset", code="dataset_in_use")
+            raise Conflict(
+                "Another job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE
+            )
 
 
 JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind())
@@ -94,14 +99,16 @@ def _hand_dataset_over(session: Session, failed: Job, retry_id: str) -> None:
     dataset = _locked(session, failed)
     refuse_repair(session, dataset.id)
     if dataset.status in ("queued", "generating"):
-        raise Conflict("another job works on this dataset", code="dataset_in_use")
+        raise Conflict(
+            "Another job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE
+        )
     dataset.status, dataset.job_id = "queued", retry_id
 
 
 def _locked(session: Session, job: Job) -> Dataset:
     dataset = session.get(Dataset, job.spec["dataset_id"], with_for_update=True, populate_existing=True)
     if dataset is None:
-        raise Conflict("the dataset was deleted", code="dataset_gone")
+        raise Conflict("The dataset was deleted.", code=ErrorCode.DATASET_GONE)
     return dataset
 
 

@@ -49,7 +49,7 @@ class JobService:
         with self._db.snapshot() as session:
             job = session.get(Job, job_id)
             if job is None:
-                raise NotFound("there is no job with this id")
+                raise NotFound("There is no job with this id.")
             return job_read(job)
 
     def watch(self, job_id: str) -> JobSummary:
@@ -61,7 +61,7 @@ class JobService:
         with self._db.snapshot() as session:
             job = session.get(Job, job_id, options=[defer(Job.spec, raiseload=True)])
             if job is None:
-                raise NotFound("there is no job with this id")
+                raise NotFound("There is no job with this id.")
             return job_summary(job)
 
     def versions(self, job_ids: Collection[str]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from app.db.models import Dataset, Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.schemas.reports import MAX_LEFT_OUT, MAX_SHEET_ROWS, DatasetReportRead, LeftOutImage
 from app.services.datasets.service import find_dataset
@@ -94,7 +95,7 @@ class DatasetReportService:
             content = await self._run(self._content, dataset_id, max_images)
             names = [entry["name"] for entry in content.dataset.classes][first_class : first_class + MAX_SHEET_ROWS]
             if not names:
-                raise Invalid.field("#query/first_class", "the dataset has fewer classes", "class_not_found")
+                raise Invalid.field("#query/first_class", "The dataset has fewer classes.", ErrorCode.CLASS_NOT_FOUND)
             shown = range(first_class, first_class + len(names))
             judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
             return await self._run(self._drawn, content.dataset, shown, judged, columns)
@@ -128,7 +129,7 @@ class DatasetReportService:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         if self._num_running >= MAX_AT_ONCE:
-            raise QueueFull("as many reports as are made at once are being made", retry_after_s=RETRY_AFTER_S)
+            raise QueueFull("The limit of concurrent reports is reached. Try again later.", retry_after_s=RETRY_AFTER_S)
         self._num_running += 1
         try:
             yield
@@ -141,7 +142,7 @@ class DatasetReportService:
             dataset = find_dataset(session, dataset_id)
             entries = [Entry(*row) for row in session.execute(images_of(dataset_id).with_only_columns(*columns))]
         if not entries:
-            raise Conflict("the dataset has no images yet", code="dataset_empty")
+            raise Conflict("The dataset has no images yet.", code=ErrorCode.DATASET_EMPTY)
         version = content_version(dataset, ((entry.split, entry.class_index, entry.sha256) for entry in entries))
         return Content(dataset, version, entries, sample_of(entries, max_images))
 
@@ -193,7 +194,7 @@ def sample_of(entries: Sequence[Entry], max_images: int) -> list[Entry]:
 def _stacked(entries: Sequence[Entry], judgements: Sequence[Judgement | None]) -> Judged:
     pairs = [(entry, found) for entry, found in zip(entries, judgements, strict=True) if found is not None]
     if entries and not pairs:
-        raise Conflict("none of the images can be read and judged", code="dataset_unreadable")
+        raise Conflict("None of the images can be read and scored.", code=ErrorCode.DATASET_UNREADABLE)
     return Judged.of(pairs)
 
 

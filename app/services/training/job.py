@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, FileLost, Invalid, StorageFull, Unavailable
 from app.jobs.handler import Json
 from app.jobs.record import advance
@@ -60,7 +61,10 @@ class TrainJob(TrainKind):
         if job.spec["dataset"] is not None:
             made = self._images.make(job, dataset_id)
             if made["num_missing"] and not job.spec.get("allow_incomplete"):
-                raise Conflict(f"{made['num_missing']} images could not be made", code="dataset_incomplete")
+                raise Conflict(
+                    f"{made['num_missing']} images could not be generated. Retry the job to try them again.",
+                    code=ErrorCode.DATASET_INCOMPLETE,
+                )
         backbone: Any = job.step("backbone", lambda: self._backbone(job))
         total: Any = job.transaction("count-images", lambda session: _count_images(session, dataset_id))
         items = [
@@ -86,7 +90,10 @@ class TrainJob(TrainKind):
     def _backbone(self, job: JobRun) -> Json:
         loaded = self._node.backbone(keep_waiting=patience(job))
         if loaded["weights_sha256"] != job.spec["backbone_sha256"]:
-            raise Conflict("another backbone is loaded than when this job was accepted", code="backbone_changed")
+            raise Conflict(
+                "Another backbone is loaded than when this job was accepted. Load that one, or submit the job again.",
+                code=ErrorCode.BACKBONE_CHANGED,
+            )
         return loaded
 
     def _features_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
@@ -148,8 +155,8 @@ class TrainJob(TrainKind):
                 on_epoch=lambda metrics: self._record_epoch(job, metrics),
             )
         except Diverged as error:
-            detail = "the loss left the finite numbers; a smaller learning rate may help"
-            raise Invalid(detail, code="diverged") from error
+            detail = "The loss is not finite any more. Use a smaller learning rate."
+            raise Invalid(detail, code=ErrorCode.DIVERGED) from error
         splits = {"train": train, "test": ~train}
         metrics = {
             split: _evaluation(result, features[rows], labels[rows], dataset)
@@ -238,7 +245,7 @@ def _register(session: Session, job: JobRun, backbone: dict[str, Any], fitted: d
     try:
         session.flush()
     except IntegrityError:
-        raise Conflict("a model of this name exists", code="model_name_taken") from None
+        raise Conflict("A model of this name exists. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN) from None
     return None
 
 

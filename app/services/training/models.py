@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import TrainedModel
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound
 from app.names import name_key
 from app.schemas.common import Page
@@ -106,10 +107,12 @@ class ModelService:
             either = or_(TrainedModel.id == id_or_name, TrainedModel.name == name_key(id_or_name))
             row = session.scalar(select(TrainedModel).where(either))
         if row is None:
-            raise Invalid.field("#/model", "there is no model of this id or name", "model_not_found")
+            raise Invalid.field("#/model", "There is no model with this id or name.", ErrorCode.MODEL_NOT_FOUND)
         if row.backbone_sha256 != backbone_sha256:
-            detail = "this model was trained on other backbone weights than those loaded"
-            raise Conflict(detail, code="model_backbone_mismatch")
+            detail = (
+                "This model was trained on other backbone weights than those loaded. Load those, or train it again."
+            )
+            raise Conflict(detail, code=ErrorCode.MODEL_BACKBONE_MISMATCH)
         probe = self._probe(row.path, row.num_bytes, row.sha256)
         ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
         return Head(ref, list(row.classes), partial(predict, probe))
@@ -138,5 +141,5 @@ def _lost(fault: Fault) -> FileLost:
 def _model(session: Session, model_id: str) -> TrainedModel:
     row = session.get(TrainedModel, model_id)
     if row is None:
-        raise NotFound("there is no model with this id")
+        raise NotFound("There is no model with this id.")
     return row

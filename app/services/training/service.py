@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Dataset, Job, TrainedModel, TrainEpoch, active_jobs
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
@@ -106,12 +107,12 @@ class TrainJobService:
         if request.dataset is not None:
             dataset = self._datasets.add(session, request.dataset, job_id=job_id)
             if dataset.train_per_class < 1:
-                detail = "the dataset has no training images"
-                raise Invalid.field("#/dataset/train_per_class", detail, "dataset_empty")
+                detail = "The dataset has no training images."
+                raise Invalid.field("#/dataset/train_per_class", detail, ErrorCode.DATASET_EMPTY)
             return dataset, 2 * num_to_make(dataset) + request.epochs
         found = session.get(Dataset, request.dataset_id, with_for_update=True)  # no upload meanwhile
         if found is None:
-            raise Invalid.field("#/dataset_id", "there is no dataset with this id", "dataset_not_found")
+            raise Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
         refuse_repair(session, found.id)
         refuse_unfinished(session, found, allow_incomplete=request.allow_incomplete)
         refuse_empty_classes(session, found, "#/dataset_id")
@@ -121,9 +122,11 @@ class TrainJobService:
 def _settle_name(session: Session, asked: str | None, dataset: Dataset) -> str:
     if asked is not None:
         if _is_like_an_id(asked):
-            raise Invalid.field("#/name", "must not have the form of an id", "bad_model_name")
+            raise Invalid.field("#/name", "A name must not have the form of an id.", ErrorCode.BAD_MODEL_NAME)
         if asked in PACK_NAMES or is_model_name_taken(session, asked):
-            raise Conflict("a model of this name exists or is being trained", code="model_name_taken")
+            raise Conflict(
+                "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN
+            )
         return asked
     number = 1 + _num_trained(session, dataset.id)
     while is_model_name_taken(session, name := f"{dataset.name[:56]}-{number}"):
@@ -151,7 +154,7 @@ def _num_trained(session: Session, dataset_id: str) -> int:
 def _train_job(session: Session, job_id: str) -> Job:
     job = session.get(Job, job_id)
     if job is None or job.kind != "train":
-        raise NotFound("there is no train job with this id")
+        raise NotFound("There is no train job with this id.")
     return job
 
 
