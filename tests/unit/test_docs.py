@@ -46,6 +46,67 @@ def test_a_decision_record_has_context_decision_and_consequence(path: Path) -> N
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequence"]
 
 
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_record_has_a_status_and_at_most_500_words(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.fullmatch(r"Status: (accepted|(amended|superseded) by \d{4}( and \d{4})*)", text.splitlines()[2])
+    assert len(text.split()) <= 500
+
+
+def test_the_index_of_the_decision_records_has_their_titles_and_status() -> None:
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in index.splitlines() if line.startswith("| [")]
+    records = {path: path.read_text(encoding="utf-8").splitlines() for path in DECISIONS}
+    assert rows == [
+        f"| [{lines[0].removeprefix('# ')}]({path.name}) | {lines[2].removeprefix('Status: ')} |"
+        for path, lines in records.items()
+    ]
+
+
+# Words of a private language, as patterns of whole words, each with what a reader expects instead.
+DENIED = {
+    r"wander(s|ed|ing)?": "a measurement varies",
+    r"remakes?|remaking|remade": "optimize, or generate again",
+    r"doom(s|ed)?": "mark as failing",
+    r"leftovers?": "recovery; files without a record",
+    r"anew": "again",
+    r"any company|in company": "in any batch; batch-invariant",
+    r"patience": "wait policy, timeout or time budget",
+    r"strangers?": "unrecorded files",
+    r"workshop": "worker context",
+    r"wish(es|ed)?": "a request; software wants nothing",
+    r"told|untold": "report, list, log or answer",
+    r"taught|teach(es)?": "train",
+    r"beats?": "heartbeat",
+    r"rests|rested|resting": "pause",
+    r"oblong": "non-square",
+    r"by lot": "at random",
+    r"amid": "during",
+    r"mend(s|ed)?": "fix, repair or restore",
+    r"settles?|settled": "resolve, decide or finish",
+    r"somebody|whoever": "name who: a client, an operator, a worker",
+    r"without rights": "unprivileged",
+    r"gives? back|given back": "requeue",
+}
+# style.md quotes the words in its examples; the decision records keep the names of their files.
+PROSE = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "decisions").glob("*.md")), ROOT / "README.md"]
+ALLOWED = {("docs/style.md", word) for word in DENIED} | {("README.md", r"any company|in company")}
+
+
+def prose(text: str) -> str:
+    """A page as one line, without fenced code, code spans and the targets of links."""
+    text = re.sub(r"^```.*?^```", " ", text, flags=re.MULTILINE | re.DOTALL)
+    return " ".join(re.sub(r"(?<=\])\([^)]*\)|`[^`\n]+`", " ", text).split())
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_documents_use_the_words_of_the_field(path: Path) -> None:
+    text = prose(path.read_text(encoding="utf-8"))
+    page = str(path.relative_to(ROOT))
+    denied = {word: instead for word, instead in DENIED.items() if (page, word) not in ALLOWED}
+    assert {word: instead for word, instead in denied.items() if re.search(rf"\b({word})\b", text, re.IGNORECASE)} == {}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
