@@ -36,13 +36,13 @@ format: $(VENV)/dev.stamp ## Put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/dev.stamp ## Write the generated pages of docs/ anew
+docs: $(VENV)/dev.stamp ## Regenerate the pages of docs/ that follow from the code
 	$(BIN)/python docs/generate.py
 
-openapi: $(VENV)/dev.stamp ## Write docs/openapi.json anew
+openapi: $(VENV)/dev.stamp ## Regenerate docs/openapi.json
 	$(BIN)/foxhound openapi docs/openapi.json
 
-demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack anew, in build/demo: about three hours on two cores
+demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack again, in build/demo: about three hours on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m demo_pack.build all
 
 demo-pack-report: $(VENV)/dev.stamp ## Measure the shipped demo pack against its targets: about 25 minutes on two cores
