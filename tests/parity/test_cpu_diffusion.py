@@ -13,7 +13,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
-from app.engine.kernels.cpu_diffusion import CpuGroupNorm, CpuResnetBlock, CpuTransformer, remake
+from app.engine.kernels.cpu_diffusion import CpuGroupNorm, CpuResnetBlock, CpuTransformer, optimize_diffusion
 from app.engine.kernels.cpu_layers import CpuConv2d, CpuPixelConv2d
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
@@ -40,7 +40,7 @@ def half_components(tiny_pack: ModelPack) -> DiffusionComponents:
 
 def remade(model: nn.Module) -> nn.Module:
     other = copy.deepcopy(model)
-    remake(other)
+    optimize_diffusion(other)
     return other
 
 
@@ -160,7 +160,7 @@ def test_other_convolutions_of_single_pixels_are_left_to_onednn(options: dict[st
 def test_what_is_remade_stays_as_it_is(components: DiffusionComponents) -> None:
     unet = remade(components.unet)
     before = list(unet.modules())
-    remake(unet)
+    optimize_diffusion(unet)
     assert list(unet.modules()) == before
 
 

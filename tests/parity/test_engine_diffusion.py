@@ -56,7 +56,7 @@ class Studio:
         self.events.append("decode")
 
     def submit(self, payload: DiffusionPayload, **how: Any) -> "Future[Any]":
-        return self.engine.submit("diffusion", payload, demand=payload.demand, **how)
+        return self.engine.submit("diffusion", payload, cost=payload.cost, **how)
 
     def together(self, *payloads: DiffusionPayload, **how: Any) -> "list[Future[Any]]":
         """Submit them all before any of them can take its first step."""

@@ -13,18 +13,17 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from tests.unit.engine.test_gpu import Recorder
 
-from app.engine.diffusion.calibration import ROW_BUCKETS
 from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
-from app.engine.diffusion.invariance import FALLBACK_ROWS, FixedRowsLinear
+from app.engine.diffusion.invariance import FixedRowsLinear
 from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
-from app.engine.diffusion.options import DenoisingOptions, options_for
+from app.engine.diffusion.options import FALLBACK_ROWS, ROW_BUCKETS, DenoisingOptions, options_for
 from app.engine.kernels.compile import compile_forward
 from app.modelpacks.loading import load_diffusion
 from app.modelpacks.pack import ModelPack
 from testing.tiny import NOISE_SCHEDULER
 from tests.parity.conftest import CPU
 
-BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, same_bytes=False)
+BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, batch_invariant=False)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +154,7 @@ def test_what_is_known_of_a_promise_is_checked_first(unet: torch.nn.Module) -> N
 def test_the_options_follow_from_the_device_and_the_promise() -> None:
     gpu = torch.device("cuda")
     assert options_for(CPU, deterministic=True, graphs=True) == DenoisingOptions()
-    assert not options_for(CPU, deterministic=False, graphs=False).must_look
+    assert not options_for(CPU, deterministic=False, graphs=False).needs_probe
     assert options_for(CPU, deterministic=True, graphs=True, compiles=True) == DenoisingOptions()
     assert options_for(gpu, deterministic=False, graphs=False) == BUCKETS
     assert options_for(gpu, deterministic=False, graphs=False, compiles=True) == replace(
