@@ -412,7 +412,7 @@ def test_a_prompt_of_exactly_77_tokens_is_not_cut(runner: DiffusionRunner) -> No
     assert image.negative_prompt_cut is None
 
 
-def test_timings_are_told(runner: DiffusionRunner) -> None:
+def test_timings_are_returned(runner: DiffusionRunner) -> None:
     [image] = generate(runner, PAYLOAD)
     assert image.queued_ms >= 0
     assert image.denoising_ms > 0

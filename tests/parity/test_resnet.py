@@ -123,13 +123,13 @@ def test_the_backbone_gives_what_fc_would_see(resnet50_pack: ModelPack) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_remade_resnet_says_what_torchvisions_says(architecture: str, batch: int) -> None:
+def test_an_optimized_resnet_returns_what_torchvisions_returns(architecture: str, batch: int) -> None:
     model = torchvision.models.get_model(architecture, weights=None).eval()
     model.load_state_dict(random_state(architecture))
-    remade = optimize_resnet(model)
+    optimized = optimize_resnet(model)
     images = torch.randn(batch, 3, 96, 64, generator=torch.Generator().manual_seed(0))
-    assert isinstance(remade, CpuResNet)
-    ours, theirs = remade(images), model(images)
+    assert isinstance(optimized, CpuResNet)
+    ours, theirs = optimized(images), model(images)
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 

@@ -1,4 +1,4 @@
-"""A server on this machine that answers as the hub and as torchvision's do, and misbehaves when told."""
+"""A local server that answers like the hub and like torchvision's server, with faults on request."""
 
 import hashlib
 import json
