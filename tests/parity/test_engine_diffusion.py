@@ -170,7 +170,7 @@ def test_background_work_delays_an_interactive_image_by_one_step_at_most(
     assert waits.sum() <= 2, "one step in eight belongs to the background"
 
 
-def test_one_image_is_decoded_between_two_steps_and_all_when_nobody_steps(studio: Studio) -> None:
+def test_one_image_is_decoded_between_two_steps_and_all_without_steps(studio: Studio) -> None:
     short = replace(DDIM, num_inference_steps=5, guidance_scale=1.0)
     studio.make(*(replace(short, seed=seed) for seed in range(6)), replace(DDIM, num_inference_steps=9))
     steps = [event if event == "decode" else "step" for event in studio.events]

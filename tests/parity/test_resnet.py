@@ -101,7 +101,7 @@ def test_the_full_size_resnet50_classifies_as_torchvision_does(resnet50_pack: Mo
 
 
 @torch.inference_mode()
-def test_the_backbone_gives_what_fc_would_see(resnet50_pack: ModelPack) -> None:
+def test_the_backbone_returns_the_input_of_fc(resnet50_pack: ModelPack) -> None:
     backbone = load_backbone(resnet50_pack, CPU)
     upstream = torchvision.models.resnet18(weights=None)
     upstream.load_state_dict(load_file(resnet50_pack.part("backbone") / "model.safetensors"))

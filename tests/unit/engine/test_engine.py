@@ -474,7 +474,7 @@ def test_an_unknown_model_is_not_ready(start_engine: StartEngine) -> None:
         start_engine(model=FakeRunner()).submit("another", FakePayload())
 
 
-def test_closing_fails_what_waits_and_what_runs(start_engine: StartEngine) -> None:
+def test_closing_fails_waiting_and_running_requests(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(model=runner)
     running = engine.submit("model", FakePayload("running", num_steps=1000))

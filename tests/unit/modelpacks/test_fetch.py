@@ -119,7 +119,7 @@ def test_a_fetched_pack_loads_and_holds_no_pickle(
         assert all(torch.equal(converted[name], original[name]) for name in original)
 
 
-def test_only_what_the_pack_needs_is_downloaded(server: Server, sources: PackSources, models_dir: Path) -> None:
+def test_only_the_files_of_the_pack_are_downloaded(server: Server, sources: PackSources, models_dir: Path) -> None:
     fetch(server, sources, models_dir)
     names = [name for name, _ in server.downloads()]
     assert "README.md" not in names

@@ -73,7 +73,7 @@ def test_the_callers_tensors_are_not_written_to() -> None:
 def test_the_recordings_that_were_not_used_the_longest_are_forgotten() -> None:
     recorder = Recorder()
     graphed = GraphedForward(forward, recorder, max_graphs=2)
-    for rows in (2, 4, 2, 8):  # forgets 4
+    for rows in (2, 4, 2, 8):  # evicts 4
         graphed(*inputs(rows, 1.0))
     assert recorder.num_recordings == 3
     graphed(*inputs(2, 1.0))

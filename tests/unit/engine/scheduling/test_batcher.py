@@ -78,7 +78,7 @@ def test_a_batch_takes_as_many_as_may_step_together() -> None:
     assert next_names(batcher) == ("clip", ["a", "b"])
 
 
-def test_rows_are_what_fills_a_batch() -> None:
+def test_a_batch_is_filled_by_rows() -> None:
     batcher = make_batcher(diffusion=5)
     submit(batcher, "diffusion", "a", rows=GUIDED)
     submit(batcher, "diffusion", "b", rows=UNGUIDED)
@@ -427,7 +427,7 @@ def test_a_full_queue_refuses_at_once_with_a_retry_time() -> None:
     assert caught.value.retry_after_s == 2, "two ahead, a second each as long as nothing was measured"
 
 
-def test_the_expected_wait_is_what_is_left_to_do_at_the_measured_speed() -> None:
+def test_the_expected_wait_is_the_remaining_work_at_the_measured_speed() -> None:
     batcher = make_batcher(diffusion=4, clip=16)
     running = submit(batcher, "diffusion", "running", shape=SMALL, rows=GUIDED, steps=10)
     batch = next_batch(batcher)
