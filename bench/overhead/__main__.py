@@ -72,7 +72,7 @@ def engine_s(engine: Engine, per_class: int) -> float:
     ]
     began = time.monotonic()
     futures = [
-        engine.submit(DIFFUSION, payload, priority=Priority.BACKGROUND, demand=payload.demand) for payload in payloads
+        engine.submit(DIFFUSION, payload, priority=Priority.BACKGROUND, cost=payload.cost) for payload in payloads
     ]
     for future in futures:
         future.result()

@@ -19,7 +19,7 @@ from app.api.serving.server import Server
 from app.config import Settings
 from app.engine.diffusion.runner import DiffusionPayload
 from app.engine.engine import Engine
-from app.engine.request import Demand, Priority
+from app.engine.request import Priority, RequestCost
 from app.errors import AppError
 from app.main import create_app, server_config
 from app.services.inference.loading import ModelChoice, start_inference
@@ -61,20 +61,20 @@ class Gremlin:
             self._write_state()
 
     def _make_fault(self) -> None:
-        payloads: list[tuple[object, Demand]] = [
-            ("not a payload", PAYLOAD.demand),  # fails in prepare
-            (DiffusionPayload("x", height=64, width=64), PAYLOAD.demand),  # of another size than it says: fails a step
-            (DiffusionPayload("x", guidance_scale=1e38, height=128, width=128), PAYLOAD.demand),  # no numbers
-            (PAYLOAD, PAYLOAD.demand),  # its watcher fails, or it is cancelled
+        payloads: list[tuple[object, RequestCost]] = [
+            ("not a payload", PAYLOAD.cost),  # fails in prepare
+            (DiffusionPayload("x", height=64, width=64), PAYLOAD.cost),  # of another size than it says: fails a step
+            (DiffusionPayload("x", guidance_scale=1e38, height=128, width=128), PAYLOAD.cost),  # no numbers
+            (PAYLOAD, PAYLOAD.cost),  # its watcher fails, or it is cancelled
         ]
-        payload, demand = self._rng.choice(payloads)
+        payload, cost = self._rng.choice(payloads)
         try:
             self._futures.append(
                 self._engine.submit(
                     DIFFUSION,
                     payload,
                     priority=self._rng.choice(list(Priority)),
-                    demand=demand,
+                    cost=cost,
                     on_step=self._fail if self._rng.random() < 0.3 else None,
                 )
             )

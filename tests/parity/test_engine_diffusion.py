@@ -56,7 +56,7 @@ class Studio:
         self.events.append("decode")
 
     def submit(self, payload: DiffusionPayload, **how: Any) -> "Future[Any]":
-        return self.engine.submit("diffusion", payload, demand=payload.demand, **how)
+        return self.engine.submit("diffusion", payload, cost=payload.cost, **how)
 
     def together(self, *payloads: DiffusionPayload, **how: Any) -> "list[Future[Any]]":
         """Submit them all before any of them can take its first step."""
@@ -170,7 +170,7 @@ def test_background_work_delays_an_interactive_image_by_one_step_at_most(
     assert waits.sum() <= 2, "one step in eight belongs to the background"
 
 
-def test_one_image_is_decoded_between_two_steps_and_all_when_nobody_steps(studio: Studio) -> None:
+def test_one_image_is_decoded_between_two_steps_and_all_without_steps(studio: Studio) -> None:
     short = replace(DDIM, num_inference_steps=5, guidance_scale=1.0)
     studio.make(*(replace(short, seed=seed) for seed in range(6)), replace(DDIM, num_inference_steps=9))
     steps = [event if event == "decode" else "step" for event in studio.events]

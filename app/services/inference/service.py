@@ -18,7 +18,7 @@ from app.engine.clip.runner import ClipPayload, ClipScores
 from app.engine.diffusion.runner import DiffusionPayload, GeneratedImage
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
-from app.engine.request import Demand, Priority
+from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.errors import ModelNotReady
 from app.modelpacks.pack import ModelPack
@@ -255,15 +255,15 @@ class Inference:
             noise_scheduler=spec.scheduler,
         )
         if on_step is None:
-            return cast(GeneratedImage, await self._ask(DIFFUSION, payload, priority, payload.demand))
+            return cast(GeneratedImage, await self._ask(DIFFUSION, payload, priority, payload.cost))
         loop = asyncio.get_running_loop()
 
         def tell(done: int, steps: int) -> None:
             # On the device thread, which must not wait for the loop.
             loop.call_soon_threadsafe(on_step, done, steps)
 
-        submitted = self._engine.submit(DIFFUSION, payload, priority=priority, demand=payload.demand, on_step=tell)
-        on_step(0, payload.demand.steps)
+        submitted = self._engine.submit(DIFFUSION, payload, priority=priority, cost=payload.cost, on_step=tell)
+        on_step(0, payload.cost.steps)
         return cast(GeneratedImage, await asyncio.wrap_future(submitted))
 
     def _origin(self) -> dict[str, Any]:
@@ -297,9 +297,9 @@ class Inference:
             "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
         }
 
-    async def _ask(self, model: str, payload: object, priority: Priority, demand: Demand = ONE_ROW) -> Any:
+    async def _ask(self, model: str, payload: object, priority: Priority, cost: RequestCost = ONE_ROW) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
-        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, demand=demand))
+        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, cost=cost))
 
 
 def _loaded(part: T | None) -> T:
