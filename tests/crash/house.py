@@ -20,9 +20,9 @@ import httpx
 from app.config import Settings
 from app.db.session import Database
 from testing import processes
+from testing.kills import Kill
 from testing.node import make_settings
 from testing.waiting import PATIENCE_S, wait_until
-from tests.crash.kills import Kill
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +61,12 @@ def exit_code(process: ForkServerProcess | None) -> int | None:
     assert process is not None
     process.join(PATIENCE_S)
     return process.exitcode
+
+
+def pid_of(process: ForkServerProcess) -> int:
+    """Return the id of a process that was started."""
+    assert process.pid is not None
+    return process.pid
 
 
 def wait_for_death(process: ForkServerProcess | None) -> None:

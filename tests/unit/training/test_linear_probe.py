@@ -1,6 +1,7 @@
 """The linear probe learns, is determined by its seed, and rejects invalid input."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +37,9 @@ def clusters(num_rows: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 TRAIN, TEST = clusters(60), clusters(30, seed=1)
 
 
-def train(**changes: object) -> FitResult:
-    return fit(*TRAIN, *TEST, **{"num_classes": NUM_CLASSES, "epochs": 3, "seed": 1} | changes)
+def train(**changes: Any) -> FitResult:
+    options: dict[str, Any] = {"num_classes": NUM_CLASSES, "epochs": 3, "seed": 1, **changes}
+    return fit(*TRAIN, *TEST, **options)
 
 
 def test_separable_classes_are_learned() -> None:
@@ -87,7 +89,7 @@ def test_the_thread_count_changes_no_result_and_is_restored() -> None:
         after.append(torch.get_num_threads())
     torch.set_num_threads(before)
     assert after == [1, 2]
-    assert np.array_equal(*weights)
+    assert np.array_equal(weights[0], weights[1])
 
 
 def test_the_first_weights_are_torchs_own_under_the_seed() -> None:
