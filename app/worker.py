@@ -8,8 +8,6 @@ import os
 import threading
 from typing import NoReturn
 
-import torch
-
 from app.config import Settings
 from app.db.session import Database
 from app.jobs.handler import JobHandler
@@ -35,8 +33,6 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
         host: Where a pid means the same process; default: here.
     """
     url = settings.resolved_database_url
-    # A probe's matrices are tiny, and one thread gives the same bytes on every machine size.
-    torch.set_num_threads(1)
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
     folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
     settle_store(db, folder)

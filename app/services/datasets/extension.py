@@ -19,7 +19,7 @@ from app.services.datasets.places import in_place, num_filled, per_class, tried_
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipe import Made
 from app.services.datasets.records import kept_images, num_to_make, read_datasets
-from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.limits import Limits, refuse

@@ -26,7 +26,7 @@ from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.places import in_place
 from app.services.datasets.recipe import Drawn, Made, Place, Recipe, Tried, Verdict
 from app.services.datasets.records import kept_images, num_to_make
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
 from app.services.jobs.waiting import STORAGE_PATIENCE_S, patience, store

@@ -9,7 +9,7 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.jobs.queue import JobQueue
 from app.schemas.jobs import JobRead
-from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read

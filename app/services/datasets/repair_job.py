@@ -25,7 +25,7 @@ from app.jobs.record import advance, set_total
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.services.datasets.recipe import Place, Recipe
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
 from app.services.images.spec import ImageSpec

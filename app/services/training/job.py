@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import Select
@@ -16,14 +16,14 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FileLost, Invalid, StorageFull, Unavailable
+from app.errors import Conflict, FileLost, StorageFull, Unavailable
 from app.jobs.handler import Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages
 from app.services.datasets.places import refuse_empty_classes
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.datasets.versions import content_version, images_of, num_images_of
 from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_TOLD, LostImage, refusal_of_all
 from app.services.jobs.kinds import TrainKind
@@ -31,8 +31,9 @@ from app.services.jobs.waiting import load, patience, store
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks, LostFile
-from app.training.evaluation import evaluate
-from app.training.linear_probe import Diverged, EpochMetrics, FitResult, OptimizerSettings, fit, save_probe
+
+if TYPE_CHECKING:
+    from app.training.linear_probe import EpochMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -138,47 +139,35 @@ class TrainJob(TrainKind):
         with self._db.snapshot() as session:
             dataset = find_dataset(session, spec["dataset_id"])
             images = session.execute(_training_columns(dataset.id)).all()
-        features = np.stack([self._feature(job, image, backbone) for image in images])  # (N, D)
-        labels = np.array([image.class_index for image in images])  # (N,)
-        train = np.array([image.split == "train" for image in images])  # (N,)
-        try:
-            result = fit(
-                features[train],
-                labels[train],
-                features[~train],
-                labels[~train],
-                num_classes=len(dataset.classes),
-                epochs=spec["epochs"],
-                batch_size=spec["batch_size"],
-                optimizer=OptimizerSettings(**spec["optimizer"]),
-                seed=spec["seed"],
-                on_epoch=lambda metrics: self._record_epoch(job, metrics),
-            )
-        except Diverged as error:
-            detail = "The loss is not finite any more. Use a smaller learning rate."
-            raise Invalid(detail, code=ErrorCode.DIVERGED) from error
-        splits = {"train": train, "test": ~train}
-        metrics = {
-            split: _evaluation(result, features[rows], labels[rows], dataset)
-            for split, rows in splits.items()
-            if rows.any()
-        }
-        return {**self._write(job, result, dataset, backbone), "metrics": metrics, "dataset": _origin(dataset, images)}
+        from app.services.training.fitting import Examples, fit_head  # torch: only where a job trains
 
-    def _record_epoch(self, job: JobRun, metrics: EpochMetrics) -> None:
+        classes = [entry["name"] for entry in dataset.classes]
+        data, metrics = fit_head(
+            Examples(
+                features=np.stack([self._feature(job, image, backbone) for image in images]),
+                labels=np.array([image.class_index for image in images]),
+                is_train=np.array([image.split == "train" for image in images]),
+            ),
+            classes=classes,
+            backbone_sha256=backbone["weights_sha256"],
+            epochs=spec["epochs"],
+            batch_size=spec["batch_size"],
+            optimizer=spec["optimizer"],
+            seed=spec["seed"],
+            on_epoch=lambda metrics: self._record_epoch(job, metrics),
+        )
+        path = self._folder.model_path(job.id)
+        store(job, self._folder, path, data)
+        file = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
+        return {"classes": classes, **file, "metrics": metrics, "dataset": _origin(dataset, images)}
+
+    def _record_epoch(self, job: JobRun, metrics: "EpochMetrics") -> None:
         job.check_cancelled()
         with self._db.transaction() as session:
             # A repeated fit gives the same epochs again: the row is replaced, the progress counted once.
             if session.get(TrainEpoch, (job.id, metrics.epoch)) is None:
                 advance(session, job.id, 1)
             session.merge(TrainEpoch(job_id=job.id, **asdict(metrics)))
-
-    def _write(self, job: JobRun, result: FitResult, dataset: Dataset, backbone: dict[str, Any]) -> dict[str, Any]:
-        classes = [entry["name"] for entry in dataset.classes]
-        data = save_probe(result.probe, classes=classes, backbone=backbone["weights_sha256"])
-        path = self._folder.model_path(job.id)
-        store(job, self._folder, path, data)
-        return {"classes": classes, "path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
 
 
 def _refuse_lost(dataset_id: str, chunks: Sequence[Json]) -> None:
@@ -199,10 +188,6 @@ def _count_images(session: Session, dataset_id: str) -> int:
     """Return how many images there are, unless a class has none to train on (any more)."""
     refuse_empty_classes(session, find_dataset(session, dataset_id))
     return num_images_of(session, dataset_id)
-
-
-def _evaluation(result: FitResult, features: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    return asdict(evaluate(result.probe, features, labels, num_classes=len(dataset.classes)))
 
 
 def _training_columns(dataset_id: str) -> Select[Any]:
