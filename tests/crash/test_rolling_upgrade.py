@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from app.db.migrations import MigrationNeeded, alembic_config, check
 from app.db.models import Dataset, Job
 from app.db.session import Database
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.queue import JobQueue
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
@@ -66,7 +66,7 @@ class OldImages(DatasetImages):
 
     rests = False
 
-    def make_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
+    def make_chunk(self, job: JobContext, item: dict[str, Any]) -> Json:
         while item["start"] == 8:
             self.rests = True
             job.check_cancelled()

@@ -18,9 +18,9 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, InferenceFailed
-from app.jobs.handler import JobCancelled, Json
+from app.jobs.handler import JobContext
 from app.jobs.record import advance
-from app.jobs.run import JobRun
+from app.jobs.signals import JobCancelled, Json
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.places import in_place
@@ -29,7 +29,7 @@ from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
-from app.services.jobs.waiting import STORAGE_PATIENCE_S, patience, store
+from app.services.jobs.waiting import STORAGE_WAIT_S, store, wait_policy
 from app.services.store.recovery import clear_for, set_unrecorded_aside, tell_moved
 from app.storage.layout import DataFolder
 
@@ -57,7 +57,7 @@ class DatasetImages:
         node: NodeClient,
         *,
         chunk_size: int,
-        storage_patience_s: float = STORAGE_PATIENCE_S,
+        storage_wait_s: float = STORAGE_WAIT_S,
     ) -> None:
         """Wire it.
 
@@ -66,15 +66,15 @@ class DatasetImages:
             folder: Where the files go.
             node: Who renders.
             chunk_size: Images that are rendered together and recorded in one transaction, >= 1.
-            storage_patience_s: How long storage that is full or away is waited for, in seconds, >= 0.
+            storage_wait_s: How long storage that is full or away is waited for, in seconds, >= 0.
         """
         self._db = db
         self._folder = folder
         self._node = node
         self._chunk_size = chunk_size
-        self._storage_patience_s = storage_patience_s
+        self._storage_wait_s = storage_wait_s
 
-    def make(self, job: JobRun, dataset_id: str) -> dict[str, Json]:
+    def make(self, job: JobContext, dataset_id: str) -> dict[str, Json]:
         """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing.
 
         A job that extends a dataset says in its spec what is `made`, and begins behind that; one that completes a
@@ -92,7 +92,7 @@ class DatasetImages:
         num: Any = job.transaction("end-dataset", lambda session: _end(session, dataset_id, made, missing))
         return {"dataset_id": dataset_id, "num_images": num, "num_missing": total - num}
 
-    def make_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
+    def make_chunk(self, job: JobContext, item: dict[str, Any]) -> Json:
         """Render the images at the places `start` <= place < `stop`, then record them at once.
 
         A place that has its image, from the job that this one retries, is left as it is.
@@ -125,7 +125,7 @@ class DatasetImages:
         clear_for(session, self._folder, dataset)
         return num_to_make(dataset, made)
 
-    def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
+    def _record(self, job: JobContext, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
         def record(session: Session) -> Json:
             # What an earlier job tried here in vain, by these same attempts, was tried again under the same names.
             session.execute(delete(Image).where(Image.path.in_(paths)))
@@ -135,7 +135,7 @@ class DatasetImages:
 
         job.transaction("record", record)
 
-    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
+    def _discard(self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
         """Remove what a chunk that ends here has written and will not record."""
         job.check_held()  # else another worker may be writing the same files
         paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
@@ -144,18 +144,20 @@ class DatasetImages:
         for path in paths:
             self._folder.delete(path)
 
-    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> list[_Tries]:
+    def _fill(
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried
+    ) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
             return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
 
-    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
+    def _fill_place(self, job: JobContext, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
         """Try until an image is kept or the attempts run out; write each image that may be looked at."""
         tries = _Tries(place)
         for attempt in _attempts(recipe, place, tried):
             drawn = recipe.draw(place, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec.to_json(), labels=recipe.texts, background=True, keep_waiting=patience(job)
+                    drawn.spec.to_json(), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1
@@ -168,7 +170,7 @@ class DatasetImages:
             verdict = recipe.judge(place, probabilities)
             info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
-            store(job, self._folder, path, data, patience_s=self._storage_patience_s)
+            store(job, self._folder, path, data, max_wait_s=self._storage_wait_s)
             tries.outcomes[verdict.decision] += 1
             tries.rows.append(_row(place, path, drawn, info, verdict))
             if verdict.decision == "kept":
@@ -212,15 +214,15 @@ class DatasetJob(DatasetKind):
         """Wire the handler."""
         self._images = images
 
-    def run(self, job: JobRun) -> dict[str, Json]:
+    def run(self, job: JobContext) -> dict[str, Json]:
         """Make every image of the dataset."""
         return self._images.make(job, job.spec["dataset_id"])
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         """Make the images of one chunk."""
         return self._images.make_chunk(job, _dict(item))
 
-    def tidy(self, job: JobRun) -> None:
+    def cleanup(self, job: JobContext) -> None:
         """Set unrecorded images aside."""
         self._images.tidy(job.spec["dataset_id"])
 

@@ -20,9 +20,9 @@ from app.db.models import Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, InferenceFailed
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.record import advance, set_total
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.recipe import Place, Recipe
 from app.services.datasets.rows import find_dataset
@@ -30,7 +30,7 @@ from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
 from app.services.images.spec import ImageSpec
 from app.services.jobs.kinds import RepairKind
-from app.services.jobs.waiting import patience, store
+from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
@@ -50,7 +50,7 @@ class RepairJob(RepairKind):
         self._folder = folder
         self._node = node
 
-    def run(self, job: JobRun) -> dict[str, Json]:
+    def run(self, job: JobContext) -> dict[str, Json]:
         """Look at all files, kept and rejected ones; nothing else changes the dataset meanwhile."""
         dataset_id = job.spec["dataset_id"]
         total: Any = job.transaction("count-files", lambda session: _begin(session, job, dataset_id))
@@ -68,7 +68,7 @@ class RepairJob(RepairKind):
             "unrestored": unrestored,
         }
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         """Look at some files, and draw again what is lost.
 
         Returns:
@@ -86,10 +86,10 @@ class RepairJob(RepairKind):
             "unrestored": [outcome for outcome in outcomes if outcome and "new_image_id" not in outcome],
         }
 
-    def tidy(self, job: JobRun) -> None:
+    def cleanup(self, job: JobContext) -> None:
         """Leave everything: each file is whole, and what was set aside is kept."""
 
-    def _look(self, job: JobRun, dataset_id: str, start: int, stop: int) -> Json:
+    def _look(self, job: JobContext, dataset_id: str, start: int, stop: int) -> Json:
         """Return the lost ones of a chunk's images."""
         with self._db.snapshot() as session:
             images = list(session.scalars(_images(dataset_id).offset(start).limit(stop - start)))
@@ -99,7 +99,7 @@ class RepairJob(RepairKind):
             lost.append(lost_image(checks, image))
         return [one.to_json() for one in lost if one is not None]
 
-    def _restore(self, job: JobRun, lost: LostImage) -> dict[str, Any] | None:
+    def _restore(self, job: JobContext, lost: LostImage) -> dict[str, Any] | None:
         """Draw an image again; None once it has the bytes of its record."""
         with self._db.snapshot() as session:
             image = session.scalars(select(Image).where(Image.path == lost.path)).one()
@@ -111,7 +111,7 @@ class RepairJob(RepairKind):
         recipe, place = Recipe(dataset), Place(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
-                _spec(image).to_json(), labels=recipe.texts, background=True, keep_waiting=patience(job)
+                _spec(image).to_json(), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
             )
         except InferenceFailed:
             return {**lost.to_json(), "code": InferenceFailed.default_code}
@@ -128,7 +128,7 @@ class RepairJob(RepairKind):
         self._replace(job, image.path, data)
         return _redrawn(lost, self._record(image, info, verdict.reason))
 
-    def _replace(self, job: JobRun, path: str, data: bytes) -> None:
+    def _replace(self, job: JobContext, path: str, data: bytes) -> None:
         job.check_cancelled()  # before the damaged file is set aside: another worker may do this by now
         self._folder.set_aside(path)
         store(job, self._folder, path, data)
@@ -155,7 +155,7 @@ def _images(dataset_id: str) -> Select[Any]:
     return select(Image).where(Image.dataset_id == dataset_id).order_by(Image.path)
 
 
-def _begin(session: Session, job: JobRun, dataset_id: str) -> Json:
+def _begin(session: Session, job: JobContext, dataset_id: str) -> Json:
     find_dataset(session, dataset_id)
     num = session.scalar(select(func.count()).where(Image.dataset_id == dataset_id)) or 0
     set_total(session, job.id, num)

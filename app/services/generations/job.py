@@ -5,13 +5,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.record import advance
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.generations.records import add_generation, image_specs
 from app.services.jobs.kinds import GenerateKind
-from app.services.jobs.waiting import patience, store
+from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
 
 
@@ -23,7 +23,7 @@ class GenerateJob(GenerateKind):
         self._folder = folder
         self._node = node
 
-    def run(self, job: JobRun) -> dict[str, Json]:
+    def run(self, job: JobContext) -> dict[str, Json]:
         """Render each image in a step of its own, then record all of them at once."""
         specs = image_specs(job.spec)
         # The ids are drawn once, so that a repeated step writes the same file again.
@@ -33,7 +33,7 @@ class GenerateJob(GenerateKind):
 
             def render(image_id: str = image_id, spec: Any = spec) -> Json:
                 data, info = self._node.render(
-                    spec.to_json(), labels=job.spec["labels"], background=False, keep_waiting=patience(job)
+                    spec.to_json(), labels=job.spec["labels"], background=False, keep_waiting=wait_policy(job)
                 )
                 path = self._folder.image_path(image_id, spec.output_format)
                 store(job, self._folder, path, data)
@@ -50,9 +50,9 @@ class GenerateJob(GenerateKind):
         job.transaction("record", record)
         return {"generation_id": plan["generation"]}
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         """Do nothing: a generation has no chunks."""
         return None
 
-    def tidy(self, job: JobRun) -> None:
+    def cleanup(self, job: JobContext) -> None:
         """Do nothing: which files there are is known to `run` alone; a node's start removes those without a record."""

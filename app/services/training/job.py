@@ -17,9 +17,9 @@ from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FileLost, StorageFull, Unavailable
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.record import advance
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages
 from app.services.datasets.places import refuse_empty_classes
@@ -27,7 +27,7 @@ from app.services.datasets.rows import find_dataset
 from app.services.datasets.versions import content_version, images_of, num_images_of
 from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_TOLD, LostImage, refusal_of_all
 from app.services.jobs.kinds import TrainKind
-from app.services.jobs.waiting import load, patience, store
+from app.services.jobs.waiting import load, store, wait_policy
 from app.storage.features import FeatureCache, feature_key
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks, LostFile
@@ -56,7 +56,7 @@ class TrainJob(TrainKind):
         self._node = node
         self._images = images
 
-    def run(self, job: JobRun) -> dict[str, Json]:
+    def run(self, job: JobContext) -> dict[str, Json]:
         """Generate the dataset if the request brought one, extract features, fit, register."""
         dataset_id = job.spec["dataset_id"]
         if job.spec["dataset"] is not None:
@@ -77,19 +77,19 @@ class TrainJob(TrainKind):
         job.transaction("register", lambda session: _register(session, job, backbone, fitted))
         return {"model_id": job.id}
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         """Make images, or extract features, as the chunk says."""
         if not isinstance(item, dict):
             raise TypeError("a chunk is a JSON object")
         return self._images.make_chunk(job, item) if item["part"] == "images" else self._features_chunk(job, item)
 
-    def tidy(self, job: JobRun) -> None:
+    def cleanup(self, job: JobContext) -> None:
         """Remove unrecorded images of a dataset that this job makes."""
         if job.spec["dataset"] is not None:
             self._images.tidy(job.spec["dataset_id"])
 
-    def _backbone(self, job: JobRun) -> Json:
-        loaded = self._node.backbone(keep_waiting=patience(job))
+    def _backbone(self, job: JobContext) -> Json:
+        loaded = self._node.backbone(keep_waiting=wait_policy(job))
         if loaded["weights_sha256"] != job.spec["backbone_sha256"]:
             raise Conflict(
                 "Another backbone is loaded than when this job was accepted. Load that one, or submit the job again.",
@@ -97,7 +97,7 @@ class TrainJob(TrainKind):
             )
         return loaded
 
-    def _features_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
+    def _features_chunk(self, job: JobContext, item: dict[str, Any]) -> Json:
         with self._db.snapshot() as session:
             query = _training_columns(item["dataset_id"]).offset(item["start"]).limit(FEATURES_CHUNK_SIZE)
             images = session.execute(query).all()
@@ -108,7 +108,7 @@ class TrainJob(TrainKind):
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
         return {"num_lost": len(lost), "lost": lost[:MAX_LOST_TOLD]}
 
-    def _lost_or_known(self, job: JobRun, image: Any, backbone: dict[str, Any]) -> LostImage | None:
+    def _lost_or_known(self, job: JobContext, image: Any, backbone: dict[str, Any]) -> LostImage | None:
         """Learn an image's features; return the image if it has no sound file to learn them from."""
         try:
             self._feature(job, image, backbone)
@@ -116,7 +116,7 @@ class TrainJob(TrainKind):
             return LostImage(image.id, image.path, error.code)
         return None
 
-    def _feature(self, job: JobRun, image: Any, backbone: dict[str, Any]) -> np.ndarray:
+    def _feature(self, job: JobContext, image: Any, backbone: dict[str, Any]) -> np.ndarray:
         key = feature_key(image.sha256, backbone["weights_sha256"], backbone["preprocessing"])
         known = self._features.get(key)
         if known is not None:
@@ -126,14 +126,14 @@ class TrainJob(TrainKind):
         except LostFile as error:
             lost = LostImage(image.id, image.path, IMAGE_CODES[error.fault])
             raise refusal_of_all([lost], 1, image.dataset_id or "") from None
-        features = self._node.features(data, keep_waiting=patience(job))
+        features = self._node.features(data, keep_waiting=wait_policy(job))
         try:
             self._features.put(key, features)
         except (StorageFull, Unavailable):  # a cache: what it could not keep is asked again
             logger.warning("The features of an image could not be kept.", exc_info=True)
         return features
 
-    def _fit(self, job: JobRun, backbone: dict[str, Any]) -> Json:
+    def _fit(self, job: JobContext, backbone: dict[str, Any]) -> Json:
         """Train the head and write its file; what is returned becomes the model's record."""
         spec = job.spec
         with self._db.snapshot() as session:
@@ -161,7 +161,7 @@ class TrainJob(TrainKind):
         file = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
         return {"classes": classes, **file, "metrics": metrics, "dataset": _origin(dataset, images)}
 
-    def _record_epoch(self, job: JobRun, metrics: "EpochMetrics") -> None:
+    def _record_epoch(self, job: JobContext, metrics: "EpochMetrics") -> None:
         job.check_cancelled()
         with self._db.transaction() as session:
             # A repeated fit gives the same epochs again: the row is replaced, the progress counted once.
@@ -207,7 +207,7 @@ def _origin(dataset: Dataset, images: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _register(session: Session, job: JobRun, backbone: dict[str, Any], fitted: dict[str, Any]) -> Json:
+def _register(session: Session, job: JobContext, backbone: dict[str, Any], fitted: dict[str, Any]) -> Json:
     """Add the model's row; its id is the job's, so that a repeat cannot add a second one."""
     settings = ("method", "epochs", "batch_size", "optimizer", "seed")
     model = TrainedModel(

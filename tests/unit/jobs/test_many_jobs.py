@@ -87,7 +87,7 @@ def add_jobs(url: str, num: int, *, status: str = "queued") -> None:
 def many(database_url: str) -> Iterator[tuple[Reaper, DBOSClient, Database, int]]:
     """A reaper among so many jobs that one statement cannot name them."""
     with sqlite_as_it_comes():
-        db, client = Database(database_url), durable.open_client(database_url, wait_for_database=False)
+        db, client = Database(database_url), durable.JobEngineClient(database_url)
         num = NUM_JOBS["sqlite" if database_url.startswith("sqlite") else "postgres"]
         add_jobs(database_url, num)
         heartbeat = Heartbeat(db, worker_id="me", host=host_name(), ttl_s=20)
