@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
+from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.recipe import Recipe, Tried
 from app.services.datasets.records import kept_images, num_to_make
 
@@ -78,7 +79,7 @@ def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
     Those of a job that failed or was cancelled are tried again as by itself: not all of its places had their turn.
     """
     job = session.get(Job, dataset.job_id) if dataset.job_id is not None else None
-    before = Tried(**job.spec.get("tried") or {}) if job is not None else Tried()
+    before = DatasetWork.from_json(job.spec).tried if job is not None else Tried()
     if dataset.status != "incomplete":
         return before
     attempts = before.attempts + Recipe(dataset).max_attempts

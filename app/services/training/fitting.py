@@ -4,54 +4,32 @@ The only module of the worker process that imports torch, so `job.py` imports it
 that trains nothing starts sooner and stays smaller. Runs in the worker process, on the thread of the job.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from app.error_codes import ErrorCode
 from app.errors import Invalid
+from app.services.training.payloads import Examples, TrainSpec
 from app.training.evaluation import evaluate
 from app.training.linear_probe import Diverged, EpochMetrics, OptimizerSettings, fit, save_probe
 
 
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """The images that a head is trained and tested on, as the frozen backbone sees them.
-
-    Attributes:
-        features: (N, D), float32.
-        labels: (N,), integers in 0 .. K - 1.
-        is_train: (N,), bool; the other rows are test images.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    is_train: np.ndarray
-
-
 def fit_head(
     examples: Examples,
+    spec: TrainSpec,
     *,
     classes: Sequence[str],
     backbone_sha256: str,
-    epochs: int,
-    batch_size: int,
-    optimizer: Mapping[str, Any],
-    seed: int,
     on_epoch: Callable[[EpochMetrics], None],
 ) -> tuple[bytes, dict[str, dict[str, Any]]]:
     """Train a linear probe.
 
     Args:
         examples: What it is trained and tested on.
+        spec: Epochs, batch size, optimizer and seed.
         classes: The names of the K classes, by label.
         backbone_sha256: The backbone that computed the features, for the file.
-        epochs: Passes over the training rows, >= 1.
-        batch_size: Rows of a gradient step, >= 1.
-        optimizer: The fields of `OptimizerSettings`.
-        seed: Of the first weights and the order of the rows.
         on_epoch: Called after each epoch.
 
     Returns:
@@ -68,10 +46,10 @@ def fit_head(
             features[~train],
             labels[~train],
             num_classes=len(classes),
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=OptimizerSettings(**optimizer),
-            seed=seed,
+            epochs=spec.epochs,
+            batch_size=spec.batch_size,
+            optimizer=OptimizerSettings(**spec.optimizer),
+            seed=spec.seed,
             on_epoch=on_epoch,
         )
     except Diverged as error:
