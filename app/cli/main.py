@@ -94,7 +94,7 @@ def api() -> None:
 
 @app.command(epilog=settings_help())
 def worker() -> None:
-    """Work off background jobs; asks the engine of the `foxhound api` beside it."""
+    """Run background jobs, with the engine of the `foxhound api` of the same node."""
     from app.node.client import NodeClient
     from app.worker import leave_process, run_worker
 

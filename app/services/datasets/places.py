@@ -88,11 +88,15 @@ def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
 
 def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
     """Return what is to change in a job's spec so that its retry completes an `incomplete` dataset; None: nothing."""
-    makes = job.kind == "dataset" or (job.kind == "train" and job.spec["dataset"] is not None)
-    dataset = session.get(Dataset, job.spec["dataset_id"]) if makes else None
+    dataset = session.get(Dataset, job.spec["dataset_id"]) if makes_dataset(job) else None
     if dataset is None or dataset.status != "incomplete":
         return None
     return {"made": {}, "tried": asdict(tried_in_vain(session, dataset))}
+
+
+def makes_dataset(job: Job) -> bool:
+    """Return whether a job makes images of a dataset: a `dataset` job, or a `train` job whose request brought one."""
+    return job.kind == "dataset" or (job.kind == "train" and job.spec["dataset"] is not None)
 
 
 def is_held(session: Session, dataset_id: str, *, by: Collection[str]) -> bool:
