@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from app.cli.main import app
 from app.db.models import Dataset, Image, TrainedModel
 from app.errors import AppError
-from app.jobs.handler import JobCancelled
+from app.jobs.signals import JobCancelled
 from app.services.datasets.repair_job import RepairJob
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
-from testing.fake_jobs import FakeJobRun, run_job
+from testing.fake_jobs import FakeJobContext, run_job
 from testing.uploads import create_empty, picture, upload
 from testing.waiting import wait_until
 from testing.workbench import Workbench
@@ -267,7 +267,7 @@ def test_a_chunk_that_is_done_again_tells_what_its_first_run_restored(bench: Wor
     cut_off(bench.data_dir / images(bench)[0].path)
     job_id = repair_job(bench, read["id"])
     handler = RepairJob(bench.db, DataFolder(bench.data_dir), bench.client)
-    job, recorded = FakeJobRun(bench.db, job_id, handler), list[Any]()
+    job, recorded = FakeJobContext(bench.db, job_id, handler), list[Any]()
 
     def replayed(name: str, fn: Callable[[], Any]) -> Any:
         recorded[:] = recorded or [fn()]

@@ -114,7 +114,7 @@ def test_a_wish_to_go_on_that_the_engine_never_heard_is_found_in_the_row(
     reaper.round()
     assert job_row(db, job_id).status == "paused"
     with db.transaction() as session:
-        record.request_wake(session, job_id)
+        record.request_resume(session, job_id)
     reaper.round()
     (workflow,) = client.list_workflows(workflow_ids=[workflow_id])
     assert (workflow.status, workflow.queue_name) == ("ENQUEUED", "jobs")
