@@ -17,7 +17,7 @@ from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
 from app.services.datasets.places import in_place, num_filled, per_class, tried_in_vain
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.recipe import Made
+from app.services.datasets.recipe import Offsets
 from app.services.datasets.records import kept_images, num_to_make, read_datasets
 from app.services.datasets.service import find_dataset, refuse_in_use
 from app.services.inference.service import Inference
@@ -74,12 +74,12 @@ class DatasetExtensionService:
             made = self._refuse(session, dataset, request)
             filled = num_to_make(dataset) - num_to_make(dataset, made)
             if dataset.status == "incomplete":  # its new places are shown, not those that were tried before
-                made, filled = Made(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
+                made, filled = Offsets(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
             return plan_dataset(session, dataset, made, num_filled=filled)
 
-    def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend) -> Made:
+    def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend) -> Offsets:
         """Return what is made already, unless the dataset cannot be extended so."""
         refuse_in_use(session, dataset)
         pack = self._inference.pack
@@ -97,14 +97,14 @@ class DatasetExtensionService:
         return _made(session, dataset)
 
 
-def _made(session: Session, dataset: Dataset) -> Made:
+def _made(session: Session, dataset: Dataset) -> Offsets:
     """Return what the dataset's finished jobs have made; what is missing by then is made with the extension."""
     if dataset.status == "incomplete":
-        return Made()  # any place may be empty
+        return Offsets()  # any place may be empty
     if dataset.status in ("failed", "cancelled"):
         job = session.get(Job, dataset.job_id)
-        return Made(**job.spec.get("made", {})) if job is not None else Made()
-    return Made(dataset.train_per_class, dataset.test_per_class)
+        return Offsets(**job.spec.get("made", {})) if job is not None else Offsets()
+    return Offsets(dataset.train_per_class, dataset.test_per_class)
 
 
 def _grow(dataset: Dataset, request: DatasetExtend) -> None:

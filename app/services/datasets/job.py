@@ -24,7 +24,7 @@ from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.places import in_place
-from app.services.datasets.recipe import Drawn, Made, Place, Recipe, Tried, Verdict
+from app.services.datasets.recipe import Drawn, Offsets, Place, Recipe, Tried, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.service import find_dataset
 from app.services.generations.records import image_columns
@@ -80,7 +80,7 @@ class DatasetImages:
         A job that extends a dataset says in its spec what is `made`, and begins behind that; one that completes a
         dataset says what was `tried`.
         """
-        made, tried = Made(**job.spec.get("made", {})), job.spec.get("tried") or {}
+        made, tried = Offsets(**job.spec.get("made", {})), job.spec.get("tried") or {}
         total: Any = job.transaction("begin-dataset", lambda session: self._begin(session, dataset_id, made))
         starts = range(0, total, self._chunk_size)
         stops = [min(start + self._chunk_size, total) for start in starts]
@@ -100,7 +100,7 @@ class DatasetImages:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, item["dataset_id"], with_texts=True)
             # Chunks of older releases have neither of the two.
-            made, tried = Made(**item.get("made", {})), Tried(**item.get("tried", {}))
+            made, tried = Offsets(**item.get("made", {})), Tried(**item.get("tried", {}))
             recipe = Recipe(dataset)
             numbers = range(item["start"], item["stop"])
             places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
@@ -119,7 +119,7 @@ class DatasetImages:
         """Set aside what chunks that failed or died have written and nobody will record; while none of them runs."""
         tell_moved(set_unrecorded_aside(self._db, self._folder, dataset_id))
 
-    def _begin(self, session: Session, dataset_id: str, made: Made) -> Json:
+    def _begin(self, session: Session, dataset_id: str, made: Offsets) -> Json:
         dataset = find_dataset(session, dataset_id)
         dataset.status = "generating"
         clear_for(session, self._folder, dataset)
@@ -244,7 +244,7 @@ def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Plac
     return [place for place in places if (place.split, place.class_index, place.position) not in full]
 
 
-def _end(session: Session, dataset_id: str, made: Made, missing: list[Any]) -> Json:
+def _end(session: Session, dataset_id: str, made: Offsets, missing: list[Any]) -> Json:
     """Settle the dataset's status from all of its places; return how many images there are behind what was made."""
     dataset = find_dataset(session, dataset_id)
     filled = kept_images(dataset_id).where(in_place(dataset))

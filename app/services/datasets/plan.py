@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
-from app.services.datasets.recipe import NOTHING_MADE, Made, Place, Recipe
+from app.services.datasets.recipe import NO_OFFSETS, Offsets, Place, Recipe
 from app.services.datasets.recipe_read import recipe_classes
 from app.services.datasets.records import num_to_make, preset_of, settings_of
 
@@ -17,7 +17,7 @@ MAX_SAMPLES = 12
 JOBS_LOOKED_AT = 20
 
 
-def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE, *, num_filled: int = 0) -> DatasetPlan:
+def plan_dataset(session: Session, dataset: Dataset, made: Offsets = NO_OFFSETS, *, num_filled: int = 0) -> DatasetPlan:
     """Describe what a dataset's row, which is in no session, would become, and what is to be made for that.
 
     Args:
@@ -44,7 +44,7 @@ def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE, 
     )
 
 
-def _samples(dataset: Dataset, made: Made) -> list[PlannedImage]:
+def _samples(dataset: Dataset, made: Offsets) -> list[PlannedImage]:
     """Draw the first places of classes that are spread over the dataset, several each where there are few classes."""
     recipe = Recipe(dataset)
     per_class = dataset.train_per_class - made.train or dataset.test_per_class - made.test

@@ -30,14 +30,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Offsets:
     """How many places of each class and split, from the first on, a job leaves alone: it fills those behind them."""
 
     train: int = 0
     test: int = 0
 
 
-NOTHING_MADE = Made()
+NO_OFFSETS = Offsets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Recipe:
         """
         return clip_texts(self._dataset)
 
-    def place(self, number: int, made: Made = NOTHING_MADE) -> Place:
+    def place(self, number: int, made: Offsets = NO_OFFSETS) -> Place:
         """Return the place of this number behind what is made: all of train, then test, class by class."""
         dataset = self._dataset
         width = dataset.train_per_class - made.train

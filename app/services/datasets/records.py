@@ -22,7 +22,7 @@ from app.schemas.datasets import (
 from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
 from app.services.datasets.presets import with_preset
-from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NOTHING_MADE, Made
+from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
 from app.services.images.spec import SizeRules, settle
 from app.storage.layout import class_folders
 
@@ -32,7 +32,7 @@ def kept_images(dataset_id: str) -> Select[Image]:
     return select(Image).where(Image.dataset_id == dataset_id, Image.decision == "kept")
 
 
-def num_to_make(dataset: Dataset, made: Made = NOTHING_MADE) -> int:
+def num_to_make(dataset: Dataset, made: Offsets = NO_OFFSETS) -> int:
     """Return how many images a dataset's job is to make, behind those that are made."""
     each = dataset.train_per_class - made.train + dataset.test_per_class - made.test
     return len(dataset.classes) * each
