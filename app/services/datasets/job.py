@@ -24,7 +24,7 @@ from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.places import in_place
-from app.services.datasets.recipe import Drawn, Offsets, Place, Recipe, Tried, Verdict
+from app.services.datasets.recipe import Drawn, Offsets, Recipe, Slot, Tried, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.service import find_dataset
 from app.services.generations.records import image_columns
@@ -38,7 +38,7 @@ from app.storage.layout import DataFolder
 class _Tries:
     """What became of the tries at one place: rows of the images written, and how many tries ended how."""
 
-    place: Place
+    place: Slot
     rows: list[dict[str, Any]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
 
@@ -103,7 +103,7 @@ class DatasetImages:
             made, tried = Offsets(**item.get("made", {})), Tried(**item.get("tried", {}))
             recipe = Recipe(dataset)
             numbers = range(item["start"], item["stop"])
-            places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
+            places = _empty(session, dataset, [recipe.slot(number, made) for number in numbers])
         # No step: a chunk that dies before its record is made again, and gives the same files.
         try:
             tries = self._fill(job, dataset, recipe, places, tried)
@@ -135,7 +135,7 @@ class DatasetImages:
 
         job.transaction("record", record)
 
-    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
+    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: Tried) -> None:
         """Remove what a chunk that ends here has written and will not record."""
         job.check_held()  # else another worker may be writing the same files
         paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
@@ -144,11 +144,11 @@ class DatasetImages:
         for path in paths:
             self._folder.delete(path)
 
-    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> list[_Tries]:
+    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: Tried) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
             return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
 
-    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
+    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Slot, tried: Tried) -> _Tries:
         """Try until an image is kept or the attempts run out; write each image that may be looked at."""
         tries = _Tries(place)
         for attempt in _attempts(recipe, place, tried):
@@ -185,7 +185,7 @@ class DatasetImages:
         for path in self._paths(dataset, recipe, tries.place, tried) - {row["path"] for row in tries.rows}:
             self._folder.delete(path)
 
-    def _paths(self, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> set[str]:
+    def _paths(self, dataset: Dataset, recipe: Recipe, place: Slot, tried: Tried) -> set[str]:
         """Return every path that an attempt of this job at a place may write."""
         return {
             self._path(dataset, recipe, place, attempt, is_kept=is_kept)
@@ -193,7 +193,7 @@ class DatasetImages:
             for is_kept in (True, False)
         }
 
-    def _path(self, dataset: Dataset, recipe: Recipe, place: Place, attempt: int, *, is_kept: bool) -> str:
+    def _path(self, dataset: Dataset, recipe: Recipe, place: Slot, attempt: int, *, is_kept: bool) -> str:
         return self._folder.dataset_image_path(
             dataset.name,
             place.split,
@@ -225,19 +225,19 @@ class DatasetJob(DatasetKind):
         self._images.tidy(job.spec["dataset_id"])
 
 
-def _attempts(recipe: Recipe, place: Place, tried: Tried) -> range:
+def _attempts(recipe: Recipe, place: Slot, tried: Tried) -> range:
     """Return the numbers of the attempts that a job has at a place."""
     first = tried.first_attempt(place)
     return range(first, first + recipe.max_attempts)
 
 
-def _at(dataset: Dataset, places: list[Place]) -> ColumnElement[bool]:
+def _at(dataset: Dataset, places: list[Slot]) -> ColumnElement[bool]:
     """Match the images at these places of a dataset."""
     place = tuple_(Image.split, Image.class_index, Image.position)
     return (Image.dataset_id == dataset.id) & place.in_([(p.split, p.class_index, p.position) for p in places])
 
 
-def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Place]:
+def _empty(session: Session, dataset: Dataset, places: list[Slot]) -> list[Slot]:
     """Return those of the places that have no image yet."""
     kept = kept_images(dataset.id).where(_at(dataset, places))
     full = {(image.split, image.class_index, image.position) for image in session.scalars(kept)}
@@ -260,7 +260,7 @@ def _count(session: Session, query: Select[Any]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _row(place: Place, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _row(place: Slot, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Return the columns of an image's row but for its dataset; the record tells what was drawn for it."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
-from app.services.datasets.recipe import NO_OFFSETS, Offsets, Place, Recipe
+from app.services.datasets.recipe import NO_OFFSETS, Offsets, Recipe, Slot
 from app.services.datasets.recipe_read import recipe_classes
 from app.services.datasets.records import num_to_make, preset_of, settings_of
 
@@ -52,10 +52,10 @@ def _samples(dataset: Dataset, made: Offsets) -> list[PlannedImage]:
     each = min(per_class, MAX_SAMPLES // num_classes)
     chosen = [k * len(dataset.classes) // num_classes for k in range(num_classes)]
     numbers = [index * per_class + k for index in chosen for k in range(each)]
-    return [_sample(dataset, recipe, recipe.place(number, made)) for number in numbers]
+    return [_sample(dataset, recipe, recipe.slot(number, made)) for number in numbers]
 
 
-def _sample(dataset: Dataset, recipe: Recipe, place: Place) -> PlannedImage:
+def _sample(dataset: Dataset, recipe: Recipe, place: Slot) -> PlannedImage:
     drawn = recipe.draw(place, 0)
     spec = drawn.spec
     return PlannedImage(

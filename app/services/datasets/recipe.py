@@ -21,7 +21,7 @@ ATTEMPTS, FILTER_ATTEMPTS = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Slot:
     """Where an image stands in its dataset."""
 
     split: str
@@ -51,7 +51,7 @@ class Tried:
     test: int = 0
     attempts: int = 0
 
-    def first_attempt(self, place: Place) -> int:
+    def first_attempt(self, place: Slot) -> int:
         """Return the number of the next attempt at a place."""
         return self.attempts if place.position < (self.train if place.split == "train" else self.test) else 0
 
@@ -105,22 +105,22 @@ class Recipe:
         """
         return clip_texts(self._dataset)
 
-    def place(self, number: int, made: Offsets = NO_OFFSETS) -> Place:
+    def slot(self, number: int, made: Offsets = NO_OFFSETS) -> Slot:
         """Return the place of this number behind what is made: all of train, then test, class by class."""
         dataset = self._dataset
         width = dataset.train_per_class - made.train
         num_train = len(dataset.classes) * width
         if number < num_train:
-            return Place("train", number // width, made.train + number % width)
+            return Slot("train", number // width, made.train + number % width)
         number, width = number - num_train, dataset.test_per_class - made.test
-        return Place("test", number // width, made.test + number % width)
+        return Slot("test", number // width, made.test + number % width)
 
-    def seed(self, place: Place, attempt: int) -> int:
+    def seed(self, place: Slot, attempt: int) -> int:
         """Return the seed of an attempt at a place."""
         name = self._dataset.classes[place.class_index]["name"]
         return image_seed(self._dataset.seed, name, place.split, place.position, attempt)
 
-    def draw(self, place: Place, attempt: int) -> Drawn:
+    def draw(self, place: Slot, attempt: int) -> Drawn:
         """Return what an attempt at a place is made from.
 
         Prompts are taken in turn. With `cartesian` the place alone decides the combination of variables; with
@@ -143,7 +143,7 @@ class Recipe:
         )
         return Drawn(spec, {"template": template, "variables": variables, "attempt": attempt})
 
-    def judge(self, place: Place, probabilities: Sequence[float] | None) -> Verdict:
+    def judge(self, place: Slot, probabilities: Sequence[float] | None) -> Verdict:
         """Decide about an image from CLIP's probabilities of all classes, in their order."""
         if self._filter is None or probabilities is None:
             return Verdict("kept", None)
@@ -152,13 +152,13 @@ class Recipe:
         reason = f"p(own class) {own:.4f} {'>=' if is_kept else '<'} {threshold:.4f}"
         return Verdict("kept" if is_kept else "rejected", reason)
 
-    def scores(self, place: Place, probabilities: Sequence[float]) -> list[dict[str, Any]]:
+    def scores(self, place: Slot, probabilities: Sequence[float]) -> list[dict[str, Any]]:
         """Return the scores to record, in the classes' order: the own class's and the highest of the others."""
         by_height = sorted(range(len(probabilities)), key=lambda i: (i != place.class_index, -probabilities[i], i))
         names = [entry["name"] for entry in self._dataset.classes]
         return [{"label": names[i], "probability": probabilities[i]} for i in sorted(by_height[:MAX_SCORES])]
 
-    def _fill(self, text: str, place: Place, attempt: int) -> tuple[str, dict[str, str]]:
+    def _fill(self, text: str, place: Slot, attempt: int) -> tuple[str, dict[str, str]]:
         if not self._has_templates:
             return text, {}
         template = parse_template(text)
@@ -172,19 +172,19 @@ class Recipe:
         values = {name: self._variables[name][index] for name, index in zip(names, indexes, strict=True)}
         return template.fill(values), values
 
-    def _draw_guidance(self, setting: float | Mapping[str, float], place: Place, attempt: int) -> float:
+    def _draw_guidance(self, setting: float | Mapping[str, float], place: Slot, attempt: int) -> float:
         if not isinstance(setting, Mapping):
             return setting
         first, last = (round(setting[end] * GUIDANCE_STEPS) for end in ("min", "max"))
         drawn = first + self._index(last - first + 1, "#guidance_scale", place, attempt)
         return drawn / GUIDANCE_STEPS
 
-    def _draw_steps(self, setting: int | Mapping[str, int], place: Place, attempt: int) -> int:
+    def _draw_steps(self, setting: int | Mapping[str, int], place: Slot, attempt: int) -> int:
         if not isinstance(setting, Mapping):
             return setting
         first, last = setting["min"], setting["max"]
         return first + self._index(last - first + 1, "#num_inference_steps", place, attempt)
 
-    def _index(self, size: int, what: str, place: Place, attempt: int) -> int:
+    def _index(self, size: int, what: str, place: Slot, attempt: int) -> int:
         name = self._dataset.classes[place.class_index]["name"]
         return drawn_index(size, what, self._dataset.seed, name, place.split, place.position, attempt)

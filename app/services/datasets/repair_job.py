@@ -24,7 +24,7 @@ from app.jobs.handler import Json
 from app.jobs.record import advance, set_total
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
-from app.services.datasets.recipe import Place, Recipe
+from app.services.datasets.recipe import Recipe, Slot
 from app.services.datasets.service import find_dataset
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
@@ -108,7 +108,7 @@ class RepairJob(RepairKind):
             return None if image.id == lost.image_id else _redrawn(lost, image.id)
         if image.source != "synthetic":
             return lost.to_json()
-        recipe, place = Recipe(dataset), Place(image.split or "", image.class_index or 0, image.position)
+        recipe, place = Recipe(dataset), Slot(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
                 _spec(image).to_json(), labels=recipe.texts, background=True, keep_waiting=patience(job)
