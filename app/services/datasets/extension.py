@@ -15,11 +15,11 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
-from app.services.datasets.places import in_place, num_filled, per_class, tried_in_vain
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipe import Offsets
 from app.services.datasets.records import kept_images, num_to_make, read_datasets
 from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.slots import in_slot, num_filled, per_class, tried_in_vain
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.limits import Limits, refuse
@@ -89,7 +89,7 @@ class DatasetExtensionService:
                 code=ErrorCode.PACK_CHANGED,
             )
         added = len(dataset.classes) * (request.train_per_class + request.test_per_class)
-        uploaded = kept_images(dataset.id).where(~in_place(dataset)).subquery()
+        uploaded = kept_images(dataset.id).where(~in_slot(dataset)).subquery()
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)
         if total > self._limits.dataset_images:
             detail = f"The dataset would have {total} images. At most {self._limits.dataset_images} are accepted."

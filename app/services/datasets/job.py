@@ -23,10 +23,10 @@ from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
-from app.services.datasets.places import in_place
 from app.services.datasets.recipe import Drawn, Offsets, Recipe, Slot, Tried, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.service import find_dataset
+from app.services.datasets.slots import in_slot
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
 from app.services.jobs.waiting import STORAGE_PATIENCE_S, patience, store
@@ -247,7 +247,7 @@ def _empty(session: Session, dataset: Dataset, places: list[Slot]) -> list[Slot]
 def _end(session: Session, dataset_id: str, made: Offsets, missing: list[Any]) -> Json:
     """Settle the dataset's status from all of its places; return how many images there are behind what was made."""
     dataset = find_dataset(session, dataset_id)
-    filled = kept_images(dataset_id).where(in_place(dataset))
+    filled = kept_images(dataset_id).where(in_slot(dataset))
     behind = or_(*((Image.split == split) & (Image.position >= first) for split, first in asdict(made).items()))
     num_all, num = (_count(session, query) for query in (filled, filled.where(behind)))
     dataset.status = "ready" if num_all == num_to_make(dataset) else "incomplete"

@@ -23,8 +23,8 @@ from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
-from app.services.datasets.places import first_free_position, settle_filled
 from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.slots import first_free_position, record_upload
 from app.services.datasets.versions import num_images_of
 from app.services.images.lost_files import lost_image
 from app.services.limits import Limits
@@ -170,7 +170,7 @@ class UploadService:
                 place = {"split": split, "class_index": class_index, "position": position, "path": path}
                 image = Image(id=new_id(), dataset_id=dataset_id, source="real", **place, **columns)
                 session.add(image)
-                settle_filled(session, dataset, image)
+                record_upload(session, dataset, image)
         except BaseException:
             if path is not None:
                 self._forget(path)

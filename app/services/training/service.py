@@ -15,9 +15,9 @@ from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
-from app.services.datasets.places import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.records import num_to_make
 from app.services.datasets.service import DatasetService, small_request
+from app.services.datasets.slots import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.versions import num_images_of
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept

@@ -30,14 +30,14 @@ def per_class(dataset: Dataset, split: str) -> int:
     return dataset.train_per_class if split == "train" else dataset.test_per_class
 
 
-def in_place(dataset: Dataset) -> ColumnElement[bool]:
+def in_slot(dataset: Dataset) -> ColumnElement[bool]:
     """Match the images that fill a dataset's places; uploaded ones behind them do not."""
     return Image.position < case((Image.split == "train", dataset.train_per_class), else_=dataset.test_per_class)
 
 
 def num_filled(session: Session, dataset: Dataset) -> int:
     """Return how many of a dataset's places have their image."""
-    filled = kept_images(dataset.id).where(in_place(dataset))
+    filled = kept_images(dataset.id).where(in_slot(dataset))
     return session.scalar(filled.with_only_columns(func.count())) or 0
 
 
@@ -57,7 +57,7 @@ def first_free_position(session: Session, dataset: Dataset, class_index: int, sp
     return max(reserved, 0 if last is None else last + 1)
 
 
-def settle_filled(session: Session, dataset: Dataset, image: Image) -> None:
+def record_upload(session: Session, dataset: Dataset, image: Image) -> None:
     """Note that an uploaded image is there: its place is missing no more, and the dataset may be whole by it."""
     if dataset.status == "empty":
         dataset.status = "ready"
@@ -154,7 +154,7 @@ def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None
 
 
 def _lacking(session: Session, dataset: Dataset) -> Counter[tuple[str, int]]:
-    counts = _counts(session, kept_images(dataset.id).where(in_place(dataset)))
+    counts = _counts(session, kept_images(dataset.id).where(in_slot(dataset)))
     places = [(split, index) for index in range(len(dataset.classes)) for split in SPLITS]
     return Counter({place: per_class(dataset, place[0]) - counts[place] for place in places})
 
