@@ -23,7 +23,7 @@ from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
-from app.services.datasets.recipe import Drawn, Offsets, Recipe, Slot, Tried, Verdict
+from app.services.datasets.recipe import Offsets, Recipe, SampledSpec, Slot, Tried, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.service import find_dataset
 from app.services.datasets.slots import in_slot
@@ -260,7 +260,7 @@ def _count(session: Session, query: Select[Any]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _row(place: Slot, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _row(place: Slot, path: str, drawn: SampledSpec, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Return the columns of an image's row but for its dataset; the record tells what was drawn for it."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}

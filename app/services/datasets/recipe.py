@@ -57,7 +57,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledSpec:
     """What one attempt at a place is made from.
 
     Attributes:
@@ -120,7 +120,7 @@ class Recipe:
         name = self._dataset.classes[place.class_index]["name"]
         return image_seed(self._dataset.seed, name, place.split, place.position, attempt)
 
-    def draw(self, place: Slot, attempt: int) -> Drawn:
+    def draw(self, place: Slot, attempt: int) -> SampledSpec:
         """Return what an attempt at a place is made from.
 
         Prompts are taken in turn. With `cartesian` the place alone decides the combination of variables; with
@@ -141,7 +141,7 @@ class Recipe:
                 "num_inference_steps": self._draw_steps(steps, place, attempt),
             }
         )
-        return Drawn(spec, {"template": template, "variables": variables, "attempt": attempt})
+        return SampledSpec(spec, {"template": template, "variables": variables, "attempt": attempt})
 
     def judge(self, place: Slot, probabilities: Sequence[float] | None) -> Verdict:
         """Decide about an image from CLIP's probabilities of all classes, in their order."""
