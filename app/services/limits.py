@@ -24,7 +24,7 @@ class Limits:
     queued_jobs: int = 10_000
 
 
-def refuse(faults: list[FieldError]) -> None:
+def raise_if_invalid(faults: list[FieldError]) -> None:
     """Raise `Invalid` if there are faults, all of them at once."""
     if len(faults) == 1:
         raise Invalid(faults[0].detail, code=faults[0].code, errors=faults)

@@ -19,10 +19,10 @@ from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipe import Offsets
 from app.services.datasets.records import kept_images, num_to_make, read_datasets
 from app.services.datasets.service import find_dataset, refuse_in_use
-from app.services.datasets.slots import in_slot, num_filled, per_class, tried_in_vain
+from app.services.datasets.slots import in_slot, num_filled, per_class, prior_attempts
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.limits import Limits, refuse
+from app.services.limits import Limits, raise_if_invalid
 
 
 class DatasetExtensionService:
@@ -46,7 +46,7 @@ class DatasetExtensionService:
 
         def work(session: Session) -> DatasetRead:
             dataset = find_dataset(session, dataset_id, lock=True)
-            made, tried = self._refuse(session, dataset, request), tried_in_vain(session, dataset)
+            made, tried = self._refuse(session, dataset, request), prior_attempts(session, dataset)
             _make_room(session, dataset, request)
             _grow(dataset, request)
             asked = {"extend": request.model_dump(mode="json"), "made": asdict(made), "tried": asdict(tried)}
@@ -93,7 +93,7 @@ class DatasetExtensionService:
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)
         if total > self._limits.dataset_images:
             detail = f"The dataset would have {total} images. At most {self._limits.dataset_images} are accepted."
-            refuse([FieldError("#", detail, ErrorCode.TOO_MANY_IMAGES)])
+            raise_if_invalid([FieldError("#", detail, ErrorCode.TOO_MANY_IMAGES)])
         return _made(session, dataset)
 
 

@@ -23,7 +23,7 @@ from app.jobs.record import advance
 from app.jobs.run import JobRun
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
-from app.services.datasets.recipe import Offsets, Recipe, SampledSpec, Slot, Tried, Verdict
+from app.services.datasets.recipe import Offsets, PriorAttempts, Recipe, SampledSpec, Slot, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.service import find_dataset
 from app.services.datasets.slots import in_slot
@@ -100,7 +100,7 @@ class DatasetImages:
         with self._db.snapshot() as session:
             dataset = find_dataset(session, item["dataset_id"], with_texts=True)
             # Chunks of older releases have neither of the two.
-            made, tried = Offsets(**item.get("made", {})), Tried(**item.get("tried", {}))
+            made, tried = Offsets(**item.get("made", {})), PriorAttempts(**item.get("tried", {}))
             recipe = Recipe(dataset)
             numbers = range(item["start"], item["stop"])
             places = _empty(session, dataset, [recipe.slot(number, made) for number in numbers])
@@ -135,7 +135,7 @@ class DatasetImages:
 
         job.transaction("record", record)
 
-    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: Tried) -> None:
+    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: PriorAttempts) -> None:
         """Remove what a chunk that ends here has written and will not record."""
         job.check_held()  # else another worker may be writing the same files
         paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
@@ -144,11 +144,13 @@ class DatasetImages:
         for path in paths:
             self._folder.delete(path)
 
-    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: Tried) -> list[_Tries]:
+    def _fill(
+        self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: PriorAttempts
+    ) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
             return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
 
-    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Slot, tried: Tried) -> _Tries:
+    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Slot, tried: PriorAttempts) -> _Tries:
         """Try until an image is kept or the attempts run out; write each image that may be looked at."""
         tries = _Tries(place)
         for attempt in _attempts(recipe, place, tried):
@@ -165,7 +167,7 @@ class DatasetImages:
                 continue
             scores = info["label_probabilities"]
             probabilities = [score["probability"] for score in scores] if scores else None
-            verdict = recipe.judge(place, probabilities)
+            verdict = recipe.apply_filter(place, probabilities)
             info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
             store(job, self._folder, path, data, patience_s=self._storage_patience_s)
@@ -176,7 +178,7 @@ class DatasetImages:
         self._remove_leftovers(dataset, recipe, tries, tried)
         return tries
 
-    def _remove_leftovers(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: Tried) -> None:
+    def _remove_leftovers(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: PriorAttempts) -> None:
         """Remove what an earlier run of this chunk wrote and this one did not.
 
         There is nothing unless a score lies so near the threshold that its last bits, which differ between batches of
@@ -185,7 +187,7 @@ class DatasetImages:
         for path in self._paths(dataset, recipe, tries.place, tried) - {row["path"] for row in tries.rows}:
             self._folder.delete(path)
 
-    def _paths(self, dataset: Dataset, recipe: Recipe, place: Slot, tried: Tried) -> set[str]:
+    def _paths(self, dataset: Dataset, recipe: Recipe, place: Slot, tried: PriorAttempts) -> set[str]:
         """Return every path that an attempt of this job at a place may write."""
         return {
             self._path(dataset, recipe, place, attempt, is_kept=is_kept)
@@ -225,7 +227,7 @@ class DatasetJob(DatasetKind):
         self._images.tidy(job.spec["dataset_id"])
 
 
-def _attempts(recipe: Recipe, place: Slot, tried: Tried) -> range:
+def _attempts(recipe: Recipe, place: Slot, tried: PriorAttempts) -> range:
     """Return the numbers of the attempts that a job has at a place."""
     first = tried.first_attempt(place)
     return range(first, first + recipe.max_attempts)

@@ -41,7 +41,7 @@ NO_OFFSETS = Offsets()
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class PriorAttempts:
     """How often the empty ones of the first places of each class and split were tried before, in vain.
 
     A job goes on with the next attempt there: the earlier ones would give the same images.
@@ -143,7 +143,7 @@ class Recipe:
         )
         return SampledSpec(spec, {"template": template, "variables": variables, "attempt": attempt})
 
-    def judge(self, place: Slot, probabilities: Sequence[float] | None) -> Verdict:
+    def apply_filter(self, place: Slot, probabilities: Sequence[float] | None) -> Verdict:
         """Decide about an image from CLIP's probabilities of all classes, in their order."""
         if self._filter is None or probabilities is None:
             return Verdict("kept", None)

@@ -121,7 +121,7 @@ class RepairJob(RepairKind):
             return None
         scores = info["label_probabilities"] or []
         probabilities = [score["probability"] for score in scores]
-        verdict = recipe.judge(place, probabilities)
+        verdict = recipe.apply_filter(place, probabilities)
         if info["flagged"] or verdict.decision != image.decision:
             return {**lost.to_json(), "code": "image_differs"}
         info["label_probabilities"] = recipe.scores(place, probabilities) if scores else None

@@ -22,7 +22,7 @@ from app.services.datasets.slots import is_held
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.limits import Limits, refuse
+from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.services.store.recovery import clear_for, settle_deletion
 from app.storage.layout import DataFolder
@@ -50,7 +50,7 @@ class DatasetService:
             Conflict: The name is taken.
         """
         faults = self.faults(request)
-        refuse(faults)
+        raise_if_invalid(faults)
 
         def work(session: Session) -> DatasetRead:
             job_id = new_id()
@@ -79,7 +79,7 @@ class DatasetService:
         Raises:
             Invalid, Conflict: As `create` would.
         """
-        refuse(self.faults(request))
+        raise_if_invalid(self.faults(request))
         dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=None)
         with self._db.snapshot() as session:
             _refuse_taken_name(session, dataset.name)

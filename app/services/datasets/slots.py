@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
-from app.services.datasets.recipe import Recipe, Tried
+from app.services.datasets.recipe import PriorAttempts, Recipe
 from app.services.datasets.records import kept_images, num_to_make
 
 # A job has ended without all images: training needs `allow_incomplete`.
@@ -72,17 +72,17 @@ def record_upload(session: Session, dataset: Dataset, image: Image) -> None:
         dataset.status, dataset.missing = "ready", []
 
 
-def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
+def prior_attempts(session: Session, dataset: Dataset) -> PriorAttempts:
     """Return how often the empty places of a dataset were tried by the jobs so far.
 
     Those of a job that failed or was cancelled are tried again as by itself: not all of its places had their turn.
     """
     job = session.get(Job, dataset.job_id) if dataset.job_id is not None else None
-    before = Tried(**job.spec.get("tried") or {}) if job is not None else Tried()
+    before = PriorAttempts(**job.spec.get("tried") or {}) if job is not None else PriorAttempts()
     if dataset.status != "incomplete":
         return before
     attempts = before.attempts + Recipe(dataset).max_attempts
-    return Tried(dataset.train_per_class, dataset.test_per_class, attempts)
+    return PriorAttempts(dataset.train_per_class, dataset.test_per_class, attempts)
 
 
 def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
@@ -91,7 +91,7 @@ def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
     dataset = session.get(Dataset, job.spec["dataset_id"]) if makes else None
     if dataset is None or dataset.status != "incomplete":
         return None
-    return {"made": {}, "tried": asdict(tried_in_vain(session, dataset))}
+    return {"made": {}, "tried": asdict(prior_attempts(session, dataset))}
 
 
 def is_held(session: Session, dataset_id: str, *, by: Collection[str]) -> bool:

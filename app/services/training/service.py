@@ -23,7 +23,7 @@ from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.kinds import is_model_name_taken
 from app.services.jobs.service import progress_read
-from app.services.limits import refuse
+from app.services.limits import raise_if_invalid
 from app.services.pagination import fetch_page
 from app.storage.reserve import Reserve
 
@@ -51,7 +51,7 @@ class TrainJobService:
             Conflict: The dataset is not ready, or a name is taken.
         """
         if request.dataset is not None:
-            refuse(self._datasets.faults(request.dataset, base="#/dataset"))
+            raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()

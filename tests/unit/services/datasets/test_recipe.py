@@ -101,12 +101,12 @@ def test_a_dataset_from_before_there_were_recipes_has_plain_prompts() -> None:
     recipe = Recipe(old)
     assert prompts(recipe, 1) == ["a {{fox}}"]
     assert recipe.max_attempts == 3
-    assert recipe.judge(Slot("train", 0, 0), [0.1, 0.9]).decision == "kept"
+    assert recipe.apply_filter(Slot("train", 0, 0), [0.1, 0.9]).decision == "kept"
 
 
 @pytest.mark.parametrize(("own", "decision"), [(0.5, "kept"), (0.9, "kept"), (0.4999, "rejected")])
 def test_the_filter_keeps_from_one_over_classes_on(own: float, decision: str) -> None:
-    verdict = Recipe(dataset(filter={})).judge(Slot("train", 1, 0), [1 - own, own])
+    verdict = Recipe(dataset(filter={})).apply_filter(Slot("train", 1, 0), [1 - own, own])
     assert verdict.decision == decision
     assert verdict.reason is not None
     assert f"{own:.4f}" in verdict.reason
