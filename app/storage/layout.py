@@ -48,7 +48,7 @@ from app.storage.reserve import NO_RESERVE, Reserve
 
 _DATASETS = "datasets"
 _REJECTED = "rejected"
-_TAKEN = ".taken"
+_TRASH = ".taken"
 LOST_FOUND = ".lost+found"
 _MAX_SLUG_CHARS = 48
 # An uploaded image has no seed in its name.
@@ -180,47 +180,47 @@ class DataFolder:
         files = self.dataset_folder(dataset).glob("*/*/*")
         return {str(path.relative_to(self.root)) for path in files if _UPLOADED.fullmatch(path.name)}
 
-    def take_dataset(self, dataset: str, dataset_id: str) -> None:
+    def trash_dataset(self, dataset: str, dataset_id: str) -> None:
         """Take a dataset's files, rejected ones too, out of sight, to be dropped or put back.
 
         From outside it is whole at one moment and gone at the next.
         """
-        for place, taken in self._takings(dataset, dataset_id):
+        for place, taken in self._trash_moves(dataset, dataset_id):
             with storage_errors():
                 make_folder(taken.parent)
                 if place.is_dir():
                     os.rename(place, taken)
                     sync_folder(place.parent)
 
-    def taken_datasets(self) -> list[str]:
+    def trashed_datasets(self) -> list[str]:
         """List the ids of the datasets whose files are taken out of sight."""
-        return sorted(path.name for path in (self.root / _TAKEN).glob("*"))
+        return sorted(path.name for path in (self.root / _TRASH).glob("*"))
 
-    def taken_tree(self, dataset_id: str) -> str:
+    def trash_path(self, dataset_id: str) -> str:
         """Name the relative path of a dataset's files while they are out of sight."""
-        return f"{_TAKEN}/{dataset_id}"
+        return f"{_TRASH}/{dataset_id}"
 
-    def is_taken_since(self, dataset_id: str, age_s: float) -> bool:
+    def is_trashed_since(self, dataset_id: str, age_s: float) -> bool:
         """Tell whether a dataset's files have been out of sight for so long, in seconds."""
         with suppress(FileNotFoundError):
-            return time.time() - (self.root / _TAKEN / dataset_id).lstat().st_mtime >= age_s
+            return time.time() - (self.root / _TRASH / dataset_id).lstat().st_mtime >= age_s
         return False
 
-    def put_dataset_back(self, dataset: str, dataset_id: str) -> None:
+    def restore_dataset(self, dataset: str, dataset_id: str) -> None:
         """Put a dataset's files back where they were; there need not be any."""
-        for place, taken in self._takings(dataset, dataset_id):
+        for place, taken in self._trash_moves(dataset, dataset_id):
             with storage_errors():
                 if taken.is_dir():
                     os.rename(taken, place)
                     sync_folder(place.parent)
-        self.drop_taken_dataset(dataset_id)
+        self.purge_dataset(dataset_id)
 
-    def drop_taken_dataset(self, dataset_id: str) -> None:
+    def purge_dataset(self, dataset_id: str) -> None:
         """Remove files that were taken out of sight; there need not be any.
 
         First of all they leave `.taken`: what is found there later was not dropped on purpose.
         """
-        remove_tree(contained_path(self.root / _TAKEN, dataset_id), temporaries=self._temporaries)
+        remove_tree(contained_path(self.root / _TRASH, dataset_id), temporaries=self._temporaries)
 
     def dataset_paths(self, dataset: str) -> Iterator[str]:
         """Give the relative path of each file of a dataset, rejected ones too."""
@@ -243,9 +243,9 @@ class DataFolder:
         """Remove what dead processes left unfinished; see `sweep_temporaries`."""
         return sum(sweep_temporaries(root, older_than_s=older_than_s) for root in (self.root, self.features))
 
-    def _takings(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
+    def _trash_moves(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
         """Name a dataset's folders, and where each is while it is taken."""
-        taken = contained_path(self.root / _TAKEN, dataset_id)
+        taken = contained_path(self.root / _TRASH, dataset_id)
         return [(contained_path(self.root / kind, dataset), taken / kind) for kind in (_DATASETS, _REJECTED)]
 
     def _paths(self, found: Iterable[Path]) -> Iterator[str]:

@@ -146,7 +146,7 @@ class DatasetService:
                 session.delete(dataset)
                 session.flush()
                 # Before the commit, with which the name is free: the next of that name finds nothing in its place.
-                self._folder.take_dataset(dataset.name, dataset_id)
+                self._folder.trash_dataset(dataset.name, dataset_id)
         finally:
             settle_deletion(self._db, self._folder, dataset_id)
 

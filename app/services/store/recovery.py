@@ -60,8 +60,8 @@ def sweep(db: Database, folder: DataFolder, *, limit: int | None = MAX_SWEPT) ->
     Returns:
         How many files were moved.
     """
-    for dataset_id in folder.taken_datasets():
-        _settle_taken(db, folder, dataset_id)
+    for dataset_id in folder.trashed_datasets():
+        _recover_trashed(db, folder, dataset_id)
     strays, num_moved = _strays(db, folder), 0
     found = list(itertools.islice(strays, _AT_ONCE if limit is None else limit + 1))
     if limit is not None and len(found) > limit:
@@ -134,8 +134,8 @@ def settle_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
 
     For the process that deletes it: it alone knows that the row is gone on purpose.
     """
-    if not _put_back(db, folder, dataset_id):
-        folder.drop_taken_dataset(dataset_id)
+    if not _restore_if_recorded(db, folder, dataset_id):
+        folder.purge_dataset(dataset_id)
 
 
 def unrecorded(db: Database, paths: Iterable[str], column: QueryableAttribute[str]) -> Iterator[str]:
@@ -147,21 +147,21 @@ def unrecorded(db: Database, paths: Iterable[str], column: QueryableAttribute[st
         yield from (path for path in batch if path not in known)
 
 
-def _settle_taken(db: Database, folder: DataFolder, dataset_id: str) -> None:
+def _recover_trashed(db: Database, folder: DataFolder, dataset_id: str) -> None:
     """Put back the files of a dataset whose deletion did not happen; set aside those of one that is not known.
 
     The second kind was deleted, by a process that died at once after its commit, or is newer than this copy of the
     database. They are out of sight already, so their number does not matter.
     """
-    if not _put_back(db, folder, dataset_id) and folder.is_taken_since(dataset_id, _OLDER_THAN_S):
-        tell_moved(set_tree_aside(folder, folder.taken_tree(dataset_id)))
+    if not _restore_if_recorded(db, folder, dataset_id) and folder.is_trashed_since(dataset_id, _OLDER_THAN_S):
+        tell_moved(set_tree_aside(folder, folder.trash_path(dataset_id)))
 
 
-def _put_back(db: Database, folder: DataFolder, dataset_id: str) -> bool:
+def _restore_if_recorded(db: Database, folder: DataFolder, dataset_id: str) -> bool:
     with db.transaction() as session:
         dataset = session.get(Dataset, dataset_id, with_for_update=True)
         if dataset is not None:
-            folder.put_dataset_back(dataset.name, dataset_id)
+            folder.restore_dataset(dataset.name, dataset_id)
     return dataset is not None
 
 

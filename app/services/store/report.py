@@ -82,8 +82,8 @@ def unrecorded_paths(db: Database, folder: DataFolder) -> Iterator[str]:
     """Give the path of each file that no record names, of whatever age, and of datasets whose deletion was begun."""
     for kind, column in _RECORDED.items():
         yield from unrecorded(db, paths_below(folder.root, kind), column)
-    for dataset_id in folder.taken_datasets():
-        yield from paths_below(folder.root, folder.taken_tree(dataset_id))
+    for dataset_id in folder.trashed_datasets():
+        yield from paths_below(folder.root, folder.trash_path(dataset_id))
 
 
 def missing_paths(db: Database, folder: DataFolder) -> Iterator[str]:

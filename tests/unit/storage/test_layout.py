@@ -164,8 +164,8 @@ def test_rejected_images_lie_outside_the_dataset_and_go_with_it(folder: DataFold
     folder.write(rejected, PNG)
     assert folder.locate(rejected).is_relative_to(folder.root / "rejected")
     assert rejected in folder.dataset_paths("fox-dog")
-    folder.take_dataset("fox-dog", "id")
-    folder.drop_taken_dataset("id")
+    folder.trash_dataset("fox-dog", "id")
+    folder.purge_dataset("id")
     assert [path.name for path in folder.root.iterdir() if path.is_dir() and any(path.iterdir())] == []
 
 
@@ -199,25 +199,25 @@ def test_writers_that_begin_a_class_together_lose_nothing(folder: DataFolder) ->
 def test_a_taken_dataset_is_gone_and_its_neighbours_stay(folder: DataFolder) -> None:
     put(folder, "train", "fox", 0)
     other = put(folder, "train", "fox", 0, dataset="other")
-    folder.take_dataset("fox-dog", "id")
-    folder.take_dataset("fox-dog", "id")
+    folder.trash_dataset("fox-dog", "id")
+    folder.trash_dataset("fox-dog", "id")
     assert not folder.dataset_folder("fox-dog").exists()
-    assert folder.taken_datasets() == ["id"]
-    folder.drop_taken_dataset("id")
-    folder.drop_taken_dataset("id")
+    assert folder.trashed_datasets() == ["id"]
+    folder.purge_dataset("id")
+    folder.purge_dataset("id")
     assert folder.read(other) == PNG
-    assert folder.taken_datasets() == []
+    assert folder.trashed_datasets() == []
 
 
 def test_a_taken_dataset_can_be_put_back(folder: DataFolder) -> None:
     kept = put(folder, "train", "fox", 0)
     rejected = folder.dataset_image_path("fox-dog", "train", "fox", 0, "png", seed=7, is_kept=False)
     folder.write(rejected, PNG)
-    folder.take_dataset("fox-dog", "id")
-    folder.put_dataset_back("fox-dog", "id")
-    folder.put_dataset_back("fox-dog", "id")
+    folder.trash_dataset("fox-dog", "id")
+    folder.restore_dataset("fox-dog", "id")
+    folder.restore_dataset("fox-dog", "id")
     assert set(folder.dataset_paths("fox-dog")) == {kept, rejected}
-    assert folder.taken_datasets() == []
+    assert folder.trashed_datasets() == []
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../images", "/", "other/../.."])
@@ -225,9 +225,9 @@ def test_no_name_takes_more_than_a_dataset(folder: DataFolder, name: str) -> Non
     image = folder.image_path("0195", "png")
     folder.write(image, PNG)
     with pytest.raises(ValueError, match="leaves"):
-        folder.take_dataset(name, "id")
+        folder.trash_dataset(name, "id")
     with pytest.raises(ValueError, match="leaves"):
-        folder.drop_taken_dataset(name)
+        folder.purge_dataset(name)
     assert folder.read(image) == PNG
 
 

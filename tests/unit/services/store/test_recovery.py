@@ -80,13 +80,13 @@ def test_a_job_sets_aside_what_it_left_itself(db: Database, folder: DataFolder) 
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_a_deletion_that_was_begun_is_ended_or_undone(db: Database, folder: DataFolder, is_gone: bool) -> None:
     dataset_id, recorded, strange = add_dataset(db, folder, "ready")
-    folder.take_dataset("fox-dog", dataset_id)
+    folder.trash_dataset("fox-dog", dataset_id)
     if is_gone:
         with db.transaction() as session:
             session.delete(session.get_one(Dataset, dataset_id))
     settle_deletion(db, folder, dataset_id)
     settle_deletion(db, folder, dataset_id)  # may be repeated
-    assert folder.taken_datasets() == []
+    assert folder.trashed_datasets() == []
     assert sorted(folder.dataset_paths("fox-dog")) == ([] if is_gone else [recorded, strange])
     assert moved(folder) == {}
 
@@ -97,11 +97,11 @@ def test_a_deletion_of_which_the_database_knows_nothing_is_undone_by_nobody_and_
 ) -> None:
     dataset_id = new_id()
     path = write_old(folder, folder.dataset_image_path("newer", "train", "fox", 0, "png", seed=0))
-    folder.take_dataset("newer", dataset_id)
+    folder.trash_dataset("newer", dataset_id)
     os.utime(folder.root / ".taken" / dataset_id, (time.time() - age_s,) * 2)
     sweep(db, folder)
     is_old = age_s > 3_600
-    assert folder.taken_datasets() == ([] if is_old else [dataset_id])  # who is at it may be a node beside this one
+    assert folder.trashed_datasets() == ([] if is_old else [dataset_id])  # who is at it may be a node beside this one
     assert list(moved(folder).values()) == ([path] if is_old else [])
 
 
