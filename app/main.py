@@ -57,7 +57,7 @@ from app.services.reports.judgements import ImageJudge
 from app.services.reports.service import DatasetReportService
 from app.services.scoring import JudgingService
 from app.services.store import recovery
-from app.services.store.identity import settle_store
+from app.services.store.identity import assign_store_id
 from app.services.thread_pools import Pools, open_pools
 from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
@@ -287,7 +287,7 @@ def _put_right(db: Database, folder: DataFolder) -> None:
     Raises:
         StoreMismatch: The database and the folder do not belong together: nothing may be served.
     """
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     try:
         recovery.sweep(db, folder)
     except Exception:

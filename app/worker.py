@@ -18,7 +18,7 @@ from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.repair_job import RepairJob
 from app.services.generations.job import GenerateJob
-from app.services.store.identity import settle_store
+from app.services.store.identity import assign_store_id
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
@@ -39,7 +39,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     torch.set_num_threads(1)
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
     folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
     handlers: list[JobHandler] = [

@@ -76,7 +76,7 @@ class DatasetExportService:
                 # Metadata lines are packed as they come: the facts of all images at once would be the largest part.
                 lines = self._listed(session, dataset, split, listing, content, counts)
                 listing.add_text(text_member(f"{split}/metadata.jsonl", lines))
-            version = content.settled()
+            version = content.hexdigest()
             listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
         refuse_lost_members(self._db, self._checks, dataset_id, listing)
         listing.add_text(text_member("README.md", [card_text(dataset, version, counts)]))

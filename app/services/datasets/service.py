@@ -24,7 +24,7 @@ from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
-from app.services.store.recovery import clear_for, settle_deletion
+from app.services.store.recovery import clear_for, finish_deletion
 from app.storage.layout import DataFolder
 
 # What the numbers of a class's images add to an answer.
@@ -148,7 +148,7 @@ class DatasetService:
                 # Before the commit, with which the name is free: the next of that name finds nothing in its place.
                 self._folder.trash_dataset(dataset.name, dataset_id)
         finally:
-            settle_deletion(self._db, self._folder, dataset_id)
+            finish_deletion(self._db, self._folder, dataset_id)
 
 
 def small_request(request: DatasetCreate) -> dict[str, Any]:

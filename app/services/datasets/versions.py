@@ -45,7 +45,7 @@ class ContentVersion:
         """Count an image in: its place, and the SHA-256 of its file in hexadecimal."""
         self._hashes[split or "", self._names[class_index or 0]].append(bytes.fromhex(sha256))
 
-    def settled(self) -> str:
+    def hexdigest(self) -> str:
         """Return 64 hexadecimal digits: the SHA-256 over one line `["split","class","sha256"]` an image, sorted."""
         digest = hashlib.sha256()
         for (split, name), hashes in sorted(self._hashes.items()):
@@ -60,7 +60,7 @@ def content_version(dataset: Dataset, images: Iterable[tuple[str | None, int | N
     version = ContentVersion(dataset)
     for image in images:
         version.add(*image)
-    return version.settled()
+    return version.hexdigest()
 
 
 def read_version(session: Session, dataset: Dataset) -> str:

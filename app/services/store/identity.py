@@ -51,7 +51,7 @@ def check_store(url: str, folder: DataFolder) -> None:
     """
     path = sqlite_path(url)
     if path is not None and not path.exists():  # connecting would create it
-        _agree(_Records(None, ()), folder, url)
+        _check_match(_Records(None, ()), folder, url)
         return
     db = Database(url, pool_size=1)
     try:
@@ -59,10 +59,10 @@ def check_store(url: str, folder: DataFolder) -> None:
             records = _read(session)
     finally:
         db.close()
-    _agree(records, folder, url)
+    _check_match(records, folder, url)
 
 
-def settle_store(db: Database, folder: DataFolder) -> str:
+def assign_store_id(db: Database, folder: DataFolder) -> str:
     """Give database and folder one id where one of them has none yet; return it. The database is at its newest schema.
 
     Raises:
@@ -71,7 +71,7 @@ def settle_store(db: Database, folder: DataFolder) -> str:
     url = str(db.engine.url)
     with db.snapshot() as session:
         records = _read(session)
-    own = _agree(records, folder, url)
+    own = _check_match(records, folder, url)
     if records.store_id is not None and own is not None:
         return own
     store_id = records.store_id or _give_database_id(db, own or new_id())  # first the database, then the folder
@@ -95,7 +95,7 @@ def adopt_store(db: Database, folder: DataFolder) -> str:
     return store_id
 
 
-def _agree(records: _Records, folder: DataFolder, url: str) -> str | None:
+def _check_match(records: _Records, folder: DataFolder, url: str) -> str | None:
     """Return the folder's id, None if it has none; raise StoreMismatch unless the two belong together."""
     try:
         own = read_store_id(folder.root)

@@ -129,7 +129,7 @@ def clear_for(session: Session, folder: DataFolder, dataset: Dataset, *, uploads
     tell_moved(set_aside(folder, paths - set(session.scalars(own))))
 
 
-def settle_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
+def finish_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
     """Bring the deletion of a dataset to its end: its files go if its row is gone, and come back if it is not.
 
     For the process that deletes it: it alone knows that the row is gone on purpose.

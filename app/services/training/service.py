@@ -59,7 +59,7 @@ class TrainJobService:
             spec = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
                 "dataset": None if request.dataset is None else small_request(request.dataset),
-                "name": _settle_name(session, request.name, dataset),
+                "name": _resolve_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
                 "backbone_sha256": self._inference.backbone.weights_sha256,
             }
@@ -119,7 +119,7 @@ class TrainJobService:
         return found, num_images_of(session, found.id) + request.epochs
 
 
-def _settle_name(session: Session, asked: str | None, dataset: Dataset) -> str:
+def _resolve_name(session: Session, asked: str | None, dataset: Dataset) -> str:
     if asked is not None:
         if _is_like_an_id(asked):
             raise Invalid.field("#/name", "A name must not have the form of an id.", ErrorCode.BAD_MODEL_NAME)

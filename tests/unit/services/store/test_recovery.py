@@ -10,7 +10,7 @@ import pytest
 from app.db.base import new_id
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
-from app.services.store.recovery import MAX_SWEPT, clear_for, set_unrecorded_aside, settle_deletion, sweep
+from app.services.store.recovery import MAX_SWEPT, clear_for, finish_deletion, set_unrecorded_aside, sweep
 from app.storage.layout import DataFolder
 
 
@@ -84,8 +84,8 @@ def test_a_deletion_that_was_begun_is_ended_or_undone(db: Database, folder: Data
     if is_gone:
         with db.transaction() as session:
             session.delete(session.get_one(Dataset, dataset_id))
-    settle_deletion(db, folder, dataset_id)
-    settle_deletion(db, folder, dataset_id)  # may be repeated
+    finish_deletion(db, folder, dataset_id)
+    finish_deletion(db, folder, dataset_id)  # may be repeated
     assert folder.trashed_datasets() == []
     assert sorted(folder.dataset_paths("fox-dog")) == ([] if is_gone else [recorded, strange])
     assert moved(folder) == {}
