@@ -75,7 +75,7 @@ def _copy(source: str, target: str, settings: Settings) -> None:
     check(source)
     check_store(source, DataFolder(settings.data_dir))
     with lock_data_dir(settings.data_dir), migration_lock(source), migrated(target):
-        copied = copy_records(source, target, tell=lambda line: out.print(line, highlight=False, soft_wrap=True))
+        copied = copy_records(source, target, on_progress=lambda line: out.print(line, highlight=False, soft_wrap=True))
     out.print(f"{copied.num_rows} records were copied; the old database is as it was.", highlight=False)
     if copied.num_active:
         out.print(f"{copied.num_active} jobs that had not ended begin again on the new one.", highlight=False)

@@ -152,7 +152,7 @@ class DataFolder:
         else:
             remove_file(target)
 
-    def set_aside(self, path: str) -> None:
+    def preserve(self, path: str) -> None:
         """Keep what lies at a path in `.lost+found/{date}/{path}`, before something else is written there.
 
         A file also stays where it is, so that no class folder is empty meanwhile; anything else is moved. There need

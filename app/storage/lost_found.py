@@ -23,7 +23,7 @@ def _today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def set_aside(folder: DataFolder, paths: Iterable[str], *, today: Today = _today) -> int:
+def move_to_lost_found(folder: DataFolder, paths: Iterable[str], *, today: Today = _today) -> int:
     """Move files to the day's place in `.lost+found`, where nothing is ever overwritten.
 
     A process that is killed meanwhile leaves a file in both places, never in none. The last file of a class takes its
@@ -55,7 +55,7 @@ def set_aside(folder: DataFolder, paths: Iterable[str], *, today: Today = _today
     return len(kept)
 
 
-def set_tree_aside(folder: DataFolder, path: str, *, today: Today = _today) -> int:
+def move_tree_to_lost_found(folder: DataFolder, path: str, *, today: Today = _today) -> int:
     """Move a folder with all that it holds to the day's place in `.lost+found`, in one step.
 
     Returns:
@@ -66,7 +66,7 @@ def set_tree_aside(folder: DataFolder, path: str, *, today: Today = _today) -> i
     """
     source = folder.root / path
     if not source.is_dir():
-        return set_aside(folder, [path], today=today) if source.is_file() else 0
+        return move_to_lost_found(folder, [path], today=today) if source.is_file() else 0
     num_files = sum(1 for _ in files_below(source))
     if not num_files:  # nothing that anybody could miss
         shutil.rmtree(source, ignore_errors=True)

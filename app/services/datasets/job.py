@@ -30,7 +30,7 @@ from app.services.datasets.slots import in_slot
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
 from app.services.jobs.waiting import STORAGE_PATIENCE_S, patience, store
-from app.services.store.recovery import clear_for, set_unrecorded_aside, tell_moved
+from app.services.store.recovery import log_moved, move_unrecorded, move_unrecorded_of
 from app.storage.layout import DataFolder
 
 
@@ -117,12 +117,12 @@ class DatasetImages:
 
     def tidy(self, dataset_id: str) -> None:
         """Set aside what chunks that failed or died have written and nobody will record; while none of them runs."""
-        tell_moved(set_unrecorded_aside(self._db, self._folder, dataset_id))
+        log_moved(move_unrecorded(self._db, self._folder, dataset_id))
 
     def _begin(self, session: Session, dataset_id: str, made: Offsets) -> Json:
         dataset = find_dataset(session, dataset_id)
         dataset.status = "generating"
-        clear_for(session, self._folder, dataset)
+        move_unrecorded_of(session, self._folder, dataset)
         return num_to_make(dataset, made)
 
     def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:

@@ -14,7 +14,7 @@ from app.services.datasets.records import num_to_make, preset_of, settings_of
 
 MAX_SAMPLES = 12
 # Datasets of other packs, and deleted ones, are passed over among the newest so many.
-JOBS_LOOKED_AT = 20
+MAX_JOBS_READ = 20
 
 
 def plan_dataset(session: Session, dataset: Dataset, made: Offsets = NO_OFFSETS, *, num_filled: int = 0) -> DatasetPlan:
@@ -74,7 +74,7 @@ def _sample(dataset: Dataset, recipe: Recipe, place: Slot) -> PlannedImage:
 def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[float | None, str]:
     """Scale the time that the newest dataset of the same pack took by steps, pixels and guidance."""
     ended = select(Job).where(Job.kind == "dataset", Job.status == "succeeded")
-    for job in session.scalars(ended.order_by(Job.id.desc()).limit(JOBS_LOOKED_AT)):
+    for job in session.scalars(ended.order_by(Job.id.desc()).limit(MAX_JOBS_READ)):
         other = session.get(Dataset, job.spec["dataset_id"])
         if other is None or other.pack != dataset.pack or job.started_at is None or job.finished_at is None:
             continue

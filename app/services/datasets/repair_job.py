@@ -130,7 +130,7 @@ class RepairJob(RepairKind):
 
     def _replace(self, job: JobRun, path: str, data: bytes) -> None:
         job.check_cancelled()  # before the damaged file is set aside: another worker may do this by now
-        self._folder.set_aside(path)
+        self._folder.preserve(path)
         store(job, self._folder, path, data)
 
     def _record(self, image: Image, info: dict[str, Any], reason: str | None) -> str:

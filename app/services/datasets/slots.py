@@ -22,7 +22,7 @@ from app.services.datasets.records import kept_images, num_to_make
 UNFINISHED = ("incomplete", "failed", "cancelled")
 SPLITS = ("train", "test")
 # Classes named in a detail.
-MAX_CLASSES_TOLD = 5
+MAX_CLASSES_NAMED = 5
 
 
 def per_class(dataset: Dataset, split: str) -> int:
@@ -169,8 +169,8 @@ def _names(dataset: Dataset, indexes: Sequence[int]) -> str:
 
 
 def _cut(told: list[str]) -> str:
-    more = len(told) - MAX_CLASSES_TOLD
-    return ", ".join(told[:MAX_CLASSES_TOLD]) + (f" and {more} more" if more > 0 else "")
+    more = len(told) - MAX_CLASSES_NAMED
+    return ", ".join(told[:MAX_CLASSES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _counts(session: Session, images: Select[Any]) -> Counter[tuple[str, int]]:

@@ -14,7 +14,7 @@ from app.services.images.spec import SizeRules, faults_of, prompt_length_faults,
 from app.services.limits import Limits
 
 MAX_PROMPT_CHARS = 2_000
-MAX_PAIRS_TOLD = 5
+MAX_PAIRS_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _too_large(limits: Limits, base: str) -> FieldError:
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
     faults = []
     if equal := equal_names([entry.name for entry in request.classes]):
-        pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_TOLD])
+        pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_NAMED])
         detail = (
             "names must differ by more than letter case, Unicode form, spaces and invisible characters; "
             f"equal are the classes at {pairs} (counted from 0)"

@@ -24,7 +24,7 @@ _PAGE = 1_000
 # A worker beats several times a minute, and takes its row along when it ends.
 _SILENT_S = 120.0
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 class CopyRefused(Exception):
@@ -39,13 +39,13 @@ class Copied:
     num_active: int
 
 
-def copy_records(source: str, target: str, *, tell: Tell) -> Copied:
+def copy_records(source: str, target: str, *, on_progress: Progress) -> Copied:
     """Copy every record, under both databases' migration locks; both are at the newest schema.
 
     Args:
         source: URL of the database that is read.
         target: URL of one that has no records; an id that it was given is replaced by the source's.
-        tell: Called with a line for every page and table.
+        on_progress: Called with a line for every page and table.
 
     Raises:
         CopyRefused: The target has records, or a worker is at work on the source.
@@ -57,7 +57,7 @@ def copy_records(source: str, target: str, *, tell: Tell) -> Copied:
             _refuse_workers(reading)
             _refuse_records(writing)
             num_rows = sum(
-                _copy_table(reading.connection(), writing.connection(), table, tell)
+                _copy_table(reading.connection(), writing.connection(), table, on_progress)
                 for table in Base.metadata.sorted_tables
                 if table is not Worker.__table__
             )
@@ -84,13 +84,13 @@ def _refuse_records(session: Session) -> None:
     session.execute(delete(Store))
 
 
-def _copy_table(reading: Connection, writing: Connection, table: Table, tell: Tell) -> int:
+def _copy_table(reading: Connection, writing: Connection, table: Table, on_progress: Progress) -> int:
     total, num = reading.scalar(select(func.count()).select_from(table)) or 0, 0
     rows = reading.execution_options(yield_per=_PAGE).execute(select(table).order_by(*table.primary_key))
     for page in rows.mappings().partitions():
         writing.execute(insert(table), [dict(row) for row in page])
         num += len(page)
-        tell(f"{table.name}: {num} of {total}")
+        on_progress(f"{table.name}: {num} of {total}")
     return num
 
 

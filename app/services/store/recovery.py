@@ -20,7 +20,7 @@ from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset,
 from app.db.session import Database
 from app.storage.inventory import paths_below
 from app.storage.layout import DataFolder
-from app.storage.lost_found import set_aside, set_tree_aside
+from app.storage.lost_found import move_to_lost_found, move_tree_to_lost_found
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class _Stray:
+class _Unrecorded:
     """A file that no record names.
 
     Attributes:
@@ -62,10 +62,10 @@ def sweep(db: Database, folder: DataFolder, *, limit: int | None = MAX_SWEPT) ->
     """
     for dataset_id in folder.trashed_datasets():
         _recover_trashed(db, folder, dataset_id)
-    strays, num_moved = _strays(db, folder), 0
-    found = list(itertools.islice(strays, _AT_ONCE if limit is None else limit + 1))
+    files, num_moved = _unrecorded_files(db, folder), 0
+    found = list(itertools.islice(files, _AT_ONCE if limit is None else limit + 1))
     if limit is not None and len(found) > limit:
-        num_found = len(found) + sum(1 for _ in strays)
+        num_found = len(found) + sum(1 for _ in files)
         logger.warning(
             "%d files in the data folder are named by no record, more than a killed process leaves: nothing was moved. "
             "Is this the right database, and not an older copy? `foxhound storage report` lists the files; "
@@ -75,12 +75,12 @@ def sweep(db: Database, folder: DataFolder, *, limit: int | None = MAX_SWEPT) ->
         return 0
     while found:
         num_moved += _move(db, folder, found)
-        found = list(itertools.islice(strays, _AT_ONCE))
-    tell_moved(num_moved)
+        found = list(itertools.islice(files, _AT_ONCE))
+    log_moved(num_moved)
     return num_moved
 
 
-def set_unrecorded_aside(
+def move_unrecorded(
     db: Database, folder: DataFolder, dataset_id: str, *, unless_in: Iterable[str] = (), among: Set[str] | None = None
 ) -> int:
     """Set aside the files of a dataset, kept and rejected ones, that no row names.
@@ -107,10 +107,10 @@ def set_unrecorded_aside(
         dataset = session.get(Dataset, dataset_id, with_for_update=True, populate_existing=True)
         if dataset is None or dataset.status in tuple(unless_in):
             return 0
-        return set_aside(folder, unrecorded - _recorded(session, dataset_id))
+        return move_to_lost_found(folder, unrecorded - _recorded(session, dataset_id))
 
 
-def clear_for(session: Session, folder: DataFolder, dataset: Dataset, *, uploads_alone: bool = False) -> None:
+def move_unrecorded_of(session: Session, folder: DataFolder, dataset: Dataset, *, uploads_alone: bool = False) -> None:
     """Set aside what lies in a dataset's folders and is not its own; in a transaction that holds the dataset's row.
 
     Args:
@@ -121,12 +121,12 @@ def clear_for(session: Session, folder: DataFolder, dataset: Dataset, *, uploads
     """
     own = select(Image.path).where(Image.dataset_id == dataset.id)
     if session.scalar(own.limit(1)) is None:
-        tell_moved(sum(set_tree_aside(folder, tree) for tree in folder.trees(dataset.name)))
+        log_moved(sum(move_tree_to_lost_found(folder, tree) for tree in folder.trees(dataset.name)))
         return
     paths = folder.uploads(dataset.name) if uploads_alone else set(folder.dataset_paths(dataset.name))
     if uploads_alone:
         own = own.where(Image.source == "real")
-    tell_moved(set_aside(folder, paths - set(session.scalars(own))))
+    log_moved(move_to_lost_found(folder, paths - set(session.scalars(own))))
 
 
 def finish_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
@@ -154,7 +154,7 @@ def _recover_trashed(db: Database, folder: DataFolder, dataset_id: str) -> None:
     database. They are out of sight already, so their number does not matter.
     """
     if not _restore_if_recorded(db, folder, dataset_id) and folder.is_trashed_since(dataset_id, _OLDER_THAN_S):
-        tell_moved(set_tree_aside(folder, folder.trash_path(dataset_id)))
+        log_moved(move_tree_to_lost_found(folder, folder.trash_path(dataset_id)))
 
 
 def _restore_if_recorded(db: Database, folder: DataFolder, dataset_id: str) -> bool:
@@ -165,7 +165,7 @@ def _restore_if_recorded(db: Database, folder: DataFolder, dataset_id: str) -> b
     return dataset is not None
 
 
-def _strays(db: Database, folder: DataFolder) -> Iterator[_Stray]:
+def _unrecorded_files(db: Database, folder: DataFolder) -> Iterator[_Unrecorded]:
     idle = folder.idle_datasets()  # first, since a dataset's row is there before its folder
     with db.snapshot() as session:
         datasets = session.execute(select(Dataset.id, Dataset.name, Dataset.status)).all()
@@ -173,40 +173,40 @@ def _strays(db: Database, folder: DataFolder) -> Iterator[_Stray]:
     for dataset_id, name, status in datasets:
         if status not in ACTIVE_DATASET_STATUSES:
             for path in unrecorded(db, folder.dataset_paths(name), Image.path):
-                yield _Stray(path, dataset_id=dataset_id)
-    for tree in _trees_of_nobody(folder, idle - {name for _, name, _ in datasets}):
-        yield from (_Stray(path, tree=tree) for path in paths_below(folder.root, tree))
+                yield _Unrecorded(path, dataset_id=dataset_id)
+    for tree in _unrecorded_trees(folder, idle - {name for _, name, _ in datasets}):
+        yield from (_Unrecorded(path, tree=tree) for path in paths_below(folder.root, tree))
     if "generate" not in at_work:  # a job records its files at its end, and may rest for days before
-        yield from map(_Stray, unrecorded(db, _old(folder, "images"), Image.path))
+        yield from map(_Unrecorded, unrecorded(db, _old(folder, "images"), Image.path))
     if "train" not in at_work:
-        yield from map(_Stray, unrecorded(db, _old(folder, "models"), TrainedModel.path))
+        yield from map(_Unrecorded, unrecorded(db, _old(folder, "models"), TrainedModel.path))
 
 
-def _move(db: Database, folder: DataFolder, strays: list[_Stray]) -> int:
+def _move(db: Database, folder: DataFolder, files: list[_Unrecorded]) -> int:
     """Set these files aside, each after a second look at the records."""
     by_dataset: defaultdict[str, set[str]] = defaultdict(set)
-    for stray in strays:
-        if stray.dataset_id is not None:
-            by_dataset[stray.dataset_id].add(stray.path)
+    for file in files:
+        if file.dataset_id is not None:
+            by_dataset[file.dataset_id].add(file.path)
     num_moved = sum(
-        set_unrecorded_aside(db, folder, dataset_id, unless_in=ACTIVE_DATASET_STATUSES, among=paths)
+        move_unrecorded(db, folder, dataset_id, unless_in=ACTIVE_DATASET_STATUSES, among=paths)
         for dataset_id, paths in by_dataset.items()
     )
-    trees = sorted({stray.tree for stray in strays if stray.tree is not None})
+    trees = sorted({file.tree for file in files if file.tree is not None})
     with db.snapshot() as session:
         named = set(session.scalars(select(Dataset.name).where(Dataset.name.in_([_name_of(tree) for tree in trees]))))
-    num_moved += sum(set_tree_aside(folder, tree) for tree in trees if _name_of(tree) not in named)
-    paths = [stray.path for stray in strays if stray.dataset_id is None and stray.tree is None]
+    num_moved += sum(move_tree_to_lost_found(folder, tree) for tree in trees if _name_of(tree) not in named)
+    paths = [file.path for file in files if file.dataset_id is None and file.tree is None]
     for column in (Image.path, TrainedModel.path):
         paths = list(unrecorded(db, paths, column))
-    return num_moved + set_aside(folder, paths)
+    return num_moved + move_to_lost_found(folder, paths)
 
 
 def _recorded(session: Session, dataset_id: str) -> Set[str]:
     return set(session.scalars(select(Image.path).where(Image.dataset_id == dataset_id)))
 
 
-def _trees_of_nobody(folder: DataFolder, names: Set[str]) -> list[str]:
+def _unrecorded_trees(folder: DataFolder, names: Set[str]) -> list[str]:
     return [tree for name in sorted(names) for tree in folder.trees(name)]
 
 
@@ -218,7 +218,7 @@ def _old(folder: DataFolder, kind: str) -> Iterator[str]:
     return paths_below(folder.root, kind, older_than_s=_OLDER_THAN_S)
 
 
-def tell_moved(num_moved: int) -> None:
+def log_moved(num_moved: int) -> None:
     """Say in the log how many files were moved, and where to; nothing for none."""
     if num_moved:
         logger.warning("Moved %d files that no record names to .lost+found in the data folder.", num_moved)
