@@ -30,7 +30,7 @@ from app.services.datasets.slots import in_slot
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
 from app.services.jobs.waiting import STORAGE_PATIENCE_S, patience, store
-from app.services.store.recovery import log_moved, move_unrecorded, move_unrecorded_of
+from app.services.store.recovery import clear_dataset_folders, log_moved, move_unrecorded
 from app.storage.layout import DataFolder
 
 
@@ -122,7 +122,7 @@ class DatasetImages:
     def _begin(self, session: Session, dataset_id: str, made: Offsets) -> Json:
         dataset = find_dataset(session, dataset_id)
         dataset.status = "generating"
-        move_unrecorded_of(session, self._folder, dataset)
+        clear_dataset_folders(session, self._folder, dataset)
         return num_to_make(dataset, made)
 
     def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:

@@ -24,7 +24,7 @@ from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
-from app.services.store.recovery import finish_deletion, move_unrecorded_of
+from app.services.store.recovery import clear_dataset_folders, finish_deletion
 from app.storage.layout import DataFolder
 
 # What the numbers of a class's images add to an answer.
@@ -142,7 +142,7 @@ class DatasetService:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
-                move_unrecorded_of(
+                clear_dataset_folders(
                     session, self._folder, dataset
                 )  # what is not the dataset's own is not deleted with it
                 session.delete(dataset)

@@ -28,7 +28,7 @@ from app.services.datasets.slots import first_free_position, record_upload
 from app.services.datasets.versions import num_images_of
 from app.services.images.lost_files import lost_image
 from app.services.limits import Limits
-from app.services.store.recovery import move_unrecorded_of
+from app.services.store.recovery import clear_dataset_folders
 from app.services.thread_pools import Pools
 from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
@@ -119,7 +119,7 @@ class UploadService:
             class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
             if class_index is None:
                 raise Invalid.field("#/class_name", "The dataset has no class of this name.", ErrorCode.CLASS_NOT_FOUND)
-            move_unrecorded_of(session, self._folder, dataset, uploads_alone=True)
+            clear_dataset_folders(session, self._folder, dataset, uploads_alone=True)
             return class_index
 
     async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:

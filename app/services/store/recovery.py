@@ -110,7 +110,9 @@ def move_unrecorded(
         return move_to_lost_found(folder, unrecorded - _recorded(session, dataset_id))
 
 
-def move_unrecorded_of(session: Session, folder: DataFolder, dataset: Dataset, *, uploads_alone: bool = False) -> None:
+def clear_dataset_folders(
+    session: Session, folder: DataFolder, dataset: Dataset, *, uploads_alone: bool = False
+) -> None:
     """Set aside what lies in a dataset's folders and is not its own; in a transaction that holds the dataset's row.
 
     Args:

@@ -10,7 +10,7 @@ import pytest
 from app.db.base import new_id
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
-from app.services.store.recovery import MAX_SWEPT, finish_deletion, move_unrecorded, move_unrecorded_of, sweep
+from app.services.store.recovery import MAX_SWEPT, clear_dataset_folders, finish_deletion, move_unrecorded, sweep
 from app.storage.layout import DataFolder
 
 
@@ -160,7 +160,7 @@ def test_a_dataset_without_an_image_finds_its_folders_empty(db: Database, folder
     rejected = folder.dataset_image_path("fox-dog", "test", "fox", 0, "png", seed=3, is_kept=False)
     folder.write(rejected, rejected.encode())
     with db.transaction() as session:
-        move_unrecorded_of(session, folder, session.get_one(Dataset, dataset_id))
+        clear_dataset_folders(session, folder, session.get_one(Dataset, dataset_id))
     assert list(folder.dataset_paths("fox-dog")) == []
     assert moved(folder) == {path: path for path in (first, second, rejected)}
 
@@ -171,7 +171,7 @@ def test_a_dataset_keeps_its_own_images_and_no_others(db: Database, folder: Data
     upload = folder.dataset_image_path("fox-dog", "train", "fox", 2, "png")
     folder.write(upload, upload.encode())
     with db.transaction() as session:
-        move_unrecorded_of(session, folder, session.get_one(Dataset, dataset_id), uploads_alone=uploads_alone)
+        clear_dataset_folders(session, folder, session.get_one(Dataset, dataset_id), uploads_alone=uploads_alone)
     left = {recorded, strange} if uploads_alone else {recorded}
     assert set(folder.dataset_paths("fox-dog")) == left
     assert moved(folder) == {path: path for path in {recorded, strange, upload} - left}
