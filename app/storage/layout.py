@@ -17,22 +17,19 @@ Rejected images lie beside all datasets, since loaders look for `train` and `tes
 """
 
 import errno
-import hashlib
 import itertools
 import os
 import re
 import shutil
 import stat
 import time
-import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import NotFound
-from app.names import equal_names
 from app.storage.files import (
     TEMPORARIES,
     contained_path,
@@ -50,11 +47,8 @@ _DATASETS = "datasets"
 _REJECTED = "rejected"
 _TRASH = ".taken"
 LOST_FOUND = ".lost+found"
-_MAX_SLUG_CHARS = 48
 # An uploaded image has no seed in its name.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
-# Device names on Windows, with any extension.
-_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)}
 
 
 class DataFolder:
@@ -282,46 +276,3 @@ class DataFolder:
                 break
             holder = folder
         return holder
-
-
-def class_folders(names: Sequence[str]) -> list[str]:
-    """Turn class names, which may be any text, into folder names that every filesystem keeps apart.
-
-    A folder depends on its own name and those before it alone, so a class added later changes none.
-
-    Args:
-        names: Class names in the dataset's order.
-
-    Returns:
-        One folder name each, `[a-z0-9][a-z0-9._-]*`, at most 64 characters, unequal even where case is ignored.
-
-    Raises:
-        ValueError: Two names are the same name; see `app.names`.
-    """
-    if equal_names(names):
-        raise ValueError("two class names are equal")
-    taken: dict[str, None] = {}  # in the order of the names
-    for name in names:
-        # Less than a name's key leaves out: the folder of a name is what it was in every release.
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        taken[_free_folder(folded, taken=taken.keys())] = None
-    return list(taken)
-
-
-def _free_folder(key: str, *, taken: Set[str]) -> str:
-    slug = _slug(key)
-    if slug and slug not in taken:
-        return slug
-    candidates = (f"{slug or 'class'}-{_short_hash(key, attempt)}" for attempt in itertools.count())
-    return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def _short_hash(key: str, attempt: int) -> str:
-    return hashlib.sha256(f"{attempt}:{key}".encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def _slug(key: str) -> str:
-    """Reduce text to `[a-z0-9._-]`; empty where nothing of it remains."""
-    ascii_text = unicodedata.normalize("NFKD", key).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9._-]+", "-", ascii_text).strip("._-")[:_MAX_SLUG_CHARS].rstrip("._-")
-    return f"class-{slug}" if slug.split(".")[0] in _RESERVED else slug

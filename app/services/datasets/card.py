@@ -11,8 +11,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from app.db.models import Dataset, Image
-from app.services.datasets.recipe_read import recipe_read
-from app.services.datasets.records import preset_of
+from app.services.datasets.records import preset_of, recipe_read
 
 COLUMNS = (
     Image.path,

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
 from app.services.datasets.recipe import NO_OFFSETS, Offsets, Recipe, Slot
-from app.services.datasets.recipe_read import recipe_classes
-from app.services.datasets.records import num_to_make, preset_of, settings_of
+from app.services.datasets.records import num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12
 # Datasets of other packs, and deleted ones, are passed over among the newest so many.

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, case, func, select
@@ -16,7 +16,9 @@ from app.schemas.datasets import (
     DatasetClassRead,
     DatasetCreate,
     DatasetRead,
+    DatasetRecipeRead,
     MissingPlace,
+    RecipeClassRead,
     RecipeSettings,
 )
 from app.schemas.generations import ModelRef
@@ -24,7 +26,7 @@ from app.schemas.jobs import Progress
 from app.services.datasets.presets import with_preset
 from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
 from app.services.images.spec import SizeRules, settle
-from app.storage.layout import class_folders
+from app.storage.class_folders import class_folders
 
 
 def kept_images(dataset_id: str) -> Select[Image]:
@@ -90,6 +92,27 @@ def settings_of(dataset: Dataset) -> dict[str, Any]:
         "filter": ClipFilter(**filter_settings) if filter_settings else None,
         "max_attempts": settled.get("max_attempts", ATTEMPTS),
     }
+
+
+def recipe_classes(dataset: Dataset) -> list[RecipeClassRead]:
+    """Return the classes of a dataset with their texts, as settled."""
+    return [
+        RecipeClassRead(name=entry["name"], label=entry.get("label") or entry["name"], **texts)
+        for entry, texts in zip(dataset.classes, dataset.texts.classes, strict=True)
+    ]
+
+
+def recipe_read(dataset: Dataset) -> DatasetRecipeRead:
+    """Return the body of `POST /datasets` that gives the same images.
+
+    A preset is not named in it: it has the preset's values, and those of a later release may differ.
+    """
+    classes = recipe_classes(dataset)
+    if dataset.recipe is None:  # from before there were recipes: braces are plain text
+        for entry in classes:
+            entry.prompts = [prompt.replace("{", "{{").replace("}", "}}") for prompt in entry.prompts]
+    variables: Mapping[str, Any] = dataset.texts.variables
+    return DatasetRecipeRead(**settings_of(dataset), name=dataset.name, classes=classes, variables=dict(variables))
 
 
 def preset_of(dataset: Dataset) -> str | None:

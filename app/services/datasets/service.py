@@ -16,8 +16,7 @@ from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.recipe_read import recipe_read
-from app.services.datasets.records import new_dataset, num_to_make, read_datasets
+from app.services.datasets.records import new_dataset, num_to_make, read_datasets, recipe_read
 from app.services.datasets.slots import is_held
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference

@@ -15,8 +15,9 @@ from torchvision.datasets import ImageFolder
 
 from app.errors import NotFound, StorageFull
 from app.names import name_key
+from app.storage.class_folders import class_folders
 from app.storage.images import encode_image
-from app.storage.layout import DataFolder, class_folders
+from app.storage.layout import DataFolder
 from tests.unit.storage.test_files import all_files, largest_file
 
 PNG = encode_image(np.zeros((8, 8, 3), np.uint8), "png", {})
