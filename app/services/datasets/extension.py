@@ -1,7 +1,7 @@
-"""More generated images for a dataset that exists: the next places of its recipe, as a job of their own.
+"""The extension of an existing dataset: a job that generates the next slots of its recipe.
 
-An image follows from its place, so a dataset of 10 images that is extended by 10 has the files of one that was made
-with 20. Called from threads.
+An image depends on its slot alone, so a dataset of 10 images that is extended by 10 has the files of a dataset that was
+created with 20. Imports no HTTP framework. Methods run on a worker thread of the API process, not on its event loop.
 """
 
 from dataclasses import asdict
@@ -26,7 +26,7 @@ from app.services.limits import Limits, raise_if_invalid
 
 
 class DatasetExtensionService:
-    """Lets datasets grow by further generation."""
+    """Accepts and plans extensions of datasets."""
 
     def __init__(self, db: Database, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
         """Wire the service."""
@@ -36,25 +36,25 @@ class DatasetExtensionService:
         self._limits = limits
 
     def extend(self, dataset_id: str, request: DatasetExtend, submission: Submission = ANEW) -> DatasetRead:
-        """Accept more images for a dataset, and enqueue the job that makes them.
+        """Accept more images for a dataset, and enqueue the job that generates them.
 
         Raises:
-            NotFound: There is no such dataset.
-            Conflict: A job makes or reads it, or another pack is loaded than the one that drew it.
-            Invalid: It would have too many images.
+            NotFound: There is no dataset with this id.
+            Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
+            Invalid: The dataset would have too many images.
         """
 
         def work(session: Session) -> DatasetRead:
             dataset = find_dataset(session, dataset_id, lock=True)
-            made, tried = self._refuse(session, dataset, request), prior_attempts(session, dataset)
+            offsets, tried = self._refuse(session, dataset, request), prior_attempts(session, dataset)
             _make_room(session, dataset, request)
             _grow(dataset, request)
-            asked = {"extend": request.model_dump(mode="json"), "made": asdict(made), "tried": asdict(tried)}
+            asked = {"extend": request.model_dump(mode="json"), "made": asdict(offsets), "tried": asdict(tried)}
             job = self._jobs.submit(
                 session,
                 kind="dataset",
                 spec={"dataset_id": dataset.id, **asked},
-                total=num_to_make(dataset, made),
+                total=num_to_make(dataset, offsets),
                 unit="images",
                 priority=submission.priority,
             )
@@ -64,28 +64,28 @@ class DatasetExtensionService:
         return accept(self._db, submission, work, location=lambda dataset: f"/datasets/{dataset.id}")
 
     def plan(self, dataset_id: str, request: DatasetExtend) -> DatasetPlan:
-        """Tell what `extend` would make; nothing is stored.
+        """Return what `extend` would generate; nothing is stored.
 
         Raises:
             NotFound, Conflict, Invalid: As `extend` would.
         """
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id, with_texts=True)
-            made = self._refuse(session, dataset, request)
-            filled = num_to_make(dataset) - num_to_make(dataset, made)
-            if dataset.status == "incomplete":  # its new places are shown, not those that were tried before
-                made, filled = Offsets(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
+            offsets = self._refuse(session, dataset, request)
+            filled = num_to_make(dataset) - num_to_make(dataset, offsets)
+            if dataset.status == "incomplete":  # the samples show the new slots, not the empty old ones
+                offsets, filled = Offsets(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
-            return plan_dataset(session, dataset, made, num_filled=filled)
+            return plan_dataset(session, dataset, offsets, num_filled=filled)
 
     def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend) -> Offsets:
-        """Return what is made already, unless the dataset cannot be extended so."""
+        """Return the offsets of the new job; raise if the dataset cannot be extended by this request."""
         refuse_in_use(session, dataset)
         pack = self._inference.pack
         if (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
             raise Conflict(
-                "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+                "This dataset was generated with another model pack than the loaded one. Load that pack.",
                 code=ErrorCode.PACK_CHANGED,
             )
         added = len(dataset.classes) * (request.train_per_class + request.test_per_class)
@@ -98,9 +98,9 @@ class DatasetExtensionService:
 
 
 def _made(session: Session, dataset: Dataset) -> Offsets:
-    """Return what the dataset's finished jobs have made; what is missing by then is made with the extension."""
+    """Return the slots that finished jobs have filled; the extension also generates what is missing behind them."""
     if dataset.status == "incomplete":
-        return Offsets()  # any place may be empty
+        return Offsets()  # any slot may be empty
     if dataset.status in ("failed", "cancelled"):
         job = session.get(Job, dataset.job_id)
         return Offsets(**job.spec.get("made", {})) if job is not None else Offsets()
@@ -113,15 +113,15 @@ def _grow(dataset: Dataset, request: DatasetExtend) -> None:
 
 
 def _make_room(session: Session, dataset: Dataset, request: DatasetExtend) -> None:
-    """Move uploaded images behind the places that generated ones will get; their files keep their names.
+    """Move uploaded images behind the new slots; their files keep their names.
 
-    Those that fill a place stay in it.
+    Uploaded images that fill a slot stay in it.
     """
     for split, by in (("train", request.train_per_class), ("test", request.test_per_class)):
         behind = Image.position >= per_class(dataset, split)
         here = (Image.dataset_id == dataset.id, Image.source == "real", Image.split == split, behind)
         last = session.scalar(select(func.max(Image.position)).where(*here))
         if by and last is not None:
-            # By way of places behind them all: no place may have two images, not even between two rows of a statement.
+            # In two steps, first behind all images: positions are unique, also between two rows of one statement.
             for step in (last + 1 + by, -last - 1):
                 session.execute(update(Image).where(*here).values(position=Image.position + step))

@@ -1,4 +1,7 @@
-"""A dataset as a row and as its clients see it; whoever wants a dataset's images asks here which are its own."""
+"""Conversions between the row of a dataset and its API models, and the query for a dataset's images.
+
+Imports no storage of files and no engine. Functions run inside the caller's session, on the caller's thread.
+"""
 
 import secrets
 from collections import Counter
@@ -30,18 +33,18 @@ from app.storage.class_folders import class_folders
 
 
 def kept_images(dataset_id: str) -> Select[Image]:
-    """Select the images that a dataset consists of: not those that its filter rejected."""
+    """Select the images of a dataset that its filter did not reject."""
     return select(Image).where(Image.dataset_id == dataset_id, Image.decision == "kept")
 
 
-def num_to_make(dataset: Dataset, made: Offsets = NO_OFFSETS) -> int:
-    """Return how many images a dataset's job is to make, behind those that are made."""
-    each = dataset.train_per_class - made.train + dataset.test_per_class - made.test
+def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
+    """Return the number of slots of a dataset behind the offsets: what a job has to generate."""
+    each = dataset.train_per_class - offsets.train + dataset.test_per_class - offsets.test
     return len(dataset.classes) * each
 
 
 def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
-    """Return the row of a request without faults, every value settled; it is in no session yet."""
+    """Return the row of a validated request, with every default resolved; it is in no session yet."""
     settled = with_preset(request)
     return Dataset(
         id=new_id(),
@@ -64,23 +67,23 @@ def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, jo
 
 
 def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[DatasetRead]:
-    """Return datasets as their clients see them, in the same order."""
+    """Return the API models of datasets, in the same order."""
     ids = [dataset.id for dataset in datasets]
     reserved = case((Image.split == "train", Dataset.train_per_class), else_=Dataset.test_per_class)
     columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, Image.position < reserved)
     grouped = select(*columns, func.count()).join(Dataset, Image.dataset_id == Dataset.id)
     counts: Counter[tuple[Any, ...]] = Counter()
-    for dataset_id, decision, split, class_index, is_place, count in session.execute(
+    for dataset_id, decision, split, class_index, is_in_slot, count in session.execute(
         grouped.where(Image.dataset_id.in_(ids)).group_by(*columns)
     ):
         counts[dataset_id, decision, split, class_index] += count
         counts[dataset_id, decision] += count
-        counts[dataset_id, decision, "in a place"] += count if is_place else 0
+        counts[dataset_id, decision, "in a slot"] += count if is_in_slot else 0
     return [_dataset_read(dataset, counts) for dataset in datasets]
 
 
 def settings_of(dataset: Dataset) -> dict[str, Any]:
-    """Return the fields of `SettledSettings`; a dataset from before there were recipes has the plain ones."""
+    """Return the fields of `SettledSettings`; a dataset from before recipes existed gets the defaults."""
     settled: dict[str, Any] = dataset.recipe or {}
     filter_settings = settled.get("filter")
     return {
@@ -95,7 +98,7 @@ def settings_of(dataset: Dataset) -> dict[str, Any]:
 
 
 def recipe_classes(dataset: Dataset) -> list[RecipeClassRead]:
-    """Return the classes of a dataset with their texts, as settled."""
+    """Return the classes of a dataset that was loaded with its texts."""
     return [
         RecipeClassRead(name=entry["name"], label=entry.get("label") or entry["name"], **texts)
         for entry, texts in zip(dataset.classes, dataset.texts.classes, strict=True)
@@ -105,10 +108,11 @@ def recipe_classes(dataset: Dataset) -> list[RecipeClassRead]:
 def recipe_read(dataset: Dataset) -> DatasetRecipeRead:
     """Return the body of `POST /datasets` that gives the same images.
 
-    A preset is not named in it: it has the preset's values, and those of a later release may differ.
+    The dataset must be loaded with its texts, which may have megabytes. The body contains the values of a preset and
+    not its name, because a later release may change the values.
     """
     classes = recipe_classes(dataset)
-    if dataset.recipe is None:  # from before there were recipes: braces are plain text
+    if dataset.recipe is None:  # from before recipes existed: braces are plain text
         for entry in classes:
             entry.prompts = [prompt.replace("{", "{{").replace("}", "}}") for prompt in entry.prompts]
     variables: Mapping[str, Any] = dataset.texts.variables
@@ -116,7 +120,7 @@ def recipe_read(dataset: Dataset) -> DatasetRecipeRead:
 
 
 def preset_of(dataset: Dataset) -> str | None:
-    """Return the preset that a dataset was asked for with."""
+    """Return the preset that the dataset's request named."""
     preset: str | None = (dataset.recipe or {}).get("preset")
     return preset
 
@@ -170,6 +174,6 @@ def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> Dataset
         num_images=counts[dataset.id, "kept"],
         num_rejected=counts[dataset.id, "rejected"],
         missing=[MissingPlace(**place) for place in dataset.missing or []],
-        progress=Progress(done=counts[dataset.id, "kept", "in a place"], total=num_to_make(dataset), unit="images"),
+        progress=Progress(done=counts[dataset.id, "kept", "in a slot"], total=num_to_make(dataset), unit="images"),
         job_id=dataset.job_id,
     )

@@ -174,7 +174,7 @@ def _refuse_other_pack(image: Image, info: dict[str, Any]) -> None:
     """
     if any(image.lineage[name] != info["lineage"][name] for name in ("pack", "pack_revision")):
         raise Conflict(
-            "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+            "This dataset was generated with another model pack than the loaded one. Load that pack.",
             code=ErrorCode.PACK_CHANGED,
         )
 
