@@ -49,7 +49,7 @@ def plan_dataset(
 
 
 def _samples(dataset: Dataset, offsets: Offsets) -> list[PlannedImage]:
-    """Sample the first slots of at most `MAX_SAMPLES` classes, evenly spaced over the dataset; more each of few classes."""
+    """Sample the first slots of at most `MAX_SAMPLES` classes that are evenly spaced over the dataset."""
     recipe = Recipe(dataset)
     per_class = dataset.train_per_class - offsets.train or dataset.test_per_class - offsets.test
     num_classes = min(len(dataset.classes), MAX_SAMPLES)

@@ -38,7 +38,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """The position in each class of a split from which on a job fills slots; it leaves the slots before it unchanged."""
+    """The first position that a job fills in each class, by split; it leaves the slots before it unchanged."""
 
     train: int = 0
     test: int = 0
