@@ -1,6 +1,6 @@
 """Space kept free on a node's disks for deletions, which need some themselves, for the database's journal.
 
-New files are refused while less is free. If another program fills the disk anyway, a preallocated file of some megabytes
+New files are refused while less is free. If another program fills the disk anyway, a preallocated file of some MB
 (the ballast) is removed for the next deletion, and written again once there is room. Imports no database models. Any
 number of threads and processes may use the same folders; each process measures at most once a second.
 """

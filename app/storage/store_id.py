@@ -1,7 +1,7 @@
 """The file `store_id` of a data folder, which identifies the store that its files belong to.
 
-The database contains the same id; `app/services/store/identity.py` compares the two. Imports no database. Any thread and
-any process may call it.
+The database contains the same id; `app/services/store/identity.py` compares the two. Imports no database.
+Any thread and any process may call it.
 """
 
 import re
