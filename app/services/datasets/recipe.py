@@ -106,14 +106,14 @@ class Recipe:
 
         A dataset from before recipes existed has plain prompts and no ranges.
         """
-        settled: dict[str, Any] = dataset.recipe or {}
+        resolved: dict[str, Any] = dataset.recipe or {}
         self._dataset = dataset
         self._texts: list[dict[str, Any]] = dataset.texts.classes
         self._has_templates = dataset.recipe is not None
         self._variables: dict[str, list[str]] = dataset.texts.variables
-        self._is_sampled = settled.get("combine") == "sampled"
-        self._filter: dict[str, Any] | None = settled.get("filter")
-        self.max_attempts: int = settled.get("max_attempts", ATTEMPTS)
+        self._is_sampled = resolved.get("combine") == "sampled"
+        self._filter: dict[str, Any] | None = resolved.get("filter")
+        self.max_attempts: int = resolved.get("max_attempts", ATTEMPTS)
 
     @property
     def texts(self) -> list[str]:

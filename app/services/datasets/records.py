@@ -45,23 +45,23 @@ def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
 
 def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
     """Return the row of a validated request, with every default resolved; it is in no session yet."""
-    settled = with_preset(request)
+    resolved = with_preset(request)
     return Dataset(
         id=new_id(),
-        name=settled.name,
+        name=resolved.name,
         status="queued",
-        seed=settled.seed if settled.seed is not None else secrets.randbelow(2**32),
-        classes=_classes(settled),
-        train_per_class=settled.train_per_class,
-        test_per_class=settled.test_per_class,
-        generation=settle(settled.generation, sizes),
-        recipe=_recipe(settled),
+        seed=resolved.seed if resolved.seed is not None else secrets.randbelow(2**32),
+        classes=_classes(resolved),
+        train_per_class=resolved.train_per_class,
+        test_per_class=resolved.test_per_class,
+        generation=settle(resolved.generation, sizes),
+        recipe=_recipe(resolved),
         job_id=job_id,
         pack=pack.name,
         pack_revision=pack.revision,
         texts=DatasetTexts(
-            classes=[entry.model_dump(include={"prompts", "negative_prompt"}) for entry in settled.classes],
-            variables=settled.variables,
+            classes=[entry.model_dump(include={"prompts", "negative_prompt"}) for entry in resolved.classes],
+            variables=resolved.variables,
         ),
     )
 
@@ -84,16 +84,16 @@ def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[Dataset
 
 def settings_of(dataset: Dataset) -> dict[str, Any]:
     """Return the fields of `SettledSettings`; a dataset from before recipes existed gets the defaults."""
-    settled: dict[str, Any] = dataset.recipe or {}
-    filter_settings = settled.get("filter")
+    resolved: dict[str, Any] = dataset.recipe or {}
+    filter_settings = resolved.get("filter")
     return {
         "seed": dataset.seed,
         "train_per_class": dataset.train_per_class,
         "test_per_class": dataset.test_per_class,
         "generation": RecipeSettings(**dataset.generation),
-        "combine": settled.get("combine", "cartesian"),
+        "combine": resolved.get("combine", "cartesian"),
         "filter": ClipFilter(**filter_settings) if filter_settings else None,
-        "max_attempts": settled.get("max_attempts", ATTEMPTS),
+        "max_attempts": resolved.get("max_attempts", ATTEMPTS),
     }
 
 
@@ -125,8 +125,8 @@ def preset_of(dataset: Dataset) -> str | None:
     return preset
 
 
-def _classes(settled: DatasetCreate) -> list[dict[str, Any]]:
-    folders = class_folders([entry.name for entry in settled.classes])
+def _classes(resolved: DatasetCreate) -> list[dict[str, Any]]:
+    folders = class_folders([entry.name for entry in resolved.classes])
     return [
         {
             "name": entry.name,
@@ -134,21 +134,21 @@ def _classes(settled: DatasetCreate) -> list[dict[str, Any]]:
             "label": entry.label or entry.name,
             "num_prompts": len(entry.prompts),
         }
-        for entry, folder in zip(settled.classes, folders, strict=True)
+        for entry, folder in zip(resolved.classes, folders, strict=True)
     ]
 
 
-def _recipe(settled: DatasetCreate) -> dict[str, Any]:
+def _recipe(resolved: DatasetCreate) -> dict[str, Any]:
     threshold = None
-    if settled.filter is not None:
-        given = settled.filter.threshold
-        threshold = 1 / len(settled.classes) if given is None else given
-    attempts = FILTER_ATTEMPTS if settled.filter else ATTEMPTS
+    if resolved.filter is not None:
+        given = resolved.filter.threshold
+        threshold = 1 / len(resolved.classes) if given is None else given
+    attempts = FILTER_ATTEMPTS if resolved.filter else ATTEMPTS
     return {
-        "preset": settled.preset,
-        "combine": settled.combine,
+        "preset": resolved.preset,
+        "combine": resolved.combine,
         "filter": None if threshold is None else {"threshold": threshold},
-        "max_attempts": settled.max_attempts or attempts,
+        "max_attempts": resolved.max_attempts or attempts,
     }
 
 

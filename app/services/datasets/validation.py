@@ -40,12 +40,12 @@ def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, 
     """
     if recipe_bytes(request) > limits.recipe_bytes:  # before the checks whose time grows with each prompt
         return [_too_large(limits, base)]
-    settled = with_preset(request)
-    if settled is not request and recipe_bytes(settled) > limits.recipe_bytes:
+    resolved = with_preset(request)
+    if resolved is not request and recipe_bytes(resolved) > limits.recipe_bytes:
         return [_too_large(limits, base)]
-    faults = faults_of(settle(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
-    faults += _class_faults(settled, base) + _count_faults(settled, limits, base)
-    return faults + _template_faults(settled, request, limits, base)
+    faults = faults_of(settle(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")
+    faults += _class_faults(resolved, base) + _count_faults(resolved, limits, base)
+    return faults + _template_faults(resolved, request, limits, base)
 
 
 def recipe_bytes(request: DatasetCreate) -> int:
@@ -96,11 +96,11 @@ def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[Fie
     return []
 
 
-def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
+def _template_faults(resolved: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
     faults: list[FieldError] = []
     used: set[str] = set()
-    variables = {name: _measured(values) for name, values in settled.variables.items()}
-    for pointer, text in _prompts(settled, base):
+    variables = {name: _measured(values) for name, values in resolved.variables.items()}
+    for pointer, text in _prompts(resolved, base):
         try:
             template = parse_template(text)
         except BadTemplate:
