@@ -1,16 +1,16 @@
-"""Every code of a problem: the stable word that clients switch on, with its statuses and its meaning.
+"""The error codes: the stable words that clients switch on, each with its HTTP statuses and its meaning.
 
-Knows no HTTP framework and raises nothing. `docs/errors.md` and the enum in the OpenAPI file are generated from it.
+Imports no HTTP framework and raises nothing. `docs/errors.md` and the enum in the OpenAPI file are generated from it.
 """
 
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The `code` of a problem.
+    """The `code` of an error response.
 
     Attributes:
-        statuses: The HTTP statuses that the code comes with, separated by commas.
+        statuses: The HTTP statuses of responses with the code, separated by commas.
         meaning: One sentence for the documentation.
     """
 

@@ -40,7 +40,7 @@ from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
 from app.services.store import recovery
-from app.services.store.identity import settle_store
+from app.services.store.identity import assign_store_id
 from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
@@ -182,7 +182,7 @@ def _put_right(db: Database, folder: DataFolder) -> None:
     Raises:
         StoreMismatch: The database and the folder do not belong together: nothing may be served.
     """
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     try:
         recovery.sweep(db, folder)
     except Exception:

@@ -16,7 +16,7 @@ from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.repair_job import RepairJob
 from app.services.generations.job import GenerateJob
-from app.services.store.identity import settle_store
+from app.services.store.identity import assign_store_id
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
@@ -35,7 +35,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     url = settings.resolved_database_url
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
     folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     folder.sweep()  # partial files of killed writers, once they are an hour old
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
     handlers: list[JobHandler] = [

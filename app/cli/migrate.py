@@ -34,7 +34,7 @@ def migrate(source: SourceUrl = None, target: TargetUrl = None) -> None:
 
 def _bring_up_to_date(settings: Settings) -> None:
     from app.db.migrations import refuse_foreign_file
-    from app.services.store.identity import check_store, settle_store
+    from app.services.store.identity import assign_store_id, check_store
     from app.storage.layout import DataFolder
 
     url, folder = settings.resolved_database_url, DataFolder(settings.data_dir)
@@ -42,7 +42,7 @@ def _bring_up_to_date(settings: Settings) -> None:
         refuse_foreign_file(path)
     check_store(url, folder)  # before a database of a mistyped name comes to be
     with migrated(url) as db:
-        settle_store(db, folder)
+        assign_store_id(db, folder)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _copy(source: str, target: str, settings: Settings) -> None:
     check(source)
     check_store(source, DataFolder(settings.data_dir))
     with lock_data_dir(settings.data_dir), migration_lock(source), migrated(target):
-        copied = copy_records(source, target, tell=lambda line: out.print(line, highlight=False, soft_wrap=True))
+        copied = copy_records(source, target, on_progress=lambda line: out.print(line, highlight=False, soft_wrap=True))
     out.print(f"{copied.num_rows} records were copied; the old database is as it was.", highlight=False)
     if copied.num_active:
         out.print(f"{copied.num_active} jobs that had not ended begin again on the new one.", highlight=False)

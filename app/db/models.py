@@ -93,7 +93,7 @@ class Image(Base):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
     split: Mapped[str | None] = mapped_column(String(8))
     class_index: Mapped[int | None]
-    # Place among its generation's images, or among its class's images in this split.
+    # Position among its generation's images, or among its class's images in this split.
     position: Mapped[int]
     seed: Mapped[int | None] = mapped_column(BigInteger)
 

@@ -1,4 +1,4 @@
-"""What makes several processes one node: the supervisor of `foxhound serve` and the lock on its data folder.
+"""The processes of one node: supervisor, lock on the data folder, and the socket between worker and engine.
 
-Knows nothing of torch, HTTP or SQL. The supervisor runs in the main thread of a process of its own.
+Imports neither torch nor SQLAlchemy. The supervisor runs on the main thread of its own process.
 """

@@ -1,4 +1,7 @@
-"""One data folder, one node: a lock that goes with the process, however it ends."""
+"""A file lock that allows one node for each data folder; the kernel releases it when the process ends.
+
+Imports only the standard library. Used on the main thread of the supervisor.
+"""
 
 import fcntl
 import os
@@ -8,15 +11,15 @@ from pathlib import Path
 
 
 class DataDirInUse(Exception):
-    """Another node works in the data folder."""
+    """Another node uses the data folder."""
 
 
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the lock of a data folder, which is made if it does not exist.
+    """Hold the lock of a data folder during the block; the folder is created if it does not exist.
 
     Raises:
-        DataDirInUse: Another process holds it.
+        DataDirInUse: Another process holds the lock.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "node.lock").open("a+") as file:
@@ -30,6 +33,6 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
                 "Stop that one, or give this one its own FOXHOUND_DATA_DIR."
             ) from None
         os.truncate(file.fileno(), 0)
-        with suppress(OSError):  # a full disk: the lock holds all the same, and what makes room needs a node
+        with suppress(OSError):  # a full disk: the lock is held anyway, and deletions need a running node
             os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield

@@ -1,7 +1,7 @@
-"""The Unix socket on which a node's worker reaches its engine: one process at a time serves a run folder's.
+"""The Unix socket between a node's worker and its engine; one process at a time serves the socket of a run folder.
 
-Knows nothing of what is served. The lock goes with its process, however that ends; the socket's file does not, so it is
-removed by the next one that holds the lock.
+Imports only the standard library. The kernel releases the lock when its process ends, but the socket file remains, so
+the next process that holds the lock removes it. Used on the main thread of the API process at start and stop.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ class RunDirInUse(Exception):
 
 
 class EngineSocket:
-    """The socket of this process; made at a path, once."""
+    """The engine socket of this process."""
 
     def __init__(self, path: Path) -> None:
         """Describe the socket; nothing is opened yet."""
@@ -37,10 +37,10 @@ class EngineSocket:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process from the run folder, which is made if it does not exist.
+        """Hold the lock of the run folder during the block; the folder is created if it does not exist.
 
         Raises:
-            RunDirInUse: Another process has it.
+            RunDirInUse: Another process holds the lock, or serves the socket.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.path.parent / LOCK).open("a+") as file:
@@ -48,7 +48,7 @@ class EngineSocket:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunDirInUse(self.path.parent, _owner(file)) from None
-            if _answers(self.path):  # of a release that takes no lock
+            if _answers(self.path):  # a process of a release that takes no lock
                 raise RunDirInUse(self.path.parent, "of an older release")
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
@@ -57,7 +57,7 @@ class EngineSocket:
 
     @contextmanager
     def bound(self) -> Iterator[socket.socket]:
-        """Bind the socket, which only this user may open; within `locked`. Nobody else's is removed at the end."""
+        """Bind the socket with access for this user only, within `locked`; at the end only an own socket is removed."""
         self.path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             previous = os.umask(0o177)
@@ -73,22 +73,22 @@ class EngineSocket:
                     self.path.unlink(missing_ok=True)
 
     def is_own(self) -> bool:
-        """Tell whether who opens the path reaches this process: nobody has removed the socket or put another there."""
+        """Return whether the path still is this process's socket: it was neither removed nor replaced."""
         return self._identity is not None and _identity(self.path) == self._identity
 
 
 def check_run_dir(path: Path) -> None:
-    """Do nothing if a process may serve the socket at this path now.
+    """Raise unless a process may serve the socket at this path now.
 
     Raises:
-        RunDirInUse: Another one does.
+        RunDirInUse: Another process serves it.
     """
     with EngineSocket(path).locked():
         pass
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells this file from every other one that exists; an open socket's number is not given away."""
+    """Return device and inode of a file, None if it does not exist; the inode of a bound socket is not reused."""
     with suppress(OSError):
         status = path.lstat()
         return status.st_dev, status.st_ino

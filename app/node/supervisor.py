@@ -1,6 +1,6 @@
-"""The supervisor of a node: keeps its children running, and ends them when it ends, however it ends.
+"""The supervisor of a node: it restarts its child processes and stops them when it ends, even if it is killed.
 
-Knows nothing of what the children do. `run_supervised` takes over the main thread of its process;
+Imports only the standard library and nothing of the children. `run_supervised` occupies the main thread of its process;
 `watch_supervisor` runs in a child, on a thread of its own.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
 
-# A child ends with this when starting it again cannot help (EX_CONFIG of sysexits.h).
+# Exit status of a child that would fail again after a restart (EX_CONFIG of sysexits.h).
 EXIT_CONFIG = 78
 
-# Names the file descriptor on which a child sees its supervisor's end.
+# Environment variable with the file descriptor of the pipe that closes when the supervisor ends.
 SUPERVISOR_FD = "FOXHOUND_SUPERVISOR_FD"
 
 _FIRST_DELAY_S = 0.5
@@ -39,51 +39,50 @@ class _Child:
 
 
 def run_supervised(children: Mapping[str, Sequence[str]], *, grace_s: float = 15.0) -> int:
-    """Run the children until SIGTERM or SIGINT, starting each again when it dies.
+    """Run the children until SIGTERM or SIGINT, and restart each one that exits.
 
-    A child that dies is started again after 0.5 s, then after twice as long each time, at most 30 s;
-    once it has lived for a minute the count begins anew.
+    The first restart comes after 0.5 s, and each further one after twice the delay, at most 30 s. A child that has run
+    for 60 s starts again with the first delay.
 
     Args:
         children: Command line of each child, by its name.
-        grace_s: Time the children get to end, > 0; then they are killed.
+        grace_s: Seconds the children have to end after SIGTERM, > 0; then they are killed.
 
     Returns:
-        The exit status for this process: 0 when it was asked to end, EXIT_CONFIG when a child said that
-        it cannot run as configured.
+        The exit status for this process: 0 after a stop signal, EXIT_CONFIG if a child exited with it.
     """
-    family = [_Child(name, argv) for name, argv in children.items()]
-    alive_fd, held_fd = os.pipe()  # the children inherit the first; the second is ours alone
+    running = [_Child(name, argv) for name, argv in children.items()]
+    alive_fd, held_fd = os.pipe()  # the children inherit the read end; only this process has the write end
     with _stop_signals() as stop:
         try:
             while not stop.wait(_POLL_S):
-                for child in family:
-                    if _tend(child, alive_fd) == EXIT_CONFIG:
+                for child in running:
+                    if _restart_if_ended(child, alive_fd) == EXIT_CONFIG:
                         logger.error("The %s cannot run with this configuration.", child.name)
                         return EXIT_CONFIG
             return 0
         finally:
-            _end(family, grace_s)
+            _stop_all(running, grace_s)
             os.close(alive_fd)
             os.close(held_fd)
 
 
 def watch_supervisor(on_gone: Callable[[], None]) -> None:
-    """Call a function, on a thread of its own, when this process's supervisor has ended; without one, never."""
+    """Call a function on a new thread when this process's supervisor has ended; never without a supervisor."""
     fd = os.environ.get(SUPERVISOR_FD)
     if fd is None:
         return
 
     def wait_for_end() -> None:
-        while os.read(int(fd), 1):  # nothing is ever written: this returns at the end of the pipe
+        while os.read(int(fd), 1):  # no data is ever written, so this returns when the pipe closes
             pass
         on_gone()
 
     threading.Thread(target=wait_for_end, name="supervisor-watch", daemon=True).start()
 
 
-def _tend(child: _Child, alive_fd: int) -> int | None:
-    """Start the child if it is time to; return the exit status if it has just died."""
+def _restart_if_ended(child: _Child, alive_fd: int) -> int | None:
+    """Start the child if it is due; return its exit status if it has ended since the last call."""
     now = time.monotonic()
     if child.process is None:
         if now >= child.start_at:
@@ -97,7 +96,7 @@ def _tend(child: _Child, alive_fd: int) -> int | None:
         return status
     if now - child.started_at >= _LONG_LIFE_S:
         child.delay_s = _FIRST_DELAY_S
-    logger.warning("The %s ended with status %d; starting it again in %.1f s.", child.name, status, child.delay_s)
+    logger.warning("The %s ended with status %d. It restarts in %.1f s.", child.name, status, child.delay_s)
     child.start_at = now + child.delay_s
     child.delay_s = min(2 * child.delay_s, _MAX_DELAY_S)
     return status
@@ -109,13 +108,13 @@ def _start(child: _Child, alive_fd: int) -> None:
         stdin=subprocess.DEVNULL,
         pass_fds=[alive_fd],
         env={**os.environ, SUPERVISOR_FD: str(alive_fd)},
-        process_group=0,  # a Ctrl-C in the terminal is for the supervisor, which passes it on
+        process_group=0,  # Ctrl-C in the terminal reaches only the supervisor, which then stops the children
     )
     child.started_at = time.monotonic()
 
 
-def _end(family: Sequence[_Child], grace_s: float) -> None:
-    running = [child.process for child in family if child.process is not None]
+def _stop_all(children: Sequence[_Child], grace_s: float) -> None:
+    running = [child.process for child in children if child.process is not None]
     for process in running:
         process.terminate()
     deadline = time.monotonic() + grace_s
@@ -129,7 +128,7 @@ def _end(family: Sequence[_Child], grace_s: float) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into an event for the length of the block."""
+    """Yield an event that SIGTERM and SIGINT set during the block."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

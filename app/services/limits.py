@@ -1,4 +1,7 @@
-"""The bounds of the running node, as plain values; tighter than or equal to those in the OpenAPI file."""
+"""The limits of the running node as plain values, at most as large as those in the OpenAPI file.
+
+Imports no service, database or engine. Immutable; any thread may read it.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +11,7 @@ from app.schemas.datasets import MAX_RECIPE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one request may ask for."""
+    """The largest values that one request may have."""
 
     prompt_chars: int = 2_000
     num_inference_steps: int = 150
@@ -20,12 +23,16 @@ class Limits:
     upload_bytes: int = 20_000_000
     upload_pixels: int = 40_000_000
     queue_size: int = 64
-    # Background jobs that wait or are paused, of all requests together.
+    # Background jobs that wait or are paused, in the whole database.
     queued_jobs: int = 10_000
 
 
-def refuse(faults: list[FieldError]) -> None:
-    """Raise `Invalid` if there are faults, all of them at once."""
+def raise_if_invalid(faults: list[FieldError]) -> None:
+    """Raise one `Invalid` with all faults; return if there are none.
+
+    Raises:
+        Invalid: There are faults; with exactly one, its detail and code are those of the error.
+    """
     if len(faults) == 1:
         raise Invalid(faults[0].detail, code=faults[0].code, errors=faults)
     if faults:

@@ -1,6 +1,7 @@
-"""Keyset pages over UUIDv7 ids: newest first, stable while rows are inserted, and of a bounded size.
+"""Keyset pagination over UUIDv7 ids: newest first, stable while rows are inserted, pages of a bounded size.
 
-A page ends early where its items are large, so that no list grows with a product of limits; its cursor goes on.
+A page of large items ends early, so that its size is not the product of two limits; its cursor continues from there.
+Imports no schema or resource. Runs inside the caller's session, on the caller's thread.
 """
 
 import base64
@@ -18,9 +19,9 @@ from app.errors import Malformed
 
 Row = TypeVar("Row")
 
-# About the bytes of JSON after which a page ends; one item more may be on it.
+# Approximate bytes of JSON after which a page ends; the page may exceed it by one item.
 MAX_PAGE_BYTES = 700_000
-# Rows in memory beside those that are kept.
+# Rows fetched at a time.
 _FETCHED_AT_ONCE = 10
 
 
@@ -40,11 +41,11 @@ def fetch_page(
         query: Selects one entity; neither ordered nor limited yet.
         id_column: The entity's UUIDv7 id, which orders the list.
         limit: Most rows a page, >= 1.
-        cursor: As handed out with the page before; None for the first page.
-        weigh: About how many bytes of JSON become of a row, beside a kilobyte; for rows that have no small bound.
+        cursor: The cursor that came with the previous page; None for the first page.
+        weigh: Returns the approximate bytes of JSON of a row beyond 1 kB; for rows whose size has no small limit.
 
     Raises:
-        Malformed: The cursor was not made here.
+        Malformed: The cursor is not one that this function returned.
     """
     if cursor is not None:
         query = query.where(id_column < _decode(cursor))
@@ -61,7 +62,7 @@ def fetch_page(
 
 
 def json_bytes(value: Any) -> int:
-    """Return about how many bytes a value has as JSON."""
+    """Return the number of bytes of a value as compact JSON."""
     return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 

@@ -1,9 +1,8 @@
-"""Thread pools for work that takes long, one for each kind: none can take the threads of another, or of the rest.
+"""Bounded thread pools, one for each kind of long work, so that no kind can occupy the threads of another.
 
-Waiting happens on the event loop, in lanes: each owner of work has one, and they take turns, so that many calls of one
-request do not hold up the single call of another. What may wait is bounded. Knows nothing of what it runs.
-
-`run` is called on the event loop, `close` on any thread.
+Calls wait on the event loop in lanes. Each owner of calls has one lane, and the lanes are served round-robin, so that
+many calls of one request do not delay the single call of another. The number of waiting calls is bounded. Imports
+nothing of the work that it runs. `run` is called on the event loop, `close` on any thread.
 """
 
 import asyncio
@@ -21,16 +20,16 @@ T = TypeVar("T")
 
 RETRY_AFTER_S = 1
 
-# A picture of 40 megapixels takes one to two seconds on a core of its own; this is for what nobody has thought of.
+# An image of 40 megapixels takes one to two seconds on an idle core; this limits inputs that the other limits miss.
 DECODING_DEADLINE_S = 20.0
 
 
 class CallTooSlow(Exception):
-    """A call has not come back within the pool's deadline; its thread counts as busy until it does."""
+    """A call did not return within the pool's deadline; its thread counts as busy until the call returns."""
 
 
 class WorkPool:
-    """A bounded pool of threads that serves its users in turn and refuses what it cannot take soon."""
+    """A pool of threads with a bounded queue; owners of calls are served round-robin."""
 
     def __init__(
         self,
@@ -41,33 +40,33 @@ class WorkPool:
         deadline_s: float | None = None,
         initializer: Callable[[], None] | None = None,
     ) -> None:
-        """Start no thread before there is work.
+        """Describe the pool; threads start with the first calls.
 
         Args:
-            name: Begins the threads' names.
+            name: Prefix of the threads' names.
             num_threads: Calls that run at once, >= 1.
             max_waiting: Calls that may wait, >= 1.
-            deadline_s: Seconds after its start within which a call must come back; None: no limit.
-            initializer: Runs in each thread before its first call.
+            deadline_s: Seconds after its start within which a call must return, > 0; None: no limit.
+            initializer: Called in each thread before its first call.
         """
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix=name, initializer=initializer)
         self._num_threads = num_threads
         self._max_waiting = max_waiting
         self._deadline_s = deadline_s
-        # Changed on the event loop alone. The first lane is served next, and then goes behind the others.
+        # Changed on the event loop alone. The first lane is served next and then moves to the end.
         self._lanes: dict[object, deque[asyncio.Future[None]]] = {}
         self._num_waiting = 0
         self._num_running = 0
 
     async def run(self, call: Callable[[], T], *, owner: object = None) -> T:
-        """Run a call on one of the threads; a caller that leaves takes a waiting call along.
+        """Run a call on one of the threads; cancelling the caller removes a call that still waits.
 
         Args:
-            call: What to run.
-            owner: Calls of the same owner wait in one lane; default: a lane of its own.
+            call: The function to run.
+            owner: Calls of the same owner wait in one lane; None: a lane for this call alone.
 
         Raises:
-            QueueFull: As many calls as may wait are waiting.
+            QueueFull: The queue is full.
             CallTooSlow: The deadline has passed.
             Unavailable: The pool is closed.
         """
@@ -80,12 +79,12 @@ class WorkPool:
         except RuntimeError:
             self._free()
             raise Unavailable("The service is stopping. Try again.") from None
-        # Not when the caller leaves, but when the thread is free again.
+        # The thread is free when the call returns, not when the caller is cancelled.
         future.add_done_callback(lambda _: self._free_from_thread(loop))
         return await self._result(future)
 
     def close(self) -> None:
-        """Drop what waits and wait for what runs. May be called again."""
+        """Drop waiting calls and wait for running ones. May be called again."""
         self._threads.shutdown(cancel_futures=True)
 
     async def _turn(self, owner: object) -> None:
@@ -100,13 +99,13 @@ class WorkPool:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._leave(key, turn)
-            else:  # the turn came at the moment of leaving
+            else:  # the turn was granted while the caller was being cancelled
                 self._free()
             raise
 
     def _leave(self, key: object, turn: "asyncio.Future[None]") -> None:
         lane = self._lanes.get(key, deque())
-        if turn in lane:  # else it was passed over already
+        if turn in lane:  # else `_give_turns` has removed it
             lane.remove(turn)
             self._num_waiting -= 1
         if not lane:
@@ -129,7 +128,7 @@ class WorkPool:
         self._give_turns()
 
     def _free_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so no call waits
             loop.call_soon_threadsafe(self._free)
 
     async def _result(self, future: "Future[T]") -> T:
@@ -143,33 +142,33 @@ class WorkPool:
 
 
 class PicturePool(WorkPool):
-    """A pool whose calls decode untrusted pictures."""
+    """A pool whose calls decode untrusted images."""
 
     async def run(self, call: Callable[[], T], *, owner: object = None) -> T:
-        """Run a call as every pool does.
+        """Run a call as `WorkPool.run` does.
 
         Raises:
             Invalid: `image_too_slow`: the deadline has passed.
-            QueueFull, Unavailable: As of every pool.
+            QueueFull, Unavailable: As in `WorkPool.run`.
         """
         try:
             return await super().run(call, owner=owner)
         except CallTooSlow:
-            detail = "The image takes too long to be decoded; save it anew, or smaller."
+            detail = "The image takes too long to decode. Save it again, or at a smaller size."
             raise Invalid(detail, code=ErrorCode.IMAGE_TOO_SLOW) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The pools of an API process, beside that of the pictures that are judged.
+    """The thread pools of an API process, except the pool that decodes images for scoring.
 
     Attributes:
-        bodies: Large JSON bodies: parsing and validating.
-        decoding: Uploaded pictures; two at once, since one of 40 megapixels takes 120 MB, and as much again while it
-            is encoded.
-        uploads: Their files and rows.
-        reports: What reports and contact sheets read, count and draw.
-        exports: The lists and the blocks of archives.
+        bodies: Parses and validates large JSON bodies.
+        decoding: Decodes uploaded images; two at once, because one of 40 megapixels takes 120 MB, and as much again
+            while it is encoded.
+        uploads: Writes files and rows of uploads.
+        reports: Reads, computes and draws reports and contact sheets.
+        exports: Lists the members of archives and reads their blocks.
     """
 
     bodies: WorkPool
@@ -179,18 +178,18 @@ class Pools:
     exports: WorkPool
 
     def close(self) -> None:
-        """Wait for what runs. May be called again."""
+        """Wait for running calls. May be called again."""
         for pool in (self.bodies, self.decoding, self.uploads, self.reports, self.exports):
             pool.close()
 
 
 def open_pools() -> Pools:
-    """Return the pools of an API process; none has a thread yet."""
+    """Return the pools of an API process; no thread is started yet."""
     return Pools(
         bodies=WorkPool("bodies", num_threads=2, max_waiting=64),
         decoding=PicturePool("decoding", num_threads=2, max_waiting=64, deadline_s=DECODING_DEADLINE_S),
         uploads=WorkPool("uploads", num_threads=2, max_waiting=64),
         reports=WorkPool("reports", num_threads=2, max_waiting=64),
-        # A download under way has at most one block here, and must not be broken off for want of a place.
+        # A running download has at most one block here and must not fail because the queue is full.
         exports=WorkPool("exports", num_threads=4, max_waiting=1_024),
     )

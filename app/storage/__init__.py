@@ -1,1 +1,1 @@
-"""Files under the data folder: contained paths, atomic writes, the ImageFolder layout; knows no records."""
+"""Files under the data folder: contained paths, atomic writes, the ImageFolder layout. Imports no database models."""

@@ -1,9 +1,9 @@
-"""Archives of stored files as streams: zip and tar, equal bytes for equal members. Knows no records and no HTTP.
+"""Zip and tar archives of stored files as streams; equal members give equal bytes.
 
-Nothing of the moment or the host goes in: names come sorted by the caller, times are fixed, nothing is compressed.
-A stored file is checked against its size and hash while it passes; one that is gone or changed ends the stream
-before its end, so that a wrong archive never looks complete. A stream runs in the thread that asks for its next
-part, and holds one block of one file.
+Archives contain no current time and no host name: the caller sorts the names, times are fixed, nothing is compressed.
+Each stored file is verified against its size and hash while it is read. A missing or changed file ends the stream
+early, so that a wrong archive never looks complete. Imports no database models and no HTTP framework. A stream runs on
+the thread that requests its next part, and holds one block of one file in memory.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ _TAR_RECORD_BYTES = 10_240
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of an archive, read when its turn comes.
+    """One file of an archive; its content is read when the stream reaches it.
 
     Attributes:
         name: Relative path in the archive, with `/`.
-        num_bytes: Its size.
-        sha256: Hash of its content.
-        read: Gives its content in parts; may be called again.
-        path: Of a stored file, where it lies in the data folder.
+        num_bytes: Size in bytes.
+        sha256: Hash of the content, hexadecimal.
+        read: Returns the content in parts; may be called repeatedly.
+        path: Path in the data folder of a stored file; None for a text.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Archive:
     """A whole archive, to be streamed once.
 
     Attributes:
-        name: File name to offer.
-        media_type: What it is.
-        num_bytes: Its size, known beforehand.
-        tag: Hash over all that its bytes follow from: equal tags, equal bytes.
-        parts: Its bytes.
+        name: Suggested file name.
+        media_type: Media type of the archive.
+        num_bytes: Size in bytes, known before the stream starts.
+        tag: Hash over everything that determines the bytes: equal tags, equal bytes.
+        parts: The bytes.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Archive:
     parts: Iterator[bytes]
 
     def cut(self, start: int, stop: int) -> Iterator[bytes]:
-        """Give the bytes `start` <= position < `stop`; what comes before is made, dropped and given as empty blocks."""
+        """Yield the bytes `start` <= position < `stop`; the blocks before are produced and yielded as empty blocks."""
         position = 0
         for part in self.parts:
             wanted = part[max(start - position, 0) : max(stop - position, 0)]
@@ -82,27 +82,27 @@ class Archive:
 
 
 class Listing:
-    """The members of an archive by name, to be gone through again and again; stored files take some 100 bytes each."""
+    """The members of an archive sorted by name; may be iterated repeatedly; a stored file takes about 100 bytes."""
 
     def __init__(self, folder: DataFolder, root: str) -> None:
-        """Begin empty; a stored file `name` lies at `root/name` in the data folder."""
+        """Begin empty; a stored file `name` has the path `root/name` in the data folder."""
         self._folder = folder
         self._root = root
         self._files: list[bytes] = []
         self._texts: list[Member] = []
 
     def add_stored(self, name: str, num_bytes: int, sha256: str) -> None:
-        """Add a file of the data folder; `num_bytes` and `sha256` are what it must be."""
-        # NUL sorts before whatever a longer name goes on with, so that records sort as their names do.
+        """Add a file of the data folder; `num_bytes` and `sha256` are the expected size and hash."""
+        # NUL sorts before every other character, so that the packed entries sort like their names.
         self._files.append(name.encode() + b"\0" + bytes.fromhex(sha256) + num_bytes.to_bytes(8, "big"))
 
     def add_text(self, member: Member) -> None:
-        """Add a text, unless it is empty."""
+        """Add a text member; one of 0 bytes is skipped."""
         if member.num_bytes:
             self._texts.append(member)
 
     def __iter__(self) -> Iterator[Member]:
-        """Give every member, sorted by name."""
+        """Yield every member, sorted by name."""
         self._files.sort()
         texts = sorted(self._texts, key=_name_of)
         return heapq.merge(map(self._stored, self._files), texts, key=_name_of)
@@ -118,12 +118,12 @@ def _name_of(member: Member) -> str:
 
 
 def stored_member(folder: DataFolder, name: str, *, path: str, num_bytes: int, sha256: str) -> Member:
-    """Describe a file of the data folder; `num_bytes` and `sha256` are what it must be."""
+    """Return a member for a file of the data folder; `num_bytes` and `sha256` are the expected size and hash."""
     return Member(name, num_bytes, sha256, partial(_read_checked, folder, path, num_bytes, sha256), path)
 
 
 def text_member(name: str, lines: Iterable[str]) -> Member:
-    """Describe a text made of lines; it is kept compressed, so that 100,000 lines take a few megabytes."""
+    """Return a member for a text of lines; it is compressed in memory, so that 100,000 lines take a few megabytes."""
     digest, packer, num_bytes = hashlib.sha256(), zlib.compressobj(1), 0
     packed = bytearray()
     for line in lines:
@@ -136,22 +136,22 @@ def text_member(name: str, lines: Iterable[str]) -> Member:
 
 
 def zip_archive(name: str, members: Iterable[Member]) -> Archive:
-    """Make a zip of members, stored as they are; more than 65,535 files or 4 GiB make it a Zip64.
+    """Return a zip of uncompressed members; with more than 65,535 files or 4 GiB it is a Zip64.
 
     Args:
-        name: File name without its ending.
-        members: In their order in the archive; names are unique. Gone through several times.
+        name: File name without its extension.
+        members: The members in their order in the archive, with unique names; iterated several times.
     """
     stream = _TimelessZip(members)
     return Archive(f"{name}.zip", "application/zip", len(stream), _tag("zip", members), _blocks(stream))
 
 
 def tar_archive(name: str, members: Sequence[Member]) -> Archive:
-    """Make a tar (ustar) of members; names have at most 100 characters.
+    """Return a tar (ustar) of members; their names have at most 100 characters.
 
     Args:
-        name: File name without its ending.
-        members: In their order in the archive; names are unique.
+        name: File name without its extension.
+        members: The members in their order in the archive, with unique names.
     """
     content = sum(512 + member.num_bytes + -member.num_bytes % 512 for member in members) + 1024
     num_bytes = content + -content % _TAR_RECORD_BYTES
@@ -160,11 +160,11 @@ def tar_archive(name: str, members: Sequence[Member]) -> Archive:
 
 
 class _TimelessZip(ZipStream):  # type: ignore[misc]  # the library is untyped
-    """A ZipStream whose entries say neither when nor where they were made, and take little memory.
+    """A ZipStream with a fixed time and host in each entry, which takes little memory.
 
-    zipstream-ng (1.9) gives every entry the present local time and offers no other, queues all entries and keeps all
-    that were sent, a kilobyte and more each. The private methods that do so are replaced here, hence the narrow version
-    bound in pyproject.toml.
+    zipstream-ng (1.9) gives every entry the current local time without an option, queues all entries and keeps those
+    sent, at least 1 kB each. This class replaces the private methods that do so; hence the narrow version range in
+    pyproject.toml.
     """
 
     def __init__(self, members: Iterable[Member]) -> None:
@@ -175,11 +175,11 @@ class _TimelessZip(ZipStream):  # type: ignore[misc]  # the library is untyped
             self._add_size_from_file(member.name, member.num_bytes)
 
     def all_files(self) -> Iterator[bytes]:
-        """Give the entries of all members, each made when its turn comes."""
+        """Yield the entries of all members; each is created when the stream reaches it."""
         for member in self._members:
             info = ZipStreamInfo(member.name, _ZIP_TIME)
             info.external_attr = (0o100000 | _FILE_MODE) << 16
-            info.create_system = 3  # Unix, wherever this runs: it gives the mode its meaning
+            info.create_system = 3  # Unix on every platform, as the file mode requires
             info.compress_type = ZIP_STORED
             info.file_size = member.num_bytes
             info.header_offset = self._pos
@@ -192,7 +192,7 @@ class _TimelessZip(ZipStream):  # type: ignore[misc]  # the library is untyped
 
 @dataclass(frozen=True, slots=True)
 class _Headers:
-    """Directory headers of many entries; to a ZipStream, those of one."""
+    """The directory headers of many entries; ZipStream treats them as those of one entry."""
 
     packed: bytearray
 
@@ -201,9 +201,9 @@ class _Headers:
 
 
 class _Directory:
-    """What a ZipStream keeps of the entries it has sent, as the bytes that end the zip: some 100 an entry.
+    """The central directory of the entries sent so far, as bytes: about 100 for each entry.
 
-    To the library it is the list of the entries; it gives them in blocks.
+    The library uses it as its list of entries; iteration yields blocks of many entries.
     """
 
     def __init__(self) -> None:
@@ -265,7 +265,7 @@ def _unpacked(packed: bytes) -> Iterator[bytes]:
 
 
 def _blocks(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small parts, so that a server need not send each header by itself."""
+    """Join small parts into blocks, so that a server does not send each header separately."""
     joined = bytearray()
     for part in parts:
         joined += part

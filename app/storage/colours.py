@@ -1,7 +1,7 @@
-"""From a decoder's pixels to upright sRGB pixels on white: profiles, 16 bits, transparency, orientation.
+"""Conversion of decoded pixels to upright sRGB on white: colour profiles, 16 bits, transparency, orientation.
 
-Without a profile, colours count as sRGB: a PNG's gAMA, cHRM and cICP chunks are ignored, as they are by most readers.
-Knows nothing of file formats but what `containers` hands out. Pure functions; any thread, never the event loop.
+An image without a profile is taken as sRGB: a PNG's gAMA, cHRM and cICP chunks are ignored, as by most readers. Parses
+no file formats; `containers` provides the parts. Pure functions; any thread, but never the event loop.
 """
 
 import io
@@ -31,24 +31,23 @@ _TRANSPOSITIONS = {
 _ORIENTATION_TAG, _LONG, _MAX_EXIF_ENTRIES = 0x0112, 4, 1_000
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 
-# Which mode a profile of each colour space reads.
+# The Pillow mode that a profile of each colour space takes as input.
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-# A profile that moves no colour further than this, in 8-bit levels, is one of the many spellings of sRGB: the pixels
-# stay as they are, to the last bit.
+# A profile that changes no colour by more than this, in 8-bit levels, is a variant of sRGB; the pixels stay unchanged.
 _SAME_COLOUR = 2
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 _ROWS_AT_ONCE = 128
-# How Pillow names 16-bit colour, and the name under which it reads the lower bytes instead of the higher.
+# Pillow's raw modes of 16-bit colour, which keep the higher bytes, and those that keep the lower bytes.
 _LOWER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def to_srgb(image: Image.Image, parts: Parts) -> Image.Image:
-    """Decode a picture and give its colours as sRGB, transparency laid on white.
+    """Decode an image and convert it to sRGB; transparency is composited on white.
 
     Args:
         image: Opened from `parts.file`, not yet decoded.
-        parts: What the file said of its colours.
+        parts: The parts of the file.
 
     Returns:
         An image of mode RGB.
@@ -65,21 +64,21 @@ def to_srgb(image: Image.Image, parts: Parts) -> Image.Image:
 
 
 def upright(pixels: Image.Image, parts: Parts) -> Image.Image:
-    """Turn a picture as its camera says it was held; Exif counts before XMP."""
+    """Rotate and mirror an image by its recorded orientation; Exif takes precedence over XMP."""
     transposition = _TRANSPOSITIONS.get(_orientation(parts))
     return pixels if transposition is None else pixels.transpose(transposition)
 
 
 def _decoded(image: Image.Image, parts: Parts) -> tuple[Image.Image, Mask | None]:
-    """Return the picture in 8 bits a sample, and where its key makes it transparent, if it has one."""
+    """Return the image in 8 bits a sample, and the (H, W) mask of its transparent pixels if it has a colour key."""
     rawmode = _rawmode(image)
     if rawmode in _LOWER_BYTES:
         higher, lower = (_bytes_of_samples(parts.file, mode) for mode in (rawmode, _LOWER_BYTES[rawmode]))
         return _scaled(lambda rows: _joined(higher[rows], lower[rows]), higher.shape, parts.key)
     image.load()
-    if rawmode == "LA;16B":  # grey again, for a grey profile
+    if rawmode == "LA;16B":  # grey, as a grey profile requires
         return image.convert("LA"), None
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow clips to 8 instead of scaling them
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to 8 bits instead of scaling
         samples = np.asarray(image)
         return _scaled(lambda rows: samples[rows].astype(np.uint16), samples.shape, parts.key)
     return image, None if parts.key is None else _keyed(image, parts.key)
@@ -88,7 +87,7 @@ def _decoded(image: Image.Image, parts: Parts) -> tuple[Image.Image, Mask | None
 def _scaled(
     samples_of: Callable[[slice], Samples], shape: tuple[int, ...], key: ColourKey | None
 ) -> tuple[Image.Image, Mask | None]:
-    """Round 16-bit samples to 8 bits, some rows at a time: all at once would take a gigabyte of a large picture."""
+    """Round 16-bit samples to 8 bits, some rows at a time: all at once would take 1 GB for a large image."""
     scaled = np.empty(shape, np.uint8)
     clear = None if key is None else np.empty(shape[:2], np.bool_)
     for start in range(0, shape[0], _ROWS_AT_ONCE):
@@ -101,7 +100,7 @@ def _scaled(
 
 
 def _keyed(image: Image.Image, key: ColourKey) -> Mask:
-    """Tell which pixels have the key's samples; Pillow has spread those of fewer than 8 bits over 0 .. 255."""
+    """Return which pixels have the key's samples; Pillow scales samples of fewer than 8 bits to 0 .. 255."""
     largest = 2**key.depth - 1
     samples = np.asarray(image.convert("L") if image.mode == "1" else image)
     return _equal(samples, [(sample & largest) * (255 // largest) for sample in key.samples])
@@ -127,14 +126,14 @@ def _rawmode(image: Image.Image) -> str:
 
 
 def _bytes_of_samples(file: bytes, rawmode: str) -> npt.NDArray[np.uint8]:
-    """Decode 16-bit colour, of which Pillow keeps one byte a sample: the higher or the lower one, by the raw mode."""
+    """Decode 16-bit colour; Pillow keeps one byte of each sample, the higher or the lower one by the raw mode."""
     with Image.open(io.BytesIO(file), formats=["PNG"]) as image:
         image.tile = [image.tile[0]._replace(args=rawmode)]
         return np.asarray(image)
 
 
 def _profiled(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """Return the picture in sRGB by its own profile; None where the profile says nothing new or cannot be used."""
+    """Return the image in sRGB by its own profile; None if the profile changes nothing or cannot be used."""
     if not profile:
         return None
     try:
@@ -148,11 +147,11 @@ def _profiled(image: Image.Image, profile: bytes) -> Image.Image | None:
             return None
         return ImageCms.applyTransform(image if image.mode == mode else image.convert(mode), transform)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None  # a broken profile is no reason to refuse sound pixels
+        return None  # a broken profile does not make the pixels unusable
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Try a transform on colours from all over the cube, or on all greys."""
+    """Return whether a transform leaves a grid of colours, or all greys, within `_SAME_COLOUR`."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     probe = Image.fromarray(grid if mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
@@ -162,7 +161,7 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def _orientation(parts: Parts) -> int:
-    """Return 1 .. 8, or anything else where nothing is said."""
+    """Return the orientation 1 .. 8; any other number means none."""
     found = _exif_orientation(parts.exif)
     if found is None and (match := _XMP_ORIENTATION.search(parts.xmp)):
         return int(match[1])
@@ -170,7 +169,7 @@ def _orientation(parts: Parts) -> int:
 
 
 def _exif_orientation(tiff: bytes) -> int | None:
-    """Look for the one entry of the first directory; a reader of all of Exif can be kept busy for minutes."""
+    """Return the orientation in the first directory; parsing all of a crafted Exif could take minutes."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         return None
@@ -181,6 +180,6 @@ def _exif_orientation(tiff: bytes) -> int | None:
             tag, kind = struct.unpack_from(f"{order}HH", tiff, place)
             if tag == _ORIENTATION_TAG:
                 return int(struct.unpack_from(f"{order}{'I' if kind == _LONG else 'H'}", tiff, place + 8)[0])
-    except struct.error:  # broken Exif is no reason to refuse sound pixels
+    except struct.error:  # broken Exif does not make the pixels unusable
         pass
     return None

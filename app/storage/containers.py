@@ -1,10 +1,9 @@
-"""What an image file is made of, before any decoder sees it: PNG chunks, JPEG segments, WebP chunks.
+"""Parsing of image containers before decoding: PNG chunks, JPEG segments, WebP chunks.
 
-Cuts a file down to what belongs to the pixels of its first frame, in time that grows with its bytes alone: parts are
-jumped over by their lengths and counted, and too many end the walk. What a decoder is given has nothing left to be
-slow on but pixels. Metadata that says how the pixels are to be read (orientation, colour profile) is handed out beside
-them; everything else, and whatever follows the picture, is dropped unread. Knows nothing of Pillow or of colours.
-Pure functions of bytes; any thread.
+It reduces a file to the parts that encode the pixels of its first frame, in time linear in its bytes: parts are skipped
+by their lengths and counted, and too many raise an error. So decoding time depends on the pixels alone. Metadata
+that affects the pixels (orientation, colour profile) is returned separately; everything else, and whatever follows the
+image, is dropped unread. Imports neither Pillow nor colour management. Pure functions of bytes; any thread.
 """
 
 import struct
@@ -17,13 +16,13 @@ import numpy as np
 
 Container = Literal["PNG", "JPEG", "WEBP"]
 
-# Chunks of PNG and WebP: writers cut 20 MB of a PNG into 2,500, and a long animation has 10,000 frames.
+# Chunks of PNG and WebP: encoders write 20 MB of PNG in up to 2,500 chunks; a long animation has 10,000 frames.
 MAX_CHUNKS = 20_000
-# A camera's JPEG has some dozens of segments, a progressive one about ten scans.
+# A camera's JPEG has dozens of segments, a progressive JPEG about ten scans.
 MAX_JPEG_SEGMENTS = 2_000
 MAX_JPEG_SCANS = 100
 
-# Printers' profiles have up to 3 MB; Exif and XMP are read for the orientation alone.
+# Profiles of printers have up to 3 MB; Exif and XMP are read for the orientation only.
 MAX_PROFILE_BYTES = 4_194_304
 MAX_METADATA_BYTES = 1_048_576
 
@@ -32,13 +31,13 @@ _PNG_XMP = b"XML:com.adobe.xmp\0\0\0"
 _PNG_RAW_EXIF = b"Raw profile type exif\0"
 _JPEG_EXIF, _JPEG_XMP, _JPEG_ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
-# Behind 0xFF: neither a stuffed byte, nor a fill byte, nor a restart, which stand within the coded pixels.
+# After 0xFF: not a stuffed byte, fill byte or restart marker, which appear within the coded pixels.
 _IS_MARKER = np.array([code not in (0x00, 0xFF, *range(0xD0, 0xD8)) for code in range(256)])
 _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 
 
 class DamagedFile(ValueError):
-    """The file's parts do not fit together, or it ends within one."""
+    """The file's structure is invalid, or the file is truncated."""
 
 
 class TooManyParts(ValueError):
@@ -47,7 +46,7 @@ class TooManyParts(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ColourKey:
-    """The samples that a PNG without an alpha channel calls transparent.
+    """The samples that mark transparent pixels in a PNG without an alpha channel.
 
     Attributes:
         samples: One for grey, three for colour, each 0 .. 2**depth - 1.
@@ -60,15 +59,15 @@ class ColourKey:
 
 @dataclass(slots=True)
 class Parts:
-    """A file taken apart.
+    """The parts of a file.
 
     Attributes:
-        file: The same picture as a file of its own, with nothing but pixels.
+        file: The first frame as a file of its own, without metadata.
         exif: TIFF bytes, empty if there are none.
         xmp: XML, empty if there is none.
         profile: The ICC profile, empty if there is none of a usable size.
-        key: What is transparent, of a PNG without an alpha channel or a palette.
-        num_scans: Passes over all pixels that decoding takes: a JPEG's scans.
+        key: The transparent colour of a PNG without an alpha channel or a palette; None if there is none.
+        num_scans: Passes over all pixels during decoding: the scans of a JPEG, else 1.
     """
 
     file: bytes = b""
@@ -80,15 +79,15 @@ class Parts:
 
 
 def take_apart(data: bytes, container: Container) -> Parts:
-    """Cut a file down to the pixels of its first frame.
+    """Split a file into the pixels of its first frame and the metadata that affects them.
 
     Args:
-        data: The whole file, which begins as one of its kind.
-        container: Its kind.
+        data: The whole file; it begins with the signature of its kind.
+        container: The kind of file.
 
     Raises:
-        DamagedFile: It cannot be read.
-        TooManyParts: It is refused unread.
+        DamagedFile: The file cannot be read.
+        TooManyParts: The file has too many chunks, segments or scans.
     """
     return {"PNG": _png_parts, "JPEG": _jpeg_parts, "WEBP": _webp_parts}[container](data)
 
@@ -130,7 +129,7 @@ def _png_parts(data: bytes) -> Parts:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Give each chunk's kind and where its content begins and ends; a missing IEND is no fault."""
+    """Yield each chunk's kind, and start and stop of its content; a missing IEND is accepted."""
     position, count, has_pixels = len(_PNG_SIGNATURE), 0, False
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -150,7 +149,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _note_png_metadata(png: _Png, kind: bytes, data: bytes, start: int, stop: int) -> None:
-    """Note what says how the pixels are to be read; of each kind the first alone, since unpacking costs time."""
+    """Record metadata that affects the pixels; only the first chunk of each kind, because decompression takes time."""
     parts = png.parts
     is_raw_exif = kind in (b"tEXt", b"zTXt") and data.startswith(_PNG_RAW_EXIF, start)
     is_xmp = kind == b"iTXt" and data.startswith(_PNG_XMP, start)
@@ -171,7 +170,7 @@ def _note_png_metadata(png: _Png, kind: bytes, data: bytes, start: int, stop: in
 
 
 def _inflated(packed: bytes, max_bytes: int) -> bytes:
-    """Return the unpacked bytes; none where they are broken or too many."""
+    """Return the decompressed bytes; empty if they are invalid or more than `max_bytes`."""
     try:
         plain = zlib.decompressobj().decompress(packed, max_bytes + 1)
     except zlib.error:
@@ -180,7 +179,7 @@ def _inflated(packed: bytes, max_bytes: int) -> bytes:
 
 
 def _from_hexadecimal(text: bytes) -> bytes:
-    """Read ImageMagick's form: a line break, a name, a length, then lines of hexadecimal digits."""
+    """Parse ImageMagick's raw profile: a line break, a name, a length, then lines of hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii")).removeprefix(_JPEG_EXIF)
     except ValueError:
@@ -205,7 +204,7 @@ def _jpeg_parts(data: bytes) -> Parts:
     for code, start, content, stop in _jpeg_segments(data):
         if code in (_APP1, _APP2):
             _note_jpeg_metadata(parts, profile, data[content : min(stop, content + 65_536)])
-        elif code in (_APP0, _APP14):  # what tells how colours are coded; a second one is none of a camera's
+        elif code in (_APP0, _APP14):  # they define the colour coding; cameras write each at most once
             if code not in seen:
                 kept.append(data[start:stop])
         elif not _APP0 <= code <= _APP15 and code != _COM:
@@ -221,9 +220,9 @@ def _jpeg_parts(data: bytes) -> Parts:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Give each segment up to the end of the first picture: its code, its start, its content's start, its stop.
+    """Yield each segment up to the end of the first image: code, start, start of the content, stop.
 
-    Fill bytes and junk in between belong to none; coded pixels belong to the segment before them.
+    Fill bytes and other bytes between segments are skipped; coded pixels belong to the segment before them.
     """
     octets = np.frombuffer(data, np.uint8)
     markers = np.flatnonzero((octets[:-1] == 0xFF) & _IS_MARKER[octets[1:]])
@@ -234,7 +233,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
         num_scans += code == _SOS
         if count > MAX_JPEG_SEGMENTS or num_scans > MAX_JPEG_SCANS:
             raise TooManyParts
-        if code in (_SOI, _EOI, 0x01):  # they stand alone
+        if code in (_SOI, _EOI, 0x01):  # markers without a length
             position = start + 2
             if code == _EOI:
                 yield code, start, position, position
@@ -272,7 +271,7 @@ def _webp_parts(data: bytes) -> Parts:
     header = chunks.get(b"VP8X")
     if header:
         chunks[b"VP8X"] = bytes([header[0] & (_WEBP_ALPHA | _WEBP_ANIMATION)]) + header[1:]
-    # The order of the format; of an animation, the first frame alone.
+    # In the order that the format requires; only the first frame of an animation.
     order = (b"VP8X", b"ANIM", b"ANMF") if b"ANMF" in chunks else (b"VP8X", b"ALPH", b"VP8 ", b"VP8L")
     body = b"WEBP" + b"".join(_webp_chunk(kind, chunks[kind]) for kind in order if kind in chunks)
     parts.file = b"RIFF" + len(body).to_bytes(4, "little") + body
@@ -280,7 +279,7 @@ def _webp_parts(data: bytes) -> Parts:
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Give each chunk's kind and where its content begins and ends."""
+    """Yield each chunk's kind, and start and stop of its content."""
     end, position, count = 8 + int.from_bytes(data[4:8], "little"), 12, 0
     while position + 8 <= min(end, len(data)):
         kind, length = struct.unpack_from("<4sI", data, position)

@@ -1,7 +1,7 @@
-"""A cache of features on disk: what the frozen backbone says of an image, kept so that it is asked once.
+"""A cache on disk for the features that a frozen backbone computes from an image.
 
-Knows neither the backbone nor the records. Losing any of it costs time and nothing else: a missing, damaged
-or foreign file is a miss. Any thread and any number of processes may share one folder.
+Imports neither the backbone nor the database models. A missing, damaged or foreign file is a cache miss. Any number of
+threads and processes may share one folder.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def feature_key(image_sha256: str, backbone_revision: str, preprocessing: str) -> str:
-    """Name the features of one image under one backbone and preprocessing: 64 hexadecimal digits."""
+    """Return the key of an image's features under one backbone and preprocessing: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in (image_sha256, backbone_revision, preprocessing):
         encoded = part.encode()
@@ -28,15 +28,15 @@ def feature_key(image_sha256: str, backbone_revision: str, preprocessing: str) -
 
 
 class FeatureCache:
-    """float32 arrays in `{root}/{ab}/{key}.npy`, bounded in bytes; the ones written first go first."""
+    """float32 arrays in `{root}/{ab}/{key}.npy`, bounded in bytes; the oldest files are evicted first."""
 
     def __init__(self, root: Path, max_bytes: int = 2_000_000_000, reserve: Reserve = NO_RESERVE) -> None:
         """Open the cache.
 
         Args:
-            root: Its folder; made at the first `put`.
-            max_bytes: Size that the files may have together; a `put` beyond it evicts a tenth.
-            reserve: What must stay free.
+            root: The cache's folder; the first `put` creates it.
+            max_bytes: Largest total size of the files; a `put` beyond it evicts files down to 90 % of it.
+            reserve: Disk space that `put` must leave free.
         """
         self._root = root
         self._max_bytes = max_bytes
@@ -44,7 +44,7 @@ class FeatureCache:
         self._num_bytes: int | None = None
 
     def get(self, key: str) -> npt.NDArray[np.float32] | None:
-        """Fetch an array; None where it is not there or not readable."""
+        """Return an array; None if its file is missing or unreadable."""
         path = self._path(key)
         try:
             array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
@@ -53,10 +53,10 @@ class FeatureCache:
         return array if isinstance(array, np.ndarray) and array.dtype == np.float32 else None
 
     def put(self, key: str, array: npt.NDArray[np.float32]) -> None:
-        """Keep an array under a key of `feature_key`.
+        """Store an array under a key of `feature_key`.
 
         Raises:
-            StorageFull: There is no room on the disk, or no more than the reserve.
+            StorageFull: There is no room beyond the reserve.
         """
         self._reserve.check()
         buffer = io.BytesIO()
@@ -86,7 +86,7 @@ class FeatureCache:
         self._num_bytes = num_bytes
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """List modification time in ns, size in bytes and path of every file."""
+        """Return modification time in ns, size in bytes and path of every file."""
         files = []
         for path in self._root.glob("??/*.npy"):
             try:

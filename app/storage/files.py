@@ -1,7 +1,8 @@
-"""Single files on disk: contained paths, atomic durable writes, leftovers. Knows nothing of what the files hold.
+"""Operations on single files: contained paths, atomic durable writes, removal, cleanup of temporary files.
 
-An unfinished file lives in a `.tmp` folder of the same filesystem, so that whatever has a final name is
-complete, whenever the process or the machine dies.
+An unfinished file has a name in a `.tmp` folder of the same filesystem, so that a file under its final name is always
+complete, even after the process is killed or the power fails. Imports no layout and no database models. Any thread and
+any process may call it; all functions block.
 """
 
 import errno
@@ -21,7 +22,7 @@ FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
-# What an error says of the path and not of the storage: no such file, one of another kind, a name that cannot be one.
+# Errors of the path, not of the storage: no such file, a file of another kind, a name that is not possible.
 _OF_THE_PATH = {
     errno.ENOENT,
     errno.EEXIST,
@@ -31,16 +32,16 @@ _OF_THE_PATH = {
     errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.EINVAL,
-    errno.ENXIO,  # a socket, or a pipe that nobody writes
+    errno.ENXIO,  # a socket, or a pipe without a writer
     errno.EXDEV,
 }
 
 
 def contained_path(root: Path, *parts: str) -> Path:
-    """Resolve a path below `root`, following symlinks; the one guard against leaving a folder.
+    """Resolve a path below `root`, following symlinks. Every path from outside passes this check.
 
     Raises:
-        ValueError: The path leaves `root`, is `root` itself, or cannot be a path at all.
+        ValueError: The path leaves `root`, is `root` itself, or is no possible path.
     """
     folder = root.resolve()
     try:
@@ -54,13 +55,13 @@ def contained_path(root: Path, *parts: str) -> Path:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn what a disk can refuse into errors of ours.
+    """Convert the operating system's errors inside the block.
 
     Raises:
         StorageFull: No space, no quota, or the file is larger than allowed.
-        Unavailable: Read-only, not permitted, failing, not connected, out of file handles: every error that says
-            nothing of the path.
-        OSError: What is, or is not, at the path.
+        Unavailable: Any other error that is not about the path: read-only, not permitted, failing, not connected, out
+            of file handles.
+        OSError: An error about the path, unchanged.
     """
     try:
         yield
@@ -73,15 +74,15 @@ def storage_errors() -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) -> None:
-    """Write a file so that it is either there, whole and on disk, or not there at all.
+    """Write a file so that it either exists complete and on disk, or does not exist.
 
     Args:
-        path: Where the file shall be; an older file there is replaced, missing folders are made.
+        path: Path of the file; an older file is replaced, missing folders are created.
         data: The whole content.
-        temporaries: Folder on the same filesystem for the unfinished file; default: `.tmp` beside the file.
+        temporaries: Folder on the same filesystem for the unfinished file; None: `.tmp` in the file's folder.
 
     Raises:
-        StorageFull: The content does not fit; nothing is left behind.
+        StorageFull: The content does not fit; no partial file remains.
         Unavailable: The storage cannot be written.
     """
     temporary = (temporaries or path.parent / TEMPORARIES) / f"{uuid.uuid4().hex}.part"
@@ -98,10 +99,10 @@ def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) ->
 
 
 def place_new(source: Path, target: Path) -> bool:
-    """Give a file a second name, or copy it where the filesystem knows no hard links; False if the name is taken.
+    """Hard-link a file, or copy it if the filesystem has no hard links; False if `target` exists.
 
     Raises:
-        OSError: The folder of `target` is missing, there is no such file, or the storage cannot be written.
+        OSError: The folder of `target` or the file is missing, or the storage cannot be written.
     """
     try:
         os.link(source, target, follow_symlinks=False)
@@ -115,7 +116,7 @@ def place_new(source: Path, target: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents, on disk when this returns."""
+    """Create a folder and its missing parents, durably."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -125,7 +126,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to disk; without it a rename may be lost with the power."""
+    """Flush a folder's entries to disk; without it, a power failure may undo a rename."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -134,13 +135,13 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file; one that is gone already is no error."""
+    """Remove a file; a missing one is no error."""
     with storage_errors():
         path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path, *, temporaries: Path) -> None:
-    """Take a folder away in one step, then remove what it held; one that is gone already is no error."""
+    """Rename a folder into `temporaries` in one step, then delete its content; a missing folder is no error."""
     with storage_errors():
         make_folder(temporaries)
         removed = temporaries / f"{uuid.uuid4().hex}.removed"
@@ -149,28 +150,28 @@ def remove_tree(path: Path, *, temporaries: Path) -> None:
         except FileNotFoundError:
             return
         sync_folder(path.parent)
-        shutil.rmtree(removed, ignore_errors=True)  # what stays is swept at the next start
+        shutil.rmtree(removed, ignore_errors=True)  # the next start removes what remains
 
 
 def sweep_temporaries(root: Path, *, older_than_s: float = 3600.0) -> int:
-    """Remove what dead processes left in `root`'s `.tmp` folder.
+    """Remove temporary files of killed processes from `root`'s `.tmp` folder.
 
     Args:
-        root: The folder that holds `.tmp`.
-        older_than_s: Younger leftovers stay, since another node may be writing them; 0 where this is the only one.
+        root: The folder that contains `.tmp`.
+        older_than_s: Least age in seconds, >= 0; another node may be writing younger files.
 
     Returns:
-        How many leftovers were removed.
+        The number of files and folders removed.
     """
     num_removed = 0
-    for leftover in _entries(root / TEMPORARIES):
+    for path in _entries(root / TEMPORARIES):
         with suppress(FileNotFoundError):
-            if time.time() - leftover.lstat().st_mtime < older_than_s:
+            if time.time() - path.lstat().st_mtime < older_than_s:
                 continue
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                leftover.unlink()
+                path.unlink()
             num_removed += 1
     return num_removed
 

@@ -1,4 +1,7 @@
-"""What lies in a folder, walked without holding a list of it. Knows no records and follows no symlinks."""
+"""Iteration over the files below a folder, without a list of all of them in memory; follows no symlinks.
+
+Imports no database models. Any thread may call it; every step reads the disk.
+"""
 
 import os
 import time
@@ -7,10 +10,10 @@ from pathlib import Path
 
 
 def files_below(folder: Path, *, older_than_s: float = 0.0) -> Iterator[os.DirEntry[str]]:
-    """Give each regular file anywhere below a folder; what is not there, or goes meanwhile, is left out.
+    """Yield each regular file at any depth below a folder; a folder or file that disappears meanwhile is skipped.
 
     Args:
-        folder: Where to look.
+        folder: The folder; it may not exist.
         older_than_s: Least time since the file's last change, in seconds, >= 0.
     """
     folders = [str(folder)]
@@ -27,7 +30,7 @@ def files_below(folder: Path, *, older_than_s: float = 0.0) -> Iterator[os.DirEn
 
 
 def paths_below(root: Path, kind: str, *, older_than_s: float = 0.0) -> Iterator[str]:
-    """Give the path, relative to `root`, of each regular file below its folder `kind`; as `files_below`."""
+    """Yield the path, relative to `root`, of each regular file below its folder `kind`; see `files_below`."""
     for entry in files_below(root / kind, older_than_s=older_than_s):
         yield os.path.relpath(entry.path, root)
 

@@ -1,38 +1,36 @@
-"""Where things lie in the data folder, and how they get there. Knows no records and looks into no file.
+"""The layout of the data folder: the path of each kind of file, and their writing, reading and removal.
 
     images/{last two of id}/{id}.{format}
     datasets/{name}/{split}/{class folder}/{position}-{seed}.{format}     what torchvision's ImageFolder reads
     rejected/{name}/{split}/{class folder}/...                            what a dataset's filter rejected
     models/{id}/model.safetensors
     features/...                                                          a cache, see features.py
-    .tmp/                                                                 unfinished and removed things
-    .reserve                                                              room for deletions, see reserve.py
-    .taken/{id of a dataset}/                                             a dataset's files while it is deleted
-    .lost+found/{date}/{relative path}                                    what no record named, see lost_found.py
-    store_id                                                              which store this is, see store_id.py
+    .tmp/                                                                 unfinished and removed files
+    .reserve                                                              space for deletions, see reserve.py
+    .taken/{id of a dataset}/                                             the trash: files of a dataset being deleted
+    .lost+found/{date}/{relative path}                                    files without a record, see lost_found.py
+    store_id                                                              the id of this store, see store_id.py
 
-Records hold paths relative to the data folder. `ImageFolder` must load a split at every moment, so a class
-folder appears together with its first image, goes together with its last one, and never holds anything else.
-Rejected images lie beside all datasets, since loaders look for `train` and `test` anywhere below a dataset's folder.
+Records contain paths relative to the data folder. `ImageFolder` must be able to load a split at any time, so a class
+folder is created together with its first image, removed together with its last one, and contains nothing else. Rejected
+images have a folder outside of `datasets`, since loaders search for `train` and `test` anywhere below a dataset's
+folder. Imports no database models and parses no file. Any thread and any process may use it.
 """
 
 import errno
-import hashlib
 import itertools
 import os
 import re
 import shutil
 import stat
 import time
-import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import NotFound
-from app.names import equal_names
 from app.storage.files import (
     TEMPORARIES,
     contained_path,
@@ -48,20 +46,17 @@ from app.storage.reserve import NO_RESERVE, Reserve
 
 _DATASETS = "datasets"
 _REJECTED = "rejected"
-_TAKEN = ".taken"
+_TRASH = ".taken"
 LOST_FOUND = ".lost+found"
-_MAX_SLUG_CHARS = 48
-# An uploaded image has no seed in its name.
+# The file name of an uploaded image has no seed.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
-# Device names on Windows, with any extension.
-_RESERVED = {"con", "prn", "aux", "nul"} | {f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)}
 
 
 class DataFolder:
-    """The data folder: names the place of each kind of file, and writes, reads and removes files there.
+    """The data folder: returns the path of each kind of file, and writes, reads and removes files.
 
-    Any thread and any number of processes may use it side by side, but nothing may be deleted from a dataset
-    while something is written to it.
+    Any number of threads and processes may use it at once, except that no file of a dataset may be deleted while one is
+    written to the same dataset.
     """
 
     def __init__(self, root: Path, reserve: Reserve = NO_RESERVE) -> None:
@@ -71,7 +66,7 @@ class DataFolder:
         self._temporaries = self.root / TEMPORARIES
 
     def image_path(self, image_id: str, image_format: str) -> str:
-        """Name the relative path of a generated image; two characters of the id spread them over folders."""
+        """Return the relative path of a generated image; the last two characters of its id are the folder."""
         return f"images/{image_id[-2:]}/{image_id}.{image_format}"
 
     def dataset_image_path(
@@ -85,30 +80,30 @@ class DataFolder:
         seed: int | None = None,
         is_kept: bool = True,
     ) -> str:
-        """Name the relative path of a dataset's image, kept or rejected; `seed` is None for an uploaded one."""
+        """Return the relative path of a dataset's image, kept or rejected; `seed` is None for an uploaded one."""
         stem = f"{position:06d}" if seed is None else f"{position:06d}-{seed}"
         return f"{_DATASETS if is_kept else _REJECTED}/{dataset}/{split}/{class_folder}/{stem}.{image_format}"
 
     def model_path(self, model_id: str) -> str:
-        """Name the relative path of a trained model's weights."""
+        """Return the relative path of a trained model's weights."""
         return f"models/{model_id}/model.safetensors"
 
     def dataset_folder(self, dataset: str) -> Path:
-        """Give the folder of a dataset, which holds its splits; it may not exist yet."""
+        """Return the folder of a dataset, which contains its splits; it may not exist."""
         return contained_path(self.root / _DATASETS, dataset)
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a whole file at a relative path, atomically and on disk; a missing folder appears with the file in it.
+        """Write a file at a relative path, atomically and durably; a missing folder is created with the file in it.
 
         Raises:
             ValueError: The path leaves the data folder.
-            StorageFull: There is no room, or no more than the reserve; nothing is left behind.
+            StorageFull: There is no room beyond the reserve; no partial file remains.
             Unavailable: The storage cannot be written.
         """
         self.reserve.check()
         target = contained_path(self.root, path)
         make_folder(self._temporaries)
-        # A turn is lost only to a writer that put a folder of this path in place.
+        # An iteration fails only if another writer has created a folder of this path.
         for _ in target.relative_to(self.root).parts:
             if target.parent.is_dir():
                 break
@@ -125,9 +120,9 @@ class DataFolder:
         """
         try:
             with storage_errors():
-                # O_NONBLOCK: a FIFO in a file's place must not hang the reader.
+                # O_NONBLOCK: opening a FIFO must not block.
                 descriptor = os.open(contained_path(self.root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except (OSError, ValueError) as error:  # of the path: what the storage itself refuses is none of both here
+        except (OSError, ValueError) as error:  # errors of the path; `storage_errors` has converted the others
             raise NotFound from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -140,23 +135,27 @@ class DataFolder:
             return file.read()
 
     def locate(self, path: str) -> Path:
-        """Give the absolute path of a stored file; raises NotFound like `open`."""
+        """Return the absolute path of a stored file; raises NotFound and Unavailable like `open`."""
         self.open(path).close()
         return contained_path(self.root, path)
 
     def delete(self, path: str) -> None:
-        """Remove a stored file; the last file of a class takes its folder with it. One that is gone is no error."""
+        """Remove a stored file, and its class folder if it is the last file there; a missing file is no error."""
         target = contained_path(self.root, path)
         if target.is_relative_to(self.root / _DATASETS) and (folder := self._holder_of_nothing_else(target)):
             remove_tree(folder, temporaries=self._temporaries)
         else:
             remove_file(target)
 
-    def set_aside(self, path: str) -> None:
-        """Keep what lies at a path in `.lost+found/{date}/{path}`, before something else is written there.
+    def preserve(self, path: str) -> None:
+        """Keep the content of a path as `.lost+found/{date}/{path}` before another file is written there.
 
-        A file also stays where it is, so that no class folder is empty meanwhile; anything else is moved. There need
-        not be anything.
+        A file gets a second hard link, so that its class folder is never empty; anything else is moved. A path without
+        a file is no error. In contrast to `lost_found.move_to_lost_found`, the file also stays where it is.
+
+        Raises:
+            ValueError: The path leaves the data folder.
+            StorageFull, Unavailable: The storage cannot be written.
         """
         source = self.root / path
         contained_path(self.root, str(Path(path).parent))
@@ -167,73 +166,73 @@ class DataFolder:
             make_folder(kept.parent)
             is_file = stat.S_ISREG(source.lstat().st_mode)
             for number in itertools.count():
-                place = kept.with_name(f"{kept.name}.{number}") if number else kept
-                if is_file and place.is_file() and place.samefile(source):
-                    return  # by somebody who died before he wrote the other one
-                if os.path.lexists(place):
+                target = kept.with_name(f"{kept.name}.{number}") if number else kept
+                if is_file and target.is_file() and target.samefile(source):
+                    return  # kept by a process that was killed before it wrote the new file
+                if os.path.lexists(target):
                     continue
-                os.link(source, place) if is_file else os.rename(source, place)
-                sync_folder(place.parent)
+                os.link(source, target) if is_file else os.rename(source, target)
+                sync_folder(target.parent)
                 return
 
     def uploads(self, dataset: str) -> set[str]:
-        """Name the relative paths of a dataset's uploaded images, as far as their names tell, recorded or not."""
+        """Return the relative paths of a dataset's files that have the name of an uploaded image, recorded or not."""
         files = self.dataset_folder(dataset).glob("*/*/*")
         return {str(path.relative_to(self.root)) for path in files if _UPLOADED.fullmatch(path.name)}
 
-    def take_dataset(self, dataset: str, dataset_id: str) -> None:
-        """Take a dataset's files, rejected ones too, out of sight, to be dropped or put back.
+    def trash_dataset(self, dataset: str, dataset_id: str) -> None:
+        """Move a dataset's folders, of kept and of rejected images, to the trash, each in one step.
 
-        From outside it is whole at one moment and gone at the next.
+        `purge_dataset` or `restore_dataset` follows.
         """
-        for place, taken in self._takings(dataset, dataset_id):
+        for folder, trashed in self._trash_moves(dataset, dataset_id):
             with storage_errors():
-                make_folder(taken.parent)
-                if place.is_dir():
-                    os.rename(place, taken)
-                    sync_folder(place.parent)
+                make_folder(trashed.parent)
+                if folder.is_dir():
+                    os.rename(folder, trashed)
+                    sync_folder(folder.parent)
 
-    def taken_datasets(self) -> list[str]:
-        """List the ids of the datasets whose files are taken out of sight."""
-        return sorted(path.name for path in (self.root / _TAKEN).glob("*"))
+    def trashed_datasets(self) -> list[str]:
+        """Return the ids of the datasets whose files are in the trash."""
+        return sorted(path.name for path in (self.root / _TRASH).glob("*"))
 
-    def taken_tree(self, dataset_id: str) -> str:
-        """Name the relative path of a dataset's files while they are out of sight."""
-        return f"{_TAKEN}/{dataset_id}"
+    def trash_path(self, dataset_id: str) -> str:
+        """Return the relative path of a dataset's files in the trash."""
+        return f"{_TRASH}/{dataset_id}"
 
-    def is_taken_since(self, dataset_id: str, age_s: float) -> bool:
-        """Tell whether a dataset's files have been out of sight for so long, in seconds."""
+    def is_trashed_since(self, dataset_id: str, age_s: float) -> bool:
+        """Return whether a dataset's files have been in the trash for at least `age_s` seconds."""
         with suppress(FileNotFoundError):
-            return time.time() - (self.root / _TAKEN / dataset_id).lstat().st_mtime >= age_s
+            return time.time() - (self.root / _TRASH / dataset_id).lstat().st_mtime >= age_s
         return False
 
-    def put_dataset_back(self, dataset: str, dataset_id: str) -> None:
-        """Put a dataset's files back where they were; there need not be any."""
-        for place, taken in self._takings(dataset, dataset_id):
+    def restore_dataset(self, dataset: str, dataset_id: str) -> None:
+        """Move a dataset's files from the trash back to their folders; a dataset without files is no error."""
+        for folder, trashed in self._trash_moves(dataset, dataset_id):
             with storage_errors():
-                if taken.is_dir():
-                    os.rename(taken, place)
-                    sync_folder(place.parent)
-        self.drop_taken_dataset(dataset_id)
+                if trashed.is_dir():
+                    os.rename(trashed, folder)
+                    sync_folder(folder.parent)
+        self.purge_dataset(dataset_id)
 
-    def drop_taken_dataset(self, dataset_id: str) -> None:
-        """Remove files that were taken out of sight; there need not be any.
+    def purge_dataset(self, dataset_id: str) -> None:
+        """Delete a dataset's files in the trash; a dataset without files is no error.
 
-        First of all they leave `.taken`: what is found there later was not dropped on purpose.
+        The folder first leaves the trash in one step, so that a later recovery finds only interrupted deletions there.
         """
-        remove_tree(contained_path(self.root / _TAKEN, dataset_id), temporaries=self._temporaries)
+        remove_tree(contained_path(self.root / _TRASH, dataset_id), temporaries=self._temporaries)
 
     def dataset_paths(self, dataset: str) -> Iterator[str]:
-        """Give the relative path of each file of a dataset, rejected ones too."""
+        """Yield the relative path of each file of a dataset, kept and rejected."""
         for root in (self.dataset_folder(dataset), contained_path(self.root / _REJECTED, dataset)):
             yield from self._paths(root.glob("*/*/*"))
 
     def trees(self, dataset: str) -> list[str]:
-        """Name the relative paths of the folders of a dataset, of kept and of rejected images; neither need exist."""
+        """Return the relative paths of a dataset's folders of kept and of rejected images; they may not exist."""
         return [f"{kind}/{dataset}" for kind in (_DATASETS, _REJECTED)]
 
     def idle_datasets(self, *, older_than_s: float = 3600.0) -> set[str]:
-        """Name the datasets whose folder, of kept or rejected images, has not changed for so long, in seconds."""
+        """Return the names of the datasets whose folders have not changed for `older_than_s` seconds."""
         before = time.time() - older_than_s
         found = [folder for kind in (_DATASETS, _REJECTED) for folder in (self.root / kind).glob("*")]
         return {folder.name for folder in found} - {
@@ -241,13 +240,13 @@ class DataFolder:
         }
 
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
-        """Remove what dead processes left unfinished; see `sweep_temporaries`."""
+        """Remove temporary files of killed processes; see `sweep_temporaries`. Returns their number."""
         return sum(sweep_temporaries(root, older_than_s=older_than_s) for root in (self.root, self.features))
 
-    def _takings(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
-        """Name a dataset's folders, and where each is while it is taken."""
-        taken = contained_path(self.root / _TAKEN, dataset_id)
-        return [(contained_path(self.root / kind, dataset), taken / kind) for kind in (_DATASETS, _REJECTED)]
+    def _trash_moves(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
+        """Return a dataset's folders, each with its path in the trash."""
+        trash = contained_path(self.root / _TRASH, dataset_id)
+        return [(contained_path(self.root / kind, dataset), trash / kind) for kind in (_DATASETS, _REJECTED)]
 
     def _paths(self, found: Iterable[Path]) -> Iterator[str]:
         for path in found:
@@ -255,7 +254,7 @@ class DataFolder:
                 yield str(path.relative_to(self.root))
 
     def _write_with_folders(self, target: Path, data: bytes) -> bool:
-        """Build the missing folders with the file in them, then rename them into place; False if another was first."""
+        """Create the missing folders with the file inside, then rename them into place; False if they exist by then."""
         missing = next((folder for folder in reversed(target.parents) if not folder.is_dir()), None)
         if missing is None:
             return False
@@ -274,8 +273,8 @@ class DataFolder:
         return True
 
     def _holder_of_nothing_else(self, target: Path) -> Path | None:
-        """Find the outermost folder of a dataset that holds this file alone."""
-        if not os.path.lexists(target):  # else the one file beside it would look like the last of its class
+        """Return the outermost folder of a dataset that contains only this file; None if there is none."""
+        if not os.path.lexists(target):  # the only file of the folder is then another one
             return None
         holder = None
         for folder in target.parents:
@@ -283,46 +282,3 @@ class DataFolder:
                 break
             holder = folder
         return holder
-
-
-def class_folders(names: Sequence[str]) -> list[str]:
-    """Turn class names, which may be any text, into folder names that every filesystem keeps apart.
-
-    A folder depends on its own name and those before it alone, so a class added later changes none.
-
-    Args:
-        names: Class names in the dataset's order.
-
-    Returns:
-        One folder name each, `[a-z0-9][a-z0-9._-]*`, at most 64 characters, unequal even where case is ignored.
-
-    Raises:
-        ValueError: Two names are the same name; see `app.names`.
-    """
-    if equal_names(names):
-        raise ValueError("two class names are equal")
-    taken: dict[str, None] = {}  # in the order of the names
-    for name in names:
-        # Less than a name's key leaves out: the folder of a name is what it was in every release.
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        taken[_free_folder(folded, taken=taken.keys())] = None
-    return list(taken)
-
-
-def _free_folder(key: str, *, taken: Set[str]) -> str:
-    slug = _slug(key)
-    if slug and slug not in taken:
-        return slug
-    candidates = (f"{slug or 'class'}-{_short_hash(key, attempt)}" for attempt in itertools.count())
-    return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def _short_hash(key: str, attempt: int) -> str:
-    return hashlib.sha256(f"{attempt}:{key}".encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def _slug(key: str) -> str:
-    """Reduce text to `[a-z0-9._-]`; empty where nothing of it remains."""
-    ascii_text = unicodedata.normalize("NFKD", key).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9._-]+", "-", ascii_text).strip("._-")[:_MAX_SLUG_CHARS].rstrip("._-")
-    return f"class-{slug}" if slug.split(".")[0] in _RESERVED else slug

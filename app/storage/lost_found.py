@@ -1,7 +1,7 @@
-"""Files that no record names, moved out of the way instead of deleted: `.lost+found/{date}/{the same relative path}`.
+"""Moves files without a record to `.lost+found/{date}/{the same relative path}` instead of deleting them.
 
-A sweep decides by a database, and a database may be the wrong one, or an older copy of the right one. So what it takes
-away stays on the disk until a person removes it. Knows no records; any thread may call it.
+Whether a file has a record depends on the database, which may be the wrong one or an older copy. So the files stay on
+the disk until a person removes them. Imports no database models. Any thread may call it.
 """
 
 import itertools
@@ -23,16 +23,16 @@ def _today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def set_aside(folder: DataFolder, paths: Iterable[str], *, today: Today = _today) -> int:
-    """Move files to the day's place in `.lost+found`, where nothing is ever overwritten.
+def move_to_lost_found(folder: DataFolder, paths: Iterable[str], *, today: Today = _today) -> int:
+    """Move files to the day's folder in `.lost+found`; no file there is overwritten.
 
-    A process that is killed meanwhile leaves a file in both places, never in none. The last file of a class takes its
-    folder with it, as in `DataFolder.delete`.
+    A process that is killed meanwhile leaves a file at both paths, never at neither. A class folder is removed with its
+    last file, as by `DataFolder.delete`.
 
     Args:
         folder: The data folder.
-        paths: Relative paths; one that is gone is no error.
-        today: Gives the name of the day's folder.
+        paths: Relative paths; a missing file is no error.
+        today: Returns the name of the day's folder.
 
     Returns:
         How many files were moved.
@@ -55,20 +55,20 @@ def set_aside(folder: DataFolder, paths: Iterable[str], *, today: Today = _today
     return len(kept)
 
 
-def set_tree_aside(folder: DataFolder, path: str, *, today: Today = _today) -> int:
-    """Move a folder with all that it holds to the day's place in `.lost+found`, in one step.
+def move_tree_to_lost_found(folder: DataFolder, path: str, *, today: Today = _today) -> int:
+    """Move a folder with its content to the day's folder in `.lost+found`, in one step.
 
     Returns:
-        How many files it holds; 0 where there is no such folder.
+        The number of files in it; 0 if there is no such folder.
 
     Raises:
         StorageFull, Unavailable: The storage cannot be written.
     """
     source = folder.root / path
     if not source.is_dir():
-        return set_aside(folder, [path], today=today) if source.is_file() else 0
+        return move_to_lost_found(folder, [path], today=today) if source.is_file() else 0
     num_files = sum(1 for _ in files_below(source))
-    if not num_files:  # nothing that anybody could miss
+    if not num_files:
         shutil.rmtree(source, ignore_errors=True)
         return 0
     with storage_errors():
@@ -85,8 +85,8 @@ def set_tree_aside(folder: DataFolder, path: str, *, today: Today = _today) -> i
 
 
 def _keep(source: Path, target: Path) -> Path:
-    """Give a file a second name in `.lost+found`; return the folder that holds it."""
-    source.lstat()  # raises before a folder is made for nothing
+    """Link a file into `.lost+found`; return the folder of the link."""
+    source.lstat()  # raises before an unneeded folder is created
     make_folder(target.parent)
     for free in _names(target):
         if place_new(source, free) or free.samefile(source):

@@ -1,8 +1,8 @@
-"""Room kept free on a node's disks, so that what makes room always can: a deletion needs some itself, for its journal.
+"""Space kept free on a node's disks for deletions, which need some themselves, for the database's journal.
 
-Nothing new is written where less is free. Should something else fill the disk all the same, a file of some megabytes
-that was written beforehand is given up for the next deletion, and written again once there is room. Knows no records.
-Any thread and any number of processes may use the same folders; each process measures at most once a second.
+New files are refused while less is free. If another program fills the disk anyway, a preallocated file of some MB
+(the ballast) is removed for the next deletion, and written again once there is room. Imports no database models. Any
+number of threads and processes may use the same folders; each process measures at most once a second.
 """
 
 import logging
@@ -23,20 +23,20 @@ Done = TypeVar("Done")
 BALLAST = ".reserve"
 _MEASURED_FOR_S = 1.0
 _MEGABYTE = 2**20
-# Of what is kept free, beside it: for the deletion of some ten thousand images from a SQLite database.
+# The ballast is 1/8 of the reserve, in addition to it: enough to delete about 10,000 images from a SQLite database.
 _BALLAST_SHARE = 8
 _MAX_BALLAST_BYTES = 32 * _MEGABYTE
 
 
 class Reserve:
-    """What is kept free in some folders; made once a process."""
+    """The reserve of some folders; one object for each process."""
 
     def __init__(self, folders: Sequence[Path] = (), num_bytes: int = 0) -> None:
         """Describe a reserve; nothing is measured or written yet.
 
         Args:
-            folders: Where the node writes; on one filesystem or on several.
-            num_bytes: What is kept free in each, >= 0; 0 keeps nothing.
+            folders: Folders in which the node writes, on one or several filesystems.
+            num_bytes: Bytes kept free in each, >= 0; 0 disables the reserve.
         """
         self._folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
         self._num_bytes = num_bytes
@@ -45,42 +45,45 @@ class Reserve:
         self._is_short = False
 
     def check(self) -> None:
-        """Return if there is more room than is kept free: microseconds, but for one call a second.
+        """Raise unless more space is free than the reserve; takes microseconds, except for one call a second.
 
         Raises:
-            StorageFull: There is less.
+            StorageFull: Less space is free.
         """
         if self._num_bytes and time.monotonic() - self._measured_at >= _MEASURED_FOR_S:
             self._measure()
         if self._is_short:
-            raise StorageFull("The disk is nearly full. Delete something, or make room on it, and try again.")
+            raise StorageFull("The disk is nearly full. Delete datasets or models, or free disk space. Then try again.")
 
     def spend(self, work: Callable[[], Done]) -> Done:
-        """Do what makes room; where it finds none even for itself, give up the ballast and do it again.
+        """Call a function that frees space; if it fails with `StorageFull`, remove the ballast and call it again.
+
+        Args:
+            work: The function; it may be called twice.
 
         Raises:
-            StorageFull: That was not enough.
+            StorageFull: There is no ballast, or the second call failed too.
         """
         try:
             return work()
         except StorageFull:
             if not self._give_up_ballast():
                 raise
-        logger.warning("The disk is full; what was reserved for deletions is given up for one.")
+        logger.warning("The disk is full. The file reserved for deletions was removed to make room for one.")
         return work()
 
     def _measure(self) -> None:
         self._measured_at = time.monotonic()
         was_short, self._is_short = self._is_short, any(self._lacks(folder) for folder in self._folders)
         if self._is_short and not was_short:
-            logger.warning("Less than %d MB are free: no new work is taken.", self._num_bytes // _MEGABYTE)
+            logger.warning("Less than %d MB are free. New work is refused.", self._num_bytes // _MEGABYTE)
         elif was_short and not self._is_short:
-            logger.warning("There is room again: new work is taken.")
+            logger.warning("There is enough disk space again. New work is accepted.")
 
     def _lacks(self, folder: Path) -> bool:
-        """Tell whether a folder has less room than is kept free; where there is enough, see that the ballast is there.
+        """Return whether a folder has less free space than the reserve; if there is enough, write a missing ballast.
 
-        A folder that is not there yet, or no more, lacks nothing: who writes to it will be told why it cannot be.
+        A folder that cannot be measured does not count as full; writing to it raises the actual error.
         """
         ballast = folder / BALLAST
         try:
@@ -97,7 +100,7 @@ class Reserve:
         for folder in self._folders:
             try:
                 (folder / BALLAST).unlink()
-            except OSError:  # not there, or not to be removed
+            except OSError:  # missing, or not removable
                 continue
             num_given_up += 1
         return num_given_up > 0
@@ -107,7 +110,7 @@ NO_RESERVE = Reserve()
 
 
 def reserve_of(data_dir: Path, database_url: str, megabytes: int) -> Reserve:
-    """Return the reserve of a node: in its data folder, and where the file of its SQLite database lies."""
+    """Return the reserve of a node: in its data folder and in the folder of its SQLite database."""
     path = sqlite_path(database_url)
     folders = [data_dir] if path is None else [data_dir, path.parent]
     return Reserve(folders, megabytes * _MEGABYTE)
@@ -121,7 +124,7 @@ def _size_of(path: Path) -> int:
 
 
 def _allocate(path: Path, num_bytes: int) -> None:
-    """Write a file of so many bytes that takes their room; one of which a part is there is made longer."""
+    """Allocate a file of `num_bytes` on disk; a shorter one is extended."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
     try:
         os.posix_fallocate(descriptor, 0, num_bytes)

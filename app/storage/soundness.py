@@ -1,7 +1,7 @@
-"""Whether a stored file is what its record says: there, of its size, and of its hash. Knows no records.
+"""Verification of stored files against size and hash.
 
-The size is looked at each time. A hash is computed once for each version of a file, which the file system tells by
-inode, size and times; a disk that changes bytes without a write is found at the next start. Any thread.
+The size is compared each time. The hash is computed once for each version of a file, which is identified by inode, size
+and times; corruption that changes none of them is found after the next start. Imports no database models. Any thread.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ from app.storage.layout import DataFolder
 
 Fault = Literal["missing", "damaged"]
 
-# Versions known to be sound; some 200 bytes each.
+# Most file versions remembered as sound; about 200 bytes each.
 _MAX_KNOWN = 65_536
-# A write within the file system's clock tick after a look leaves the times as they were.
+# A write within the same tick of the file system's clock does not change the times, so younger files are not cached.
 _SETTLED_AFTER_S = 2.0
 _BLOCK_BYTES = 256 * 1024
 
 
 class LostFile(Exception):
-    """A file is not what its record says; whoever knows what it is for says it to clients."""
+    """A file is missing or damaged; the caller converts this into an error for clients."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
@@ -32,22 +32,22 @@ class LostFile(Exception):
 
 
 class FileChecks:
-    """Looks at files of a data folder, and remembers which versions are sound."""
+    """Verifies files of a data folder, and remembers which versions are sound."""
 
     def __init__(self, folder: DataFolder) -> None:
-        """Begin knowing nothing."""
+        """Begin with no version remembered."""
         self._folder = folder
         self._known: OrderedDict[tuple[object, ...], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def fault(self, path: str, *, num_bytes: int, sha256: str, is_hashed: bool = True) -> Fault | None:
-        """Return what is wrong with a file, None if nothing is.
+        """Return whether a file is missing or damaged, None if it is sound.
 
         Args:
             path: Relative to the data folder.
-            num_bytes: Its size by its record.
-            sha256: The hash of its content by its record, hexadecimal.
-            is_hashed: Whether its content counts, or its size alone.
+            num_bytes: The recorded size, in bytes.
+            sha256: The recorded hash of the content, hexadecimal.
+            is_hashed: Whether to verify the hash, or only the size.
 
         Raises:
             Unavailable: The storage cannot be read.
@@ -69,10 +69,10 @@ class FileChecks:
         return None
 
     def read(self, path: str, *, num_bytes: int, sha256: str) -> bytes:
-        """Read a file whole; what is returned has been checked, whatever is written meanwhile.
+        """Read a whole file and verify the bytes read, so that a concurrent write cannot falsify the check.
 
         Raises:
-            LostFile: It is missing or damaged.
+            LostFile: The file is missing or damaged.
             Unavailable: The storage cannot be read.
         """
         try:

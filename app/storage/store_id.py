@@ -1,6 +1,7 @@
-"""The file `store_id` of a data folder: which store its files belong to. Knows no database.
+"""The file `store_id` of a data folder, which identifies the store that its files belong to.
 
-The same id stands in the database; `app/services/store/identity.py` compares the two.
+The database contains the same id; `app/services/store/identity.py` compares the two. Imports no database.
+Any thread and any process may call it.
 """
 
 import re
@@ -16,11 +17,11 @@ _MAX_BYTES = 64
 
 
 class StoreIdUnreadable(Exception):
-    """The file `store_id` is there and holds no id, or cannot be read."""
+    """The file `store_id` exists but contains no id, or cannot be read."""
 
 
 def read_store_id(root: Path) -> str | None:
-    """Return the id of a data folder; None where it has none, or does not exist.
+    """Return the id of a data folder; None if it has none or does not exist.
 
     Raises:
         StoreIdUnreadable: The file is damaged or cannot be read.
@@ -34,15 +35,15 @@ def read_store_id(root: Path) -> str | None:
     except OSError as error:
         raise StoreIdUnreadable(f"The file {path} cannot be read.") from error
     if not _FORM.fullmatch(text):
-        raise StoreIdUnreadable(f"The file {path} is damaged: it holds no id.")
+        raise StoreIdUnreadable(f"The file {path} is damaged: it contains no id.")
     return text
 
 
 def give_store_id(root: Path, store_id: str) -> str:
-    """Give a data folder an id, unless another process was first; return the id that it has.
+    """Give a data folder an id unless another process has done so; return its id.
 
     Raises:
-        StoreIdUnreadable: What another process wrote is damaged.
+        StoreIdUnreadable: The file of another process is damaged.
         OSError: The folder cannot be written.
     """
     make_folder(root)
@@ -57,5 +58,5 @@ def give_store_id(root: Path, store_id: str) -> str:
 
 
 def replace_store_id(root: Path, store_id: str) -> None:
-    """Give a data folder this id, whichever it has; for a person who asks for it."""
+    """Replace the id of a data folder; only `foxhound storage adopt` does so."""
     write_atomic(root / STORE_ID, f"{store_id}\n".encode(), temporaries=root / TEMPORARIES)

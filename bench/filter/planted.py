@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.modelpacks.pack import demo_pack_folder, read_pack
 from app.schemas.datasets import DatasetCreate
-from app.services.datasets.recipe import Place, Recipe
+from app.services.datasets.recipe import Recipe, Slot
 from app.services.datasets.records import new_dataset
 from app.services.images.spec import SizeRules
 from bench.demo_pack.generation import Settings, Studio, Wish
@@ -44,7 +44,7 @@ class Planted:
 
     recipe: Recipe
     images: list[Image.Image]
-    labels: list[Place]
+    labels: list[Slot]
     is_planted: list[bool]
 
 
@@ -54,7 +54,7 @@ def plant(studio: Studio, name: str, *, per_class: int, steps: int) -> Planted:
     pack = read_pack(demo_pack_folder())
     sizes = SizeRules(pack.native_size, pack.min_side, pack.max_side, pack.default_noise_scheduler)
     recipe = Recipe(new_dataset(DatasetCreate.model_validate(fields), sizes, pack, job_id=None))
-    places = [recipe.place(number) for number in range(len(CLASSES) * per_class)]
+    places = [recipe.slot(number) for number in range(len(CLASSES) * per_class)]
     specs = [recipe.draw(place, 0).spec for place in places]
     settings = Settings(steps, specs[0].guidance_scale, NOISE_SCHEDULER, specs[0].height, specs[0].width)
     images = studio.images(name, [Wish(spec.prompt, spec.seed) for spec in specs], settings)
@@ -63,9 +63,9 @@ def plant(studio: Studio, name: str, *, per_class: int, steps: int) -> Planted:
     return Planted(recipe, images, labels, is_planted)
 
 
-def _label(place: Place) -> Place:
+def _label(place: Slot) -> Slot:
     if place.position % 2 == 0:
         return place
     others = len(CLASSES) - 1
     wrong = (place.class_index + 1 + place.position // 2 % others) % len(CLASSES)
-    return Place(place.split, wrong, place.position)
+    return Slot(place.split, wrong, place.position)

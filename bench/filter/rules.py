@@ -17,7 +17,9 @@ def ours(pack: Pack, planted: Planted) -> Kept:
     """Ask the recipe, as a dataset job does: softmax over the texts of all classes. **Shapes**: (N,)."""
     texts = planted.recipe.texts
     scores = clip_probabilities(pack, planted.images, texts)  # (N, K)
-    verdicts = [planted.recipe.judge(label, row) for label, row in zip(planted.labels, scores.tolist(), strict=True)]
+    verdicts = [
+        planted.recipe.apply_filter(label, row) for label, row in zip(planted.labels, scores.tolist(), strict=True)
+    ]
     return np.array([verdict.decision == "kept" for verdict in verdicts])
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from app.cli.main import app as command_line
 from app.db.session import Database, sqlite_path
-from app.services.store.identity import settle_store
+from app.services.store.identity import assign_store_id
 from app.services.store.recovery import MAX_SWEPT
 from app.storage.layout import DataFolder
 from testing.databases import _execute, _migrate
@@ -154,7 +154,7 @@ def test_the_database_of_another_node_is_refused(full: House, tmp_path: Path, po
     for name, url in (("lite", f"sqlite:///{tmp_path / 'another.db'}"), ("postgres", postgres_url)):
         _migrate(url)
         db = Database(url)
-        settle_store(db, DataFolder(tmp_path / name))
+        assign_store_id(db, DataFolder(tmp_path / name))
         db.close()
         assert_refused(full, url, "migrate", "serve")
 

@@ -121,14 +121,14 @@ def test_a_copy_that_was_interrupted_leaves_nothing_and_is_done_again(house: Hou
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        copy_records(house.url, postgres_url, tell=interrupt)
+        copy_records(house.url, postgres_url, on_progress=interrupt)
     new = Database(postgres_url)
     assert all(rows(new, table) == [] for table in Base.metadata.sorted_tables)
-    assert copy_records(house.url, postgres_url, tell=lambda _: None).num_active == 0
+    assert copy_records(house.url, postgres_url, on_progress=lambda _: None).num_active == 0
     store = Base.metadata.tables[Store.__tablename__]
     assert rows(new, store) == rows(house.db, store) != []
     with pytest.raises(CopyRefused):
-        copy_records(house.url, postgres_url, tell=lambda _: None)
+        copy_records(house.url, postgres_url, on_progress=lambda _: None)
     new.close()
 
 

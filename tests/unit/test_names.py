@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from app.names import equal_names, find_name, name_key
-from app.storage.layout import class_folders
+from app.storage.class_folders import class_folders
 
 SAME_AS_FOX = {
     "case": "FoX",

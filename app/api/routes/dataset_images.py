@@ -49,7 +49,7 @@ async def upload_dataset_images(
     """
     if media_type_of(request) != "multipart/form-data":
         raise UnsupportedBody("Send multipart/form-data.")
-    with services.uploads.place():
+    with services.uploads.admit():
         await asyncio.to_thread(services.uploads.check_room)
         async with open_form(request, max_files=MAX_FILES) as form:
             fields = validate(UploadForm, text_fields(form))

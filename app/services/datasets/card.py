@@ -1,6 +1,7 @@
-"""What an exported dataset says about itself: a line for each image, its recipe, and a dataset card.
+"""The metadata of an exported dataset: a line for each image, the recipe, and a dataset card.
 
-Pure functions of the records; nothing of ids, times or hosts, so that one recipe gives one archive everywhere.
+Contains no ids, times or host names, so that one recipe gives the same archive on every node. Opens no session and no
+file. Pure functions of the records; any thread may call them.
 """
 
 import json
@@ -11,8 +12,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from app.db.models import Dataset, Image
-from app.services.datasets.recipe_read import recipe_read
-from app.services.datasets.records import preset_of
+from app.services.datasets.records import preset_of, recipe_read
 
 COLUMNS = (
     Image.path,
@@ -53,20 +53,20 @@ Classes, each with its folder:
 
 
 def dataset_root(dataset: Dataset) -> str:
-    """Return the path in the data folder below which the dataset's images lie."""
+    """Return the relative path of the folder that contains the dataset's images."""
     return f"datasets/{dataset.name}"
 
 
 def member_name(dataset: Dataset, path: str) -> str:
-    """Return a stored image's place in an archive: `{split}/{class folder}/{file}`."""
+    """Return the name of a stored image in an archive: `{split}/{class folder}/{file}`."""
     return str(PurePosixPath(path).relative_to(dataset_root(dataset)))
 
 
 def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
-    """Return what an export tells of one image; `row` has `COLUMNS`.
+    """Return the exported metadata of one image; `row` has `COLUMNS`.
 
     Every value has one type and none is null: Hugging Face `datasets` refuses splits whose columns differ in type,
-    and a column of nulls has a type of its own.
+    and a column of nulls has its own type.
     """
     lineage = row.lineage
     return {
@@ -85,9 +85,9 @@ def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
 
 
 def recipe_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:
-    """Return `dataset.json` of a dataset that was read with its texts; `counts` are images by (split, source).
+    """Return `dataset.json` of a dataset that was loaded with its texts; `counts` are images by (split, source).
 
-    Its `recipe` is a body of `POST /datasets`, every value settled: with the same pack it gives the same images.
+    Its `recipe` is a body of `POST /datasets` with every default resolved; the same pack gives the same images.
     """
     recipe = {
         "format": 2,
@@ -105,7 +105,7 @@ def recipe_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]
 
 
 def card_text(dataset: Dataset, version: str, counts: Counter[tuple[str, str]]) -> str:
-    """Return `README.md`, a dataset card that Hugging Face tools read; `counts` as in `recipe_text`."""
+    """Return `README.md`, a dataset card in the format of Hugging Face; `counts` as in `recipe_text`."""
     total = sum(counts.values())
     splits = sorted({split for split, _ in counts})
     files = [{"split": split, "path": f"{split}/**"} for split in splits]

@@ -1,8 +1,8 @@
-"""Datasets as archives: one zip of everything, or WebDataset shards. Reads records and files, changes nothing.
+"""The service that exports datasets as archives: one zip of everything, or WebDataset shards. Changes nothing.
 
-An export is of the moment at which it was asked for: the list of its files is read at once, in the calling thread;
-no database connection is held while the bytes are sent. What is added meanwhile is not in it; what is deleted
-meanwhile ends it early (see `app.storage.archives`).
+The list of files is read when the export is requested, in the calling thread; no database connection is held while the
+bytes are sent. An image added meanwhile is not in the archive; one deleted meanwhile ends the stream early (see
+`app.storage.archives`). Imports no HTTP framework. Runs on the threads of the pool for exports, not on the event loop.
 """
 
 import json
@@ -30,21 +30,21 @@ from app.storage.soundness import FileChecks
 
 SPLITS = ("train", "test")
 RECIPE_NAME = "dataset.json"
-# Neither webdataset nor Hugging Face `datasets` takes a file whose name begins and ends so for a part of a sample.
+# Both webdataset and Hugging Face `datasets` skip a file whose name begins and ends with two underscores.
 SHARD_RECIPE_NAME = "__dataset.json__"
 
 
 class DatasetExportService:
-    """Everything about datasets that leave."""
+    """Exports datasets."""
 
     def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
-        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
+        """Wire the service; `folder` is the node's data folder, `checks` verifies its files."""
         self._db = db
         self._folder = folder
         self._checks = checks
 
     def version(self, dataset_id: str) -> DatasetVersionRead:
-        """Return the version of a dataset's present content.
+        """Return the version of a dataset's current content.
 
         Raises:
             NotFound: There is none with this id.
@@ -65,29 +65,33 @@ class DatasetExportService:
 
         Raises:
             NotFound: There is none with this id.
-            Conflict: Its images are being made.
-            FileLost: A file of it is gone or damaged.
+            Conflict: Its images are being generated.
+            FileLost: A file of the dataset is missing or damaged.
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
             listing = Listing(self._folder, dataset_root(dataset))
             content, counts = ContentVersion(dataset), Counter[tuple[str, str]]()
             for split in SPLITS:
-                # Metadata lines are packed as they come: the facts of all images at once would be the largest part.
+                # Each metadata line is compressed at once: uncompressed, they would take the most memory.
                 lines = self._listed(session, dataset, split, listing, content, counts)
                 listing.add_text(text_member(f"{split}/metadata.jsonl", lines))
-            version = content.settled()
+            version = content.hexdigest()
             listing.add_text(text_member(RECIPE_NAME, [recipe_text(dataset, version, counts)]))
         refuse_lost_members(self._db, self._checks, dataset_id, listing)
         listing.add_text(text_member("README.md", [card_text(dataset, version, counts)]))
         return zip_archive(f"{dataset.name}-{version[:12]}", listing)
 
     def shards(self, dataset_id: str, samples_per_shard: int) -> ShardsRead:
-        """List the dataset's WebDataset shards of at most so many images.
+        """List the dataset's WebDataset shards.
+
+        Args:
+            dataset_id: The dataset.
+            samples_per_shard: Most images in a shard, >= 1.
 
         Raises:
             NotFound: There is none with this id.
-            Conflict: Its images are being made.
+            Conflict: Its images are being generated.
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
@@ -101,15 +105,15 @@ class DatasetExportService:
         return ShardsRead(version=version, samples_per_shard=samples_per_shard, shards=shards)
 
     def shard(self, dataset_id: str, index: int, samples_per_shard: int) -> Archive:
-        """Return one shard as a tar: image, `.json` and `.cls` of a sample have one stem and follow each other.
+        """Return one shard as a tar: image, `.json` and `.cls` of a sample have the same stem and follow each other.
 
-        A shard holds images of one split, ordered by their hash: mixed over the classes, and the same each time. Its
-        first file is the recipe of the whole dataset, under a name that loaders pass over.
+        A shard contains images of one split in the order of their hashes, which mixes the classes and is the same each
+        time. Its first file is the recipe of the whole dataset, under a name that loaders skip.
 
         Raises:
-            NotFound: There is no such dataset or shard.
-            Conflict: Its images are being made.
-            FileLost: A file of the shard is gone or damaged.
+            NotFound: There is no dataset with this id, or no shard with this index.
+            Conflict: Its images are being generated.
+            FileLost: A file of the shard is missing or damaged.
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
@@ -133,7 +137,7 @@ class DatasetExportService:
         content: ContentVersion,
         counts: Counter[tuple[str, str]],
     ) -> Iterator[str]:
-        """Give the metadata line of each image of a split, and note its file, its part of the version, its source."""
+        """Yield the metadata line of each image of a split, and add the image to listing, version and counts."""
         query = images_of(dataset.id).where(Image.split == split).with_only_columns(*COLUMNS)
         for row in session.execute(query.execution_options(yield_per=ROWS_AT_ONCE)):
             name = member_name(dataset, row.path)

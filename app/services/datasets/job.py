@@ -23,14 +23,14 @@ from app.jobs.signals import JobCancelled, Json
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
-from app.services.datasets.places import in_place
-from app.services.datasets.recipe import Drawn, Place, Recipe, Tried, Verdict
+from app.services.datasets.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.rows import find_dataset
+from app.services.datasets.slots import in_slot
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
 from app.services.jobs.waiting import STORAGE_WAIT_S, store, wait_policy
-from app.services.store.recovery import clear_for, set_unrecorded_aside, tell_moved
+from app.services.store.recovery import clear_dataset_folders, log_moved, move_unrecorded
 from app.storage.layout import DataFolder
 
 
@@ -38,7 +38,7 @@ from app.storage.layout import DataFolder
 class _Tries:
     """The attempts at one place: the rows of the images written, and the number of attempts with each outcome."""
 
-    place: Place
+    place: Slot
     rows: list[dict[str, Any]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
 
@@ -100,7 +100,7 @@ class DatasetImages:
             dataset = find_dataset(session, chunk.dataset_id, with_texts=True)
             recipe, tried = Recipe(dataset), chunk.tried
             numbers = range(chunk.start, chunk.stop)
-            places = _empty(session, dataset, [recipe.place(number, chunk.made) for number in numbers])
+            places = _empty(session, dataset, [recipe.slot(number, chunk.made) for number in numbers])
         # Not a step: a chunk that crashes before its record is made again, with the same files.
         try:
             tries = self._fill(job, dataset, recipe, places, tried)
@@ -114,12 +114,12 @@ class DatasetImages:
 
     def cleanup(self, dataset_id: str) -> None:
         """Set aside the unrecorded files of chunks that failed or crashed; called while no chunk runs."""
-        tell_moved(set_unrecorded_aside(self._db, self._folder, dataset_id))
+        log_moved(move_unrecorded(self._db, self._folder, dataset_id))
 
     def _begin(self, session: Session, work: DatasetWork) -> int:
         dataset = find_dataset(session, work.dataset_id)
         dataset.status = "generating"
-        clear_for(session, self._folder, dataset)
+        clear_dataset_folders(session, self._folder, dataset)
         return num_to_make(dataset, work.made)
 
     def _record(self, job: JobContext, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
@@ -132,7 +132,9 @@ class DatasetImages:
 
         job.transaction("record", record)
 
-    def _discard(self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
+    def _discard(
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: PriorAttempts
+    ) -> None:
         """Delete the files of a chunk that ends without a record."""
         job.check_held()  # otherwise another worker may be writing the same files
         paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
@@ -142,12 +144,14 @@ class DatasetImages:
             self._folder.delete(path)
 
     def _fill(
-        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: PriorAttempts
     ) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
             return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
 
-    def _fill_place(self, job: JobContext, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
+    def _fill_place(
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, place: Slot, tried: PriorAttempts
+    ) -> _Tries:
         """Make attempts until an image is kept or none is left; write each image that is not flagged."""
         tries = _Tries(place)
         for attempt in _attempts(recipe, place, tried):
@@ -164,7 +168,7 @@ class DatasetImages:
                 continue
             scores = info["label_probabilities"]
             probabilities = [score["probability"] for score in scores] if scores else None
-            verdict = recipe.judge(place, probabilities)
+            verdict = recipe.apply_filter(place, probabilities)
             info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
             store(job, self._folder, path, data, max_wait_s=self._storage_wait_s)
@@ -175,7 +179,7 @@ class DatasetImages:
         self._remove_stale(dataset, recipe, tries, tried)
         return tries
 
-    def _remove_stale(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: Tried) -> None:
+    def _remove_stale(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: PriorAttempts) -> None:
         """Delete the files that an earlier run of this chunk wrote and this one did not.
 
         There are such files only if a score is so near the threshold that the last bits decide, which differ between
@@ -184,7 +188,7 @@ class DatasetImages:
         for path in self._paths(dataset, recipe, tries.place, tried) - {row["path"] for row in tries.rows}:
             self._folder.delete(path)
 
-    def _paths(self, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> set[str]:
+    def _paths(self, dataset: Dataset, recipe: Recipe, place: Slot, tried: PriorAttempts) -> set[str]:
         """Return every path that this job's attempts at a place may write."""
         return {
             self._path(dataset, recipe, place, attempt, is_kept=is_kept)
@@ -192,7 +196,7 @@ class DatasetImages:
             for is_kept in (True, False)
         }
 
-    def _path(self, dataset: Dataset, recipe: Recipe, place: Place, attempt: int, *, is_kept: bool) -> str:
+    def _path(self, dataset: Dataset, recipe: Recipe, place: Slot, attempt: int, *, is_kept: bool) -> str:
         return self._folder.dataset_image_path(
             dataset.name,
             place.split,
@@ -224,19 +228,19 @@ class DatasetJob(DatasetKind):
         self._images.cleanup(DatasetWork.from_json(job.spec).dataset_id)
 
 
-def _attempts(recipe: Recipe, place: Place, tried: Tried) -> range:
+def _attempts(recipe: Recipe, place: Slot, tried: PriorAttempts) -> range:
     """Return the numbers of this job's attempts at a place."""
     first = tried.first_attempt(place)
     return range(first, first + recipe.max_attempts)
 
 
-def _at(dataset: Dataset, places: list[Place]) -> ColumnElement[bool]:
+def _at(dataset: Dataset, places: list[Slot]) -> ColumnElement[bool]:
     """Match the images at these places of a dataset."""
     place = tuple_(Image.split, Image.class_index, Image.position)
     return (Image.dataset_id == dataset.id) & place.in_([(p.split, p.class_index, p.position) for p in places])
 
 
-def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Place]:
+def _empty(session: Session, dataset: Dataset, places: list[Slot]) -> list[Slot]:
     """Return those of the places that have no image yet."""
     kept = kept_images(dataset.id).where(_at(dataset, places))
     full = {(image.split, image.class_index, image.position) for image in session.scalars(kept)}
@@ -246,7 +250,7 @@ def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Plac
 def _end(session: Session, work: DatasetWork, missing: list[MissingImage]) -> int:
     """Set the dataset's status from all of its places; return the number of images behind what was made."""
     dataset, made = find_dataset(session, work.dataset_id), work.made
-    filled = kept_images(dataset.id).where(in_place(dataset))
+    filled = kept_images(dataset.id).where(in_slot(dataset))
     behind = or_(*((Image.split == split) & (Image.position >= first) for split, first in asdict(made).items()))
     num_all, num = (_count(session, query) for query in (filled, filled.where(behind)))
     dataset.status = "ready" if num_all == num_to_make(dataset) else "incomplete"
@@ -259,7 +263,7 @@ def _count(session: Session, query: Select[Any]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _row(place: Place, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _row(place: Slot, path: str, drawn: SampledSpec, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Return the columns of an image's row without its dataset; the lineage has what the recipe drew for it."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}

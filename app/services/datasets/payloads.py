@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from app.jobs.signals import Json
-from app.services.datasets.recipe import NOTHING_MADE, Made, Tried
+from app.services.datasets.recipe import NO_OFFSETS, Offsets, PriorAttempts
 from app.services.images.lost_files import LostImage
 
-NOTHING_TRIED = Tried()
+NOTHING_TRIED = PriorAttempts()
 
 
 class MissingImage(TypedDict):
@@ -37,13 +37,13 @@ class DatasetWork:
     """
 
     dataset_id: str
-    made: Made = NOTHING_MADE
-    tried: Tried = NOTHING_TRIED
+    made: Offsets = NO_OFFSETS
+    tried: PriorAttempts = NOTHING_TRIED
 
     @classmethod
     def from_json(cls, spec: Mapping[str, Json]) -> "DatasetWork":
         """Read a spec; specs that extend or complete nothing have neither `made` nor `tried`."""
-        return cls(spec["dataset_id"], Made(**spec.get("made") or {}), Tried(**spec.get("tried") or {}))
+        return cls(spec["dataset_id"], Offsets(**spec.get("made") or {}), PriorAttempts(**spec.get("tried") or {}))
 
     def to_json(self) -> dict[str, Json]:
         """Return the members of a spec."""
@@ -57,13 +57,13 @@ class ImagesChunk:
     dataset_id: str
     start: int
     stop: int
-    made: Made = NOTHING_MADE
-    tried: Tried = NOTHING_TRIED
+    made: Offsets = NO_OFFSETS
+    tried: PriorAttempts = NOTHING_TRIED
 
     @classmethod
     def from_json(cls, item: Mapping[str, Json]) -> "ImagesChunk":
         """Read a chunk item; items of older releases have neither `made` nor `tried`."""
-        made, tried = Made(**item.get("made") or {}), Tried(**item.get("tried") or {})
+        made, tried = Offsets(**item.get("made") or {}), PriorAttempts(**item.get("tried") or {})
         return cls(item["dataset_id"], item["start"], item["stop"], made, tried)
 
     def to_json(self) -> dict[str, Json]:
@@ -151,7 +151,8 @@ class Restoration:
 
     def to_json(self) -> dict[str, Json]:
         """Return an image that has not got its bytes back, as results name it."""
-        assert self.lost is not None
+        if self.lost is None:
+            raise ValueError("An image that has its bytes is in no list.")
         new = {} if self.new_image_id is None else {"new_image_id": self.new_image_id}
         return {**self.lost.to_json(), **new}
 

@@ -1,4 +1,7 @@
-"""What a dataset's request would make, and how long that would take by the datasets already made here."""
+"""The plan of a dataset: what a request would generate, with samples and an estimate of the time.
+
+Generates and stores nothing. Runs inside the caller's session, on the caller's thread.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,23 +11,24 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
-from app.services.datasets.recipe import NOTHING_MADE, Made, Place, Recipe
-from app.services.datasets.recipe_read import recipe_classes
-from app.services.datasets.records import num_to_make, preset_of, settings_of
+from app.services.datasets.recipe import NO_OFFSETS, Offsets, Recipe, Slot
+from app.services.datasets.records import num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12
-# Datasets of other packs, and deleted ones, are passed over among the newest so many.
-JOBS_LOOKED_AT = 20
+# Most jobs read for an estimate, newest first; those of deleted datasets and of other packs are skipped.
+MAX_JOBS_READ = 20
 
 
-def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE, *, num_filled: int = 0) -> DatasetPlan:
-    """Describe what a dataset's row, which is in no session, would become, and what is to be made for that.
+def plan_dataset(
+    session: Session, dataset: Dataset, offsets: Offsets = NO_OFFSETS, *, num_filled: int = 0
+) -> DatasetPlan:
+    """Return the plan of a dataset.
 
     Args:
-        session: Where the times of other datasets are looked up.
-        dataset: The row as it would be, with its texts.
-        made: Behind which places the samples are.
-        num_filled: How many of its places have their image.
+        session: Where the times of other datasets are read.
+        dataset: The row as it would be, with its texts; it is in no session.
+        offsets: The samples are taken from the slots behind these.
+        num_filled: Number of filled slots, >= 0.
     """
     num_images = num_to_make(dataset) - num_filled
     seconds, estimate = _estimate(session, dataset, num_images)
@@ -38,30 +42,30 @@ def plan_dataset(session: Session, dataset: Dataset, made: Made = NOTHING_MADE, 
             for read, entry in zip(recipe_classes(dataset), dataset.classes, strict=True)
         ],
         num_images=num_images,
-        samples=_samples(dataset, made),
+        samples=_samples(dataset, offsets),
         estimated_seconds=seconds,
         estimate=estimate,
     )
 
 
-def _samples(dataset: Dataset, made: Made) -> list[PlannedImage]:
-    """Draw the first places of classes that are spread over the dataset, several each where there are few classes."""
+def _samples(dataset: Dataset, offsets: Offsets) -> list[PlannedImage]:
+    """Sample the first slots of at most `MAX_SAMPLES` classes that are evenly spaced over the dataset."""
     recipe = Recipe(dataset)
-    per_class = dataset.train_per_class - made.train or dataset.test_per_class - made.test
+    per_class = dataset.train_per_class - offsets.train or dataset.test_per_class - offsets.test
     num_classes = min(len(dataset.classes), MAX_SAMPLES)
     each = min(per_class, MAX_SAMPLES // num_classes)
     chosen = [k * len(dataset.classes) // num_classes for k in range(num_classes)]
     numbers = [index * per_class + k for index in chosen for k in range(each)]
-    return [_sample(dataset, recipe, recipe.place(number, made)) for number in numbers]
+    return [_sample(dataset, recipe, recipe.slot(number, offsets)) for number in numbers]
 
 
-def _sample(dataset: Dataset, recipe: Recipe, place: Place) -> PlannedImage:
-    drawn = recipe.draw(place, 0)
+def _sample(dataset: Dataset, recipe: Recipe, slot: Slot) -> PlannedImage:
+    drawn = recipe.draw(slot, 0)
     spec = drawn.spec
     return PlannedImage(
-        class_name=dataset.classes[place.class_index]["name"],
-        split=place.split,
-        position=place.position,
+        class_name=dataset.classes[slot.class_index]["name"],
+        split=slot.split,
+        position=slot.position,
         prompt=spec.prompt,
         variables=drawn.lineage["variables"],
         negative_prompt=spec.negative_prompt,
@@ -72,13 +76,13 @@ def _sample(dataset: Dataset, recipe: Recipe, place: Place) -> PlannedImage:
 
 
 def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[float | None, str]:
-    """Scale the time that the newest dataset of the same pack took by steps, pixels and guidance."""
+    """Return the estimated seconds and their basis: the time of the pack's newest dataset, scaled by `_work`."""
     ended = select(Job).where(Job.kind == "dataset", Job.status == "succeeded")
-    for job in session.scalars(ended.order_by(Job.id.desc()).limit(JOBS_LOOKED_AT)):
+    for job in session.scalars(ended.order_by(Job.id.desc()).limit(MAX_JOBS_READ)):
         other = session.get(Dataset, job.spec["dataset_id"])
         if other is None or other.pack != dataset.pack or job.started_at is None or job.finished_at is None:
             continue
-        # Of a dataset that was extended, those of this job alone; while it ran, nobody could upload.
+        # Only the images of this job: the dataset may have been extended since. Uploads are refused during a job.
         at_that_time = Image.created_at.between(job.started_at, job.finished_at)
         num = session.scalar(select(func.count()).where(Image.dataset_id == other.id, at_that_time)) or 0
         if num:
@@ -89,7 +93,7 @@ def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[floa
 
 
 def _work(generation: Mapping[str, Any]) -> float:
-    """Return what an image costs on average: rows x steps x pixels; a guided step is two rows."""
+    """Return the mean cost of an image: UNet rows x steps x pixels; a step with guidance has two rows."""
     steps, guidance = _mean(generation["num_inference_steps"]), _mean(generation["guidance_scale"])
     rows = 2 if guidance > 1 else 1
     return float(rows * steps * generation["width"] * generation["height"])

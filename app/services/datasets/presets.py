@@ -1,13 +1,15 @@
-"""Recipes by name: what a preset puts where a request is silent.
+"""Presets: named recipe settings that fill the fields a request leaves out.
 
-`diverse` does what made classifiers trained on synthetic images better on real ones:
+`diverse` uses the settings that improved classifiers trained on synthetic images and tested on real ones:
 
-- guidance drawn from 1 ... 5 for each image: Shipard et al. 2023 (arXiv 2302.03298) draw it so, with SD 1.4; Fan et
-  al. 2024 (2312.04567) used 2.0, He et al. 2023 (2210.07574) 3.0. 7.5 is a setting for looks, and narrows a class.
-- a style in front of each prompt and a background behind it, drawn for each image: "multi-domain" prompts (Shipard et
-  al.), class names in random places (Sariyildiz et al. 2023, 2212.08420). Which styles and places is ours: common
-  words, among them all that the demo pack was taught.
-- the CLIP filter at 1 / classes (He et al.): variety and low guidance make more images that miss their class.
+- guidance sampled from 1 ... 5 for each image, as in Shipard et al. 2023 (arXiv 2302.03298) with SD 1.4; Fan et al.
+  2024 (2312.04567) used 2.0, He et al. 2023 (2210.07574) 3.0. The common 7.5 favours appearance over variety.
+- a style before each prompt and a background after it, sampled for each image: "multi-domain" prompts (Shipard et al.),
+  class names in random places (Sariyildiz et al. 2023, 2212.08420). The lists of styles and backgrounds are our choice:
+  common words, including all that the demo pack was trained on.
+- the CLIP filter at 1 / classes (He et al.): variety and low guidance give more images that do not show their class.
+
+Imports no database, storage or engine. Pure functions; any thread may call them.
 """
 
 from collections.abc import Sequence
@@ -40,10 +42,10 @@ VARIABLES = {"style": STYLES, "background": BACKGROUNDS}
 
 
 def with_preset(request: DatasetCreate) -> DatasetCreate:
-    """Return the request with its preset's values where it has none of its own; without a preset as it is.
+    """Return the request with its preset's values in the fields that it leaves out; unchanged without a preset.
 
-    A prompt that uses neither `{style}` nor `{background}` gets them around it; a list given for either replaces the
-    preset's.
+    A prompt that uses neither `{style}` nor `{background}` is surrounded by both; a list in the request replaces the
+    preset's list of that name.
     """
     if request.preset is None:
         return request
@@ -60,7 +62,7 @@ def with_preset(request: DatasetCreate) -> DatasetCreate:
 
 
 def _used(classes: Sequence[DatasetClass]) -> dict[str, list[str]]:
-    """Return those of the preset's lists that a prompt uses: a recipe with an idle one could not be sent again."""
+    """Return the preset's lists that a prompt uses; a recipe with an unused list would be refused if sent again."""
     prompts = [prompt for entry in classes for prompt in entry.prompts]
     return {name: values for name, values in VARIABLES.items() if any(f"{{{name}}}" in prompt for prompt in prompts)}
 
@@ -72,6 +74,6 @@ def _varied(entry: DatasetClass) -> DatasetClass:
 def _vary(prompt: str) -> str:
     try:
         used = parse_template(prompt).variables
-    except BadTemplate:  # refused later, at its place
+    except BadTemplate:  # refused later, by the validation
         return prompt
     return prompt if VARIABLES.keys() & set(used) else f"{{style}} {prompt} {{background}}"

@@ -1,7 +1,8 @@
-"""How each image of a dataset is drawn and judged: pure functions of the dataset's row, the place and the attempt.
+"""A dataset's recipe: it samples the settings of each image and applies the CLIP filter.
 
-So an image does not depend on the chunk it is made in, on the order, or on what was made before: made again after a
-crash, or in another dataset of the same recipe, it is the same.
+Every result is a pure function of the dataset's row, the slot and the attempt. So an image depends neither on its chunk
+nor on the order of generation: generated again after a crash, or in another dataset of the same recipe, it is the same.
+Imports no storage and no engine; reads the row of a dataset but opens no session. Any thread may use it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +14,22 @@ from app.services.datasets.seeds import drawn_index, image_seed
 from app.services.datasets.templates import combination, parse_template
 from app.services.images.spec import ImageSpec
 
-# Guidance is drawn in steps of 0.1: values that a person can type again.
+# Guidance is sampled in steps of 0.1, so that a person can type the value again.
 GUIDANCE_STEPS = 10
-# Of the scores of many classes, the own class's and the highest are kept: 20 are about a kilobyte a row.
+# Of many classes, only the image's own class and those with the highest scores are recorded: 20 are about 1 kB a row.
 MAX_SCORES = 20
 ATTEMPTS, FILTER_ATTEMPTS = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an image stands in its dataset."""
+class Slot:
+    """One image that a recipe asks for.
+
+    Attributes:
+        split: `train` or `test`.
+        class_index: Index of the class, >= 0.
+        position: Index within the class and split, >= 0.
+    """
 
     split: str
     class_index: int
@@ -30,39 +37,44 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """How many places of each class and split, from the first on, a job leaves alone: it fills those behind them."""
+class Offsets:
+    """The first position that a job fills in each class, by split; it leaves the slots before it unchanged."""
 
     train: int = 0
     test: int = 0
 
 
-NOTHING_MADE = Made()
+NO_OFFSETS = Offsets()
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """How often the empty ones of the first places of each class and split were tried before, in vain.
+class PriorAttempts:
+    """The number of attempts that earlier jobs made at empty slots without keeping an image.
 
-    A job goes on with the next attempt there: the earlier ones would give the same images.
+    A job continues there with the next attempt, because the earlier attempts would give the same images.
+
+    Attributes:
+        train: Positions below this one, in each class of `train`, were attempted.
+        test: The same for `test`.
+        attempts: Attempts made at each of them, >= 0.
     """
 
     train: int = 0
     test: int = 0
     attempts: int = 0
 
-    def first_attempt(self, place: Place) -> int:
-        """Return the number of the next attempt at a place."""
-        return self.attempts if place.position < (self.train if place.split == "train" else self.test) else 0
+    def first_attempt(self, slot: Slot) -> int:
+        """Return the number of the next attempt at a slot."""
+        return self.attempts if slot.position < (self.train if slot.split == "train" else self.test) else 0
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What one attempt at a place is made from.
+class SampledSpec:
+    """The sampled settings of one attempt at a slot.
 
     Attributes:
-        spec: The image to make.
-        lineage: What was drawn for it, for its record: template, variables, attempt.
+        spec: The image to generate.
+        lineage: What was sampled, for the image's record: `template`, `variables`, `attempt`.
     """
 
     spec: ImageSpec
@@ -71,14 +83,18 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the filter says of an image: `kept` or `rejected`, and why; no reason without a filter."""
+    """The filter's decision on an image: `kept` or `rejected`, with the reason; None without a filter."""
 
     decision: str
     reason: str | None
 
 
 def clip_texts(dataset: Dataset) -> list[str]:
-    """Return what CLIP compares an image with, a text for each class."""
+    """Return the text of each class that CLIP compares an image with.
+
+    The words are those of OpenAI's zero-shot classification. They are the same for every class, so what they add to an
+    image's similarity they add for all classes.
+    """
     return [f"a photo of a {entry.get('label') or entry['name']}" for entry in dataset.classes]
 
 
@@ -92,105 +108,109 @@ class Recipe:
     """The recipe of one dataset."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Read a dataset that has its texts; one older than recipes has plain prompts and no ranges."""
-        settled: dict[str, Any] = dataset.recipe or {}
+        """Read the recipe of a dataset that was loaded with its texts.
+
+        A dataset from before recipes existed has plain prompts and no ranges.
+        """
+        resolved: dict[str, Any] = dataset.recipe or {}
         self._dataset = dataset
         self._texts: list[dict[str, Any]] = dataset.texts.classes
         self._has_templates = dataset.recipe is not None
         self._variables: dict[str, list[str]] = dataset.texts.variables
-        self._is_sampled = settled.get("combine") == "sampled"
-        self._filter: dict[str, Any] | None = settled.get("filter")
+        self._is_sampled = resolved.get("combine") == "sampled"
+        self._filter: dict[str, Any] | None = resolved.get("filter")
         self.max_attempts = max_attempts(dataset)
 
     @property
     def texts(self) -> list[str]:
-        """What CLIP compares an image with, one text a class.
-
-        The words of OpenAI's zero-shot classification, the same around every class: what they add to an image's
-        likeness, they add for all classes.
-        """
+        """The text of each class that CLIP compares an image with; see `clip_texts`."""
         return clip_texts(self._dataset)
 
-    def place(self, number: int, made: Made = NOTHING_MADE) -> Place:
-        """Return the place of this number behind what is made: all of train, then test, class by class."""
+    def slot(self, number: int, offsets: Offsets = NO_OFFSETS) -> Slot:
+        """Return a slot behind the offsets by its number: first all of `train`, then `test`, class by class."""
         dataset = self._dataset
-        width = dataset.train_per_class - made.train
+        width = dataset.train_per_class - offsets.train
         num_train = len(dataset.classes) * width
         if number < num_train:
-            return Place("train", number // width, made.train + number % width)
-        number, width = number - num_train, dataset.test_per_class - made.test
-        return Place("test", number // width, made.test + number % width)
+            return Slot("train", number // width, offsets.train + number % width)
+        number, width = number - num_train, dataset.test_per_class - offsets.test
+        return Slot("test", number // width, offsets.test + number % width)
 
-    def seed(self, place: Place, attempt: int) -> int:
-        """Return the seed of an attempt at a place."""
-        name = self._dataset.classes[place.class_index]["name"]
-        return image_seed(self._dataset.seed, name, place.split, place.position, attempt)
+    def seed(self, slot: Slot, attempt: int) -> int:
+        """Return the seed of an attempt at a slot."""
+        name = self._dataset.classes[slot.class_index]["name"]
+        return image_seed(self._dataset.seed, name, slot.split, slot.position, attempt)
 
-    def draw(self, place: Place, attempt: int) -> Drawn:
-        """Return what an attempt at a place is made from.
+    def draw(self, slot: Slot, attempt: int) -> SampledSpec:
+        """Sample the settings of an attempt at a slot.
 
-        Prompts are taken in turn. With `cartesian` the place alone decides the combination of variables; with
-        `sampled` each attempt draws anew, so that a combination that the model cannot draw blocks no place.
+        Prompts are used in turn. With `cartesian` the slot alone determines the combination of variables. With
+        `sampled` each attempt samples another one, so that a combination that the model cannot render blocks no slot.
         """
-        entry, generation = self._texts[place.class_index], self._dataset.generation
+        entry, generation = self._texts[slot.class_index], self._dataset.generation
         prompts: Sequence[str] = entry["prompts"]
-        template = prompts[place.position % len(prompts)]
-        prompt, variables = self._fill(template, place, attempt)
+        template = prompts[slot.position % len(prompts)]
+        prompt, variables = self._fill(template, slot, attempt)
         guidance, steps = generation["guidance_scale"], generation["num_inference_steps"]
         spec = ImageSpec(
             **{
                 **generation,
                 "prompt": prompt,
                 "negative_prompt": entry["negative_prompt"],
-                "seed": self.seed(place, attempt),
-                "guidance_scale": self._draw_guidance(guidance, place, attempt),
-                "num_inference_steps": self._draw_steps(steps, place, attempt),
+                "seed": self.seed(slot, attempt),
+                "guidance_scale": self._draw_guidance(guidance, slot, attempt),
+                "num_inference_steps": self._draw_steps(steps, slot, attempt),
             }
         )
-        return Drawn(spec, {"template": template, "variables": variables, "attempt": attempt})
+        return SampledSpec(spec, {"template": template, "variables": variables, "attempt": attempt})
 
-    def judge(self, place: Place, probabilities: Sequence[float] | None) -> Verdict:
-        """Decide about an image from CLIP's probabilities of all classes, in their order."""
+    def apply_filter(self, slot: Slot, probabilities: Sequence[float] | None) -> Verdict:
+        """Return whether the filter keeps an image.
+
+        Args:
+            slot: The image's slot.
+            probabilities: (C,), CLIP's probability of each class, in the dataset's order; None: not measured.
+        """
         if self._filter is None or probabilities is None:
             return Verdict("kept", None)
-        own, threshold = probabilities[place.class_index], self._filter["threshold"]
+        own, threshold = probabilities[slot.class_index], self._filter["threshold"]
         is_kept = own >= threshold
         reason = f"p(own class) {own:.4f} {'>=' if is_kept else '<'} {threshold:.4f}"
         return Verdict("kept" if is_kept else "rejected", reason)
 
-    def scores(self, place: Place, probabilities: Sequence[float]) -> list[dict[str, Any]]:
-        """Return the scores to record, in the classes' order: the own class's and the highest of the others."""
-        by_height = sorted(range(len(probabilities)), key=lambda i: (i != place.class_index, -probabilities[i], i))
+    def scores(self, slot: Slot, probabilities: Sequence[float]) -> list[dict[str, Any]]:
+        """Return the scores to record, in the order of the classes: the own class and the highest of the others."""
+        by_height = sorted(range(len(probabilities)), key=lambda i: (i != slot.class_index, -probabilities[i], i))
         names = [entry["name"] for entry in self._dataset.classes]
         return [{"label": names[i], "probability": probabilities[i]} for i in sorted(by_height[:MAX_SCORES])]
 
-    def _fill(self, text: str, place: Place, attempt: int) -> tuple[str, dict[str, str]]:
+    def _fill(self, text: str, slot: Slot, attempt: int) -> tuple[str, dict[str, str]]:
         if not self._has_templates:
             return text, {}
         template = parse_template(text)
         names = template.variables
         sizes = [len(self._variables[name]) for name in names]
         if self._is_sampled:
-            indexes = [self._index(size, name, place, attempt) for size, name in zip(sizes, names, strict=True)]
+            indexes = [self._index(size, name, slot, attempt) for size, name in zip(sizes, names, strict=True)]
         else:
-            num_prompts = len(self._texts[place.class_index]["prompts"])
-            indexes = list(combination(sizes, place.position // num_prompts))
+            num_prompts = len(self._texts[slot.class_index]["prompts"])
+            indexes = list(combination(sizes, slot.position // num_prompts))
         values = {name: self._variables[name][index] for name, index in zip(names, indexes, strict=True)}
         return template.fill(values), values
 
-    def _draw_guidance(self, setting: float | Mapping[str, float], place: Place, attempt: int) -> float:
+    def _draw_guidance(self, setting: float | Mapping[str, float], slot: Slot, attempt: int) -> float:
         if not isinstance(setting, Mapping):
             return setting
         first, last = (round(setting[end] * GUIDANCE_STEPS) for end in ("min", "max"))
-        drawn = first + self._index(last - first + 1, "#guidance_scale", place, attempt)
+        drawn = first + self._index(last - first + 1, "#guidance_scale", slot, attempt)
         return drawn / GUIDANCE_STEPS
 
-    def _draw_steps(self, setting: int | Mapping[str, int], place: Place, attempt: int) -> int:
+    def _draw_steps(self, setting: int | Mapping[str, int], slot: Slot, attempt: int) -> int:
         if not isinstance(setting, Mapping):
             return setting
         first, last = setting["min"], setting["max"]
-        return first + self._index(last - first + 1, "#num_inference_steps", place, attempt)
+        return first + self._index(last - first + 1, "#num_inference_steps", slot, attempt)
 
-    def _index(self, size: int, what: str, place: Place, attempt: int) -> int:
-        name = self._dataset.classes[place.class_index]["name"]
-        return drawn_index(size, what, self._dataset.seed, name, place.split, place.position, attempt)
+    def _index(self, size: int, what: str, slot: Slot, attempt: int) -> int:
+        name = self._dataset.classes[slot.class_index]["name"]
+        return drawn_index(size, what, self._dataset.seed, name, slot.split, slot.position, attempt)

@@ -1,8 +1,11 @@
-"""A dataset as a row and as its clients see it; whoever wants a dataset's images asks here which are its own."""
+"""Conversions between the row of a dataset and its API models, and the query for a dataset's images.
+
+Imports no storage of files and no engine. Functions run inside the caller's session, on the caller's thread.
+"""
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Select, case, func, select
@@ -16,90 +19,114 @@ from app.schemas.datasets import (
     DatasetClassRead,
     DatasetCreate,
     DatasetRead,
+    DatasetRecipeRead,
     MissingPlace,
+    RecipeClassRead,
     RecipeSettings,
 )
 from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
 from app.services.datasets.presets import with_preset
-from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NOTHING_MADE, Made
+from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
 from app.services.images.spec import SizeRules, settle
-from app.storage.layout import class_folders
+from app.storage.class_folders import class_folders
 
 
 def kept_images(dataset_id: str) -> Select[Image]:
-    """Select the images that a dataset consists of: not those that its filter rejected."""
+    """Select the images of a dataset that its filter did not reject."""
     return select(Image).where(Image.dataset_id == dataset_id, Image.decision == "kept")
 
 
-def num_to_make(dataset: Dataset, made: Made = NOTHING_MADE) -> int:
-    """Return how many images a dataset's job is to make, behind those that are made."""
-    each = dataset.train_per_class - made.train + dataset.test_per_class - made.test
+def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
+    """Return the number of slots of a dataset behind the offsets: what a job has to generate."""
+    each = dataset.train_per_class - offsets.train + dataset.test_per_class - offsets.test
     return len(dataset.classes) * each
 
 
 def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
-    """Return the row of a request without faults, every value settled; it is in no session yet."""
-    settled = with_preset(request)
+    """Return the row of a validated request, with every default resolved; it is in no session yet."""
+    resolved = with_preset(request)
     return Dataset(
         id=new_id(),
-        name=settled.name,
+        name=resolved.name,
         status="queued",
-        seed=settled.seed if settled.seed is not None else secrets.randbelow(2**32),
-        classes=_classes(settled),
-        train_per_class=settled.train_per_class,
-        test_per_class=settled.test_per_class,
-        generation=settle(settled.generation, sizes),
-        recipe=_recipe(settled),
+        seed=resolved.seed if resolved.seed is not None else secrets.randbelow(2**32),
+        classes=_classes(resolved),
+        train_per_class=resolved.train_per_class,
+        test_per_class=resolved.test_per_class,
+        generation=settle(resolved.generation, sizes),
+        recipe=_recipe(resolved),
         job_id=job_id,
         pack=pack.name,
         pack_revision=pack.revision,
         texts=DatasetTexts(
-            classes=[entry.model_dump(include={"prompts", "negative_prompt"}) for entry in settled.classes],
-            variables=settled.variables,
+            classes=[entry.model_dump(include={"prompts", "negative_prompt"}) for entry in resolved.classes],
+            variables=resolved.variables,
         ),
     )
 
 
 def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[DatasetRead]:
-    """Return datasets as their clients see them, in the same order."""
+    """Return the API models of datasets, in the same order."""
     ids = [dataset.id for dataset in datasets]
     reserved = case((Image.split == "train", Dataset.train_per_class), else_=Dataset.test_per_class)
     columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, Image.position < reserved)
     grouped = select(*columns, func.count()).join(Dataset, Image.dataset_id == Dataset.id)
     counts: Counter[tuple[Any, ...]] = Counter()
-    for dataset_id, decision, split, class_index, is_place, count in session.execute(
+    for dataset_id, decision, split, class_index, is_in_slot, count in session.execute(
         grouped.where(Image.dataset_id.in_(ids)).group_by(*columns)
     ):
         counts[dataset_id, decision, split, class_index] += count
         counts[dataset_id, decision] += count
-        counts[dataset_id, decision, "in a place"] += count if is_place else 0
+        counts[dataset_id, decision, "in a slot"] += count if is_in_slot else 0
     return [_dataset_read(dataset, counts) for dataset in datasets]
 
 
 def settings_of(dataset: Dataset) -> dict[str, Any]:
-    """Return the fields of `SettledSettings`; a dataset from before there were recipes has the plain ones."""
-    settled: dict[str, Any] = dataset.recipe or {}
-    filter_settings = settled.get("filter")
+    """Return the fields of `SettledSettings`; a dataset from before recipes existed gets the defaults."""
+    resolved: dict[str, Any] = dataset.recipe or {}
+    filter_settings = resolved.get("filter")
     return {
         "seed": dataset.seed,
         "train_per_class": dataset.train_per_class,
         "test_per_class": dataset.test_per_class,
         "generation": RecipeSettings(**dataset.generation),
-        "combine": settled.get("combine", "cartesian"),
+        "combine": resolved.get("combine", "cartesian"),
         "filter": ClipFilter(**filter_settings) if filter_settings else None,
-        "max_attempts": settled.get("max_attempts", ATTEMPTS),
+        "max_attempts": resolved.get("max_attempts", ATTEMPTS),
     }
 
 
+def recipe_classes(dataset: Dataset) -> list[RecipeClassRead]:
+    """Return the classes of a dataset that was loaded with its texts."""
+    return [
+        RecipeClassRead(name=entry["name"], label=entry.get("label") or entry["name"], **texts)
+        for entry, texts in zip(dataset.classes, dataset.texts.classes, strict=True)
+    ]
+
+
+def recipe_read(dataset: Dataset) -> DatasetRecipeRead:
+    """Return the body of `POST /datasets` that gives the same images.
+
+    The dataset must be loaded with its texts, which may have megabytes. The body contains the values of a preset and
+    not its name, because a later release may change the values.
+    """
+    classes = recipe_classes(dataset)
+    if dataset.recipe is None:  # from before recipes existed: braces are plain text
+        for entry in classes:
+            entry.prompts = [prompt.replace("{", "{{").replace("}", "}}") for prompt in entry.prompts]
+    variables: Mapping[str, Any] = dataset.texts.variables
+    return DatasetRecipeRead(**settings_of(dataset), name=dataset.name, classes=classes, variables=dict(variables))
+
+
 def preset_of(dataset: Dataset) -> str | None:
-    """Return the preset that a dataset was asked for with."""
+    """Return the preset that the dataset's request named."""
     preset: str | None = (dataset.recipe or {}).get("preset")
     return preset
 
 
-def _classes(settled: DatasetCreate) -> list[dict[str, Any]]:
-    folders = class_folders([entry.name for entry in settled.classes])
+def _classes(resolved: DatasetCreate) -> list[dict[str, Any]]:
+    folders = class_folders([entry.name for entry in resolved.classes])
     return [
         {
             "name": entry.name,
@@ -107,21 +134,21 @@ def _classes(settled: DatasetCreate) -> list[dict[str, Any]]:
             "label": entry.label or entry.name,
             "num_prompts": len(entry.prompts),
         }
-        for entry, folder in zip(settled.classes, folders, strict=True)
+        for entry, folder in zip(resolved.classes, folders, strict=True)
     ]
 
 
-def _recipe(settled: DatasetCreate) -> dict[str, Any]:
+def _recipe(resolved: DatasetCreate) -> dict[str, Any]:
     threshold = None
-    if settled.filter is not None:
-        given = settled.filter.threshold
-        threshold = 1 / len(settled.classes) if given is None else given
-    attempts = FILTER_ATTEMPTS if settled.filter else ATTEMPTS
+    if resolved.filter is not None:
+        given = resolved.filter.threshold
+        threshold = 1 / len(resolved.classes) if given is None else given
+    attempts = FILTER_ATTEMPTS if resolved.filter else ATTEMPTS
     return {
-        "preset": settled.preset,
-        "combine": settled.combine,
+        "preset": resolved.preset,
+        "combine": resolved.combine,
         "filter": None if threshold is None else {"threshold": threshold},
-        "max_attempts": settled.max_attempts or attempts,
+        "max_attempts": resolved.max_attempts or attempts,
     }
 
 
@@ -147,6 +174,6 @@ def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> Dataset
         num_images=counts[dataset.id, "kept"],
         num_rejected=counts[dataset.id, "rejected"],
         missing=[MissingPlace(**place) for place in dataset.missing or []],
-        progress=Progress(done=counts[dataset.id, "kept", "in a place"], total=num_to_make(dataset), unit="images"),
+        progress=Progress(done=counts[dataset.id, "kept", "in a slot"], total=num_to_make(dataset), unit="images"),
         job_id=dataset.job_id,
     )

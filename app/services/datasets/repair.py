@@ -1,4 +1,7 @@
-"""Accepting the repair of a dataset: a job that looks at each of its files. The work is in `repair_job.py`."""
+"""The service that accepts the repair of a dataset and enqueues its job; `repair_job.py` does the work.
+
+Imports no HTTP framework and touches no file. Runs on a worker thread of the API process, not on its event loop.
+"""
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -17,7 +20,7 @@ from app.services.jobs.service import job_read
 
 
 class DatasetRepairService:
-    """Lets datasets be repaired."""
+    """Accepts repairs of datasets."""
 
     def __init__(self, db: Database, inference: Inference, jobs: JobQueue) -> None:
         """Wire the service."""
@@ -29,8 +32,8 @@ class DatasetRepairService:
         """Accept the repair of a dataset, and enqueue its job.
 
         Raises:
-            NotFound: There is no such dataset.
-            Conflict: A job works on it, or another pack is loaded than the one that drew it.
+            NotFound: There is no dataset with this id.
+            Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
         """
 
         def work(session: Session) -> JobRead:
@@ -55,6 +58,6 @@ class DatasetRepairService:
         pack = self._inference.pack
         if session.scalar(generated) and (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
             raise Conflict(
-                "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+                "This dataset was generated with another model pack than the loaded one. Load that pack.",
                 code=ErrorCode.PACK_CHANGED,
             )

@@ -25,7 +25,7 @@ from app.jobs.record import advance, set_total
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.payloads import FilesChunk, FilesChunkResult, RepairResult, RepairSpec, Restoration
-from app.services.datasets.recipe import Place, Recipe
+from app.services.datasets.recipe import Recipe, Slot
 from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
@@ -98,7 +98,7 @@ class RepairJob(RepairKind):
         return self._redraw(job, lost, image, Recipe(dataset))
 
     def _redraw(self, job: JobContext, lost: LostImage, image: Image, recipe: Recipe) -> Restoration:
-        place = Place(image.split or "", image.class_index or 0, image.position)
+        place = Slot(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
                 _spec(image).to_json(), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
@@ -111,7 +111,7 @@ class RepairJob(RepairKind):
             return Restoration()
         scores = info["label_probabilities"] or []
         probabilities = [score["probability"] for score in scores]
-        verdict = recipe.judge(place, probabilities)
+        verdict = recipe.apply_filter(place, probabilities)
         if info["flagged"] or verdict.decision != image.decision:
             return Restoration(replace(lost, code="image_differs"))
         info["label_probabilities"] = recipe.scores(place, probabilities) if scores else None
@@ -120,7 +120,7 @@ class RepairJob(RepairKind):
 
     def _replace(self, job: JobContext, path: str, data: bytes) -> None:
         job.check_cancelled()  # before the damaged file is set aside: another worker may have taken over the work
-        self._folder.set_aside(path)
+        self._folder.preserve(path)
         store(job, self._folder, path, data)
 
     def _record(self, image: Image, info: dict[str, Any], reason: str | None) -> str:
@@ -164,6 +164,6 @@ def _refuse_other_pack(image: Image, info: dict[str, Any]) -> None:
     """
     if any(image.lineage[name] != info["lineage"][name] for name in ("pack", "pack_revision")):
         raise Conflict(
-            "Another model pack is loaded than the one that drew this dataset. Load that pack.",
+            "This dataset was generated with another model pack than the loaded one. Load that pack.",
             code=ErrorCode.PACK_CHANGED,
         )

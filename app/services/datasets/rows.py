@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
 from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
-from app.services.datasets.places import is_held
+from app.services.datasets.slots import is_held
 
 
 def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_texts: bool = False) -> Dataset:

@@ -1,4 +1,7 @@
-"""Labelled datasets: accept, list, read, delete. Making their images is a job, see `dataset_job.py`."""
+"""The service for labelled datasets: create, plan, list, read, delete. The job in `job.py` generates the images.
+
+Imports no HTTP framework. Methods run on a worker thread of the API process, not on its event loop.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,23 +19,22 @@ from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.recipe_read import recipe_read
-from app.services.datasets.records import new_dataset, num_to_make, read_datasets
+from app.services.datasets.records import new_dataset, num_to_make, read_datasets, recipe_read
 from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.limits import Limits, refuse
+from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
-from app.services.store.recovery import clear_for, settle_deletion
+from app.services.store.recovery import clear_dataset_folders, finish_deletion
 from app.storage.layout import DataFolder
 
-# What the numbers of a class's images add to an answer.
+# Bytes of JSON that the image counts of a class add to an answer, about.
 _COUNTS_BYTES = 40
 
 
 class DatasetService:
-    """Everything about datasets but the making of their images."""
+    """Creates, plans, lists, reads and deletes datasets."""
 
     def __init__(self, db: Database, folder: DataFolder, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
         """Wire the service; `folder` is the node's data folder."""
@@ -43,14 +45,14 @@ class DatasetService:
         self._limits = limits
 
     def create(self, request: DatasetCreate, submission: Submission = ANEW) -> DatasetRead:
-        """Accept a dataset and enqueue the job that makes its images; one of none waits for uploads without a job.
+        """Accept a dataset and enqueue the job that generates its images; without slots it gets no job.
 
         Raises:
-            Invalid: Classes collide, or the loaded model refuses a setting.
+            Invalid: Two classes have the same name, or the loaded model does not support a setting.
             Conflict: The name is taken.
         """
         faults = self.faults(request)
-        refuse(faults)
+        raise_if_invalid(faults)
 
         def work(session: Session) -> DatasetRead:
             job_id = new_id()
@@ -74,19 +76,19 @@ class DatasetService:
         return accept(self._db, submission, work, location=lambda dataset: f"/datasets/{dataset.id}")
 
     def plan(self, request: DatasetCreate) -> DatasetPlan:
-        """Tell what `create` would make of a request; nothing is stored.
+        """Return what `create` would generate for a request; nothing is stored.
 
         Raises:
             Invalid, Conflict: As `create` would.
         """
-        refuse(self.faults(request))
+        raise_if_invalid(self.faults(request))
         dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=None)
         with self._db.snapshot() as session:
             _refuse_taken_name(session, dataset.name)
             return plan_dataset(session, dataset)
 
     def faults(self, request: DatasetCreate, *, base: str = "#") -> list[FieldError]:
-        """Return what this node refuses in a dataset's request; `base` points at it in the body."""
+        """Return the errors in a dataset's request; `base` is its JSON Pointer in the body."""
         return dataset_faults(request, self._inference.sizes, self._limits, base=base)
 
     def add(self, session: Session, request: DatasetCreate, *, job_id: str) -> Dataset:
@@ -100,7 +102,7 @@ class DatasetService:
         session.add(dataset)
         try:
             session.flush()
-        except IntegrityError:  # taken since, by a transaction that this one does not see
+        except IntegrityError:  # taken meanwhile, by a transaction that is invisible to this one
             raise _name_taken() from None
         return dataset
 
@@ -133,7 +135,7 @@ class DatasetService:
 
         Raises:
             NotFound: There is none with this id.
-            Conflict: Its images are being made, or a train job reads it.
+            Conflict: A job uses the dataset.
         """
         self._folder.reserve.spend(lambda: self._delete(dataset_id))
 
@@ -142,17 +144,19 @@ class DatasetService:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
-                clear_for(session, self._folder, dataset)  # what is not the dataset's own is not deleted with it
+                clear_dataset_folders(
+                    session, self._folder, dataset
+                )  # what is not the dataset's own is not deleted with it
                 session.delete(dataset)
                 session.flush()
-                # Before the commit, with which the name is free: the next of that name finds nothing in its place.
-                self._folder.take_dataset(dataset.name, dataset_id)
+                # Before the commit frees the name, so that the next dataset of this name starts with empty folders.
+                self._folder.trash_dataset(dataset.name, dataset_id)
         finally:
-            settle_deletion(self._db, self._folder, dataset_id)
+            finish_deletion(self._db, self._folder, dataset_id)
 
 
 def small_request(request: DatasetCreate) -> dict[str, Any]:
-    """Return what a job keeps of a dataset's request: all but its texts, which stand beside the dataset's row."""
+    """Return the part of a dataset's request that a job's spec keeps: all but the texts, which have their own row."""
     return request.model_dump(mode="json", exclude={"classes", "variables"})
 
 

@@ -1,7 +1,7 @@
-"""Prompt templates: text with `{variable}` places, and the walk through all that can stand there.
+"""Prompt templates: text with `{variable}` placeholders, and the enumeration of the combinations of their values.
 
-Never `str.format`: a client's text can name a variable and nothing else, no attribute, index or conversion.
-Pure functions of text; knows nothing of datasets.
+Does not use `str.format`, because a client's text may name a variable but no attribute, index or conversion.
+Imports nothing of datasets. Pure functions of text; any thread may call them.
 """
 
 import math
@@ -13,17 +13,17 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]{0,31})\}|[{}]")
 
 
 class BadTemplate(ValueError):
-    """A brace stands alone."""
+    """A template contains an unpaired brace."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Extent:
-    """How much room a text takes where runs of white space become one space.
+    """The length of a text whose runs of white space become one space.
 
     Attributes:
         num_chars: Characters without white space at either end.
-        begins_apart: Whether white space comes first.
-        ends_apart: Whether white space comes last.
+        begins_apart: Whether the text begins with white space.
+        ends_apart: Whether the text ends with white space.
     """
 
     num_chars: int
@@ -32,7 +32,7 @@ class Extent:
 
 
 def extent_of(text: str) -> Extent:
-    """Measure a text once, so that texts can be added up without being put together."""
+    """Return the extent of a text; the length of joined texts follows from their extents."""
     return Extent(len(" ".join(text.split())), text[:1].isspace(), text[-1:].isspace())
 
 
@@ -42,7 +42,7 @@ class Template:
 
     Attributes:
         literals: The text around the variables, one more than `names`.
-        names: The variables in the order in which they stand; one may stand twice.
+        names: The variables in order of appearance; one may appear twice.
     """
 
     literals: tuple[str, ...]
@@ -50,13 +50,13 @@ class Template:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The variables, each once, in the order in which they first stand."""
+        """The variables, each once, in order of first appearance."""
         return tuple(dict.fromkeys(self.names))
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """Put a value in each variable's place, as it is: braces in a value are no variables.
+        """Replace each variable by its value; braces in a value stay literal.
 
-        Where there are variables, runs of white space become one space, since a value may be empty.
+        If there are variables, runs of white space become one space, because a value may be empty.
         """
         if not self.names:
             return self.literals[0]
@@ -64,7 +64,7 @@ class Template:
         return " ".join((self.literals[0] + "".join(middle)).split())
 
     def filled_length(self, extents: Mapping[str, Extent]) -> int:
-        """Return how many characters `fill` would give, from the extents of the values alone."""
+        """Return the number of characters of `fill`'s result, from the extents of the values alone."""
         if not self.names:
             return len(self.literals[0])
         parts = [extent_of(self.literals[0])]
@@ -82,10 +82,10 @@ class Template:
 
 
 def parse_template(text: str) -> Template:
-    """Read a template: `{name}` is a variable, `{{` and `}}` are braces.
+    """Parse a template: `{name}` is a variable, `{{` and `}}` are literal braces.
 
     Raises:
-        BadTemplate: A brace is none of these.
+        BadTemplate: Another brace appears.
     """
     literals, names, end = [""], [], 0
     for token in _TOKEN.finditer(text):
@@ -103,15 +103,15 @@ def parse_template(text: str) -> Template:
 
 
 def combination(sizes: Sequence[int], step: int) -> tuple[int, ...]:
-    """Return the combination at a step of a walk that meets each of the product's combinations once.
+    """Return the combination at a step of an enumeration that visits each combination of the product once.
 
-    The walk goes diagonally: after any number of steps the first list's values have been met equally often but for
-    one, and the others' nearly so. In the order of nested loops, 40 images over 10 x 10 values would meet four of
-    the first list's values and none of the rest.
+    The enumeration is diagonal: after any number of steps, the counts of the first list's values differ by at most one,
+    and those of the other lists by little. In the order of nested loops, 40 images over 10 x 10 values would use only
+    four values of the first list.
 
     Args:
-        sizes: How many values each list has, each >= 1.
-        step: 0 <= step; the walk begins anew after the product of the sizes.
+        sizes: Number of values of each list, each >= 1.
+        step: Step of the enumeration, >= 0; it repeats after the product of the sizes.
 
     Returns:
         An index into each list.
@@ -120,6 +120,6 @@ def combination(sizes: Sequence[int], step: int) -> tuple[int, ...]:
         return ()
     first, others = sizes[0], math.prod(sizes[1:])
     step %= first * others
-    # Both indexes go on by one; where they would meet the same pairs again, the second is shifted by one.
+    # Both indexes advance by one; where the pairs would repeat, the second index is shifted by one.
     shift = step // math.lcm(first, others)
     return (step % first, *combination(sizes[1:], step + shift))

@@ -1,9 +1,9 @@
-"""Real images into a dataset: decoded, stripped, written and recorded, file by file.
+"""The service that adds uploaded images to a dataset: each file is decoded, re-encoded, written and recorded.
 
-Each file is one transaction that holds the dataset's row: its file is written inside, its row is committed after, so
-that no row is ever without its file. A process that dies between the two leaves a file without a row; the next start
-of a node, or the next upload to the dataset, sets it aside. Runs on the event loop, files and records in pools of their
-own; of several requests each has a file taken in turn.
+Each file has one transaction that locks the dataset's row. The file is written inside the transaction, before the
+commit, so that every row has its file. A process killed between the two leaves a file without a row; the next start of
+a node, or the next upload to the dataset, moves it to `.lost+found`. Imports no HTTP framework. Runs on the event loop
+of the API process and calls decoding, files and records on thread pools; concurrent requests alternate file by file.
 """
 
 import hashlib
@@ -23,25 +23,25 @@ from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
-from app.services.datasets.places import first_free_position, settle_filled
 from app.services.datasets.rows import find_dataset, refuse_in_use
+from app.services.datasets.slots import first_free_position, record_upload
 from app.services.datasets.versions import num_images_of
 from app.services.images.lost_files import lost_image
 from app.services.limits import Limits
-from app.services.store.recovery import clear_for
+from app.services.store.recovery import clear_dataset_folders
 from app.services.thread_pools import Pools
 from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
-# Requests at once; each has at most one call in the pools, whose queues are longer than this.
+# Concurrent requests; each has at most one call in the pools, whose queues are longer than this.
 MAX_AT_ONCE = 32
 RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A picture as it will be stored: the new file, and the columns of its row that follow from its content."""
+    """An image as it will be stored: the new file, and the columns of its row that depend on the content."""
 
     data: bytes
     columns: dict[str, Any]
@@ -56,7 +56,7 @@ class DuplicateImage(Exception):
 
 
 class UploadService:
-    """Takes files into datasets."""
+    """Adds uploaded images to datasets."""
 
     def __init__(
         self, db: Database, folder: DataFolder, limits: Limits, pools: Pools, *, decode: DecodeImage = decode_image
@@ -71,11 +71,11 @@ class UploadService:
         self._num_requests = 0  # changed on the event loop alone
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place for one request, from before its files are read until they are stored.
+    def admit(self) -> Iterator[None]:
+        """Count one request against the limit of concurrent uploads, from before its files are read until it ends.
 
         Raises:
-            QueueFull: There is none left.
+            QueueFull: The limit is reached.
         """
         if self._num_requests >= MAX_AT_ONCE:
             raise QueueFull("The limit of concurrent uploads is reached. Try again later.", retry_after_s=RETRY_AFTER_S)
@@ -86,7 +86,7 @@ class UploadService:
             self._num_requests -= 1
 
     def check_room(self) -> None:
-        """Return if files may come: to be asked before a form is read, which may lie on the same disk.
+        """Raise unless the storage has room; called before a form is read, which may be buffered on the same disk.
 
         Raises:
             StorageFull: There is no room.
@@ -94,14 +94,14 @@ class UploadService:
         self._folder.reserve.check()
 
     async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
-        """Add files to a class and split, each by itself; a file's own fault refuses that file alone.
+        """Add files to a class and split; a file with a fault of its own is refused alone.
 
-        Whatever else goes wrong ends the request; what was taken before stays, and is a duplicate when sent again.
+        Any other error ends the request. The files stored before it stay, and are duplicates when they are sent again.
 
         Raises:
-            NotFound: There is no such dataset.
-            Invalid: The dataset has no such class.
-            Conflict: A job makes or reads the dataset.
+            NotFound: There is no dataset with this id.
+            Invalid: The dataset has no class of this name.
+            Conflict: A job uses the dataset.
             StorageFull: There is no room.
         """
         class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form))
@@ -112,14 +112,14 @@ class UploadService:
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
 
     def _prepare(self, dataset_id: str, form: UploadForm) -> int:
-        """Check what concerns all files, set aside what is not the dataset's own, and return the class's index."""
+        """Check what concerns all files, move unrecorded uploads away, and return the index of the class."""
         with self._db.transaction() as session:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
             class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
             if class_index is None:
                 raise Invalid.field("#/class_name", "The dataset has no class of this name.", ErrorCode.CLASS_NOT_FOUND)
-            clear_for(session, self._folder, dataset, uploads_alone=True)
+            clear_dataset_folders(session, self._folder, dataset, uploads_alone=True)
             return class_index
 
     async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
@@ -129,7 +129,7 @@ class UploadService:
             image_id = await self._pools.uploads.run(store)
         except DuplicateImage as error:
             refused = RefusedFile(
-                code="duplicate_image", detail="the dataset has this image already", duplicate_of=error.image_id
+                code="duplicate_image", detail="The dataset has this image already.", duplicate_of=error.image_id
             )
         except (PayloadTooLarge, UnsupportedImage, Invalid) as error:
             refused = RefusedFile(code=error.code, detail=error.detail, duplicate_of=None)
@@ -167,10 +167,10 @@ class UploadService:
                 image_format = columns["format"]
                 path = self._folder.dataset_image_path(dataset.name, split, folder, position, image_format)
                 self._folder.write(path, data)
-                place = {"split": split, "class_index": class_index, "position": position, "path": path}
-                image = Image(id=new_id(), dataset_id=dataset_id, source="real", **place, **columns)
+                slot = {"split": split, "class_index": class_index, "position": position, "path": path}
+                image = Image(id=new_id(), dataset_id=dataset_id, source="real", **slot, **columns)
                 session.add(image)
-                settle_filled(session, dataset, image)
+                record_upload(session, dataset, image)
         except BaseException:
             if path is not None:
                 self._forget(path)
@@ -178,17 +178,22 @@ class UploadService:
         return image.id
 
     def _restored(self, session: Session, dataset: Dataset, data: bytes, columns: dict[str, Any]) -> str | None:
-        """Put a file back that an uploaded image has lost; return the image's id if this is one."""
+        """Restore the file of a recorded upload if this is its content and the file is lost; return the image's id."""
         same = (Image.dataset_id == dataset.id, Image.source == "real", Image.sha256 == columns["sha256"])
         known = session.scalars(select(Image).where(*same)).first()
         if known is None or lost_image(self._checks, known) is None:
             return None
-        self._folder.set_aside(known.path)
+        self._folder.preserve(known.path)
         self._folder.write(known.path, data)
         return known.id
 
     def _refuse_known(self, session: Session, dataset: Dataset, columns: dict[str, Any]) -> None:
-        """Refuse the same picture as an uploaded one, and the same file as any of the dataset."""
+        """Raise if an upload has the same pixels or any image has the same file, or if the dataset is full.
+
+        Raises:
+            DuplicateImage: The dataset has this image.
+            Invalid: `too_many_images`.
+        """
         files = (columns["sha256"], columns["lineage"]["uploaded_sha256"])
         same = (Image.pixels_sha256 == columns["pixels_sha256"]) | Image.sha256.in_(files)
         known = session.scalar(select(Image.id).where(Image.dataset_id == dataset.id, same).limit(1))
@@ -196,14 +201,14 @@ class UploadService:
             raise DuplicateImage(known)
         if num_images_of(session, dataset.id) >= self._limits.dataset_images:
             raise Invalid(
-                f"A dataset has at most {self._limits.dataset_images} images.", code=ErrorCode.TOO_MANY_IMAGES
+                f"A dataset can have at most {self._limits.dataset_images} images.", code=ErrorCode.TOO_MANY_IMAGES
             )
 
     def _forget(self, path: str) -> None:
-        """Remove the file of a row that was not committed; it stays where the answer to a commit was lost."""
+        """Remove a file whose row was not committed; the row is read first, as the result of the commit may be lost."""
         try:
             with self._db.snapshot() as session:
                 if session.scalar(select(Image.id).where(Image.path == path)) is None:
                     self._folder.delete(path)
         except AppError:
-            return  # the next start, or upload to the dataset, sets it aside
+            return  # the next start, or the next upload to the dataset, moves the file away

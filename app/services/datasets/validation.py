@@ -1,4 +1,7 @@
-"""What this node refuses in a dataset's request, beyond what the schema says: each fault with its place in the body."""
+"""Validation of a dataset's request beyond its schema; each error has its JSON Pointer in the body.
+
+Imports no database, storage or engine. Pure functions; they take seconds for large recipes, so never on the event loop.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,12 +17,12 @@ from app.services.images.spec import SizeRules, faults_of, prompt_length_faults,
 from app.services.limits import Limits
 
 MAX_PROMPT_CHARS = 2_000
-MAX_PAIRS_TOLD = 5
+MAX_PAIRS_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """What the checks need of a variable's values: looked at once, however often a prompt uses it."""
+    """The properties of a variable's values that the checks use; measured once, however many prompts use it."""
 
     num_values: int
     longest: Extent
@@ -27,28 +30,28 @@ class _Variable:
 
 
 def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
-    """Return what this node refuses in a dataset's request.
+    """Return the errors in a dataset's request.
 
     Args:
-        request: As it came, its preset not yet applied.
+        request: The request as received, before its preset is applied.
         sizes: The loaded model's sizes.
-        limits: The node's bounds.
+        limits: The node's limits.
         base: JSON Pointer of the request in the body.
     """
-    if recipe_bytes(request) > limits.recipe_bytes:  # before anything that takes its time over each prompt
+    if recipe_bytes(request) > limits.recipe_bytes:  # before the checks whose time grows with each prompt
         return [_too_large(limits, base)]
-    settled = with_preset(request)
-    if settled is not request and recipe_bytes(settled) > limits.recipe_bytes:
+    resolved = with_preset(request)
+    if resolved is not request and recipe_bytes(resolved) > limits.recipe_bytes:
         return [_too_large(limits, base)]
-    faults = faults_of(settle(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
-    faults += _class_faults(settled, base) + _count_faults(settled, limits, base)
-    return faults + _template_faults(settled, request, limits, base)
+    faults = faults_of(settle(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")
+    faults += _class_faults(resolved, base) + _count_faults(resolved, limits, base)
+    return faults + _template_faults(resolved, request, limits, base)
 
 
 def recipe_bytes(request: DatasetCreate) -> int:
-    """Return how large a request's classes and variables are: bytes of compact JSON in UTF-8, without defaults.
+    """Return the size of a request's classes and variables: bytes of compact JSON in UTF-8, without defaults.
 
-    A recipe that was settled counts as much as the request that it came from, so that it can be sent again.
+    A recipe with resolved labels has the same size as its request, so that it can be sent again.
     """
     classes = [
         entry.model_copy(update={"label": None}) if entry.label == entry.name else entry for entry in request.classes
@@ -60,7 +63,7 @@ def recipe_bytes(request: DatasetCreate) -> int:
 def _too_large(limits: Limits, base: str) -> FieldError:
     detail = (
         f"The classes and variables of a recipe may have {limits.recipe_bytes} bytes of JSON in all, "
-        "what a preset adds included; make several datasets, or use fewer or shorter prompts."
+        "including what a preset adds. Create several datasets, or use fewer or shorter prompts."
     )
     return FieldError(base, detail, ErrorCode.RECIPE_TOO_LARGE)
 
@@ -68,10 +71,10 @@ def _too_large(limits: Limits, base: str) -> FieldError:
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
     faults = []
     if equal := equal_names([entry.name for entry in request.classes]):
-        pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_TOLD])
+        pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_NAMED])
         detail = (
-            "names must differ by more than letter case, Unicode form, spaces and invisible characters; "
-            f"equal are the classes at {pairs} (counted from 0)"
+            "Names must differ by more than letter case, Unicode form, spaces and invisible characters. "
+            f"The classes at {pairs} (counted from 0) are equal."
         )
         faults.append(FieldError(f"{base}/classes", detail, ErrorCode.DUPLICATE_CLASSES))
     if request.filter is None:
@@ -93,11 +96,11 @@ def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[Fie
     return []
 
 
-def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
+def _template_faults(resolved: DatasetCreate, request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
     faults: list[FieldError] = []
     used: set[str] = set()
-    variables = {name: _measured(values) for name, values in settled.variables.items()}
-    for pointer, text in _prompts(settled, base):
+    variables = {name: _measured(values) for name, values in resolved.variables.items()}
+    for pointer, text in _prompts(resolved, base):
         try:
             template = parse_template(text)
         except BadTemplate:
@@ -106,7 +109,7 @@ def _template_faults(settled: DatasetCreate, request: DatasetCreate, limits: Lim
             continue
         used.update(template.variables)
         faults += _filled_faults(template, variables, limits, pointer)
-    # A list that nothing uses is a slip of the pen: it would silently give no variety.
+    # An unused list is a mistake: it would silently give no variety.
     unused = [name for name in request.variables if name not in used]
     return faults + [
         FieldError(
@@ -132,16 +135,16 @@ def _prompts(request: DatasetCreate, base: str) -> Iterator[tuple[str, str]]:
 def _filled_faults(
     template: Template, variables: dict[str, _Variable], limits: Limits, pointer: str
 ) -> list[FieldError]:
-    """Return the faults of what a template may become, without filling it even once."""
+    """Return the errors in the texts that a template may produce, without producing any of them."""
     names = template.variables
     if not variables.keys() >= set(names):
         detail = "The prompt uses a variable that `variables` does not have. Write a literal brace as {{ or }}."
         return [FieldError(pointer, detail, ErrorCode.UNKNOWN_VARIABLE)]
     if math.prod(variables[name].num_values for name in names) > MAX_COMBINATIONS:
-        detail = f"Its variables have more than {MAX_COMBINATIONS} combinations."
+        detail = f"The variables of this prompt have more than {MAX_COMBINATIONS} combinations. Use fewer values."
         return [FieldError(pointer, detail, ErrorCode.TOO_MANY_COMBINATIONS)]
     if all(variables[name].may_be_empty for name in names) and not any(map(str.strip, template.literals)):
-        return [FieldError(pointer, "Its variables may leave it empty.", ErrorCode.PROMPT_MAY_BE_EMPTY)]
+        return [FieldError(pointer, "The variables of this prompt may leave it empty.", ErrorCode.PROMPT_MAY_BE_EMPTY)]
     longest = template.filled_length({name: variables[name].longest for name in names})
     if longest > MAX_PROMPT_CHARS:
         detail = f"With its longest values the prompt has more than {MAX_PROMPT_CHARS} characters."

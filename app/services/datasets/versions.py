@@ -1,6 +1,7 @@
-"""Which images a dataset is made of, and the hash that names this content. Knows nothing of how they came to be.
+"""The images that belong to a dataset, and the hash that identifies this content.
 
-The one place that says which rows count: what is trained on, exported and hashed is what is selected here.
+Training, export and the hash use the same query, `images_of`. Imports no storage and no engine. Functions run inside
+the caller's session, on the caller's thread.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image
 from app.services.datasets.records import kept_images
 
-# Rows fetched together where all of a dataset's are gone through.
+# Rows fetched at a time when all images of a dataset are read.
 ROWS_AT_ONCE = 1_000
 
 
@@ -31,21 +32,21 @@ def num_images_of(session: Session, dataset_id: str, *, split: str | None = None
 
 
 class ContentVersion:
-    """Names a dataset's content: equal for equal files in equal classes and splits, whatever their order and names.
+    """The hash of a dataset's content: equal for equal files in equal classes and splits, in any order.
 
-    Keeps 32 bytes of each image, and what Python adds to them.
+    Holds 32 bytes for each image, plus Python's overhead.
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        """Begin without images; the dataset gives the classes' names."""
+        """Begin without images; the dataset provides the names of the classes."""
         self._names = [entry["name"] for entry in dataset.classes]
         self._hashes: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
 
     def add(self, split: str | None, class_index: int | None, sha256: str) -> None:
-        """Count an image in: its place, and the SHA-256 of its file in hexadecimal."""
+        """Add an image: its split, its class, and the SHA-256 of its file in hexadecimal."""
         self._hashes[split or "", self._names[class_index or 0]].append(bytes.fromhex(sha256))
 
-    def settled(self) -> str:
+    def hexdigest(self) -> str:
         """Return 64 hexadecimal digits: the SHA-256 over one line `["split","class","sha256"]` an image, sorted."""
         digest = hashlib.sha256()
         for (split, name), hashes in sorted(self._hashes.items()):
@@ -56,15 +57,15 @@ class ContentVersion:
 
 
 def content_version(dataset: Dataset, images: Iterable[tuple[str | None, int | None, str]]) -> str:
-    """Return the version of a content: split, class index and SHA-256 of the file of every image."""
+    """Return the version of the given images: split, class index and SHA-256 of the file of each."""
     version = ContentVersion(dataset)
     for image in images:
         version.add(*image)
-    return version.settled()
+    return version.hexdigest()
 
 
 def read_version(session: Session, dataset: Dataset) -> str:
-    """Return the version of a dataset's present content."""
+    """Return the version of a dataset's current content."""
     columns = images_of(dataset.id).with_only_columns(Image.split, Image.class_index, Image.sha256)
     rows = session.execute(columns.execution_options(yield_per=ROWS_AT_ONCE))
     return content_version(dataset, ((split, index, sha256) for split, index, sha256 in rows))

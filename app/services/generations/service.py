@@ -25,7 +25,7 @@ from app.services.images.spec import RenderedImage, faults_of, prompt_faults, se
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read
-from app.services.limits import Limits, refuse
+from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.storage.layout import DataFolder
 
@@ -113,7 +113,7 @@ class GenerationService:
             faults.append(
                 FieldError("#/seed", f"seed + images - 1 must be at most {MAX_SEED}.", ErrorCode.SEED_TOO_LARGE)
             )
-        refuse(faults)
+        raise_if_invalid(faults)
         seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
         named = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
         return {**named, **values, "num_images_per_prompt": count, "seed": seed, "labels": request.labels}

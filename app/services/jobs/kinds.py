@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Job, TrainedModel, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict
-from app.services.datasets.places import is_held, makes_dataset, refuse_repair, refuse_unfinished
+from app.services.datasets.slots import is_held, makes_dataset, refuse_repair, refuse_unfinished
 
 
 class GenerateKind:

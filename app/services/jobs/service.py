@@ -14,7 +14,7 @@ from app.jobs.queue import JobQueue
 from app.jobs.record import ENDED
 from app.schemas.common import Page
 from app.schemas.jobs import JobRead, JobSummary, Progress
-from app.services.datasets.places import retry_changes
+from app.services.datasets.slots import retry_changes
 from app.services.jobs.idempotency import Submission, accept, recall
 from app.services.pagination import fetch_page
 from app.storage.reserve import Reserve

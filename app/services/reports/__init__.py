@@ -1,1 +1,1 @@
-"""What is to be said of a dataset: figures, pages, contact sheets."""
+"""Reports on datasets: metrics, HTML pages, contact sheets."""

@@ -1,4 +1,7 @@
-"""From judged images to a dataset's report. Reads no records, files or models; pure, and slow enough for a thread."""
+"""Assembly of a dataset's report from the models' judgements of its images.
+
+Reads no records, files or models. Pure functions that take up to seconds: run on a pool thread, not on the event loop.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -37,13 +40,13 @@ from app.services.reports.metrics import (
     softmax,
 )
 
-# Equal pixels have a cosine of 1 but for the rounding of float32: no threshold may lie between.
+# Equal pixels have a cosine of 1 up to the rounding of float32; no threshold is higher than this.
 SAME_PIXELS_COSINE = 1 - 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image of a dataset, as far as a report needs it."""
+    """The columns of an image that a report uses."""
 
     id: str
     path: str
@@ -55,11 +58,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a dataset held at a moment.
+    """The content of a dataset when the report was requested.
 
     Attributes:
+        dataset: The row of the dataset.
+        version: The version of the content.
+        entries: All images.
         sample: The images to judge.
-        texts: What CLIP compares them with, a text for each class.
+        texts: The text of each class that CLIP compares the images with.
     """
 
     dataset: Dataset
@@ -69,20 +75,21 @@ class Content:
     texts: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Follow the texts from the classes."""
+        """Derive the texts from the classes."""
         object.__setattr__(self, "texts", clip_texts(self.dataset))
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Images that were judged, row by row.
+    """The judged images, one in each row.
 
     Attributes:
+        entries: (N,), the images.
         own: (N,), index of each image's class.
-        is_test: (N,).
-        embeddings: (N, D), rows of length 1.
-        probabilities: (N, C), CLIP's, over the texts of all classes.
-        labels: (N,), index of the pretrained classifier's first choice.
+        is_test: (N,), whether the image belongs to the test split.
+        embeddings: (N, D), CLIP embeddings of norm 1.
+        probabilities: (N, C), CLIP's probabilities over the texts of all classes.
+        labels: (N,), index of the pretrained classifier's most probable label.
     """
 
     entries: list[Entry]
@@ -94,7 +101,7 @@ class Judged:
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[Entry, Judgement]]) -> "Judged":
-        """Stack images and what was said of them; none gives no rows."""
+        """Stack images and their judgements; an empty sequence gives no rows."""
         entries = [entry for entry, _ in pairs]
         found = [judgement for _, judgement in pairs]
         return cls(
@@ -117,14 +124,14 @@ def own_probabilities(judged: Judged) -> Floats:
 def report_of(
     content: Content, judged: Judged, pack: ModelPack, labels: Sequence[str], near_duplicate_cosine: float | None
 ) -> DatasetReportRead:
-    """Count everything.
+    """Compute the report.
 
     Args:
-        content: What the dataset held.
-        judged: Those of its images that were judged, at least one.
-        pack: The pack that judged.
+        content: The content of the dataset.
+        judged: The judged images, at least one.
+        pack: The pack whose models judged them.
         labels: The pretrained classifier's labels by index.
-        near_duplicate_cosine: Cosine from which on two images are near-duplicates; None: the pack's own.
+        near_duplicate_cosine: Least cosine of near-duplicates, -1 .. 1; None: the pack's value.
     """
     cosine = pack.near_duplicate_cosine if near_duplicate_cosine is None else near_duplicate_cosine
     least = min(cosine, SAME_PIXELS_COSINE)

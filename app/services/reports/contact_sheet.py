@@ -1,6 +1,7 @@
-"""Pictures in rows, as one PNG. Knows no records and opens no files but fonts; a pure function of what it is given.
+"""Drawing of a contact sheet: rows of labelled images as one PNG.
 
-Holds a core for up to a second or two: never on the event loop.
+Imports no database models and opens no files except fonts. A pure function of its arguments that takes up to two
+seconds: runs on a pool thread, not on the event loop.
 """
 
 import io
@@ -19,11 +20,11 @@ _PAPER, _INK, _MISSING = "white", "black", "#d0d7de"
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One picture of a row.
+    """One image of a row.
 
     Attributes:
-        load: Brings up the picture; None where it cannot be shown.
-        mark: `best` or `worst` gives it a green or a red frame, anything else none.
+        load: Returns the image; None if it cannot be read.
+        mark: `best` gives a green frame, `worst` a red one, any other text none.
     """
 
     load: Callable[[], Image.Image | None]
@@ -32,10 +33,12 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A label and its pictures.
+    """A label and its images.
 
     Attributes:
-        plain_label: ASCII, drawn where no font has the label's characters.
+        label: The text on the left.
+        tiles: The images, from left to right.
+        plain_label: ASCII text, drawn if no font has the label's characters.
     """
 
     label: str
@@ -49,13 +52,13 @@ def sheet_size(num_rows: int, num_columns: int) -> tuple[int, int]:
 
 
 def contact_sheet(title: str, rows: Sequence[Row], num_columns: int, fonts: Sequence[Font] | None = None) -> bytes:
-    """Draw a sheet; pictures keep their proportions, one is held at a time.
+    """Draw a sheet; images keep their aspect ratio, and only one is in memory at a time.
 
     Args:
-        title: A line above all, in ASCII.
+        title: The line above the rows, in ASCII.
         rows: The rows, each of at most `num_columns` tiles.
         num_columns: Columns of the sheet, >= 1.
-        fonts: What labels are drawn in, at least one that has ASCII; default: those of this machine.
+        fonts: Fonts for the labels, at least one with ASCII; None: those of this machine.
 
     Returns:
         A PNG file of `sheet_size`.
@@ -89,7 +92,7 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: 
 
 
 def _fitted(text: str, width: int, font: Font) -> str:
-    """Cut a text to a width in pixels; on one line, as Pillow measures no other."""
+    """Return a text on one line, shortened to a width in pixels; Pillow measures single lines only."""
     line = " ".join(text.split())
     if font.getlength(line) <= width:
         return line

@@ -1,6 +1,7 @@
-"""A dataset's report as one HTML page that needs no script and nothing from elsewhere. Knows no records and no HTTP.
+"""Rendering of a dataset's report as one HTML page without scripts and external resources.
 
-A pure function of the report. Every text of a client's passes `html.escape`; what is not escaped is written here.
+Imports no database models and no HTTP framework. A pure function of the report; runs on a pool thread. Every text from
+a client passes `html.escape`; only literals of this module are inserted unescaped.
 """
 
 import base64
@@ -10,10 +11,10 @@ from html import escape
 
 from app.schemas.reports import ClassReport, ConfusionCell, DatasetReportRead, ReportImage, ReportPairs
 
-# Beyond so many classes a square of cells is read by nobody: its largest errors are listed instead.
+# Most classes of a confusion matrix; with more classes, the page lists the largest errors instead.
 MAX_SQUARE = 16
 MAX_ROWS_LISTED = 50
-# Pictures are shown small; a page of 1,000 classes has as many as 10,000, which browsers fetch when they come in sight.
+# Pixels. A page of 1,000 classes has up to 10,000 images, which browsers fetch when they are scrolled into view.
 THUMBNAIL = 96
 
 _STYLE = """
@@ -41,9 +42,9 @@ def report_page(report: DatasetReportRead, name: str, images: str) -> str:
     """Return the page.
 
     Args:
-        report: What it shows.
+        report: The report.
         name: The dataset's name.
-        images: Where images are, as a link of the page to which an id is added.
+        images: The URL of images relative to the page; an image's id is appended.
     """
     parts = [
         f"<h1>{escape(name)}</h1>",
@@ -131,8 +132,8 @@ def _pairs(title: str, found: ReportPairs, images: str) -> str:
         ]
         for pair in shown
     )
-    told = f"<p>{found.num_pairs} pairs" + (f", the closest {len(shown)}" if len(shown) < found.num_pairs else "")
-    return f"<h2>{escape(title)}</h2>{told}.</p>" + (_table(("One", "Other", "Cosine"), rows) if shown else "")
+    count = f"<p>{found.num_pairs} pairs" + (f", the closest {len(shown)}" if len(shown) < found.num_pairs else "")
+    return f"<h2>{escape(title)}</h2>{count}.</p>" + (_table(("One", "Other", "Cosine"), rows) if shown else "")
 
 
 def _examples(entry: ClassReport, images: str) -> str:
@@ -153,7 +154,7 @@ def _picture(image_id: str, images: str, text: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out rows of cells that are HTML already, under heads that are text."""
+    """Return a table of cells that are HTML already, with headings that are plain text."""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"

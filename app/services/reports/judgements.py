@@ -1,7 +1,7 @@
-"""What CLIP and the pretrained classifier say of stored images, each asked once: the answers are kept on disk.
+"""Judgements of stored images by CLIP and the pretrained classifier, cached on disk.
 
-Runs on the event loop of the API process; files are read and arrays kept on other threads. A run that is cancelled
-leaves what it has learnt in the cache, so that the next one goes on from there.
+Imports no database and no HTTP framework. Runs on the event loop of the API process; a thread pool reads the files and
+the cache. A cancelled run leaves its judgements in the cache, and the next run continues from there.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ from app.storage.layout import DataFolder
 
 T = TypeVar("T")
 
-# Enough that the engine finds a batch waiting, few beside the requests that its queue holds for others.
+# Concurrent requests to the engine: enough for full batches, few compared with the engine's queue.
 CONCURRENCY = 8
-# Texts of one request to CLIP: more would hold the device for too long.
+# Texts of one request to CLIP; more would occupy the device for too long.
 TEXTS_AT_ONCE = 256
-# A full queue is waited for this often before the run gives up; what it has learnt is kept.
+# Retries of a request while the engine's queue is full, before the run fails.
 MAX_WAITS = 60
 MAX_WAIT_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image to be judged: where it lies, and the hash that its file must have."""
+    """An image to judge: its path in the data folder, and the expected hash of its file."""
 
     path: str
     sha256: str
@@ -46,10 +46,10 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the models say of one image.
+    """The outputs of the models for one image.
 
     Attributes:
-        embedding: (D,), float32, CLIP's, of length 1.
+        embedding: (D,), float32, CLIP's image embedding of norm 1.
         logits: (T,), float32, CLIP's `logits_per_image` for each text.
         label: Index of the pretrained classifier's most probable class.
     """
@@ -60,7 +60,7 @@ class Judgement:
 
 
 class ImageJudge:
-    """Judges many images behind everything that somebody waits for."""
+    """Judges many images at background priority."""
 
     def __init__(
         self, folder: DataFolder, inference: Inference, cache: FeatureCache, limits: Limits, pools: Pools
@@ -73,23 +73,23 @@ class ImageJudge:
         self._pool = pools.reports
 
     async def judge(self, images: Sequence[StoredImage], texts: Sequence[str]) -> list[Judgement | None]:
-        """Judge images against texts, in their order; None where a file is gone or damaged, or a model fails on it.
+        """Judge images against texts, in their order; None for a missing or damaged file, or if a model fails on it.
 
         Args:
             images: The images.
-            texts: What CLIP compares each with, >= 1.
+            texts: The texts that CLIP compares each image with, at least one.
 
         Raises:
             ModelNotReady: A model is not loaded.
-            QueueFull: Others kept the engine busy for too long.
-            Unavailable: The answers cannot be kept, or the files not be read.
+            QueueFull: The engine's queue stayed full for too long.
+            Unavailable: The cache cannot be written, or the files cannot be read.
         """
         keys = self._keys(images, texts)
         arrays = await self._pool.run(lambda: [self._cache.get(key) for key in keys])
         missing = iter([index for index, array in enumerate(arrays) if array is None])
 
-        async def work(places: Iterator[int]) -> None:
-            for index in places:
+        async def work(indexes: Iterator[int]) -> None:
+            for index in indexes:
                 arrays[index] = await self._array(images[index], keys[index], texts)
 
         try:
@@ -102,22 +102,22 @@ class ImageJudge:
 
     def _keys(self, images: Sequence[StoredImage], texts: Sequence[str]) -> list[str]:
         pack = self._inference.pack
-        # Parts from local folders have no revision; their places tell them apart from the pack's.
+        # Parts from local folders have no revision; their paths distinguish them from the pack's parts.
         models = f"{pack.name}@{pack.revision} {sorted((part, str(path)) for part, path in pack.overrides.items())}"
         asked = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return [feature_key(image.sha256, models, f"judgement of {asked}") for image in images]
 
     async def _array(self, image: StoredImage, key: str, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """Ask the models about one image and keep the answer: embedding, logits, label in one array."""
+        """Run the models on one image and cache the result: embedding, logits and label in one array."""
         try:
             picture = await self._pool.run(partial(self._decode, image))
             parts = await self._clip(picture, texts)
             classify = partial(self._inference.classify, lambda: picture, priority=Priority.BACKGROUND)
-            probabilities = await _patiently(classify)
+            probabilities = await _retry_while_full(classify)
         except (NotFound, Invalid, PayloadTooLarge, UnsupportedImage, InferenceFailed):
             return None
         array = np.concatenate([*parts, [probabilities.argmax()]]).astype(np.float32)
-        with suppress(StorageFull):  # a report is read where there is no room, too; the next one asks again
+        with suppress(StorageFull):  # a report needs no disk space; the next one runs the models again
             await self._pool.run(partial(self._cache.put, key, array))
         return array
 
@@ -127,25 +127,25 @@ class ImageJudge:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[start : start + TEXTS_AT_ONCE]
             score = partial(self._inference.score, lambda: picture, some, priority=Priority.BACKGROUND)
-            scores = await _patiently(score)
+            scores = await _retry_while_full(score)
             parts = [scores.image_embed, *parts[1:], np.array(scores.logits, dtype=np.float32)]
         return parts
 
     def _decode(self, image: StoredImage) -> Image.Image:
         data = self._folder.read(image.path)
         if hashlib.sha256(data).hexdigest() != image.sha256:
-            raise NotFound  # another file in its place must not be judged under its name
+            raise NotFound  # a replaced file must not be judged under the recorded hash
         return decode_image(data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again, seconds later, as long as the engine's queue is full of other requests."""
+async def _retry_while_full(request: Callable[[], Awaitable[T]]) -> T:
+    """Send a request to the engine; while its queue is full, retry up to `MAX_WAITS` times, at most 5 s apart."""
     for _ in range(MAX_WAITS):
         try:
-            return await ask()
+            return await request()
         except QueueFull as error:
             await asyncio.sleep(min(error.retry_after_s or 1, MAX_WAIT_S))
-    return await ask()
+    return await request()
 
 
 def _judgement(array: npt.NDArray[np.float32], num_texts: int) -> Judgement:

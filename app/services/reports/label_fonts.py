@@ -1,6 +1,6 @@
-"""Which font draws a text without boxes: Pillow's own, else one of those that systems commonly have.
+"""Choice of a font that has every character of a text: Pillow's default font, else a common system font.
 
-Knows nothing of sheets. Font files are looked for once a process, on the thread that first asks.
+Imports nothing but Pillow. The first caller loads the fonts, once in each process, on its thread.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from PIL import ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SIZE = 13  # pixels
-# Looked for where the system keeps fonts, tried in this order: first what reads best, last what covers most.
+# Searched in the system's font folders in this order: the most readable first, those with most characters last.
 _FILES = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -25,13 +25,13 @@ _FILES = (
     "unifont.otf",
     "unifont.ttf",
 )
-# No character, now or ever (Unicode, 23.7): every font draws its box for it.
+# A noncharacter (Unicode, 23.7): every font renders its replacement box for it.
 _NO_CHARACTER = "\U0010ffff"
 
 
 @lru_cache(maxsize=1)
 def system_fonts() -> tuple[Font, ...]:
-    """Return the fonts that are there, Pillow's own first: what it covers looks the same on every machine."""
+    """Return the available fonts, Pillow's default first: its characters look the same on every machine."""
     found: list[Font] = [ImageFont.load_default(SIZE)]
     for name in _FILES:
         try:
@@ -42,17 +42,17 @@ def system_fonts() -> tuple[Font, ...]:
 
 
 def font_for(text: str, fonts: Sequence[Font]) -> Font | None:
-    """Return the first font that has every character of a text; None where none has."""
-    signs = {sign for sign in text if not sign.isspace()}
-    return next((font for font in fonts if _covers(font, signs)), None)
+    """Return the first font that has every character of a text; None if there is none."""
+    characters = {character for character in text if not character.isspace()}
+    return next((font for font in fonts if _covers(font, characters)), None)
 
 
-def _covers(font: Font, signs: set[str]) -> bool:
-    box = _drawn(font, _NO_CHARACTER)
-    return all(_drawn(font, sign) != box for sign in signs)
+def _covers(font: Font, characters: set[str]) -> bool:
+    box = _glyph(font, _NO_CHARACTER)
+    return all(_glyph(font, character) != box for character in characters)
 
 
-def _drawn(font: Font, sign: str) -> tuple[tuple[int, int], bytes, float]:
-    """Return the pixels that a character gives, and the width that it takes."""
-    mask = font.getmask(sign)
-    return mask.size, bytes(mask), font.getlength(sign)
+def _glyph(font: Font, character: str) -> tuple[tuple[int, int], bytes, float]:
+    """Return size and pixels of a rendered character, and its advance width."""
+    mask = font.getmask(character)
+    return mask.size, bytes(mask), font.getlength(character)

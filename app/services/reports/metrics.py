@@ -1,7 +1,6 @@
-"""What a dataset's report counts: agreement, confusion, near-duplicates, diversity, ranks. NumPy alone.
+"""The metrics of a dataset's report: confusion, near-duplicates, diversity, shares, ranks.
 
-Knows no records, files or models; every function is pure. They hold a core for up to seconds, so never on the event
-loop.
+Imports only NumPy. Pure functions that take up to seconds: run on a pool thread, not on the event loop.
 """
 
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Rows of the cosine matrix that exist at a time: 5 MB at 10,000 images, and 10 MB more where the largest are sought.
+# Rows of the cosine matrix in memory at a time: 5 MB at 10,000 images, and 10 MB more to select the largest.
 _BLOCK_ROWS = 128
-# Below every cosine.
+# Less than every cosine.
 _NO_PAIR = -2.0
 
 
@@ -55,12 +54,12 @@ def confusion(own: Ints, predicted: Ints, num_classes: int) -> list[tuple[int, i
 
     Args:
         own: (N,), index of each image's class.
-        predicted: (N,), index of the class that was taken for it.
+        predicted: (N,), index of the class with the highest probability.
         num_classes: Number of classes, >= 1.
 
     Returns:
-        (own class, predicted class, images) of every cell that is not 0: most images first, then by the indices. At
-        most N, however many classes there are.
+        (own class, predicted class, images) of every cell that is not 0: most images first, then by the indices; at
+        most N cells.
     """
     cells, counts = np.unique(own * num_classes + predicted, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -77,7 +76,7 @@ def shares(values: Ints, most: int) -> list[tuple[int, int, float]]:
 def diversity(embeddings: Floats) -> float | None:
     """Return the mean of 1 - cosine over all pairs of images, 0 ... 2; None for fewer than two.
 
-    The sum of all cosines is the squared length of the sum of the vectors, so that no pair need be looked at.
+    The sum of all cosines is the squared length of the sum of the vectors, so the time is O(N D).
 
     Args:
         embeddings: (N, D), rows of length 1.
@@ -96,9 +95,9 @@ def near_duplicates(embeddings: Floats, threshold: float, most: int, *, groups: 
 
     Args:
         embeddings: (N, D), rows of length 1.
-        threshold: Smallest cosine that counts.
-        most: Pairs to name, >= 1.
-        groups: (N,); where given, only pairs of different groups count.
+        threshold: Least cosine of a pair, -1 .. 1.
+        most: Most pairs in `closest`, >= 1.
+        groups: (N,), a group for each image: only pairs of different groups count; None: all pairs.
     """
     num = len(embeddings)
     num_pairs, closest, is_member = 0, list[Pair](), np.zeros(num, dtype=np.bool_)
@@ -119,15 +118,15 @@ def near_duplicates(embeddings: Floats, threshold: float, most: int, *, groups: 
 
 
 def ranked(scores: Floats) -> Ints:
-    """Return the rows from the smallest score to the largest; equal ones in their order."""
+    """Return the row indexes from the smallest score to the largest; equal scores keep their order."""
     return np.argsort(scores, kind="stable")
 
 
 def _largest(cosines: Floats, threshold: float, most: int, start: int) -> list[Pair]:
-    """Return the largest of a block that reach the threshold."""
+    """Return at most `most` pairs of a block whose cosines are the largest and reach the threshold."""
     flat = cosines.ravel()
-    places = np.argpartition(flat, -most)[-most:] if len(flat) > most else np.arange(len(flat))
-    rows, columns = np.unravel_index(places[flat[places] >= threshold], cosines.shape)
+    indexes = np.argpartition(flat, -most)[-most:] if len(flat) > most else np.arange(len(flat))
+    rows, columns = np.unravel_index(indexes[flat[indexes] >= threshold], cosines.shape)
     return [
         Pair(start + int(row), start + int(column), min(float(cosines[row, column]), 1.0))
         for row, column in zip(rows, columns, strict=True)

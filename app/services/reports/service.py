@@ -1,7 +1,8 @@
-"""What is to be said of a dataset: its report as figures or as a page, and its contact sheet.
+"""The service for dataset reports: as JSON or as an HTML page, and the contact sheet.
 
-Runs on the event loop of the API process, which asks the models; records, files and figures are read and counted on
-other threads. A report is of the moment at which it was asked for; no database connection is held meanwhile.
+Imports no HTTP framework. Runs on the event loop of the API process, which awaits the engine; a thread pool reads
+records and files and computes the metrics. A report describes the dataset at the time of the request; no database
+connection is held while the models run.
 """
 
 from collections import Counter
@@ -36,13 +37,13 @@ from app.storage.soundness import FileChecks
 
 T = TypeVar("T")
 
-# Each holds an embedding and a logit for each class of up to 10,000 images: 60 MB at 1,000 classes.
+# Concurrent reports. Each holds embeddings and logits of up to 10,000 images: 60 MB at 1,000 classes.
 MAX_AT_ONCE = 2
 RETRY_AFTER_S = 10
 
 
 class DatasetReportService:
-    """Reports on datasets."""
+    """Creates reports and contact sheets of datasets."""
 
     def __init__(
         self, db: Database, folder: DataFolder, inference: Inference, judge: ImageJudge, limits: Limits, pools: Pools
@@ -59,39 +60,45 @@ class DatasetReportService:
     async def report(
         self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None
     ) -> DatasetReportRead:
-        """Judge a dataset's images, as far as they are not yet, and count.
+        """Judge those images of a dataset that have no cached judgement, and compute the report.
 
         Args:
-            dataset_id: Which dataset.
-            max_images: Images to judge, >= 1.
-            near_duplicate_cosine: Cosine from which on two images are near-duplicates; None: the pack's own.
+            dataset_id: Id of the dataset.
+            max_images: Most images to judge, >= 1.
+            near_duplicate_cosine: Least cosine of near-duplicates, -1 .. 1; None: the pack's value.
 
         Raises:
-            NotFound: There is none with this id.
+            NotFound: There is no dataset with this id.
             Conflict: It has no images, or none that can be judged.
-            QueueFull: Too many reports are being made, or others keep the engine busy.
+            QueueFull: The limit of concurrent reports is reached, or the engine's queue stayed full.
             ModelNotReady: A model is not loaded.
-            StorageFull, Unavailable: As the storage says.
+            StorageFull, Unavailable: The storage cannot be used.
         """
         return (await self._reported(dataset_id, max_images, near_duplicate_cosine))[1]
 
     async def page(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None, images: str) -> str:
-        """Return the report as an HTML page; `images` is its link to images, to which an id is added.
+        """Return the report as an HTML page; `images` is the URL of images, to which an id is appended.
 
         Raises:
-            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
+            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As by `report`.
         """
         name, report = await self._reported(dataset_id, max_images, near_duplicate_cosine)
         return await self._run(report_page, report, name, images)
 
     async def contact_sheet(self, dataset_id: str, *, max_images: int, columns: int, first_class: int) -> bytes:
-        """Draw a row for each class, from a class on: its best image, its worst, then others by their files' hashes.
+        """Return a PNG with a row for each class: its best image, its worst image, then others by their hashes.
+
+        Args:
+            dataset_id: Id of the dataset.
+            max_images: Most images to judge, >= 1.
+            columns: Images in a row, >= 1.
+            first_class: Index of the first class shown, >= 0.
 
         Raises:
-            Invalid: The dataset has no class of this index.
-            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As of `report`.
+            Invalid: The dataset has no class with this index.
+            NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As by `report`.
         """
-        with self._turn():
+        with self._admit():
             content = await self._run(self._content, dataset_id, max_images)
             names = [entry["name"] for entry in content.dataset.classes][first_class : first_class + MAX_SHEET_ROWS]
             if not names:
@@ -102,7 +109,7 @@ class DatasetReportService:
 
     async def _reported(self, dataset_id: str, max_images: int, cosine: float | None) -> tuple[str, DatasetReportRead]:
         """Return the dataset's name and its report."""
-        with self._turn():
+        with self._admit():
             content = await self._run(self._content, dataset_id, max_images)
             judged = await self._judged(content, content.sample)
             pack, labels = self._inference.pack, self._inference.classes
@@ -114,7 +121,7 @@ class DatasetReportService:
         return await self._pool.run(partial(call, *arguments))
 
     def _left_out(self, sample: Sequence[Entry], judged: Judged) -> list[LeftOutImage]:
-        """Name the first images that could not be judged, and why."""
+        """Return the first images that could not be judged, each with the error code."""
         known = {entry.id for entry in judged.entries}
         ids = [entry.id for entry in sample if entry.id not in known][:MAX_LEFT_OUT]
         checks = FileChecks(self._folder)
@@ -127,7 +134,8 @@ class DatasetReportService:
         ]
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _admit(self) -> Iterator[None]:
+        """Count one request against the limit of concurrent reports."""
         if self._num_running >= MAX_AT_ONCE:
             raise QueueFull("The limit of concurrent reports is reached. Try again later.", retry_after_s=RETRY_AFTER_S)
         self._num_running += 1
@@ -178,7 +186,7 @@ class DatasetReportService:
 
 
 def sample_of(entries: Sequence[Entry], max_images: int) -> list[Entry]:
-    """Return at most so many images: in each class and split those of the smallest hashes, in turn."""
+    """Return at most `max_images` images, evenly from each class and split, those with the smallest hashes."""
     if len(entries) <= max_images:
         return list(entries)
     taken: Counter[tuple[str, int]] = Counter()
@@ -199,7 +207,7 @@ def _stacked(entries: Sequence[Entry], judgements: Sequence[Judgement | None]) -
 
 
 def _marked(entries: Sequence[Entry], order: Sequence[int], columns: int) -> list[tuple[int, str]]:
-    """Choose a row's images: the best, the worst, then others by their hashes; `order` begins with the worst."""
+    """Return a row's images: the best, the worst, then others by their hashes; `order` begins with the worst."""
     best, worst = list(order[-1:]), list(order[:-1][:1])
     others = sorted(order[1:-1], key=lambda i: entries[i].sha256)
     marks = [(i, "best") for i in best] + [(i, "worst") for i in worst] + [(i, "") for i in others]

@@ -1,1 +1,1 @@
-"""A database and its data folder: whether they belong together, what lies in them, recovery, copies."""
+"""A database and its data folder as one store: identity check, report, recovery after a crash, copy of the records."""

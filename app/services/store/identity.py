@@ -1,8 +1,9 @@
-"""Whether this database and this data folder belong together: they carry one id.
+"""The check that a database and a data folder belong together: both carry the same store id.
 
-Compared at each start, before anybody touches a file: a database that knows nothing of a folder's files, or another
-one's records without their files, would otherwise be served as if all was well. `foxhound migrate` gives both an id;
-who comes from a release without ids gets one if the records' files are there. Several processes may do this at once.
+Every start runs it before any file is changed; otherwise a node would serve a database without records of the folder's
+files, or records whose files lie in another folder. `foxhound migrate` gives both an id; a store from a release without
+ids gets one if the files of its records exist. Imports no service and no engine. Runs on the main thread at start;
+several processes may run it at once.
 """
 
 from collections.abc import Sequence
@@ -21,37 +22,37 @@ from app.storage.inventory import files_below
 from app.storage.layout import DataFolder
 from app.storage.store_id import StoreIdUnreadable, give_store_id, read_store_id, replace_store_id
 
-# Files of each kind that are looked for where the ids cannot tell; the newest ones.
+# Files of each kind, newest first, whose existence is checked if an id is missing.
 _SAMPLE = 64
-# Folders of what cannot be made again, or not as it was.
+# Folders with files that cannot be generated again, or not with the same bytes.
 _PRECIOUS = ("images", "datasets", "rejected", "models", ".taken")
 
-_CORRECT = "Correct the one of these two settings that is wrong; nothing was touched."
-_ADOPT = "If they do belong together, say so with: foxhound storage adopt"
-_MOVE = "Records are moved to another database by: foxhound migrate --from URL --to URL"
+_CORRECT = "Correct the one of these two settings that is wrong; nothing was changed."
+_ADOPT = "If they do belong together, run: foxhound storage adopt"
+_MOVE = "To move the records to another database, run: foxhound migrate --from URL --to URL"
 
 
 class StoreMismatch(Exception):
-    """The database and the data folder do not belong together; nothing was touched."""
+    """The database and the data folder do not belong together; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """What a database knows: its id, and the newest paths of each kind of file that it has records of."""
+    """The store id of a database, and the newest paths of each kind of file that it has records of."""
 
     store_id: str | None
     samples: Sequence[Sequence[str]]
 
 
 def check_store(url: str, folder: DataFolder) -> None:
-    """Do nothing if this database may be used with this folder; writes nothing, and takes an older schema too.
+    """Raise unless this database may be used with this folder; writes nothing, and accepts an older schema.
 
     Raises:
         StoreMismatch: They do not belong together, or the folder's id cannot be read.
     """
     path = sqlite_path(url)
     if path is not None and not path.exists():  # connecting would create it
-        _agree(_Records(None, ()), folder, url)
+        _check_match(_Records(None, ()), folder, url)
         return
     db = Database(url, pool_size=1)
     try:
@@ -59,11 +60,11 @@ def check_store(url: str, folder: DataFolder) -> None:
             records = _read(session)
     finally:
         db.close()
-    _agree(records, folder, url)
+    _check_match(records, folder, url)
 
 
-def settle_store(db: Database, folder: DataFolder) -> str:
-    """Give database and folder one id where one of them has none yet; return it. The database is at its newest schema.
+def assign_store_id(db: Database, folder: DataFolder) -> str:
+    """Give database and folder the same id where one has none yet; return it. The schema must be the newest.
 
     Raises:
         StoreMismatch: They do not belong together, or the folder's id cannot be read or written.
@@ -71,7 +72,7 @@ def settle_store(db: Database, folder: DataFolder) -> str:
     url = str(db.engine.url)
     with db.snapshot() as session:
         records = _read(session)
-    own = _agree(records, folder, url)
+    own = _check_match(records, folder, url)
     if records.store_id is not None and own is not None:
         return own
     store_id = records.store_id or _give_database_id(db, own or new_id())  # first the database, then the folder
@@ -89,14 +90,18 @@ def settle_store(db: Database, folder: DataFolder) -> str:
 
 
 def adopt_store(db: Database, folder: DataFolder) -> str:
-    """Declare that database and folder belong together, whatever their ids say: the folder gets the database's."""
+    """Declare that database and folder belong together: the folder's id is replaced by the database's."""
     store_id = _give_database_id(db, new_id())
     replace_store_id(folder.root, store_id)
     return store_id
 
 
-def _agree(records: _Records, folder: DataFolder, url: str) -> str | None:
-    """Return the folder's id, None if it has none; raise StoreMismatch unless the two belong together."""
+def _check_match(records: _Records, folder: DataFolder, url: str) -> str | None:
+    """Return the folder's id, None if it has none.
+
+    Raises:
+        StoreMismatch: Database and folder do not belong together, or the folder's id cannot be read.
+    """
     try:
         own = read_store_id(folder.root)
     except StoreIdUnreadable as error:
@@ -135,7 +140,7 @@ def _has_some(root: Path, paths: Sequence[str]) -> bool:
 
 
 def _give_database_id(db: Database, store_id: str) -> str:
-    """Give the database this id unless it has one; return the one that it has."""
+    """Give the database this id unless it has one; return its id."""
     insert = postgresql.insert if db.engine.dialect.name == "postgresql" else sqlite.insert
     with db.transaction() as session:
         row = {"row": 1, "id": store_id, "created_at": utc_now()}

@@ -1,7 +1,8 @@
-"""What lies in the data folder, by kind, and where files and records disagree. Changes nothing.
+"""The storage report: the files of the data folder by kind, files without a record and records without a file.
 
-Walks the folder and reads the paths in pages, so that a million files need no more memory than a thousand. Beside a
-running node a file that is just being written or removed may be told as unrecorded, or as missing.
+Changes nothing. It walks the folder and reads paths in pages, so that memory does not grow with the number of files.
+While a node runs, a file that is being written or removed may be reported as unrecorded or missing. Imports no job and
+no engine. Runs on the main thread of `foxhound storage`.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from app.storage.inventory import files_below, paths_below
 from app.storage.layout import LOST_FOUND, DataFolder
 from app.storage.store_id import read_store_id
 
-# What a report shows of the files of a list.
+# Most paths that a report names from each list.
 MAX_EXAMPLES = 20
 
 _KINDS = ("images", "datasets", "rejected", "models", "features")
@@ -28,7 +29,7 @@ _PAGE = 1_000
 
 @dataclass(slots=True)
 class Amount:
-    """Some files: how many, and how large they are together, in bytes."""
+    """The number of some files, and their total size in bytes."""
 
     files: int = 0
     bytes: int = 0
@@ -36,7 +37,7 @@ class Amount:
 
 @dataclass(slots=True)
 class Paths:
-    """Some paths, relative to the data folder: how many there are, and the first of them."""
+    """The number of some paths, and the first of them, relative to the data folder."""
 
     number: int = 0
     examples: list[str] = field(default_factory=list)
@@ -44,14 +45,14 @@ class Paths:
 
 @dataclass(slots=True)
 class StorageReport:
-    """Everything that `foxhound storage report` tells.
+    """The content of `foxhound storage report`.
 
     Attributes:
         store_id: The id of the data folder.
-        kinds: Amount of each kind of file; `packs` may lie outside of the data folder.
+        kinds: Amount of each kind of file; `packs` may be outside of the data folder.
         lost_found: Amount in `.lost+found`, by date.
         unrecorded: Files that no record names.
-        missing: Records whose file is not there.
+        missing: Paths of records whose file does not exist.
     """
 
     store_id: str | None
@@ -62,7 +63,7 @@ class StorageReport:
 
 
 def storage_report(db: Database, folder: DataFolder, packs: Path) -> StorageReport:
-    """Look at every file and every record's path; `packs` is where model packs are fetched to.
+    """Read every file's size and every record's path; `packs` is the folder of fetched model packs.
 
     Raises:
         StoreIdUnreadable: The folder's id is damaged.
@@ -79,15 +80,15 @@ def storage_report(db: Database, folder: DataFolder, packs: Path) -> StorageRepo
 
 
 def unrecorded_paths(db: Database, folder: DataFolder) -> Iterator[str]:
-    """Give the path of each file that no record names, of whatever age, and of datasets whose deletion was begun."""
+    """Yield the path of each file that no record names, of any age, and of each file in the trash."""
     for kind, column in _RECORDED.items():
         yield from unrecorded(db, paths_below(folder.root, kind), column)
-    for dataset_id in folder.taken_datasets():
-        yield from paths_below(folder.root, folder.taken_tree(dataset_id))
+    for dataset_id in folder.trashed_datasets():
+        yield from paths_below(folder.root, folder.trash_path(dataset_id))
 
 
 def missing_paths(db: Database, folder: DataFolder) -> Iterator[str]:
-    """Give the path of each record whose file is not there."""
+    """Yield the path of each record whose file does not exist."""
     for table in (Image, TrainedModel):
         after = ""
         while True:

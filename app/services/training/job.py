@@ -27,8 +27,8 @@ from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages
 from app.services.datasets.payloads import ImagesChunk
-from app.services.datasets.places import refuse_empty_classes
 from app.services.datasets.rows import find_dataset
+from app.services.datasets.slots import refuse_empty_classes
 from app.services.datasets.versions import content_version, images_of, num_images_of
 from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_TOLD, LostImage, refusal_of_all
 from app.services.jobs.kinds import TrainKind

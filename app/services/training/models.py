@@ -1,4 +1,7 @@
-"""Models trained here: list, read, download, delete, and answer with them."""
+"""The service for trained models: list, read, download, delete, and load the head that `/classify` uses.
+
+Imports no HTTP framework and no inference engine. Methods run on a worker thread of the API process.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +31,12 @@ _CODES: dict[Fault, str] = {"missing": "model_file_missing", "damaged": "model_f
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A trained classifier head, ready to answer.
+    """A loaded classifier head.
 
     Attributes:
-        ref: How the answer names it.
-        classes: Labels by index.
-        predict: Features (N, D) to probabilities (N, K).
+        ref: The model's name in the answer.
+        classes: (K,), labels by index.
+        predict: Maps features (N, D) to probabilities (N, K).
     """
 
     ref: ModelRef
@@ -42,14 +45,14 @@ class Head:
 
 
 class ModelService:
-    """Everything about models trained here."""
+    """Lists, reads, loads and deletes trained models."""
 
     def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
-        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
+        """Wire the service; `folder` is the node's data folder, `checks` verifies its files."""
         self._db = db
         self._folder = folder
         self._checks = checks
-        # A head's file never changes under its id, so that it may be kept; 512 x 1,000 classes are 2 MB.
+        # The file of a model never changes, so its head can be cached; one of 512 x 1,000 takes 2 MB.
         self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
 
     def page(self, limit: int, cursor: str | None) -> Page[ModelSummary]:
@@ -72,11 +75,11 @@ class ModelService:
             return ModelRead(**{**ModelSummary.model_validate(row).model_dump(), "metrics": metrics})
 
     def weights(self, model_id: str) -> StoredFile:
-        """Return where a model's safetensors file is.
+        """Return the safetensors file of a model.
 
         Raises:
             NotFound: There is none with this id.
-            FileLost: Its file is gone or damaged.
+            FileLost: Its file is missing or damaged.
         """
         with self._db.snapshot() as session:
             row = _model(session, model_id)
@@ -100,8 +103,8 @@ class ModelService:
 
         Raises:
             Invalid: There is no model of this id or name.
-            Conflict: It was trained on other weights of the backbone than those loaded.
-            FileLost: Its file is gone or damaged.
+            Conflict: It was trained on other backbone weights than those loaded.
+            FileLost: Its file is missing or damaged.
         """
         with self._db.snapshot() as session:
             either = or_(TrainedModel.id == id_or_name, TrainedModel.name == name_key(id_or_name))
@@ -110,7 +113,7 @@ class ModelService:
             raise Invalid.field("#/model", "There is no model with this id or name.", ErrorCode.MODEL_NOT_FOUND)
         if row.backbone_sha256 != backbone_sha256:
             detail = (
-                "This model was trained on other backbone weights than those loaded. Load those, or train it again."
+                "This model was trained on other backbone weights than those loaded. Load those, or train a new model."
             )
             raise Conflict(detail, code=ErrorCode.MODEL_BACKBONE_MISMATCH)
         probe = self._probe(row.path, row.num_bytes, row.sha256)
@@ -134,7 +137,7 @@ class ModelService:
 
 
 def _lost(fault: Fault) -> FileLost:
-    detail = f"The model's file is {fault}. Put it back from a backup, or train the model again by its lineage."
+    detail = f"The model's file is {fault}. Restore it from a backup, or train the model again by its lineage."
     return FileLost(detail, code=_CODES[fault])
 
 

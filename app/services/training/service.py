@@ -1,4 +1,7 @@
-"""Train jobs: accept, list, read, cancel. The training itself is a job, see `train_job.py`."""
+"""The service for train jobs: create, list, read, cancel. The job in `job.py` trains.
+
+Imports no HTTP framework and no training code. Methods run on a worker thread of the API process.
+"""
 
 import uuid
 from collections.abc import Sequence
@@ -15,15 +18,15 @@ from app.errors import Conflict, Invalid, NotFound
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
-from app.services.datasets.places import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.records import num_to_make
 from app.services.datasets.service import DatasetService, small_request
+from app.services.datasets.slots import refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.versions import num_images_of
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.kinds import is_model_name_taken
 from app.services.jobs.service import progress_read
-from app.services.limits import refuse
+from app.services.limits import raise_if_invalid
 from app.services.pagination import fetch_page
 from app.services.training.payloads import TrainSpec
 from app.storage.reserve import Reserve
@@ -32,12 +35,12 @@ PACK_NAMES = ("demo", "sd15")
 
 
 class TrainJobService:
-    """Everything about train jobs but the training."""
+    """Creates, lists, reads and cancels train jobs."""
 
     def __init__(
         self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService, reserve: Reserve
     ) -> None:
-        """Wire the service; `reserve` is for who cancels on a full disk."""
+        """Wire the service; `reserve` lets a job be cancelled on a full disk."""
         self._db = db
         self._inference = inference
         self._jobs = jobs
@@ -45,21 +48,21 @@ class TrainJobService:
         self._reserve = reserve
 
     def create(self, request: TrainJobCreate, submission: Submission = ANEW) -> TrainJobRead:
-        """Accept a train job, with the dataset to generate first if the request brings one.
+        """Accept a train job; if the request contains a dataset, the job generates it first.
 
         Raises:
-            Invalid: There is no such dataset, or it cannot be trained on.
+            Invalid: There is no dataset with this id, or it cannot be trained on.
             Conflict: The dataset is not ready, or a name is taken.
         """
         if request.dataset is not None:
-            refuse(self._datasets.faults(request.dataset, base="#/dataset"))
+            raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
             dataset, total = self._dataset(session, request, job_id)
             settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
-                "name": _settle_name(session, request.name, dataset),
+                "name": _resolve_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
             }
             spec = TrainSpec(
@@ -107,14 +110,14 @@ class TrainJobService:
         return self.read(job_id)
 
     def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:
-        """Return the dataset and the job's steps: images to make, images to read, epochs."""
+        """Return the dataset and the job's number of steps: images to generate, images to read, epochs."""
         if request.dataset is not None:
             dataset = self._datasets.add(session, request.dataset, job_id=job_id)
             if dataset.train_per_class < 1:
                 detail = "The dataset has no training images."
                 raise Invalid.field("#/dataset/train_per_class", detail, ErrorCode.DATASET_EMPTY)
             return dataset, 2 * num_to_make(dataset) + request.epochs
-        found = session.get(Dataset, request.dataset_id, with_for_update=True)  # no upload meanwhile
+        found = session.get(Dataset, request.dataset_id, with_for_update=True)  # excludes uploads meanwhile
         if found is None:
             raise Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
         refuse_repair(session, found.id)
@@ -123,10 +126,11 @@ class TrainJobService:
         return found, num_images_of(session, found.id) + request.epochs
 
 
-def _settle_name(session: Session, asked: str | None, dataset: Dataset) -> str:
+def _resolve_name(session: Session, asked: str | None, dataset: Dataset) -> str:
     if asked is not None:
         if _is_like_an_id(asked):
-            raise Invalid.field("#/name", "A name must not have the form of an id.", ErrorCode.BAD_MODEL_NAME)
+            detail = "The name has the form of an id. Choose another name."
+            raise Invalid.field("#/name", detail, ErrorCode.BAD_MODEL_NAME)
         if asked in PACK_NAMES or is_model_name_taken(session, asked):
             raise Conflict(
                 "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN

@@ -8,7 +8,7 @@ from app.db.models import Dataset
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.schemas.datasets import DatasetCreate
 from app.services.datasets.presets import BACKGROUNDS, STYLES, with_preset
-from app.services.datasets.recipe import Place, Recipe
+from app.services.datasets.recipe import Recipe, Slot
 from app.services.datasets.records import new_dataset
 from app.services.datasets.seeds import image_seed
 from app.services.images.spec import SizeRules
@@ -32,7 +32,7 @@ def dataset(**changes: object) -> Dataset:
 
 
 def prompts(recipe: Recipe, num: int, class_index: int = 0, attempt: int = 0) -> list[str]:
-    return [recipe.draw(Place("train", class_index, k), attempt).spec.prompt for k in range(num)]
+    return [recipe.draw(Slot("train", class_index, k), attempt).spec.prompt for k in range(num)]
 
 
 def test_cartesian_gives_each_combination_as_often_as_the_next() -> None:
@@ -49,7 +49,7 @@ def test_cartesian_walks_through_each_of_several_prompts() -> None:
 
 def test_cartesian_keeps_a_places_prompt_over_attempts_and_sampled_draws_anew() -> None:
     walked, drawn = Recipe(dataset()), Recipe(dataset(combine="sampled"))
-    place = Place("train", 0, 3)
+    place = Slot("train", 0, 3)
     assert len({walked.draw(place, attempt).spec.prompt for attempt in range(20)}) == 1
     assert len({drawn.draw(place, attempt).spec.prompt for attempt in range(20)}) > 1
     assert walked.draw(place, 1).spec.seed == image_seed(7, "fox", "train", 3, 1)
@@ -64,7 +64,7 @@ def test_sampled_draws_every_value_about_equally_often() -> None:
 def test_ranges_are_drawn_in_tenths_and_whole_steps_with_both_ends() -> None:
     generation = {"guidance_scale": {"min": 1.0, "max": 1.5}, "num_inference_steps": {"min": 10, "max": 12}}
     recipe = Recipe(dataset(generation=generation))
-    specs = [recipe.draw(Place("test", 1, k), 0).spec for k in range(200)]
+    specs = [recipe.draw(Slot("test", 1, k), 0).spec for k in range(200)]
     assert {spec.guidance_scale for spec in specs} == {1.0, 1.1, 1.2, 1.3, 1.4, 1.5}
     assert {spec.num_inference_steps for spec in specs} == {10, 11, 12}
 
@@ -73,21 +73,21 @@ def test_a_variable_more_changes_no_other_draw() -> None:
     one = Recipe(dataset(combine="sampled", classes=[{"name": "fox", "prompts": ["{style}"]}, CLASSES[1]]))
     two = Recipe(dataset(combine="sampled"))
     for k in range(20):
-        drawn = [recipe.draw(Place("train", 0, k), 0).lineage["variables"]["style"] for recipe in (one, two)]
+        drawn = [recipe.draw(Slot("train", 0, k), 0).lineage["variables"]["style"] for recipe in (one, two)]
         assert drawn[0] == drawn[1]
 
 
 def test_a_draw_never_changes() -> None:
     """A change here would silently give every dataset other images."""
     generation = {"guidance_scale": {"min": 1.0, "max": 5.0}, "num_inference_steps": {"min": 10, "max": 50}}
-    drawn = Recipe(dataset(combine="sampled", generation=generation)).draw(Place("train", 0, 0), 0)
+    drawn = Recipe(dataset(combine="sampled", generation=generation)).draw(Slot("train", 0, 0), 0)
     spec = drawn.spec
     assert (spec.prompt, spec.guidance_scale, spec.num_inference_steps) == ("a sketch of a fox at night", 4.1, 37)
     assert spec.seed == image_seed(7, "fox", "train", 0, 0)
 
 
 def test_the_record_tells_what_was_drawn() -> None:
-    lineage = Recipe(dataset()).draw(Place("train", 0, 1), 2).lineage
+    lineage = Recipe(dataset()).draw(Slot("train", 0, 1), 2).lineage
     assert lineage == {
         "template": "{style} a fox {place}",
         "variables": {"style": "a sketch of", "place": "at night"},
@@ -101,12 +101,12 @@ def test_a_dataset_from_before_there_were_recipes_has_plain_prompts() -> None:
     recipe = Recipe(old)
     assert prompts(recipe, 1) == ["a {{fox}}"]
     assert recipe.max_attempts == 3
-    assert recipe.judge(Place("train", 0, 0), [0.1, 0.9]).decision == "kept"
+    assert recipe.apply_filter(Slot("train", 0, 0), [0.1, 0.9]).decision == "kept"
 
 
 @pytest.mark.parametrize(("own", "decision"), [(0.5, "kept"), (0.9, "kept"), (0.4999, "rejected")])
 def test_the_filter_keeps_from_one_over_classes_on(own: float, decision: str) -> None:
-    verdict = Recipe(dataset(filter={})).judge(Place("train", 1, 0), [1 - own, own])
+    verdict = Recipe(dataset(filter={})).apply_filter(Slot("train", 1, 0), [1 - own, own])
     assert verdict.decision == decision
     assert verdict.reason is not None
     assert f"{own:.4f}" in verdict.reason
@@ -120,7 +120,7 @@ def test_clip_is_asked_for_the_label_or_the_name() -> None:
 def test_of_many_scores_the_own_and_the_highest_are_kept_in_the_order_of_the_classes() -> None:
     classes = [{"name": f"c{k}", "prompts": ["x"]} for k in range(40)]
     recipe = Recipe(dataset(classes=classes, variables={}))
-    scores = recipe.scores(Place("train", 0, 0), [k / 780 for k in range(40)])
+    scores = recipe.scores(Slot("train", 0, 0), [k / 780 for k in range(40)])
     assert [score["label"] for score in scores] == ["c0", *(f"c{k}" for k in range(21, 40))]
 
 
@@ -132,7 +132,7 @@ def test_the_diverse_preset_varies_plain_prompts_and_filters() -> None:
     assert settled.variables == {"style": STYLES, "background": BACKGROUNDS}
     assert settled.combine == "sampled"
     assert settled.filter is not None
-    drawn = Recipe(new_dataset(asked, SIZES, PACK, job_id=None)).draw(Place("train", 0, 0), 0)
+    drawn = Recipe(new_dataset(asked, SIZES, PACK, job_id=None)).draw(Slot("train", 0, 0), 0)
     assert 1 <= drawn.spec.guidance_scale <= 5
 
 

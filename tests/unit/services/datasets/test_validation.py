@@ -6,7 +6,7 @@ from app.schemas.datasets import DatasetCreate
 from app.services.datasets.validation import dataset_faults
 from app.services.images.spec import SizeRules
 from app.services.limits import Limits
-from app.storage.layout import class_folders
+from app.storage.class_folders import class_folders
 
 SIZES = SizeRules(64, 64, 192, "pndm")
 

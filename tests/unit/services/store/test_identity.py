@@ -11,7 +11,7 @@ from app.db.base import new_id
 from app.db.migrations import alembic_config, migrate
 from app.db.models import Generation, Image, Store, TrainedModel
 from app.db.session import Database
-from app.services.store.identity import StoreMismatch, adopt_store, check_store, settle_store
+from app.services.store.identity import StoreMismatch, adopt_store, assign_store_id, check_store
 from app.storage.layout import DataFolder
 from app.storage.store_id import read_store_id
 
@@ -89,7 +89,7 @@ def forget_database_id(db: Database) -> None:
 def refuses(db: Database, folder: DataFolder, words: str) -> None:
     """Expect a refusal that names both settings, from the check and from the settling; nothing has changed after it."""
     before = (id_of(db), sorted(folder.root.rglob("*")))
-    for attempt in (lambda: check_store(url_of(db), folder), lambda: settle_store(db, folder)):
+    for attempt in (lambda: check_store(url_of(db), folder), lambda: assign_store_id(db, folder)):
         with pytest.raises(StoreMismatch, match=words) as refusal:
             attempt()
         assert "FOXHOUND_DATA_DIR" in str(refusal.value)
@@ -105,17 +105,17 @@ def url_of(db: Database) -> str:
 def test_a_new_folder_and_a_new_database_get_one_id_and_keep_it(db: Database, folder: DataFolder) -> None:
     check_store(url_of(db), folder)
     assert not folder.root.exists()
-    store_id = settle_store(db, folder)
+    store_id = assign_store_id(db, folder)
     assert (read_store_id(folder.root), id_of(db)) == (store_id, store_id)
     add_image(db, folder)
     check_store(url_of(db), folder)
-    assert settle_store(db, folder) == store_id
+    assert assign_store_id(db, folder) == store_id
 
 
 def test_another_database_is_refused_new_or_not(db: Database, other: Database, folder: DataFolder) -> None:
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     refuses(other, folder, "belongs to another database")  # new and empty: a mistyped name
-    settle_store(other, DataFolder(folder.root.parent / "other"))
+    assign_store_id(other, DataFolder(folder.root.parent / "other"))
     refuses(other, folder, "ids differ")
     add_image(other, DataFolder(folder.root.parent / "other"))
     refuses(other, folder, "ids differ")
@@ -132,14 +132,14 @@ def test_an_empty_database_does_not_get_a_folder_with_files(db: Database, folder
 @pytest.mark.parametrize("kind", ["packs/a/b", "features/a", "run/engine.lock", "foxhound.db", "node.lock", ".tmp/a"])
 def test_what_nobody_made_is_no_obstacle(db: Database, folder: DataFolder, kind: str) -> None:
     folder.write(kind, b"no picture")
-    settle_store(db, folder)
+    assign_store_id(db, folder)
 
 
 def test_who_comes_from_a_release_without_ids_gets_one_if_the_files_are_there(db: Database, folder: DataFolder) -> None:
     add_image(db, folder)
     for _ in range(3):
         add_image(db, folder, with_file=False)
-    assert settle_store(db, folder) == read_store_id(folder.root) == id_of(db)
+    assert assign_store_id(db, folder) == read_store_id(folder.root) == id_of(db)
 
 
 def test_the_check_reads_the_schema_of_a_release_without_ids(empty_database_url: str, folder: DataFolder) -> None:
@@ -163,45 +163,45 @@ def test_records_without_their_files_are_refused(db: Database, folder: DataFolde
 def test_a_volume_that_is_not_mounted_is_refused_though_the_database_has_an_id(
     db: Database, folder: DataFolder, tmp_path: Path
 ) -> None:
-    store_id = settle_store(db, folder)
+    store_id = assign_store_id(db, folder)
     nothing = DataFolder(tmp_path / "mount-point")
-    assert settle_store(db, nothing) == store_id  # without any record of a file, a new folder is as good
+    assert assign_store_id(db, nothing) == store_id  # without any record of a file, a new folder is as good
     add_image(db, folder)
     refuses(db, DataFolder(tmp_path / "other-mount-point"), "not mounted")
     (folder.root / "store_id").unlink()
-    assert settle_store(db, folder) == read_store_id(folder.root) == store_id
+    assert assign_store_id(db, folder) == read_store_id(folder.root) == store_id
 
 
 def test_a_database_restored_from_before_the_ids_takes_the_folders(db: Database, folder: DataFolder) -> None:
-    store_id = settle_store(db, folder)
+    store_id = assign_store_id(db, folder)
     add_image(db, folder)
     forget_database_id(db)
-    assert settle_store(db, folder) == id_of(db) == store_id
+    assert assign_store_id(db, folder) == id_of(db) == store_id
 
 
 @pytest.mark.parametrize("content", [b"", b"01a2", b"\xff\xfe\x00", b"x" * 1_000_000])
 def test_a_damaged_id_is_refused_and_left(db: Database, folder: DataFolder, content: bytes) -> None:
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     (folder.root / "store_id").write_bytes(content)
-    for attempt in (lambda: check_store(url_of(db), folder), lambda: settle_store(db, folder)):
+    for attempt in (lambda: check_store(url_of(db), folder), lambda: assign_store_id(db, folder)):
         with pytest.raises(StoreMismatch, match=r"is damaged.*foxhound storage adopt"):
             attempt()
     assert (folder.root / "store_id").read_bytes() == content
     adopt_store(db, folder)
-    settle_store(db, folder)
+    assign_store_id(db, folder)
 
 
 def test_a_folder_in_the_place_of_the_id_is_refused(db: Database, folder: DataFolder) -> None:
     (folder.root / "store_id").mkdir(parents=True)
     with pytest.raises(StoreMismatch, match="cannot be read"):
-        settle_store(db, folder)
+        assign_store_id(db, folder)
 
 
 def test_a_person_may_say_that_they_belong_together(db: Database, other: Database, folder: DataFolder) -> None:
-    settle_store(db, folder)
+    assign_store_id(db, folder)
     add_image(db, folder)
     store_id = adopt_store(other, folder)
-    assert settle_store(other, folder) == store_id
+    assert assign_store_id(other, folder) == store_id
     refuses(db, folder, "ids differ")
 
 
@@ -212,7 +212,7 @@ def test_nodes_that_start_at_once_agree_on_one_id(db: Database, database_url: st
     def start() -> None:
         own = Database(database_url, pool_size=1)
         barrier.wait()
-        ids.append(settle_store(own, folder))
+        ids.append(assign_store_id(own, folder))
         own.close()
 
     threads = [threading.Thread(target=start) for _ in range(6)]

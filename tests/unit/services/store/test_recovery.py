@@ -10,7 +10,7 @@ import pytest
 from app.db.base import new_id
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
-from app.services.store.recovery import MAX_SWEPT, clear_for, set_unrecorded_aside, settle_deletion, sweep
+from app.services.store.recovery import MAX_SWEPT, clear_dataset_folders, finish_deletion, move_unrecorded, sweep
 from app.storage.layout import DataFolder
 
 
@@ -70,23 +70,23 @@ def test_files_without_a_row_are_moved_where_no_job_is_at_work(
 
 def test_a_job_sets_aside_what_it_left_itself(db: Database, folder: DataFolder) -> None:
     dataset_id, recorded, strange = add_dataset(db, folder, "generating")
-    assert set_unrecorded_aside(db, folder, dataset_id) == 1
-    assert set_unrecorded_aside(db, folder, dataset_id) == 0
+    assert move_unrecorded(db, folder, dataset_id) == 1
+    assert move_unrecorded(db, folder, dataset_id) == 0
     assert list(folder.dataset_paths("fox-dog")) == [recorded]
-    assert set_unrecorded_aside(db, folder, "no dataset") == 0
+    assert move_unrecorded(db, folder, "no dataset") == 0
     assert moved(folder) == {strange: strange}
 
 
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_a_deletion_that_was_begun_is_ended_or_undone(db: Database, folder: DataFolder, is_gone: bool) -> None:
     dataset_id, recorded, strange = add_dataset(db, folder, "ready")
-    folder.take_dataset("fox-dog", dataset_id)
+    folder.trash_dataset("fox-dog", dataset_id)
     if is_gone:
         with db.transaction() as session:
             session.delete(session.get_one(Dataset, dataset_id))
-    settle_deletion(db, folder, dataset_id)
-    settle_deletion(db, folder, dataset_id)  # may be repeated
-    assert folder.taken_datasets() == []
+    finish_deletion(db, folder, dataset_id)
+    finish_deletion(db, folder, dataset_id)  # may be repeated
+    assert folder.trashed_datasets() == []
     assert sorted(folder.dataset_paths("fox-dog")) == ([] if is_gone else [recorded, strange])
     assert moved(folder) == {}
 
@@ -97,11 +97,11 @@ def test_a_deletion_of_which_the_database_knows_nothing_is_undone_by_nobody_and_
 ) -> None:
     dataset_id = new_id()
     path = write_old(folder, folder.dataset_image_path("newer", "train", "fox", 0, "png", seed=0))
-    folder.take_dataset("newer", dataset_id)
+    folder.trash_dataset("newer", dataset_id)
     os.utime(folder.root / ".taken" / dataset_id, (time.time() - age_s,) * 2)
     sweep(db, folder)
     is_old = age_s > 3_600
-    assert folder.taken_datasets() == ([] if is_old else [dataset_id])  # who is at it may be a node beside this one
+    assert folder.trashed_datasets() == ([] if is_old else [dataset_id])  # who is at it may be a node beside this one
     assert list(moved(folder).values()) == ([path] if is_old else [])
 
 
@@ -160,7 +160,7 @@ def test_a_dataset_without_an_image_finds_its_folders_empty(db: Database, folder
     rejected = folder.dataset_image_path("fox-dog", "test", "fox", 0, "png", seed=3, is_kept=False)
     folder.write(rejected, rejected.encode())
     with db.transaction() as session:
-        clear_for(session, folder, session.get_one(Dataset, dataset_id))
+        clear_dataset_folders(session, folder, session.get_one(Dataset, dataset_id))
     assert list(folder.dataset_paths("fox-dog")) == []
     assert moved(folder) == {path: path for path in (first, second, rejected)}
 
@@ -171,7 +171,7 @@ def test_a_dataset_keeps_its_own_images_and_no_others(db: Database, folder: Data
     upload = folder.dataset_image_path("fox-dog", "train", "fox", 2, "png")
     folder.write(upload, upload.encode())
     with db.transaction() as session:
-        clear_for(session, folder, session.get_one(Dataset, dataset_id), uploads_alone=uploads_alone)
+        clear_dataset_folders(session, folder, session.get_one(Dataset, dataset_id), uploads_alone=uploads_alone)
     left = {recorded, strange} if uploads_alone else {recorded}
     assert set(folder.dataset_paths("fox-dog")) == left
     assert moved(folder) == {path: path for path in {recorded, strange, upload} - left}

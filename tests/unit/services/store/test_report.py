@@ -10,7 +10,7 @@ from app.cli.main import app
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
-from app.services.store.identity import settle_store
+from app.services.store.identity import assign_store_id
 from app.services.store.report import MAX_EXAMPLES, storage_report
 from app.storage.layout import DataFolder
 
@@ -19,7 +19,7 @@ def test_it_tells_amounts_strays_and_what_is_missing(
     db: Database, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = DataFolder(tmp_path / "data")
-    store_id = settle_store(db, folder)
+    store_id = assign_store_id(db, folder)
     kept, missing = (folder.dataset_image_path("fox", "train", "fox", k, "png") for k in range(2))
     dataset_id = new_id()
     columns = {"format": "png", "width": 1, "height": 1, "num_bytes": 4, "sha256": "", "lineage": {}, "position": 0}

@@ -1,7 +1,8 @@
-"""A dataset's places: which are filled, which are not, and whether every class can be trained on.
+"""The slots of a dataset: which are filled, which are empty, and whether every class can be trained on.
 
-A place is one image that the recipe asks for: a split, a class and a position below the number per class. It is filled
-by the image generated for it, or by one uploaded while the dataset was `incomplete`. Called inside transactions.
+A slot is one image that the recipe asks for: a split, a class and a position below the number per class. It is filled
+by the image generated for it, or by one uploaded while the dataset was `incomplete`. Imports no storage and no engine.
+Functions run inside the caller's transaction, on the caller's thread.
 """
 
 from collections import Counter
@@ -16,40 +17,40 @@ from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
 from app.services.datasets.payloads import DatasetWork
-from app.services.datasets.recipe import Tried, max_attempts
+from app.services.datasets.recipe import PriorAttempts, max_attempts
 from app.services.datasets.records import kept_images, num_to_make
 
-# A job has ended without all images: training needs `allow_incomplete`.
+# The job has ended and images are missing: training needs `allow_incomplete`.
 UNFINISHED = ("incomplete", "failed", "cancelled")
 SPLITS = ("train", "test")
-# Classes named in a detail.
-MAX_CLASSES_TOLD = 5
+# Most classes that an error detail names.
+MAX_CLASSES_NAMED = 5
 
 
 def per_class(dataset: Dataset, split: str) -> int:
-    """Return how many places each class of a dataset has in a split."""
+    """Return the number of slots of each class of a dataset in a split."""
     return dataset.train_per_class if split == "train" else dataset.test_per_class
 
 
-def in_place(dataset: Dataset) -> ColumnElement[bool]:
-    """Match the images that fill a dataset's places; uploaded ones behind them do not."""
+def in_slot(dataset: Dataset) -> ColumnElement[bool]:
+    """Match the images that fill a slot of the dataset; images uploaded behind the slots do not match."""
     return Image.position < case((Image.split == "train", dataset.train_per_class), else_=dataset.test_per_class)
 
 
 def num_filled(session: Session, dataset: Dataset) -> int:
-    """Return how many of a dataset's places have their image."""
-    filled = kept_images(dataset.id).where(in_place(dataset))
+    """Return the number of filled slots of a dataset."""
+    filled = kept_images(dataset.id).where(in_slot(dataset))
     return session.scalar(filled.with_only_columns(func.count())) or 0
 
 
 def first_free_position(session: Session, dataset: Dataset, class_index: int, split: str) -> int:
-    """Return where an uploaded image goes.
+    """Return the position of the next uploaded image.
 
-    That is the first empty place of its class in an `incomplete` dataset, else behind all places.
+    It is the first empty slot of its class in an `incomplete` dataset, else the first position behind all slots.
     """
     here = kept_images(dataset.id).where(Image.split == split, Image.class_index == class_index)
     reserved = per_class(dataset, split)
-    if dataset.status == "incomplete":  # what a failed or cancelled job left is its retry's to fill
+    if dataset.status == "incomplete":  # the empty slots of a failed or cancelled job are filled by its retry
         positions = here.with_only_columns(Image.position).where(Image.position < reserved)
         empty = set(range(reserved)).difference(session.scalars(positions))
         if empty:
@@ -58,8 +59,8 @@ def first_free_position(session: Session, dataset: Dataset, class_index: int, sp
     return max(reserved, 0 if last is None else last + 1)
 
 
-def settle_filled(session: Session, dataset: Dataset, image: Image) -> None:
-    """Note that an uploaded image is there: its place is missing no more, and the dataset may be whole by it."""
+def record_upload(session: Session, dataset: Dataset, image: Image) -> None:
+    """Remove an uploaded image's slot from the dataset's list of missing ones, and update the dataset's status."""
     if dataset.status == "empty":
         dataset.status = "ready"
     if dataset.status != "incomplete":
@@ -67,23 +68,23 @@ def settle_filled(session: Session, dataset: Dataset, image: Image) -> None:
     session.flush()
     name = dataset.classes[image.class_index or 0]["name"]
     filled = (name, image.split, image.position)
-    told = dataset.missing or []
-    dataset.missing = [one for one in told if (one["class_name"], one["split"], one["position"]) != filled]
+    missing = dataset.missing or []
+    dataset.missing = [one for one in missing if (one["class_name"], one["split"], one["position"]) != filled]
     if num_filled(session, dataset) == num_to_make(dataset):
         dataset.status, dataset.missing = "ready", []
 
 
-def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
-    """Return how often the empty places of a dataset were tried by the jobs so far.
+def prior_attempts(session: Session, dataset: Dataset) -> PriorAttempts:
+    """Return the attempts that the jobs so far made at the empty slots of a dataset.
 
-    Those of a job that failed or was cancelled are tried again as by itself: not all of its places had their turn.
+    A job that failed or was cancelled does not count: it did not attempt all of its slots, and its retry repeats it.
     """
     job = session.get(Job, dataset.job_id) if dataset.job_id is not None else None
-    before = DatasetWork.from_json(job.spec).tried if job is not None else Tried()
+    before = DatasetWork.from_json(job.spec).tried if job is not None else PriorAttempts()
     if dataset.status != "incomplete":
         return before
     attempts = before.attempts + max_attempts(dataset)
-    return Tried(dataset.train_per_class, dataset.test_per_class, attempts)
+    return PriorAttempts(dataset.train_per_class, dataset.test_per_class, attempts)
 
 
 def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
@@ -91,7 +92,7 @@ def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
     dataset = session.get(Dataset, job.spec["dataset_id"]) if makes_dataset(job) else None
     if dataset is None or dataset.status != "incomplete":
         return None
-    return {"made": {}, "tried": asdict(tried_in_vain(session, dataset))}
+    return {"made": {}, "tried": asdict(prior_attempts(session, dataset))}
 
 
 def makes_dataset(job: Job) -> bool:
@@ -100,50 +101,50 @@ def makes_dataset(job: Job) -> bool:
 
 
 def is_held(session: Session, dataset_id: str, *, by: Collection[str]) -> bool:
-    """Tell whether a job of one of these kinds, waiting or running, works with a dataset."""
+    """Return whether a job of one of these kinds, waiting or running, uses a dataset."""
     holding = select(Job.id).where(active_jobs(), Job.kind.in_(by), Job.spec["dataset_id"].as_string() == dataset_id)
     return session.scalar(holding.limit(1)) is not None
 
 
 def refuse_repair(session: Session, dataset_id: str) -> None:
-    """Refuse to begin with a dataset that is being repaired.
+    """Raise if a dataset is being repaired.
 
     Raises:
         Conflict: `dataset_in_use`.
     """
     if is_held(session, dataset_id, by=("repair",)):
-        raise Conflict("The dataset is being repaired; wait for that job, or cancel it.", code=ErrorCode.DATASET_IN_USE)
+        raise Conflict("The dataset is being repaired. Wait for that job, or cancel it.", code=ErrorCode.DATASET_IN_USE)
 
 
 def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: bool) -> None:
-    """Refuse to train on a dataset that is not ready, unless it only lacks images and that is allowed.
+    """Raise if a dataset is not ready for training; one that only lacks images passes with `allow_incomplete`.
 
     Raises:
-        Conflict: `dataset_not_ready`, with what is missing.
+        Conflict: `dataset_not_ready`; the detail counts the missing images.
     """
     if dataset.status == "ready" or (allow_incomplete and dataset.status in UNFINISHED):
         return
     if dataset.status not in UNFINISHED:
-        detail = f"The dataset is {dataset.status}; only a ready one trains."
+        detail = f"The dataset is {dataset.status}. Wait until it is ready."
         raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
     lacking = _lacking(session, dataset)
     detail = (
-        f"The dataset is {dataset.status}: {sum(lacking.values())} images are missing ({_told(dataset, lacking)}). "
+        f"The dataset is {dataset.status}: {sum(lacking.values())} images are missing ({_listed(dataset, lacking)}). "
         'Retry its job, upload images, or train without them by "allow_incomplete": true.'
     )
     raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
 
 
 def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None = None) -> None:
-    """Refuse to train on a dataset of which a class has no training image.
+    """Raise if a class of a dataset has no training image.
 
     Args:
         session: The transaction.
-        dataset: Which.
-        pointer: Where the request names it; None where there is no request.
+        dataset: The dataset.
+        pointer: JSON Pointer of the field that names the dataset; None where there is no request.
 
     Raises:
-        Invalid: `dataset_empty`: there is no training image at all; `class_without_images`.
+        Invalid: `dataset_empty` if no class has a training image, else `class_without_images`.
     """
     counts = _counts(session, kept_images(dataset.id))
     empty = [index for index in range(len(dataset.classes)) if not counts["train", index]]
@@ -159,23 +160,22 @@ def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None
 
 
 def _lacking(session: Session, dataset: Dataset) -> Counter[tuple[str, int]]:
-    counts = _counts(session, kept_images(dataset.id).where(in_place(dataset)))
-    places = [(split, index) for index in range(len(dataset.classes)) for split in SPLITS]
-    return Counter({place: per_class(dataset, place[0]) - counts[place] for place in places})
+    counts = _counts(session, kept_images(dataset.id).where(in_slot(dataset)))
+    groups = [(split, index) for index in range(len(dataset.classes)) for split in SPLITS]
+    return Counter({group: per_class(dataset, group[0]) - counts[group] for group in groups})
 
 
-def _told(dataset: Dataset, lacking: Counter[tuple[str, int]]) -> str:
-    told = [f"{dataset.classes[i]['name']}: {num} {split}" for (split, i), num in lacking.items() if num > 0]
-    return _cut(told)
+def _listed(dataset: Dataset, lacking: Counter[tuple[str, int]]) -> str:
+    return _joined([f"{dataset.classes[i]['name']}: {num} {split}" for (split, i), num in lacking.items() if num > 0])
 
 
 def _names(dataset: Dataset, indexes: Sequence[int]) -> str:
-    return _cut([dataset.classes[index]["name"] for index in indexes])
+    return _joined([dataset.classes[index]["name"] for index in indexes])
 
 
-def _cut(told: list[str]) -> str:
-    more = len(told) - MAX_CLASSES_TOLD
-    return ", ".join(told[:MAX_CLASSES_TOLD]) + (f" and {more} more" if more > 0 else "")
+def _joined(texts: list[str]) -> str:
+    more = len(texts) - MAX_CLASSES_NAMED
+    return ", ".join(texts[:MAX_CLASSES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _counts(session: Session, images: Select[Any]) -> Counter[tuple[str, int]]:
