@@ -8,7 +8,7 @@ writes the same files again. It is judged before it is written: what the filter 
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, tuple_
@@ -18,6 +18,7 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, InferenceFailed
+from app.image_spec import ImageInfo
 from app.jobs.handler import JobCancelled, Json
 from app.jobs.record import advance
 from app.jobs.run import JobRun
@@ -155,18 +156,18 @@ class DatasetImages:
             drawn = recipe.draw(place, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec.to_json(), labels=recipe.texts, background=True, keep_waiting=patience(job)
+                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=patience(job)
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1
                 continue
-            if info["flagged"]:
+            if info.flagged:
                 tries.outcomes["flagged"] += 1
                 continue
-            scores = info["label_probabilities"]
+            scores = info.label_probabilities
             probabilities = [score["probability"] for score in scores] if scores else None
             verdict = recipe.judge(place, probabilities)
-            info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
+            info = replace(info, label_probabilities=recipe.scores(place, probabilities) if probabilities else None)
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
             store(job, self._folder, path, data, patience_s=self._storage_patience_s)
             tries.outcomes[verdict.decision] += 1
@@ -260,7 +261,7 @@ def _count(session: Session, query: Select[Any]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _row(place: Place, path: str, drawn: Drawn, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _row(place: Place, path: str, drawn: Drawn, info: ImageInfo, verdict: Verdict) -> dict[str, Any]:
     """Return the columns of an image's row but for its dataset; the record tells what was drawn for it."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}

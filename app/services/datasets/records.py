@@ -23,7 +23,7 @@ from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
 from app.services.datasets.presets import with_preset
 from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NOTHING_MADE, Made
-from app.services.images.spec import SizeRules, settle
+from app.services.images.spec import SizeRules, resolve_settings
 from app.storage.layout import class_folders
 
 
@@ -49,7 +49,7 @@ def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, jo
         classes=_classes(settled),
         train_per_class=settled.train_per_class,
         test_per_class=settled.test_per_class,
-        generation=settle(settled.generation, sizes),
+        generation=resolve_settings(settled.generation, sizes),
         recipe=_recipe(settled),
         job_id=job_id,
         pack=pack.name,

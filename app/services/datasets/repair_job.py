@@ -9,7 +9,7 @@ Killed at any point, the work goes on: a chunk remembers what it found lost, and
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -20,6 +20,7 @@ from app.db.models import Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, InferenceFailed
+from app.image_spec import ImageInfo, ImageSpec
 from app.jobs.handler import Json
 from app.jobs.record import advance, set_total
 from app.jobs.run import JobRun
@@ -28,7 +29,6 @@ from app.services.datasets.recipe import Place, Recipe
 from app.services.datasets.service import find_dataset
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
-from app.services.images.spec import ImageSpec
 from app.services.jobs.kinds import RepairKind
 from app.services.jobs.waiting import patience, store
 from app.storage.layout import DataFolder
@@ -111,20 +111,20 @@ class RepairJob(RepairKind):
         recipe, place = Recipe(dataset), Place(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
-                _spec(image).to_json(), labels=recipe.texts, background=True, keep_waiting=patience(job)
+                ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=patience(job)
             )
         except InferenceFailed:
             return {**lost.to_json(), "code": InferenceFailed.default_code}
         _refuse_other_pack(image, info)
-        if info["sha256"] == image.sha256:
+        if info.sha256 == image.sha256:
             self._replace(job, image.path, data)
             return None
-        scores = info["label_probabilities"] or []
+        scores = info.label_probabilities or []
         probabilities = [score["probability"] for score in scores]
         verdict = recipe.judge(place, probabilities)
-        if info["flagged"] or verdict.decision != image.decision:
+        if info.flagged or verdict.decision != image.decision:
             return {**lost.to_json(), "code": "image_differs"}
-        info["label_probabilities"] = recipe.scores(place, probabilities) if scores else None
+        info = replace(info, label_probabilities=recipe.scores(place, probabilities) if scores else None)
         self._replace(job, image.path, data)
         return _redrawn(lost, self._record(image, info, verdict.reason))
 
@@ -133,7 +133,7 @@ class RepairJob(RepairKind):
         self._folder.set_aside(path)
         store(job, self._folder, path, data)
 
-    def _record(self, image: Image, info: dict[str, Any], reason: str | None) -> str:
+    def _record(self, image: Image, info: ImageInfo, reason: str | None) -> str:
         """Replace an image's row by that of a new image at the same place; return the new id.
 
         The bytes under an id never change, so that what a client keeps of it stays right.
@@ -162,17 +162,13 @@ def _begin(session: Session, job: JobRun, dataset_id: str) -> Json:
     return num
 
 
-def _spec(image: Image) -> ImageSpec:
-    return ImageSpec(**{field.name: image.lineage[field.name] for field in fields(ImageSpec)})
-
-
-def _refuse_other_pack(image: Image, info: dict[str, Any]) -> None:
+def _refuse_other_pack(image: Image, info: ImageInfo) -> None:
     """Stop where another pack is loaded by now than the one that drew the image.
 
     Raises:
         Conflict: `pack_changed`.
     """
-    if any(image.lineage[name] != info["lineage"][name] for name in ("pack", "pack_revision")):
+    if any(image.lineage[name] != info.lineage[name] for name in ("pack", "pack_revision")):
         raise Conflict(
             "Another model pack is loaded than the one that drew this dataset. Load that pack.",
             code=ErrorCode.PACK_CHANGED,

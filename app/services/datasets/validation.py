@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from app.error_codes import ErrorCode
 from app.errors import FieldError
+from app.image_spec import MAX_PROMPT_CHARS
 from app.names import equal_names
 from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
 from app.services.datasets.presets import with_preset
 from app.services.datasets.templates import BadTemplate, Extent, Template, extent_of, parse_template
-from app.services.images.spec import SizeRules, faults_of, prompt_length_faults, settle
+from app.services.images.spec import SizeRules, prompt_length_faults, resolve_settings, settings_faults
 from app.services.limits import Limits
 
-MAX_PROMPT_CHARS = 2_000
 MAX_PAIRS_TOLD = 5
 
 
@@ -40,7 +40,7 @@ def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, 
     settled = with_preset(request)
     if settled is not request and recipe_bytes(settled) > limits.recipe_bytes:
         return [_too_large(limits, base)]
-    faults = faults_of(settle(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
+    faults = settings_faults(resolve_settings(settled.generation, sizes), sizes, limits, base=f"{base}/generation")
     faults += _class_faults(settled, base) + _count_faults(settled, limits, base)
     return faults + _template_faults(settled, request, limits, base)
 

@@ -88,7 +88,7 @@ class TrainJob(TrainKind):
             self._images.tidy(job.spec["dataset_id"])
 
     def _backbone(self, job: JobRun) -> Json:
-        loaded = self._node.backbone(keep_waiting=patience(job))
+        loaded = self._node.backbone(keep_waiting=patience(job)).to_json()
         if loaded["weights_sha256"] != job.spec["backbone_sha256"]:
             raise Conflict(
                 "Another backbone is loaded than when this job was accepted. Load that one, or submit the job again.",
