@@ -16,6 +16,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
+from app.image_spec import ImageSpec
 from app.storage.images import MEDIA_TYPES, decode_image, encode_image, read_settings
 
 # As app/storage/images.py does; pytest puts the filters of its own in that one's place.
@@ -341,15 +342,10 @@ for line in sys.stdin:
     assert run.stderr == ""
 
 
-SETTINGS = {
-    "prompt": 'a watercolor painting of a red fox, 50% <b> & "quoted" 狐 🦊',
-    "negative_prompt": "blurry",
-    "num_inference_steps": 20,
-    "scheduler": "euler_a",
-    "guidance_scale": 7.5,
-    "seed": 42,
-    "model": "demo",
-}
+PROMPT = 'a watercolor painting of a red fox, 50% <b> & "quoted" 狐 🦊'
+SPEC = ImageSpec(PROMPT, "blurry", num_inference_steps=20, width=48, height=32, seed=42, scheduler="euler_a")
+# As `Inference` records it with every image; tests/api/test_generate.py reads the text of a served one.
+SETTINGS = {**SPEC.to_json(), "pack": "demo", "pack_revision": "0" * 64, "device": "cpu", "versions": {"torch": "2"}}
 PARAMETERS = (
     'a watercolor painting of a red fox, 50% <b> & "quoted" 狐 🦊\n'
     "Negative prompt: blurry\n"
