@@ -10,20 +10,21 @@ from PIL.Image import Image as Picture
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from app.engine.clip.runner import ClipPayload, ClipScores
-from app.engine.diffusion.runner import DiffusionPayload, GeneratedImage
+from app.engine.diffusion.runner import GeneratedImage
 from app.engine.engine import Engine
 from app.engine.request import EngineRequest
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.engine.runner import Runner
 from app.errors import InferenceFailed
+from app.image_spec import ImageSpec
 from app.modelpacks.pack import ModelPack, demo_pack_folder
+from app.node.protocol import BackboneFacts
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import (
     BACKBONE,
     CLASSIFIER,
     CLIP,
     DIFFUSION,
-    BackboneFacts,
     Inference,
     LoadedFacts,
     Runtime,
@@ -76,18 +77,18 @@ class FakeDiffusion:
         self.stepping.set()
         self.gate.wait(PATIENCE_S)
         for request in requests:
-            assert isinstance(request.payload, DiffusionPayload)
+            assert isinstance(request.payload, ImageSpec)
             if request.payload.prompt == BROKEN_PROMPT:
                 raise InferenceFailed
             request.state += 1
 
     def is_finished(self, request: EngineRequest) -> bool:
-        assert isinstance(request.payload, DiffusionPayload)
+        assert isinstance(request.payload, ImageSpec)
         return bool(request.state >= request.payload.num_inference_steps)
 
     def finish(self, request: EngineRequest) -> GeneratedImage:
         payload = request.payload
-        assert isinstance(payload, DiffusionPayload)
+        assert isinstance(payload, ImageSpec)
         rng = np.random.default_rng(zlib.crc32(f"{payload.prompt} {payload.seed}".encode()))
         pixels = rng.integers(0, 60, (payload.height, payload.width, 3), dtype=np.uint8)
         pixels[..., 0 if "fox" in payload.prompt else 2] += 180

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from app.api.serving.server import Server
 from app.config import Settings
-from app.engine.diffusion.runner import DiffusionPayload
 from app.engine.request import EngineRequest
+from app.image_spec import ImageSpec
 from app.main import create_app, server_config
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
@@ -97,7 +97,7 @@ class FixedCost(FakeDiffusion):
         time.sleep(self._plan.step_s)
         super().step(requests)
         for request in requests:
-            assert isinstance(request.payload, DiffusionPayload)
+            assert isinstance(request.payload, ImageSpec)
             if self.is_finished(request):
                 with self._plan.rendered.open("a") as log:
                     log.write(f"{request.payload.seed}\n")

@@ -1,6 +1,6 @@
 """Streamed archives as answers: a known length, a strong validator, and ranges, so that downloads resume.
 
-An archive is made in the exports' pool, one block at a time; a slow client holds one block and no thread.
+An archive is made in the exports' pool, one block at a time; a slow client occupies one block and no thread.
 """
 
 import re
@@ -10,6 +10,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
+from app.api.responses import not_modified
 from app.services.datasets.export import Archive
 from app.services.thread_pools import WorkPool
 
@@ -31,9 +32,8 @@ def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Resp
         "Cache-Control": "private, no-cache",
         "Content-Disposition": f'attachment; filename="{archive.name}"',
     }
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if etag in known or "*" in known:
-        return Response(status_code=304, headers={"ETag": etag, "Cache-Control": headers["Cache-Control"]})
+    if unchanged := not_modified(request, headers):
+        return unchanged
     start, stop, status = 0, archive.num_bytes, 200
     if request.headers.get("if-range", etag) == etag and (asked := request.headers.get("range")):
         start, stop, status = _span(asked, archive.num_bytes)
@@ -44,14 +44,14 @@ def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Resp
 
 
 async def _blocks(blocks: Iterator[bytes], pool: WorkPool) -> AsyncIterator[bytes]:
-    """Make block after block in the pool; downloads take turns, those that skip to a far range too."""
+    """Make block after block in the pool, so that downloads take turns, also while one skips to a far range."""
     while (block := await pool.run(lambda: next(blocks, None))) is not None:
         if block:
             yield block
 
 
 def _span(asked: str, num_bytes: int) -> tuple[int, int, int]:
-    """Return the first byte, the one behind the last, and the status."""
+    """Return the offset of the first byte, the offset after the last, and the status."""
     match = _RANGE.fullmatch(asked.strip())
     if match is None:
         return 0, num_bytes, 200

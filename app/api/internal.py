@@ -1,29 +1,16 @@
-"""The engine for this node's worker: a second application on a Unix socket, never on the network.
+"""The engine's half of the node's protocol: a second application on the node's Unix socket, never on the network.
 
-Requests go behind interactive ones unless they say otherwise. Not in the OpenAPI file.
+Only this node's worker calls it; it is not in the OpenAPI file. Requests are queued behind interactive ones unless they
+say otherwise. Runs on the event loop.
 """
 
-import json
-from typing import Any
-
-import numpy as np
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
 from app.api import problems
-from app.api.routes.generate import unless_left
+from app.api.disconnects import unless_left
+from app.node import protocol
 from app.services.inference.remote import NodeEngine
-
-
-class RenderBody(BaseModel):
-    """One image to make."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    spec: dict[str, Any]
-    labels: list[str] | None
-    background: bool
 
 
 def create_internal_app(engine: NodeEngine) -> FastAPI:
@@ -31,25 +18,23 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
 
-    @app.get("/loading")
+    @app.get(protocol.LOADING)
     def loading() -> JSONResponse:
         return JSONResponse(engine.is_loading())
 
-    @app.post("/render")
-    async def render(request: Request, body: RenderBody) -> Response:
-        image = await unless_left(request, engine.render(body.spec, labels=body.labels, background=body.background))
-        # In the body, since the scores of many labels are more than a header may hold.
-        info = json.dumps(image.info()).encode()
-        return Response(info + image.data, headers={"X-Foxhound-Info-Bytes": str(len(info))})
+    @app.post(protocol.RENDER)
+    async def render(request: Request) -> Response:
+        asked = protocol.RenderRequest.from_json(await request.json())
+        body, headers = protocol.encode_image(await unless_left(request, engine.render(asked)))
+        return Response(body, headers=headers)
 
-    @app.post("/features")
+    @app.post(protocol.FEATURES)
     async def features(request: Request) -> Response:
-        data = await request.body()
-        row: np.ndarray = await unless_left(request, engine.features(data))
-        return Response(row.astype("<f4").tobytes())
+        row = await unless_left(request, engine.features(await request.body()))
+        return Response(protocol.encode_features(row))
 
-    @app.post("/backbone")
+    @app.post(protocol.BACKBONE)
     async def backbone() -> Response:
-        return JSONResponse(engine.backbone())
+        return JSONResponse(engine.backbone().to_json())
 
     return app

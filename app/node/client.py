@@ -1,13 +1,12 @@
-"""The worker's way to its node's engine: HTTP over the node's Unix socket.
+"""The worker's half of the node's protocol: a client of the engine over the node's Unix socket.
 
-Knows nothing of jobs, records or models; any thread of the worker process may use a client.
+Imports neither jobs nor records nor models. Any thread of the worker process may use a client.
 """
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +14,17 @@ import httpx
 import numpy as np
 
 from app.errors import InferenceFailed, Invalid, Unavailable
+from app.image_spec import ImageSpec, RenderedImage
+from app.node import protocol
+from app.node.protocol import BackboneFacts, RenderRequest
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
 _RETRY_S = 0.5
-# The engine is loading, full or about to stop; or this process stood still while it sent.
-_PASSING = (Unavailable.status, 408)
-# An API process that restarts is back sooner, unless it loads a large pack.
+# Statuses after which a request is repeated: the engine is loading, full or stopping, or this process was suspended
+# while it sent.
+_TRANSIENT = (Unavailable.status, 408)
+# Seconds without an answer before the log says so: an API process restarts faster, unless it loads a large pack.
 _AWAY_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -31,57 +34,56 @@ class NodeClient:
     """The engine of this node, as seen from another process."""
 
     def __init__(self, socket: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Use the node whose engine listens at `socket`; it need not be up yet."""
+        """Use the node whose engine listens at `socket`; it need not listen yet."""
         self._socket = socket
         self._clock = clock
         self._lock = threading.Lock()
         self._away_since: float | None = None
-        self._is_told = False
+        self._is_logged = False
         transport = httpx.HTTPTransport(uds=str(socket))
         self._http = httpx.Client(transport=transport, base_url="http://node", timeout=_TIMEOUT)
 
     def render(
         self,
-        spec: Mapping[str, Any],
+        spec: ImageSpec,
         *,
         labels: Sequence[str] | None,
         background: bool,
         keep_waiting: Callable[[], None],
-    ) -> tuple[bytes, dict[str, Any]]:
+    ) -> RenderedImage:
         """Make one image.
 
         Args:
-            spec: An `ImageSpec` as JSON.
-            labels: Score the image against these.
+            spec: What to draw.
+            labels: Score the image against these texts.
             background: Whether interactive requests go first.
             keep_waiting: Called while the engine is away or full; raises to give up.
 
         Returns:
-            The file's bytes and what is known of the image.
+            The file's bytes and what is recorded of the image.
 
         Raises:
             InferenceFailed: The model failed on this image.
             Invalid: The loaded model refuses the spec.
         """
-        body = {"spec": dict(spec), "labels": list(labels) if labels else None, "background": background}
-        answer = self._post("/render", keep_waiting, json=body)
-        info_bytes = int(answer.headers["x-foxhound-info-bytes"])
-        return answer.content[info_bytes:], cast(dict[str, Any], json.loads(answer.content[:info_bytes]))
+        asked = RenderRequest(spec, labels, background)
+        answer = self._post(protocol.RENDER, keep_waiting, json=asked.to_json())
+        return protocol.decode_image(answer.content, answer.headers)
 
     def features(self, image: bytes, *, keep_waiting: Callable[[], None]) -> np.ndarray:
-        """Return the frozen backbone's features of an image file, (D,) float32."""
-        answer = self._post("/features", keep_waiting, content=image)
-        return np.frombuffer(answer.content, dtype="<f4").astype(np.float32)
+        """Return the frozen backbone's features of an image file, (D,) float32; raises as `render`."""
+        answer = self._post(protocol.FEATURES, keep_waiting, content=image)
+        return protocol.decode_features(answer.content)
 
-    def backbone(self, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
-        """Return what features depend on: `architecture`, `weights_sha256`, `preprocessing`."""
-        return cast(dict[str, Any], self._post("/backbone", keep_waiting).json())
+    def backbone(self, *, keep_waiting: Callable[[], None]) -> BackboneFacts:
+        """Return what features depend on besides the image."""
+        return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting).json())
 
     def wait_until_loaded(self, stop: threading.Event, *, limit_s: float) -> bool:
-        """Wait until the engine is there and brings up no model any longer, `stop` is set, or the limit is reached.
+        """Wait until the engine answers and loads no model any longer, `stop` is set, or the limit is reached.
 
         Returns:
-            Whether the engine said so.
+            Whether every model has been loaded, or has failed to load.
         """
         deadline = time.monotonic() + limit_s
         while not stop.is_set() and time.monotonic() < deadline:
@@ -96,7 +98,7 @@ class NodeClient:
 
     def _has_loaded(self) -> bool:
         try:
-            answer = self._http.get("/loading")
+            answer = self._http.get(protocol.LOADING)
         except httpx.TransportError:  # the API process is starting
             self._note(is_there=False)
             return False
@@ -116,24 +118,24 @@ class NodeClient:
             if answer.is_success:
                 return answer
             problem = _problem_of(answer)
-            if problem is None or answer.status_code in _PASSING or problem["code"] == "internal_error":
+            if problem is None or answer.status_code in _TRANSIENT or problem["code"] == "internal_error":
                 time.sleep(_RETRY_S)
                 continue
             refused = Invalid if answer.status_code < 500 else InferenceFailed
             raise refused(problem["detail"], code=problem["code"])
 
     def _note(self, *, is_there: bool) -> None:
-        """Tell the log, once, that the engine cannot be reached for a while, and that it is back."""
+        """Log once that the engine has been unreachable for `_AWAY_S`, and once that it answers again."""
         with self._lock:
             if is_there:
-                if self._is_told:
+                if self._is_logged:
                     logger.warning("The node's engine answers again at %s.", self._socket)
-                self._away_since, self._is_told = None, False
+                self._away_since, self._is_logged = None, False
                 return
             if self._away_since is None:
                 self._away_since = self._clock()
-            if not self._is_told and self._clock() - self._away_since >= _AWAY_S:
-                self._is_told = True
+            if not self._is_logged and self._clock() - self._away_since >= _AWAY_S:
+                self._is_logged = True
                 logger.warning(
                     "The node's engine cannot be reached at %s; its work waits. Does `foxhound api` run, with the same "
                     "FOXHOUND_RUN_DIR?",
@@ -142,7 +144,7 @@ class NodeClient:
 
 
 def _problem_of(answer: httpx.Response) -> dict[str, Any] | None:
-    """Return the problem that an answer is; None if it is no answer of ours."""
+    """Return the problem that an answer carries; None if it carries none."""
     if not answer.headers.get("content-type", "").startswith("application/problem+json"):
         return None
     return cast(dict[str, Any], answer.json())

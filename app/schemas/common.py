@@ -9,13 +9,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
+from app.image_spec import MAX_PROMPT_CHARS, MAX_SEED, SIDE_MULTIPLE
 from app.names import is_visible
 
-MAX_SEED = 2**53 - 1
+MAX_LABELS = 256
+MAX_LABEL_CHARS = 200
 Item = TypeVar("Item")
 
-NoiseSchedulerName = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
-OutputFormat = Literal["png", "jpeg", "webp"]
 Split = Literal["train", "test"]
 ImageSource = Literal["synthetic", "real"]
 Decision = Literal["kept", "rejected"]
@@ -49,29 +49,32 @@ def _empty_for_null(value: Any) -> Any:
     return "" if value is None else value
 
 
-# A text's bounds stand before these two: pydantic counts characters only of what is still a plain string, and what is
-# too long is not looked through.
+# In an annotation, a text's length bounds come before these two: pydantic counts characters only of a plain string, and
+# a text that is too long is not checked further.
 Storable = AfterValidator(_clean_text)
 Visible = AfterValidator(_visible_text)
 
 Prompt = Annotated[
     str,
-    Field(strict=True, min_length=1, max_length=2_000, description="What to draw; 77 tokens count."),
+    Field(strict=True, min_length=1, max_length=MAX_PROMPT_CHARS, description="What to draw; 77 tokens count."),
     Storable,
     Visible,
 ]
-_NegativeText = Annotated[str, Field(strict=True, max_length=2_000)]
+_NegativeText = Annotated[str, Field(strict=True, max_length=MAX_PROMPT_CHARS)]
 NegativePrompt = Annotated[
     _NegativeText,
     Storable,
     BeforeValidator(_empty_for_null, json_schema_input_type=_NegativeText | None),
     Field(description="What to keep out of the image; null is none."),
 ]
-Label = Annotated[str, Field(strict=True, min_length=1, max_length=200), Storable, Visible]
+Label = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_LABEL_CHARS), Storable, Visible]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED, json_schema_extra={"format": "int64"})]
 GuidanceScale = Annotated[float, Field(strict=True, ge=0, le=30, description="Weight of the prompt; <= 1: none.")]
 NumInferenceSteps = Annotated[int, Field(strict=True, ge=1, le=150, description="Denoising steps.")]
-Side = Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8, description="Pixels, in steps of 8.")]
+Side = Annotated[
+    int,
+    Field(strict=True, ge=64, le=1024, multiple_of=SIDE_MULTIPLE, description=f"Pixels, in steps of {SIDE_MULTIPLE}."),
+]
 Name = Annotated[
     str,
     Field(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case name, also the folder's name."),

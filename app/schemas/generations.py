@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from app.image_spec import NoiseSchedulerName, OutputFormat
 from app.schemas.common import (
+    MAX_LABELS,
     Decision,
     GuidanceScale,
     ImageSource,
     Label,
     NegativePrompt,
-    NoiseSchedulerName,
     NumInferenceSteps,
-    OutputFormat,
     Prompt,
     Request,
     Response,
@@ -46,7 +46,7 @@ class GenerateRequest(GenerationSettings):
     num_images_per_prompt: Annotated[int, Field(strict=True, ge=1, le=16, description="Image k has seed + k.")] = 1
     seed: Seed | None = Field(None, description="Default: one is drawn and returned.")
     response_format: Literal["url", "b64_json"] = Field("url", description="`b64_json` adds the bytes to the answer.")
-    labels: Annotated[list[Label], Field(min_length=1, max_length=256)] | None = Field(
+    labels: Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)] | None = Field(
         None, description="Score each image against these labels with CLIP."
     )
 

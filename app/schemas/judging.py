@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from app.schemas.common import Label, Request, ResourceId, Response, Storable
+from app.schemas.common import MAX_LABELS, Label, Request, ResourceId, Response, Storable
 from app.schemas.generations import ModelRef, WarningRead
 
 MAX_IMAGES = 32
@@ -23,7 +23,7 @@ Labels = Annotated[
     list[Label],
     Field(
         min_length=1,
-        max_length=256,
+        max_length=MAX_LABELS,
         description="Texts to choose from, all different; letter case, Unicode form and spaces do not count.",
     ),
 ]

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.schemas.common import NoiseSchedulerName, Response
+from app.image_spec import NoiseSchedulerName
+from app.schemas.common import Response
 
 
 class Liveness(Response):

@@ -13,7 +13,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from xml.sax.saxutils import escape, unescape
 
 import numpy as np
@@ -22,12 +22,11 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
+from app.image_spec import SAMPLER_NAMES, OutputFormat
 from app.storage.colours import to_srgb, upright
 from app.storage.containers import Container, TooManyParts, take_apart
 
-ImageFormat = Literal["png", "jpeg", "webp"]
-
-MEDIA_TYPES: dict[ImageFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 # Pillow warns about odd metadata and large sizes. Its text is of no use to a client, and a filter set per call
 # would not be thread-safe before Python 3.14.
@@ -39,18 +38,6 @@ _MAX_SCANNED_PIXELS = 1_000_000_000
 # A model's reader makes the shorter side 224 and more pixels, and the other one in proportion: of one row of a million
 # pixels, a file of a kilobyte, 150 GB. At this limit it is 15 MB.
 _MAX_PROPORTION = 100
-
-# The names that readers of the `parameters` convention know.
-_SAMPLER_NAMES = {
-    "pndm": "PLMS",
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_karras": "DPM++ 2M Karras",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-}
 
 _XMP_TEMPLATE = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -115,7 +102,7 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
     return pixels
 
 
-def encode_image(pixels: npt.NDArray[np.uint8], image_format: ImageFormat, settings: Mapping[str, Any]) -> bytes:
+def encode_image(pixels: npt.NDArray[np.uint8], image_format: OutputFormat, settings: Mapping[str, Any]) -> bytes:
     """Encode pixels to a file that carries how they were made.
 
     PNG has the `parameters` and `foxhound` text chunks, JPEG and WebP the EXIF UserComment and a `foxhound` entry
@@ -125,7 +112,7 @@ def encode_image(pixels: npt.NDArray[np.uint8], image_format: ImageFormat, setti
         pixels: The image.
         image_format: PNG is lossless; JPEG and WebP are written at quality 95.
         settings: JSON values that describe this image alone; no ids, times or hosts. The text convention shows
-            prompt, negative_prompt, num_inference_steps, scheduler, guidance_scale, seed and model (its name).
+            prompt, negative_prompt, num_inference_steps, scheduler, guidance_scale, seed and pack (as `Model`).
 
     Shapes:
         pixels: (H, W, 3), uint8.
@@ -152,7 +139,7 @@ def encode_image(pixels: npt.NDArray[np.uint8], image_format: ImageFormat, setti
     return buffer.getvalue()
 
 
-def encode_upload(image: Image.Image, *, uploaded: bytes, max_bytes: int) -> tuple[bytes, ImageFormat]:
+def encode_upload(image: Image.Image, *, uploaded: bytes, max_bytes: int) -> tuple[bytes, OutputFormat]:
     """Encode an uploaded picture anew, with nothing but its pixels.
 
     PNG keeps every pixel. What came as JPEG has lost its exact pixels already and would grow several times as PNG,
@@ -196,7 +183,7 @@ def read_settings(data: bytes) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _saved(image: Image.Image, image_format: ImageFormat, **options: int) -> bytes:
+def _saved(image: Image.Image, image_format: OutputFormat, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
@@ -227,14 +214,14 @@ def _corrupt() -> Invalid:
 
 def _parameters_text(settings: Mapping[str, Any], width: int, height: int) -> str:
     """Describe the image in the `parameters` convention of Stable Diffusion tools."""
-    scheduler = str(settings.get("scheduler", ""))
+    scheduler = settings.get("scheduler", "")
     fields = {
         "Steps": settings.get("num_inference_steps"),
-        "Sampler": _SAMPLER_NAMES.get(scheduler, scheduler) or None,
+        "Sampler": SAMPLER_NAMES.get(scheduler, scheduler) or None,
         "CFG scale": settings.get("guidance_scale"),
         "Seed": settings.get("seed"),
         "Size": f"{width}x{height}",
-        "Model": settings.get("model"),
+        "Model": settings.get("pack"),
     }
     lines = [str(settings.get("prompt", ""))]
     if negative_prompt := settings.get("negative_prompt"):

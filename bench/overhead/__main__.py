@@ -21,9 +21,10 @@ from typing import Any
 
 import httpx
 
-from app.engine.diffusion.runner import DiffusionPayload
+from app.engine.diffusion.runner import cost_of
 from app.engine.engine import Engine
 from app.engine.request import Priority
+from app.image_spec import ImageSpec
 from app.modelpacks.pack import demo_pack_folder
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.service import DIFFUSION
@@ -58,21 +59,21 @@ def job_s(http: httpx.Client, name: str, per_class: int) -> float:
 def engine_s(engine: Engine, per_class: int) -> float:
     """Draw as many images of the same prompts and steps with the engine alone, and return how long that took."""
     payloads = [
-        DiffusionPayload(
+        ImageSpec(
             prompt,
             guidance_scale=GUIDANCE,
             num_inference_steps=STEPS,
             height=128,
             width=128,
             seed=seed,
-            noise_scheduler=SCHEDULER,
+            scheduler=SCHEDULER,
         )
         for prompt in CLASSES.values()
         for seed in range(per_class)
     ]
     began = time.monotonic()
     futures = [
-        engine.submit(DIFFUSION, payload, priority=Priority.BACKGROUND, cost=payload.cost) for payload in payloads
+        engine.submit(DIFFUSION, payload, priority=Priority.BACKGROUND, cost=cost_of(payload)) for payload in payloads
     ]
     for future in futures:
         future.result()

@@ -17,10 +17,11 @@ from typing import Any
 
 from app.api.serving.server import Server
 from app.config import Settings
-from app.engine.diffusion.runner import DiffusionPayload
+from app.engine.diffusion.runner import cost_of
 from app.engine.engine import Engine
 from app.engine.request import Priority, RequestCost
 from app.errors import AppError
+from app.image_spec import ImageSpec
 from app.main import create_app, server_config
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.service import DIFFUSION, Inference
@@ -28,7 +29,7 @@ from app.services.inference.service import DIFFUSION, Inference
 FAULT_EVERY_S = 3.0
 STATE_EVERY_S = 1.0
 
-PAYLOAD = DiffusionPayload("a red fox", num_inference_steps=10, height=128, width=128, noise_scheduler="ddim")
+PAYLOAD = ImageSpec("a red fox", num_inference_steps=10, height=128, width=128, scheduler="ddim")
 
 
 class Gremlin:
@@ -62,10 +63,10 @@ class Gremlin:
 
     def _make_fault(self) -> None:
         payloads: list[tuple[object, RequestCost]] = [
-            ("not a payload", PAYLOAD.cost),  # fails in prepare
-            (DiffusionPayload("x", height=64, width=64), PAYLOAD.cost),  # of another size than it says: fails a step
-            (DiffusionPayload("x", guidance_scale=1e38, height=128, width=128), PAYLOAD.cost),  # no numbers
-            (PAYLOAD, PAYLOAD.cost),  # its watcher fails, or it is cancelled
+            ("not a payload", cost_of(PAYLOAD)),  # fails in prepare
+            (ImageSpec("x", height=64, width=64), cost_of(PAYLOAD)),  # of another size than it says: fails a step
+            (ImageSpec("x", guidance_scale=1e38, height=128, width=128), cost_of(PAYLOAD)),  # no numbers
+            (PAYLOAD, cost_of(PAYLOAD)),  # its watcher fails, or it is cancelled
         ]
         payload, cost = self._rng.choice(payloads)
         try:

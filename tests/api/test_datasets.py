@@ -14,6 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from app.db.models import Image, Job
 from app.db.session import Database
+from app.image_spec import ImageSpec
 from app.jobs.signals import JobCancelled
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
@@ -268,10 +269,10 @@ def test_the_scores_of_many_long_labels_come_through(desk: Desk) -> None:
     )
     client = NodeClient(desk.node.settings.engine_socket)
     asked = {name: spec[name] for name in (*names, "output_format")}
-    data, info = client.render(asked, labels=labels, background=True, keep_waiting=lambda: None)
+    data, info = client.render(ImageSpec(**asked), labels=labels, background=True, keep_waiting=lambda: None)
     client.close()
     assert data.startswith(b"\x89PNG")
-    assert [score["label"] for score in info["label_probabilities"]] == labels
+    assert [score["label"] for score in info.label_probabilities or []] == labels
 
 
 def test_a_dry_run_tells_what_would_be_made_and_stores_nothing(desk: Desk) -> None:

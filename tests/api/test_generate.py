@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from app.engine.diffusion.runner import GeneratedImage
 from app.engine.request import EngineRequest
@@ -28,6 +28,15 @@ def generate(http: httpx.Client, **fields: object) -> dict:
     answer = http.post("/generate", json={**FOX, **fields})
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def parameters_of(data: bytes) -> str:
+    """Return the text in which Stable Diffusion tools look for an image's settings."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.format == "PNG":
+            return str(image.info["parameters"])
+        comment: bytes = image.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    return comment.removeprefix(b"UNICODE\0").decode("utf-16-be")
 
 
 def test_only_the_prompt_is_required_and_every_value_used_is_told(http: httpx.Client) -> None:
@@ -76,6 +85,8 @@ def test_an_image_is_served_in_the_format_asked_for_with_its_settings_inside(
     assert settings is not None
     assert (settings["prompt"], settings["seed"], settings["scheduler"]) == (FOX["prompt"], 42, "pndm")
     assert not {"id", "created_at", "host"} & settings.keys()
+    last_line = parameters_of(answer.content).splitlines()[-1]
+    assert last_line == "Steps: 2, Sampler: PLMS, CFG scale: 7.5, Seed: 42, Size: 64x64, Model: demo"
 
 
 def test_accept_image_answers_the_bytes_with_id_and_seed_in_headers(http: httpx.Client) -> None:
@@ -84,6 +95,11 @@ def test_accept_image_answers_the_bytes_with_id_and_seed_in_headers(http: httpx.
     assert answer.headers["x-foxhound-seed"] == "42"
     stored = http.get(f"/images/{answer.headers['x-foxhound-image-id']}")
     assert stored.content == answer.content
+    apart = {"date", "x-request-id", "last-modified"}
+    headers = {name: value for name, value in stored.headers.items() if name not in apart}
+    assert headers.items() <= answer.headers.items()
+    assert "last-modified" in answer.headers
+    assert answer.headers["content-location"] == stored.url.path
 
 
 def test_accept_image_with_several_images_is_406(http: httpx.Client) -> None:

@@ -275,8 +275,8 @@ def test_a_chunk_that_is_done_again_tells_what_its_first_run_restored(bench: Wor
 
     job.step = replayed  # type: ignore[method-assign]
     item = {"dataset_id": read["id"], "start": 0, "stop": 4}
-    first = handler.run_chunk(job, item)  # type: ignore[arg-type]
-    assert first == handler.run_chunk(job, item)  # type: ignore[arg-type]
+    first = handler.run_chunk(job, item)
+    assert first == handler.run_chunk(job, item)
     assert first["num_restored"] == 1
 
 

@@ -18,9 +18,10 @@ from PIL import Image
 from torchvision.models import ResNet50_Weights
 
 from app.engine.clip.runner import ClipPreparation, ClipRunner
-from app.engine.diffusion.runner import DiffusionPayload, DiffusionRunner
+from app.engine.diffusion.runner import DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
+from app.image_spec import ImageSpec
 from app.modelpacks.loading import DiffusionComponents, load_backbone, load_classifier, load_clip, load_diffusion
 from app.modelpacks.pack import ModelPack, find_pack
 from testing.fakes import FakeRunner
@@ -50,7 +51,7 @@ def report(what: str, started_at: float) -> None:
     print(f"{what}: {time.monotonic() - started_at:.1f} s, peak memory so far {peak_gb:.1f} GB")  # noqa: T201
 
 
-def upstream(components: DiffusionComponents, payload: DiffusionPayload) -> np.ndarray:
+def upstream(components: DiffusionComponents, payload: ImageSpec) -> np.ndarray:
     """The same image by `StableDiffusionPipeline` around the same models."""
     pipeline = StableDiffusionPipeline(
         vae=components.vae,
@@ -89,7 +90,7 @@ def test_the_full_size_models_load_and_make_an_image(sd15: ModelPack) -> None:
     report("loaded CLIP and ResNets", started_at)
     assert classifier.classes == tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])
 
-    payload = DiffusionPayload("a watercolor painting of a red fox", num_inference_steps=2, height=64, width=64)
+    payload = ImageSpec("a watercolor painting of a red fox", num_inference_steps=2, height=64, width=64)
     expected = upstream(components, payload)  # before a runner changes layers in place
     fields = {name: getattr(components, name) for name in components.__dataclass_fields__}
     engine = Engine()

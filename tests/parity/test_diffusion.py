@@ -29,15 +29,16 @@ from diffusers import (
 )
 
 from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
-from app.engine.diffusion.runner import DiffusionPayload, DiffusionRunner, GeneratedImage
+from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed, Invalid
+from app.image_spec import ImageSpec
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack, find_pack, read_pack
 from testing.tiny import NOISE_SCHEDULER, build_tiny_pack
 from tests.parity.conftest import CPU
 
-PAYLOAD = DiffusionPayload("the red fox", num_inference_steps=6, height=64, width=48, seed=42)
+PAYLOAD = ImageSpec("the red fox", num_inference_steps=6, height=64, width=48, seed=42)
 
 TOLERANCE = 1e-4
 
@@ -84,14 +85,14 @@ def make_runner(components: DiffusionComponents, **changes: Any) -> DiffusionRun
     return DiffusionRunner(**{**fields, **changes}, device=CPU)
 
 
-def start(runner: DiffusionRunner, payload: DiffusionPayload) -> EngineRequest:
+def start(runner: DiffusionRunner, payload: ImageSpec) -> EngineRequest:
     request = EngineRequest("diffusion", payload)
     runner.prepare(request)
     return request
 
 
 def size_of(request: EngineRequest) -> tuple[int, int]:
-    assert isinstance(request.payload, DiffusionPayload)
+    assert isinstance(request.payload, ImageSpec)
     return request.payload.height, request.payload.width
 
 
@@ -101,7 +102,7 @@ def step_all(runner: DiffusionRunner, requests: Iterable[EngineRequest]) -> None
         runner.step(list(together))
 
 
-def generate(runner: DiffusionRunner, *payloads: DiffusionPayload) -> list[GeneratedImage]:
+def generate(runner: DiffusionRunner, *payloads: ImageSpec) -> list[GeneratedImage]:
     """Make the images together: those of one size share every forward."""
     requests = [start(runner, payload) for payload in payloads]
     while running := [request for request in requests if not runner.is_finished(request)]:
@@ -109,7 +110,7 @@ def generate(runner: DiffusionRunner, *payloads: DiffusionPayload) -> list[Gener
     return [runner.finish(request) for request in requests]
 
 
-def final_latents(runner: DiffusionRunner, payload: DiffusionPayload) -> np.ndarray:
+def final_latents(runner: DiffusionRunner, payload: ImageSpec) -> np.ndarray:
     request = start(runner, payload)
     while not runner.is_finished(request):
         runner.step([request])
@@ -132,14 +133,14 @@ def assert_close(pixels: np.ndarray, expected: np.ndarray) -> None:
 
 def upstream(
     pipeline: StableDiffusionPipeline,
-    payload: DiffusionPayload,
+    payload: ImageSpec,
     *,
     num_images: int = 1,
     output_type: str = "pil",
     config: Mapping[str, object] = NOISE_SCHEDULER,
 ) -> list[np.ndarray]:
     """What `StableDiffusionPipeline` makes of the same settings."""
-    pipeline.scheduler = UPSTREAM[payload.noise_scheduler](PNDMScheduler.from_config(dict(config)).config)
+    pipeline.scheduler = UPSTREAM[payload.scheduler](PNDMScheduler.from_config(dict(config)).config)
     images = pipeline(
         payload.prompt,
         negative_prompt=payload.negative_prompt,
@@ -169,7 +170,7 @@ def test_pixels_equal_the_pipelines(
         negative_prompt="a dog",
         guidance_scale=guidance_scale,
         num_inference_steps=num_inference_steps,
-        noise_scheduler=noise_scheduler,
+        scheduler=noise_scheduler,
     )
     [image] = generate(runner, payload)
     [expected] = upstream(pipeline, payload)
@@ -183,7 +184,7 @@ def test_pixels_equal_the_pipelines(
 def test_final_latents_equal_the_pipelines(
     runner: DiffusionRunner, pipeline: StableDiffusionPipeline, noise_scheduler: str, num_inference_steps: int
 ) -> None:
-    payload = replace(PAYLOAD, noise_scheduler=noise_scheduler, num_inference_steps=num_inference_steps)
+    payload = replace(PAYLOAD, scheduler=noise_scheduler, num_inference_steps=num_inference_steps)
     [expected] = upstream(pipeline, payload, output_type="latent")
     assert_same_latents(final_latents(runner, payload), expected)
 
@@ -205,8 +206,8 @@ def load_demo_pipeline(dtype: torch.dtype) -> StableDiffusionPipeline:
     return pipeline
 
 
-def demo_payload(noise_scheduler: str, seed: int) -> DiffusionPayload:
-    return DiffusionPayload(
+def demo_payload(noise_scheduler: str, seed: int) -> ImageSpec:
+    return ImageSpec(
         "a watercolor painting of a red fox",
         negative_prompt="snow",
         num_inference_steps=20,
@@ -214,14 +215,14 @@ def demo_payload(noise_scheduler: str, seed: int) -> DiffusionPayload:
         width=128,
         seed=seed,
         guidance_scale=1.0 if noise_scheduler == "lcm" else 7.5,  # consistency models are for unguided use
-        noise_scheduler=noise_scheduler,
+        scheduler=noise_scheduler,
     )
 
 
-def latents_in_company(components: DiffusionComponents, payload: DiffusionPayload) -> np.ndarray:
+def latents_in_company(components: DiffusionComponents, payload: ImageSpec) -> np.ndarray:
     """The final latents of an image that shares its forwards with two unguided ones of other noise schedulers."""
     runner = make_runner(components)
-    neighbours = [replace(payload, noise_scheduler=name, seed=1, guidance_scale=1.0) for name in ("ddim", "euler_a")]
+    neighbours = [replace(payload, scheduler=name, seed=1, guidance_scale=1.0) for name in ("ddim", "euler_a")]
     requests = [start(runner, each) for each in [*neighbours, payload]]
     while not runner.is_finished(requests[-1]):
         runner.step([request for request in requests if not runner.is_finished(request)])
@@ -261,7 +262,7 @@ def test_in_bfloat16_images_of_the_demo_pack_are_as_near_to_float32_as_the_pipel
     assert 0 < ours <= 1.25 * theirs
 
 
-def mixed_payloads() -> list[DiffusionPayload]:
+def mixed_payloads() -> list[ImageSpec]:
     """Every noise scheduler, with other steps, prompts, guidance and seeds, in two sizes."""
     return [
         replace(
@@ -272,7 +273,7 @@ def mixed_payloads() -> list[DiffusionPayload]:
             width=(48, 64)[index % 2],
             guidance_scale=(1.0, 4.0, 7.5)[index % 3],
             seed=index,
-            noise_scheduler=noise_scheduler,
+            scheduler=noise_scheduler,
         )
         for index, noise_scheduler in enumerate([*NOISE_SCHEDULERS, *NOISE_SCHEDULERS])
     ]
@@ -294,16 +295,16 @@ def test_a_mixed_batch_with_images_that_join_and_leave_equals_the_pipelines(
         handle.remove()
     assert max(forwards) >= 6, "forwards were shared"
     for request in requests:
-        assert isinstance(request.payload, DiffusionPayload)
+        assert isinstance(request.payload, ImageSpec)
         [expected] = upstream(pipeline, request.payload, output_type="latent")
         assert_same_latents(latents_of(request), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("needle", mixed_payloads(), ids=lambda payload: f"{payload.noise_scheduler}-{payload.seed}")
+@pytest.mark.parametrize("needle", mixed_payloads(), ids=lambda payload: f"{payload.scheduler}-{payload.seed}")
 def test_an_image_is_the_same_bytes_alone_and_among_neighbours_that_come_and_go(
     runners: Mapping[torch.dtype, tuple[DiffusionRunner, DiffusionComponents]],
-    needle: DiffusionPayload,
+    needle: ImageSpec,
     dtype: torch.dtype,
 ) -> None:
     runner, components = runners[dtype]
@@ -327,7 +328,7 @@ def test_an_image_is_the_same_bytes_alone_and_among_neighbours_that_come_and_go(
 
 
 def test_a_step_that_fails_changes_nothing_and_can_be_taken_again(runner: DiffusionRunner) -> None:
-    payload = replace(PAYLOAD, noise_scheduler="euler_a")
+    payload = replace(PAYLOAD, scheduler="euler_a")
     expected = final_latents(runner, payload)
     request = start(runner, payload)
     runner.step([request])
@@ -355,8 +356,8 @@ def test_an_unguided_step_takes_one_row(components: DiffusionComponents) -> None
     handle = components.unet.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape[0]))
     try:
         runner = make_runner(components)
-        generate(runner, replace(PAYLOAD, guidance_scale=1.0, noise_scheduler="ddim"))
-        generate(runner, replace(PAYLOAD, guidance_scale=1.1, noise_scheduler="ddim"))
+        generate(runner, replace(PAYLOAD, guidance_scale=1.0, scheduler="ddim"))
+        generate(runner, replace(PAYLOAD, guidance_scale=1.1, scheduler="ddim"))
     finally:
         handle.remove()
     assert rows[-12:] == [2] * 12, "a lone row is padded to two"
@@ -365,9 +366,9 @@ def test_an_unguided_step_takes_one_row(components: DiffusionComponents) -> None
 def test_unguided_rows_that_share_a_forward_are_one_each(components: DiffusionComponents) -> None:
     rows: list[int] = []
     handle = components.unet.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape[0]))
-    unguided = replace(PAYLOAD, guidance_scale=1.0, noise_scheduler="ddim")
+    unguided = replace(PAYLOAD, guidance_scale=1.0, scheduler="ddim")
     try:
-        generate(make_runner(components), unguided, unguided, unguided, replace(PAYLOAD, noise_scheduler="ddim"))
+        generate(make_runner(components), unguided, unguided, unguided, replace(PAYLOAD, scheduler="ddim"))
     finally:
         handle.remove()
     assert rows[-6:] == [5] * 6
@@ -453,13 +454,13 @@ def test_an_image_that_is_not_a_number_is_an_error(tiny_pack: ModelPack) -> None
 @pytest.mark.parametrize(
     "payload",
     [
-        replace(PAYLOAD, noise_scheduler="lcm", num_inference_steps=51),
-        replace(PAYLOAD, noise_scheduler="heun"),
+        replace(PAYLOAD, scheduler="lcm", num_inference_steps=51),
+        replace(PAYLOAD, scheduler="heun"),
     ],
     ids=["lcm takes 50 steps at most", "unknown"],
 )
 def test_unsupported_steps_of_a_noise_scheduler_are_an_invalid_request(
-    runner: DiffusionRunner, payload: DiffusionPayload
+    runner: DiffusionRunner, payload: ImageSpec
 ) -> None:
     with pytest.raises(Invalid):
         runner.prepare(EngineRequest("diffusion", payload))
@@ -468,5 +469,5 @@ def test_unsupported_steps_of_a_noise_scheduler_are_an_invalid_request(
 def test_a_noise_scheduler_config_is_not_changed_by_use(components: DiffusionComponents) -> None:
     before = dict(components.noise_scheduler_config)
     for name in NOISE_SCHEDULERS:
-        generate(make_runner(components), replace(PAYLOAD, noise_scheduler=name, num_inference_steps=2))
+        generate(make_runner(components), replace(PAYLOAD, scheduler=name, num_inference_steps=2))
     assert components.noise_scheduler_config == before

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
-from app.engine.diffusion.runner import DiffusionPayload, DiffusionRunner, GeneratedImage
+from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage, cost_of
 from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.errors import InferenceFailed
+from app.image_spec import ImageSpec
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
 from testing.fakes import FakePayload, FakeRunner
@@ -27,7 +28,7 @@ from tests.parity.conftest import CPU
 
 MAX_ROWS = 8  # calibration may find that no forward may have more, but never that it must have fewer
 SIZES = ((64, 48), (64, 64))
-DDIM = DiffusionPayload("the red fox", num_inference_steps=20, height=64, width=48, seed=1, noise_scheduler="ddim")
+DDIM = ImageSpec("the red fox", num_inference_steps=20, height=64, width=48, seed=1, scheduler="ddim")
 
 
 @dataclass
@@ -55,10 +56,10 @@ class Studio:
     def note_decode(self, _decoder: Any, _inputs: Any) -> None:
         self.events.append("decode")
 
-    def submit(self, payload: DiffusionPayload, **how: Any) -> "Future[Any]":
-        return self.engine.submit("diffusion", payload, cost=payload.cost, **how)
+    def submit(self, payload: ImageSpec, **how: Any) -> "Future[Any]":
+        return self.engine.submit("diffusion", payload, cost=cost_of(payload), **how)
 
-    def together(self, *payloads: DiffusionPayload, **how: Any) -> "list[Future[Any]]":
+    def together(self, *payloads: ImageSpec, **how: Any) -> "list[Future[Any]]":
         """Submit them all before any of them can take its first step."""
         self.engine.submit("gate", FakePayload())
         self.gate.wait_for_step()
@@ -66,7 +67,7 @@ class Studio:
         self.gate.allow()
         return futures
 
-    def make(self, *payloads: DiffusionPayload) -> list[GeneratedImage]:
+    def make(self, *payloads: ImageSpec) -> list[GeneratedImage]:
         return [future.result(PATIENCE_S) for future in self.together(*payloads)]
 
 
@@ -186,9 +187,9 @@ def test_an_image_that_is_no_number_fails_alone(studio: Studio) -> None:
     assert 4 in studio.rows, "they shared a forward"
 
 
-def random_payload(rng: random.Random, width: int) -> DiffusionPayload:
+def random_payload(rng: random.Random, width: int) -> ImageSpec:
     noise_scheduler = rng.choice(list(NOISE_SCHEDULERS))
-    return DiffusionPayload(
+    return ImageSpec(
         prompt=rng.choice(["a fox", "the red fox", "a dog and a cat"]),
         negative_prompt=rng.choice(["", "a dog"]),
         guidance_scale=rng.choice([1.0, 2.5, 7.5]),
@@ -196,7 +197,7 @@ def random_payload(rng: random.Random, width: int) -> DiffusionPayload:
         height=64,
         width=width,
         seed=rng.randrange(2**53),
-        noise_scheduler=noise_scheduler,
+        scheduler=noise_scheduler,
     )
 
 
@@ -210,7 +211,7 @@ class Hay:
     """
 
     studio: Studio
-    needle: DiffusionPayload
+    needle: ImageSpec
     rng: random.Random
     needle_at: int
     straws: "list[Future[Any]]" = field(default_factory=list)

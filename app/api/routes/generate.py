@@ -1,29 +1,31 @@
-"""`POST /generate`: a prompt in, images out; inline, as events while they are made, or as a job."""
+"""`POST /generate`: images from a prompt; answered inline, as events while they are made, or as a job.
+
+Runs on the event loop; work that blocks is handed to pool threads.
+"""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
-from starlette.requests import ClientDisconnect
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from app.api import sse
 from app.api.deps import ServicesDep
+from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
 from app.api.negotiation import wanted
 from app.api.openapi import problems
-from app.api.responses import file_response
+from app.api.responses import image_response
 from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable
-from app.schemas.common import OutputFormat
+from app.image_spec import OutputFormat
 from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
+from app.services.generations.service import Generated
 from app.services.jobs.idempotency import Submission
 
 router = APIRouter(tags=["images"], route_class=JsonRoute)
-Result = TypeVar("Result")
 
 _IMAGE_FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
@@ -93,8 +95,11 @@ async def generate_images(
         raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
     media_type = wanted(accept, _ANSWERS)
     if media_type == _EVENTS:
-        generate = services.generations.generate
-        return await sse.stream(request, lambda on_step: generate(body, on_step=on_step), body.num_images_per_prompt)
+
+        async def generate(on_step: sse.OnStep) -> GenerationRead:
+            return (await services.generations.generate(body, on_step=on_step)).read
+
+        return await sse.stream(request, generate, body.num_images_per_prompt)
     if media_type in _IMAGE_FORMATS:
         if body.num_images_per_prompt > 1:
             raise NotAcceptable(
@@ -102,33 +107,8 @@ async def generate_images(
                 code=ErrorCode.SEVERAL_IMAGES,
             )
         body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
-    read = await unless_left(request, services.generations.generate(body))
-    if media_type == _JSON:
-        return read
-    return await _image_bytes(services, read)
-
-
-async def unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Await `work`, but cancel it as soon as the client has left.
-
-    Raises:
-        ClientDisconnect: The client has left; nobody hears an answer.
-    """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        watch.cancel()
-        task.cancel()
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    generated = await unless_left(request, services.generations.generate(body))
+    return generated.read if media_type == _JSON else _image_bytes(generated, media_type)
 
 
 async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:
@@ -137,10 +117,12 @@ async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: 
     return JSONResponse(job.model_dump(mode="json"), 202, headers)
 
 
-async def _image_bytes(services: ServicesDep, read: GenerationRead) -> FileResponse:
-    image = read.images[0]
-    stored = await asyncio.to_thread(services.images.file, image.id)
-    response = file_response(stored)
+def _image_bytes(generated: Generated, media_type: str) -> Response:
+    """Answer the bytes of the one image, without reading back what was stored."""
+    (image,), (data,) = generated.read.images, generated.files
+    name = f"{image.id}.{image.format}"
+    created_at = generated.read.created_at
+    response = image_response(data, media_type, sha256=image.sha256, name=name, created_at=created_at)
     response.headers["X-Foxhound-Image-Id"] = image.id
     response.headers["X-Foxhound-Seed"] = str(image.seed)
     response.headers["Content-Location"] = image.url

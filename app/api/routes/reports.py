@@ -6,9 +6,9 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from app.api.deps import Id, ServicesDep
+from app.api.disconnects import unless_left
 from app.api.negotiation import wanted
 from app.api.openapi import problems
-from app.api.routes.generate import unless_left
 from app.schemas.reports import DatasetReportRead, FirstClass, MaxImages, NearDuplicateCosine, SheetColumns
 from app.services.reports.html import CONTENT_SECURITY_POLICY
 

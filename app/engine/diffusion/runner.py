@@ -21,54 +21,22 @@ from app.engine.diffusion.options import DenoisingOptions
 from app.engine.diffusion.prompts import PromptEncoder
 from app.engine.kernels.cpu_diffusion import optimize_diffusion
 from app.engine.request import EngineRequest, RequestCost
-
-# Pixels per side of a latent cell, in every Stable Diffusion; image sizes in the API are multiples of it.
-LATENT_FACTOR = 8
+from app.image_spec import SIDE_MULTIPLE, ImageSpec
 
 # Bounds the delay of a node's start; the result is stored for the next one. Enough for the demo pack to get beyond the
 # sixteen rows of eight guided images on two cores.
 CALIBRATION_LIMIT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class DiffusionPayload:
-    """The settings of one image.
-
-    Attributes:
-        guidance_scale: Above 1 every step is guided (two rows); else the negative prompt has no effect.
-        num_inference_steps: Denoising steps, >= 1.
-        height: Pixels, a multiple of 8.
-        width: Pixels, a multiple of 8.
-        seed: 0 ... 2^53 - 1. torch's generator on the CPU uses the lowest 32 bits.
-        noise_scheduler: A key of `NOISE_SCHEDULERS`.
-    """
-
-    prompt: str
-    negative_prompt: str = ""
-    guidance_scale: float = 7.5
-    num_inference_steps: int = 50
-    height: int = 512
-    width: int = 512
-    seed: int = 0
-    noise_scheduler: str = "pndm"
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether a step takes two rows."""
-        return self.guidance_scale > 1
-
-    @property
-    def cost(self) -> RequestCost:
-        """The device work of this image."""
-        takes_one_more = (
-            self.noise_scheduler == "pndm" and self.num_inference_steps > 1
-        )  # its second step is taken twice
-        return RequestCost(
-            shape=(self.height // LATENT_FACTOR, self.width // LATENT_FACTOR),
-            rows=2 if self.is_guided else 1,
-            steps=self.num_inference_steps + takes_one_more,
-            finishes_separately=True,
-        )
+def cost_of(spec: ImageSpec) -> RequestCost:
+    """Return the device work of an image."""
+    takes_one_more = spec.scheduler == "pndm" and spec.num_inference_steps > 1  # its second step is taken twice
+    return RequestCost(
+        shape=(spec.height // SIDE_MULTIPLE, spec.width // SIDE_MULTIPLE),
+        rows=2 if spec.is_guided else 1,
+        steps=spec.num_inference_steps + takes_one_more,
+        finishes_separately=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +131,8 @@ class DiffusionRunner:
             diffusers `StableDiffusionPipeline.__call__`, steps 3 to 6.
         """
         payload = request.payload
-        assert isinstance(payload, DiffusionPayload)
-        plan = make_noise_plan(payload.noise_scheduler, payload.num_inference_steps, self._noise_scheduler_config)
+        assert isinstance(payload, ImageSpec)
+        plan = make_noise_plan(payload.scheduler, payload.num_inference_steps, self._noise_scheduler_config)
         prompts = [payload.negative_prompt, payload.prompt] if payload.is_guided else [payload.prompt]
         prompt_embeds = torch.cat([self._prompts.encode(prompt) for prompt in prompts])
         generator = torch.Generator("cpu").manual_seed(payload.seed)
@@ -198,7 +166,7 @@ class DiffusionRunner:
         """
         image: ImageState = request.state
         payload = request.payload
-        assert isinstance(payload, DiffusionPayload)
+        assert isinstance(payload, ImageSpec)
         denoised_at = request.stepped_at or time.monotonic()
         pixels, flagged = self._decoder.decode(image.latents[None])
         started_at = request.started_at or request.submitted_at

@@ -7,7 +7,7 @@ the same files again. The filter decides before the file is written: a rejected 
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, tuple_
@@ -17,6 +17,7 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, InferenceFailed
+from app.image_spec import ImageInfo
 from app.jobs.handler import JobContext
 from app.jobs.record import advance
 from app.jobs.signals import JobCancelled, Json
@@ -158,18 +159,18 @@ class DatasetImages:
             drawn = recipe.draw(place, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec.to_json(), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
+                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1
                 continue
-            if info["flagged"]:
+            if info.flagged:
                 tries.outcomes["flagged"] += 1
                 continue
-            scores = info["label_probabilities"]
+            scores = info.label_probabilities
             probabilities = [score["probability"] for score in scores] if scores else None
             verdict = recipe.apply_filter(place, probabilities)
-            info["label_probabilities"] = recipe.scores(place, probabilities) if probabilities else None
+            info = replace(info, label_probabilities=recipe.scores(place, probabilities) if probabilities else None)
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
             store(job, self._folder, path, data, max_wait_s=self._storage_wait_s)
             tries.outcomes[verdict.decision] += 1
@@ -263,7 +264,7 @@ def _count(session: Session, query: Select[Any]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _row(place: Slot, path: str, drawn: SampledSpec, info: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _row(place: Slot, path: str, drawn: SampledSpec, info: ImageInfo, verdict: Verdict) -> dict[str, Any]:
     """Return the columns of an image's row without its dataset; the lineage has what the recipe drew for it."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}

@@ -28,7 +28,7 @@ from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
 from app.services.datasets.presets import with_preset
 from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
-from app.services.images.spec import SizeRules, settle
+from app.services.images.spec import SizeRules, resolve_settings
 from app.storage.class_folders import class_folders
 
 
@@ -54,7 +54,7 @@ def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, jo
         classes=_classes(resolved),
         train_per_class=resolved.train_per_class,
         test_per_class=resolved.test_per_class,
-        generation=settle(resolved.generation, sizes),
+        generation=resolve_settings(resolved.generation, sizes),
         recipe=_recipe(resolved),
         job_id=job_id,
         pack=pack.name,

@@ -9,7 +9,7 @@ unchanged. Imports no model: the node's engine renders. Runs in the worker proce
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -20,6 +20,7 @@ from app.db.models import Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, InferenceFailed
+from app.image_spec import ImageInfo, ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance, set_total
 from app.jobs.signals import Json
@@ -29,7 +30,6 @@ from app.services.datasets.recipe import Recipe, Slot
 from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
-from app.services.images.spec import ImageSpec
 from app.services.jobs.kinds import RepairKind
 from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
@@ -101,20 +101,20 @@ class RepairJob(RepairKind):
         place = Slot(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
-                _spec(image).to_json(), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
+                ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
             )
         except InferenceFailed:
             return Restoration(replace(lost, code=InferenceFailed.default_code))
         _refuse_other_pack(image, info)
-        if info["sha256"] == image.sha256:
+        if info.sha256 == image.sha256:
             self._replace(job, image.path, data)
             return Restoration()
-        scores = info["label_probabilities"] or []
+        scores = info.label_probabilities or []
         probabilities = [score["probability"] for score in scores]
         verdict = recipe.apply_filter(place, probabilities)
-        if info["flagged"] or verdict.decision != image.decision:
+        if info.flagged or verdict.decision != image.decision:
             return Restoration(replace(lost, code="image_differs"))
-        info["label_probabilities"] = recipe.scores(place, probabilities) if scores else None
+        info = replace(info, label_probabilities=recipe.scores(place, probabilities) if scores else None)
         self._replace(job, image.path, data)
         return Restoration(lost, self._record(image, info, verdict.reason))
 
@@ -123,7 +123,7 @@ class RepairJob(RepairKind):
         self._folder.preserve(path)
         store(job, self._folder, path, data)
 
-    def _record(self, image: Image, info: dict[str, Any], reason: str | None) -> str:
+    def _record(self, image: Image, info: ImageInfo, reason: str | None) -> str:
         """Replace an image's row by that of a new image at the same place; return the new id.
 
         The bytes under an id never change, so that a client's copy stays valid.
@@ -152,17 +152,14 @@ def _begin(session: Session, job: JobContext, dataset_id: str) -> int:
     return num
 
 
-def _spec(image: Image) -> ImageSpec:
-    return ImageSpec(**{field.name: image.lineage[field.name] for field in fields(ImageSpec)})
-
-
-def _refuse_other_pack(image: Image, info: dict[str, Any]) -> None:
+def _refuse_other_pack(image: Image, info: ImageInfo) -> None:
     """Refuse to draw an image with another pack than the one that drew it.
+
 
     Raises:
         Conflict: `pack_changed`.
     """
-    if any(image.lineage[name] != info["lineage"][name] for name in ("pack", "pack_revision")):
+    if any(image.lineage[name] != info.lineage[name] for name in ("pack", "pack_revision")):
         raise Conflict(
             "This dataset was generated with another model pack than the loaded one. Load that pack.",
             code=ErrorCode.PACK_CHANGED,

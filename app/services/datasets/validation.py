@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from app.error_codes import ErrorCode
 from app.errors import FieldError
+from app.image_spec import MAX_PROMPT_CHARS
 from app.names import equal_names
 from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
 from app.services.datasets.presets import with_preset
 from app.services.datasets.templates import BadTemplate, Extent, Template, extent_of, parse_template
-from app.services.images.spec import SizeRules, faults_of, prompt_length_faults, settle
+from app.services.images.spec import SizeRules, prompt_length_faults, resolve_settings, settings_faults
 from app.services.limits import Limits
 
-MAX_PROMPT_CHARS = 2_000
 MAX_PAIRS_NAMED = 5
 
 
@@ -43,7 +43,7 @@ def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, 
     resolved = with_preset(request)
     if resolved is not request and recipe_bytes(resolved) > limits.recipe_bytes:
         return [_too_large(limits, base)]
-    faults = faults_of(settle(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")
+    faults = settings_faults(resolve_settings(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")
     faults += _class_faults(resolved, base) + _count_faults(resolved, limits, base)
     return faults + _template_faults(resolved, request, limits, base)
 

@@ -3,16 +3,18 @@
 Imports no model: the node's engine renders. Runs in the worker process, on the thread of the job.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
+from app.image_spec import ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.generations.payloads import GenerationPlan, StoredImage
-from app.services.generations.records import add_generation, image_specs
-from app.services.images.spec import ImageSpec
+from app.services.generations.records import GenerationSpec, add_generation
 from app.services.jobs.kinds import GenerateKind
 from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
@@ -28,23 +30,24 @@ class GenerateJob(GenerateKind):
 
     def run(self, job: JobContext) -> dict[str, Json]:
         """Render each image in a step of its own, then record all of them in one transaction."""
-        specs = image_specs(job.spec)
+        spec = GenerationSpec.from_json(job.spec)
+        specs = spec.images()
         # The ids are recorded, so that a repeated step writes the same file again.
         plan = GenerationPlan.from_json(
             job.step("plan", lambda: GenerationPlan(new_id(), [new_id() for _ in specs]).to_json())
         )
         stored = []
-        for k, (image_id, spec) in enumerate(zip(plan.images, specs, strict=True)):
+        for k, (image_id, image) in enumerate(zip(plan.images, specs, strict=True)):
 
-            def render(image_id: str = image_id, spec: ImageSpec = spec) -> Json:
-                return self._render(job, image_id, spec).to_json()
+            def render(image_id: str = image_id, image: ImageSpec = image) -> Json:
+                return self._render(job, image_id, image, spec.labels).to_json()
 
             stored.append(StoredImage.from_json(job.step(f"render-{k}", render)))
             job.transaction(f"progress-{k}", lambda session: advance(session, job.id, 1))
 
         def record(session: Session) -> Json:
             paths, infos = [image.path for image in stored], [image.info for image in stored]
-            add_generation(session, plan.generation, job.spec, plan.images, paths, infos, job_id=job.id)
+            add_generation(session, plan.generation, spec, plan.images, paths, infos, job_id=job.id)
             return None
 
         job.transaction("record", record)
@@ -57,10 +60,8 @@ class GenerateJob(GenerateKind):
     def cleanup(self, job: JobContext) -> None:
         """Do nothing: `run` alone has the ids of the files; `recovery.sweep` moves files without a record."""
 
-    def _render(self, job: JobContext, image_id: str, spec: ImageSpec) -> StoredImage:
-        data, info = self._node.render(
-            spec.to_json(), labels=job.spec["labels"], background=False, keep_waiting=wait_policy(job)
-        )
-        path = self._folder.image_path(image_id, spec.output_format)
+    def _render(self, job: JobContext, image_id: str, image: ImageSpec, labels: Sequence[str] | None) -> StoredImage:
+        data, info = self._node.render(image, labels=labels, background=False, keep_waiting=wait_policy(job))
+        path = self._folder.image_path(image_id, image.output_format)
         store(job, self._folder, path, data)
         return StoredImage(info, path)

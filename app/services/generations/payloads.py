@@ -5,8 +5,8 @@ Each type has one `from_json` and one `to_json`. Runs in the worker process.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from app.image_spec import ImageInfo
 from app.jobs.signals import Json
 
 
@@ -32,18 +32,18 @@ class StoredImage:
     """An image whose file is written.
 
     Attributes:
-        info: `RenderedImage.info()`.
+        info: What is recorded of it.
         path: Relative to the data folder.
     """
 
-    info: dict[str, Any]
+    info: ImageInfo
     path: str
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "StoredImage":
         """Read the record of a step `render-<k>`."""
-        return cls(recorded["info"], recorded["path"])
+        return cls(ImageInfo.from_json(recorded["info"]), recorded["path"])
 
     def to_json(self) -> dict[str, Json]:
         """Return the record of a step `render-<k>`."""
-        return {"info": self.info, "path": self.path}
+        return {"info": self.info.to_json(), "path": self.path}

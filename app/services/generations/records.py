@@ -1,35 +1,64 @@
 """Rows of generations and their images: from rendered files to records, from records to answers.
 
-Shared by the inline path (API process) and the `generate` job (worker process).
+Shared by the inline path (API process) and the `generate` job (worker process); imports no engine.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.db.base import utc_now
 from app.db.models import Generation, Image
+from app.image_spec import ImageInfo, ImageSpec
 from app.schemas.generations import (
     GeneratedImageRead,
     GenerationParameters,
     GenerationRead,
+    GenerationSettings,
     GenerationTimings,
     ModelRef,
     WarningRead,
 )
-from app.services.images.spec import ImageSpec
 from app.storage.layout import DataFolder
 
 
-def image_specs(parameters: dict[str, Any]) -> list[ImageSpec]:
-    """Return the spec of every image of settled `/generate` parameters: image k has seed + k."""
-    fields = ("prompt", "negative_prompt", "guidance_scale", "num_inference_steps", "width", "height")
-    spec = ImageSpec(
-        **{name: parameters[name] for name in (*fields, "seed", "scheduler", "output_format")},
-    )
-    return [spec.with_seed(spec.seed + k) for k in range(parameters["num_images_per_prompt"])]
+@dataclass(frozen=True, slots=True)
+class GenerationSpec:
+    """A `/generate` request with every value resolved: the spec of a `generate` job, a generation's parameters.
+
+    Attributes:
+        image: The first image; image k has its seed + k.
+        num_images: >= 1.
+        labels: Texts to score each image against; None: no scores.
+    """
+
+    image: ImageSpec
+    num_images: int
+    labels: list[str] | None
+
+    def images(self) -> list[ImageSpec]:
+        """Return the spec of every image, in order."""
+        return [self.image.with_seed(self.image.seed + k) for k in range(self.num_images)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recorded parameters: plain JSON values by the names of `GenerationParameters`."""
+        image = self.image.to_json()
+        return {
+            "prompt": image["prompt"],
+            "negative_prompt": image["negative_prompt"],
+            **{name: image[name] for name in GenerationSettings.model_fields},
+            "num_images_per_prompt": self.num_images,
+            "seed": image["seed"],
+            "labels": self.labels,
+        }
+
+    @classmethod
+    def from_json(cls, parameters: Mapping[str, Any]) -> "GenerationSpec":
+        """Return what recorded parameters hold."""
+        return cls(ImageSpec.from_json(parameters), parameters["num_images_per_prompt"], parameters["labels"])
 
 
 def write_image(folder: DataFolder, image_id: str, data: bytes, output_format: str) -> str:
@@ -42,10 +71,10 @@ def write_image(folder: DataFolder, image_id: str, data: bytes, output_format: s
 def add_generation(
     session: Session,
     generation_id: str,
-    parameters: dict[str, Any],
+    spec: GenerationSpec,
     image_ids: Sequence[str],
     paths: Sequence[str],
-    infos: Sequence[dict[str, Any]],
+    infos: Sequence[ImageInfo],
     *,
     job_id: str | None,
 ) -> tuple[Generation, list[Image]]:
@@ -54,22 +83,22 @@ def add_generation(
     Args:
         session: The transaction that they belong to.
         generation_id: A fresh id.
-        parameters: As settled.
+        spec: What was asked for.
         image_ids: One id an image.
         paths: One file an image, relative to the data folder.
-        infos: `RenderedImage.info()` of each image.
+        infos: What is known of each image.
         job_id: The job that made them, if one did.
     """
-    lineage = infos[0]["lineage"]
+    first = infos[0]
     generation = Generation(
         id=generation_id,
         created_at=utc_now(),
         job_id=job_id,
-        pack=lineage["pack"],
-        pack_revision=lineage["pack_revision"],
-        parameters=parameters,
-        warnings=infos[0]["warnings"],
-        timings={key: round(sum(info["timings"][key] for info in infos), 3) for key in infos[0]["timings"]},
+        pack=first.lineage["pack"],
+        pack_revision=first.lineage["pack_revision"],
+        parameters=spec.to_json(),
+        warnings=first.warnings,
+        timings={key: round(sum(info.timings[key] for info in infos), 3) for key in first.timings},
     )
     images = [
         Image(
@@ -88,21 +117,20 @@ def add_generation(
     return generation, images
 
 
-def image_columns(info: dict[str, Any]) -> dict[str, Any]:
+def image_columns(info: ImageInfo) -> dict[str, Any]:
     """Return the columns of an image row that follow from how it was rendered."""
-    lineage = info["lineage"]
-    embedding = info.get("clip_embedding")  # absent from what an older revision has recorded
+    lineage = info.lineage
     return {
         "format": lineage["output_format"],
         "width": lineage["width"],
         "height": lineage["height"],
         "seed": lineage["seed"],
-        "num_bytes": info["num_bytes"],
-        "sha256": info["sha256"],
-        "flagged": info["flagged"],
-        "clip_score": info["clip_score"],
-        "label_probabilities": info["label_probabilities"],
-        "clip_embedding": base64.b64decode(embedding) if embedding else None,
+        "num_bytes": info.num_bytes,
+        "sha256": info.sha256,
+        "flagged": info.flagged,
+        "clip_score": info.clip_score,
+        "label_probabilities": info.label_probabilities,
+        "clip_embedding": base64.b64decode(info.clip_embedding) if info.clip_embedding else None,
         "lineage": lineage,
     }
 

@@ -1,11 +1,14 @@
-"""Images from a prompt: render, store, list, read, delete; inline or as a job."""
+"""Images from a prompt: render, store, list, read, delete; inline or as a job.
+
+Runs in the API process: `generate` on the event loop, everything else on pool threads.
+"""
 
 import asyncio
 import base64
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,19 +18,27 @@ from app.db.models import Generation, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import FieldError, Invalid, NotFound
+from app.image_spec import MAX_SEED, RenderedImage
 from app.jobs.queue import JobQueue
 from app.names import equal_names
-from app.schemas.common import MAX_SEED, Page
+from app.schemas.common import Page
 from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
-from app.services.generations.records import add_generation, generation_read, image_specs, write_image
-from app.services.images.spec import RenderedImage, faults_of, prompt_faults, settle, work_fault
+from app.services.generations.records import GenerationSpec, add_generation, generation_read, write_image
+from app.services.images.spec import resolve_spec, spec_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.storage.layout import DataFolder
+
+
+class Generated(NamedTuple):
+    """An answered request, and the bytes of each image's file in order."""
+
+    read: GenerationRead
+    files: list[bytes]
 
 
 class GenerationService:
@@ -43,8 +54,8 @@ class GenerationService:
 
     async def generate(
         self, request: GenerateRequest, *, on_step: Callable[[int, int, int], None] | None = None
-    ) -> GenerationRead:
-        """Render every image of the request, store them with their record, and return it.
+    ) -> Generated:
+        """Render every image of the request, store them with their record, and return both.
 
         Args:
             request: What to make.
@@ -53,23 +64,24 @@ class GenerationService:
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
-            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
-            StorageFull: There is no room; nothing was kept, and on a disk that is nearly full nothing was begun.
+            ModelNotReady, QueueFull, InferenceFailed: As `Inference.render`.
+            StorageFull: The disk is full; nothing is kept, and nothing is drawn where it was full before.
         """
-        parameters = self.settle(request)
+        spec = self.resolve(request)
         await asyncio.to_thread(self._folder.reserve.check)
         renders = [
             asyncio.ensure_future(
-                self._inference.render(spec, labels=parameters["labels"], on_step=on_step and partial(on_step, index))
+                self._inference.render(image, labels=spec.labels, on_step=on_step and partial(on_step, index))
             )
-            for index, spec in enumerate(image_specs(parameters))
+            for index, image in enumerate(spec.images())
         ]
         try:
             rendered = await asyncio.gather(*renders)
         finally:
             for render in renders:
                 render.cancel()
-        return await asyncio.to_thread(self._store, parameters, rendered, request.response_format == "b64_json")
+        read = await asyncio.to_thread(self._store, spec, rendered, inline=request.response_format == "b64_json")
+        return Generated(read, [data for data, _ in rendered])
 
     def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> JobRead:
         """Accept the request as a job.
@@ -80,43 +92,37 @@ class GenerationService:
         if request.response_format == "b64_json":
             detail = "Images of a job are fetched by their URL. Leave response_format out."
             raise Invalid.field("#/response_format", detail, ErrorCode.B64_JSON_NOT_WITH_RESPOND_ASYNC)
-        parameters = self.settle(request)
+        spec = self.resolve(request)
 
         def work(session: Session) -> JobRead:
-            total, priority = parameters["num_images_per_prompt"], submission.priority
+            total, priority = spec.num_images, submission.priority
             job = self._jobs.submit(
-                session, kind="generate", spec=parameters, total=total, unit="images", priority=priority
+                session, kind="generate", spec=spec.to_json(), total=total, unit="images", priority=priority
             )
             return job_read(job)
 
         return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
 
-    def settle(self, request: GenerateRequest) -> dict[str, Any]:
+    def resolve(self, request: GenerateRequest) -> GenerationSpec:
         """Return every value as it will be used, a fresh seed included.
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
         """
-        sizes = self._inference.sizes
-        values = settle(request, sizes)
-        count = request.num_images_per_prompt
-        faults = faults_of(values, sizes, self._limits) + work_fault(values, count, self._limits)
-        faults += prompt_faults(
-            [("#/prompt", request.prompt), ("#/negative_prompt", request.negative_prompt)], self._limits
-        )
+        sizes, count, labels = self._inference.sizes, request.num_images_per_prompt, request.labels
+        seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
+        image = resolve_spec(request, sizes, seed=seed)
+        faults = spec_faults(image, count, sizes, self._limits)
         if count > self._limits.num_images_per_prompt:
             detail = f"This must be at most {self._limits.num_images_per_prompt} on this node."
             faults.append(FieldError("#/num_images_per_prompt", detail, ErrorCode.TOO_MANY_IMAGES))
-        if request.labels and equal_names(request.labels):
+        if labels and equal_names(labels):
             faults.append(FieldError("#/labels", "The labels must all be different.", ErrorCode.DUPLICATE_LABELS))
-        if request.seed is not None and request.seed + count - 1 > MAX_SEED:
-            faults.append(
-                FieldError("#/seed", f"seed + images - 1 must be at most {MAX_SEED}.", ErrorCode.SEED_TOO_LARGE)
-            )
+        if seed + count - 1 > MAX_SEED:
+            detail = f"seed + images - 1 must be at most {MAX_SEED}."
+            faults.append(FieldError("#/seed", detail, ErrorCode.SEED_TOO_LARGE))
         raise_if_invalid(faults)
-        seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
-        named = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-        return {**named, **values, "num_images_per_prompt": count, "seed": seed, "labels": request.labels}
+        return GenerationSpec(image, count, labels)
 
     def page(self, limit: int, cursor: str | None) -> Page[GenerationRead]:
         """Return a page of generations, newest first."""
@@ -153,16 +159,16 @@ class GenerationService:
             session.delete(row)
         return paths
 
-    def _store(self, parameters: dict[str, Any], rendered: Sequence[RenderedImage], inline: bool) -> GenerationRead:
+    def _store(self, spec: GenerationSpec, rendered: Sequence[RenderedImage], *, inline: bool) -> GenerationRead:
         image_ids = [new_id() for _ in rendered]
         paths = [
-            write_image(self._folder, image_id, image.data, parameters["output_format"])
+            write_image(self._folder, image_id, image.data, spec.image.output_format)
             for image_id, image in zip(image_ids, rendered, strict=True)
         ]
         try:
             with self._db.transaction() as session:
-                infos = [image.info() for image in rendered]
-                row, images = add_generation(session, new_id(), parameters, image_ids, paths, infos, job_id=None)
+                infos = [image.info for image in rendered]
+                row, images = add_generation(session, new_id(), spec, image_ids, paths, infos, job_id=None)
                 read = generation_read(row, images)
         except BaseException:
             for path in paths:
@@ -175,7 +181,7 @@ class GenerationService:
 
 
 def _weight(row: Generation) -> int:
-    """Each image tells the probability of each label again."""
+    """Return about how many bytes a generation takes in a page: each image repeats every label."""
     num_images: int = row.parameters["num_images_per_prompt"]
     return json_bytes(row.parameters) * (1 + num_images)
 

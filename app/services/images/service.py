@@ -12,12 +12,13 @@ from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Invalid, NotFound
+from app.image_spec import OutputFormat
 from app.names import find_name
 from app.schemas.common import Decision, Page
 from app.schemas.generations import ImageMetadata, ImageRead
 from app.services.images.lost_files import IMAGE_CODES, LostImage, lost_image, refusal
 from app.services.pagination import fetch_page
-from app.storage.images import MEDIA_TYPES, ImageFormat
+from app.storage.images import MEDIA_TYPES
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks, LostFile
 
@@ -101,7 +102,7 @@ class ImageService:
             raise refusal(lost, row.dataset_id)
         return StoredFile(
             self._folder.locate(row.path),
-            MEDIA_TYPES[cast(ImageFormat, row.format)],
+            MEDIA_TYPES[cast(OutputFormat, row.format)],
             row.sha256,
             f"{row.id}.{row.format}",
         )

@@ -1,63 +1,22 @@
-"""What one image is made from, every value settled; travels between processes as JSON."""
+"""From a request's settings to what is drawn: the loaded model's defaults, and what this node refuses.
+
+Imports no engine, no files and no database. Pure functions; any thread may call them.
+"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from app.error_codes import ErrorCode
 from app.errors import FieldError
-from app.schemas.common import OutputFormat
-from app.schemas.generations import ImageSettings
+from app.image_spec import ImageSpec
+from app.schemas.generations import GenerateRequest, GenerationSettings, ImageSettings
 from app.services.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """One image to make: two equal specs on the same models give the same file."""
-
-    prompt: str
-    negative_prompt: str
-    guidance_scale: float
-    num_inference_steps: int
-    width: int
-    height: int
-    seed: int
-    scheduler: str
-    output_format: OutputFormat
-
-    def with_seed(self, seed: int) -> "ImageSpec":
-        """Return the same image under another seed."""
-        return replace(self, seed=seed)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedImage:
-    """One image as a file in memory, with what is known of it."""
-
-    data: bytes
-    sha256: str
-    flagged: bool | None
-    lineage: dict[str, Any]
-    warnings: list[dict[str, str]] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
-    clip_score: float | None = None
-    label_probabilities: list[dict[str, Any]] | None = None
-    # CLIP's embedding of the image, little-endian float16 in base64: two bytes a number, and plain JSON.
-    clip_embedding: str | None = None
-
-    def info(self) -> dict[str, Any]:
-        """Return everything but the bytes, as plain JSON values, and how many bytes they are."""
-        info = {key: value for key, value in asdict(self).items() if key != "data"}
-        return {**info, "num_bytes": len(self.data)}
-
-
-@dataclass(frozen=True, slots=True)
 class SizeRules:
-    """What sizes the loaded diffusion model draws, in pixels, and its own defaults."""
+    """The sizes that the loaded diffusion model draws, in pixels, and its own noise scheduler."""
 
     native: int
     min_side: int
@@ -65,22 +24,32 @@ class SizeRules:
     default_scheduler: str
 
 
-def settle(settings: ImageSettings, sizes: SizeRules) -> dict[str, Any]:
-    """Return the settings with the loaded model's own values where none were given; a range stays one."""
-    values = settings.model_dump(
-        include={"guidance_scale", "num_inference_steps", "width", "height", "scheduler", "output_format"}
-    )
+def resolve_settings(settings: ImageSettings, sizes: SizeRules) -> dict[str, Any]:
+    """Return the settings by name, with the loaded model's own values where none were given; a range stays one."""
+    values = settings.model_dump(include=set(GenerationSettings.model_fields))
     values["width"] = values["width"] or sizes.native
     values["height"] = values["height"] or sizes.native
     values["scheduler"] = values["scheduler"] or sizes.default_scheduler
     return values
 
 
-def faults_of(values: dict[str, Any], sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
-    """Return what this node refuses in settled settings.
+def resolve_spec(request: GenerateRequest, sizes: SizeRules, *, seed: int) -> ImageSpec:
+    """Return what the request's first image is drawn from.
 
     Args:
-        values: As `settle` gives them.
+        request: As it came.
+        sizes: The loaded model's.
+        seed: The first image's; the request may have none.
+    """
+    settings = resolve_settings(request, sizes)
+    return ImageSpec(prompt=request.prompt, negative_prompt=request.negative_prompt, seed=seed, **settings)
+
+
+def settings_faults(values: dict[str, Any], sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
+    """Return what this node refuses in resolved settings.
+
+    Args:
+        values: As `resolve_settings` or `ImageSpec.to_json` gives them.
         sizes: The loaded model's sizes.
         limits: The node's bounds.
         base: JSON Pointer of the object that held the settings.
@@ -97,18 +66,22 @@ def faults_of(values: dict[str, Any], sizes: SizeRules, limits: Limits, *, base:
     return faults
 
 
-def work_fault(values: dict[str, Any], num_images: int, limits: Limits) -> list[FieldError]:
-    """Return the fault of a request whose images x steps x pixels exceed the node's bound, if it does."""
-    work = num_images * values["num_inference_steps"] * values["width"] * values["height"]
-    if work <= limits.work_pixel_steps:
-        return []
-    detail = f"Images x steps x width x height is {work}. It must be at most {limits.work_pixel_steps}."
-    return [FieldError("#", detail, ErrorCode.WORK_TOO_LARGE)]
+def spec_faults(spec: ImageSpec, num_images: int, sizes: SizeRules, limits: Limits) -> list[FieldError]:
+    """Return what this node refuses in a request for images of this spec that differ in their seeds alone.
 
-
-def prompt_faults(prompts: Sequence[tuple[str, str]], limits: Limits) -> list[FieldError]:
-    """Return a fault for each (pointer, prompt) longer than the node's bound."""
-    return prompt_length_faults([(pointer, len(text)) for pointer, text in prompts], limits)
+    Args:
+        spec: The first image's.
+        num_images: Images of the request, >= 1.
+        sizes: The loaded model's sizes.
+        limits: The node's bounds.
+    """
+    faults = settings_faults(spec.to_json(), sizes, limits)
+    work = num_images * spec.num_inference_steps * spec.width * spec.height
+    if work > limits.work_pixel_steps:
+        detail = f"Images x steps x width x height is {work}. It must be at most {limits.work_pixel_steps}."
+        faults.append(FieldError("#", detail, ErrorCode.WORK_TOO_LARGE))
+    texts = (("#/prompt", spec.prompt), ("#/negative_prompt", spec.negative_prompt))
+    return faults + prompt_length_faults([(pointer, len(text)) for pointer, text in texts], limits)
 
 
 def prompt_length_faults(lengths: Sequence[tuple[str, int]], limits: Limits) -> list[FieldError]:

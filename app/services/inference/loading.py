@@ -16,12 +16,13 @@ import transformers
 from app.engine.clip.runner import ClipPreparation, ClipRunner
 from app.engine.diffusion.calibration import Calibration
 from app.engine.diffusion.options import DenoisingOptions, options_for
-from app.engine.diffusion.runner import LATENT_FACTOR, DiffusionRunner
+from app.engine.diffusion.runner import DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.kernels.host_memory import keep_freed_memory
 from app.engine.resnet import BackboneRunner, ClassifierRunner
 from app.engine.runner import Runner
 from app.engine.scheduling.row_budget import RowBudget
+from app.image_spec import SIDE_MULTIPLE
 from app.modelpacks.devices import (
     resolve_deterministic,
     resolve_device,
@@ -30,6 +31,7 @@ from app.modelpacks.devices import (
 )
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip, load_diffusion
 from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
+from app.node.protocol import BackboneFacts
 from app.services.inference.calibration_store import CalibrationFile, is_busy
 from app.services.inference.preprocessing import PreparationPool
 from app.services.inference.service import (
@@ -37,7 +39,6 @@ from app.services.inference.service import (
     CLASSIFIER,
     CLIP,
     DIFFUSION,
-    BackboneFacts,
     Inference,
     LoadedFacts,
     Runtime,
@@ -207,7 +208,7 @@ class _Loads:
         return calibration
 
     def _set_row_budget(self, seconds: Mapping[int, float], side: int) -> None:
-        shape = (side // LATENT_FACTOR, side // LATENT_FACTOR)
+        shape = (side // SIDE_MULTIPLE, side // SIDE_MULTIPLE)
         budget = RowBudget(seconds, shape)
         self._engine.set_row_budget(DIFFUSION, budget.rows, budget.seconds)
         curve = ", ".join(f"{rows}: {1000 * step_s:.0f}" for rows, step_s in seconds.items())

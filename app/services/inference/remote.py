@@ -1,14 +1,15 @@
-"""The node's engine as its worker asks for it: plain JSON in, bytes and arrays out."""
+"""The node's engine as its worker asks for it: one call for each route of `app/node/protocol.py`.
 
-from collections.abc import Sequence
-from dataclasses import asdict
+Runs in the API process, on the event loop.
+"""
+
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from app.engine.request import Priority
-from app.services.images.spec import ImageSpec, RenderedImage
+from app.image_spec import RenderedImage
+from app.node.protocol import BackboneFacts, RenderRequest
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
@@ -23,13 +24,13 @@ class NodeEngine:
         self._limits = limits
 
     def is_loading(self) -> bool:
-        """Tell whether any model is still on its way up."""
+        """Tell whether any model is still being loaded."""
         return any(status.state == "loading" for status in self._inference.status().values())
 
-    async def render(self, spec: dict[str, Any], *, labels: Sequence[str] | None, background: bool) -> RenderedImage:
+    async def render(self, asked: RenderRequest) -> RenderedImage:
         """Make one image; see `Inference.render`."""
-        priority = Priority.BACKGROUND if background else Priority.INTERACTIVE
-        return await self._inference.render(ImageSpec(**spec), labels=labels, priority=priority)
+        priority = Priority.BACKGROUND if asked.background else Priority.INTERACTIVE
+        return await self._inference.render(asked.spec, labels=asked.labels, priority=priority)
 
     async def features(self, data: bytes) -> np.ndarray:
         """Return the backbone's features of an image file, (D,) float32; behind interactive requests."""
@@ -37,6 +38,6 @@ class NodeEngine:
         load = partial(decode_image, data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
         return await self._inference.features(load, priority=Priority.BACKGROUND)
 
-    def backbone(self) -> dict[str, Any]:
+    def backbone(self) -> BackboneFacts:
         """Return what features depend on besides the image."""
-        return asdict(self._inference.backbone)
+        return self._inference.backbone

@@ -1,6 +1,7 @@
-"""The models of this node as the other services use them: images in memory in, images and figures out.
+"""The models of this node as the other services use them: specs and images in memory in, images and numbers out.
 
-Runs in the API process; every call awaits the engine's device thread, never inside a transaction.
+Imports neither HTTP nor SQL. Runs on the API process's event loop; every call awaits the engine's device thread, so
+none is made inside a transaction.
 """
 
 import asyncio
@@ -15,15 +16,17 @@ import torch
 from PIL import Image
 
 from app.engine.clip.runner import ClipPayload, ClipScores
-from app.engine.diffusion.runner import DiffusionPayload, GeneratedImage
+from app.engine.diffusion.runner import GeneratedImage, cost_of
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
 from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.errors import ModelNotReady
+from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
 from app.modelpacks.pack import ModelPack
-from app.schemas.common import OutputFormat
-from app.services.images.spec import ImageSpec, RenderedImage, SizeRules
+from app.node.protocol import BackboneFacts
+from app.schemas.common import MAX_LABELS
+from app.services.images.spec import SizeRules
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.images import encode_image
 
@@ -35,8 +38,8 @@ T = TypeVar("T")
 LoadImage = Callable[[], Image.Image]
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
-# Texts of one request to CLIP, 256 labels and a prompt: more would hold the device for too long.
-TEXTS_AT_ONCE = 257
+# Texts of one request to CLIP, labels and a prompt: more would occupy the device for too long.
+TEXTS_AT_ONCE = MAX_LABELS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,6 @@ class Runtime:
     deterministic: bool
     compiled: bool
     versions: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneFacts:
-    """What features depend on besides the image."""
-
-    architecture: str
-    weights_sha256: str
-    preprocessing: str
 
 
 @dataclass(slots=True)
@@ -190,22 +184,20 @@ class Inference:
             InferenceFailed: The model failed on this image.
         """
         image = await self._draw(spec, priority, on_step)
-        lineage = {**spec.to_json(), **self._origin()}
+        lineage = self._lineage(spec)
         data, sha256 = await asyncio.to_thread(_encode, image.pixels, spec.output_format, lineage)
-        scores = await self._judge(Image.fromarray(image.pixels), spec.prompt, labels, priority) if labels else {}
-        return RenderedImage(
-            data=data,
+        scores = await self._score_labels(image.pixels, spec.prompt, labels, priority) if labels else {}
+        timings = {name: round(getattr(image, name), 3) for name in ("queued_ms", "denoising_ms", "decoding_ms")}
+        info = ImageInfo(
             sha256=sha256,
             flagged=image.flagged,
             lineage=lineage,
             warnings=_warnings(image),
-            timings={
-                "queued_ms": round(image.queued_ms, 3),
-                "denoising_ms": round(image.denoising_ms, 3),
-                "decoding_ms": round(image.decoding_ms, 3),
-            },
+            timings=timings,
+            num_bytes=len(data),
             **scores,
         )
+        return RenderedImage(data, info)
 
     async def score(
         self,
@@ -244,31 +236,24 @@ class Inference:
     async def _draw(
         self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
     ) -> GeneratedImage:
-        payload = DiffusionPayload(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt,
-            guidance_scale=spec.guidance_scale,
-            num_inference_steps=spec.num_inference_steps,
-            height=spec.height,
-            width=spec.width,
-            seed=spec.seed,
-            noise_scheduler=spec.scheduler,
-        )
+        cost = cost_of(spec)
         if on_step is None:
-            return cast(GeneratedImage, await self._ask(DIFFUSION, payload, priority, payload.cost))
+            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, cost))
         loop = asyncio.get_running_loop()
 
-        def tell(done: int, steps: int) -> None:
+        def report(done: int, steps: int) -> None:
             # On the device thread, which must not wait for the loop.
             loop.call_soon_threadsafe(on_step, done, steps)
 
-        submitted = self._engine.submit(DIFFUSION, payload, priority=priority, cost=payload.cost, on_step=tell)
-        on_step(0, payload.cost.steps)
+        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report)
+        on_step(0, cost.steps)
         return cast(GeneratedImage, await asyncio.wrap_future(submitted))
 
-    def _origin(self) -> dict[str, Any]:
+    def _lineage(self, spec: ImageSpec) -> dict[str, Any]:
+        """Return what is recorded with the image, in its row and in its file: what its pixels depend on."""
         runtime = self.runtime
         return {
+            **spec.to_json(),
             "pack": self.pack.name,
             "pack_revision": self.pack.revision,
             "device": runtime.device,
@@ -279,10 +264,13 @@ class Inference:
             "versions": runtime.versions,
         }
 
-    async def _judge(
-        self, image: Image.Image, prompt: str, labels: Sequence[str], priority: Priority
+    async def _score_labels(
+        self, pixels: np.ndarray, prompt: str, labels: Sequence[str], priority: Priority
     ) -> dict[str, Any]:
-        # A logit does not depend on the other texts, only the softmax does: the prompt goes with them, many go in turn.
+        """Return the fields of `ImageInfo` that CLIP gives."""
+        # A logit does not depend on the other texts, only the softmax does. So the prompt is scored with the labels,
+        # and more texts than `TEXTS_AT_ONCE` in several requests.
+        image = Image.fromarray(pixels)
         texts, logits = [*labels, prompt], list[float]()
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             scores = await self.score(lambda: image, texts[start : start + TEXTS_AT_ONCE], priority=priority)

@@ -8,12 +8,10 @@ from sqlalchemy import text
 from app import __version__
 from app.db.session import Database
 from app.errors import AppError
-from app.schemas.common import NoiseSchedulerName
+from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
 from app.schemas.service import Capabilities, Limits, ModelState, PackRead
 from app.services.inference.service import Inference
 from app.services.limits import Limits as NodeLimits
-
-SIDE_MULTIPLE = 8
 
 
 class NodeStatus:

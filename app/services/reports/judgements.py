@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.engine.request import Priority
 from app.errors import InferenceFailed, Invalid, NotFound, PayloadTooLarge, QueueFull, StorageFull, UnsupportedImage
-from app.services.inference.service import Inference
+from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.services.thread_pools import Pools
 from app.storage.features import FeatureCache, feature_key
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 # Concurrent requests to the engine: enough for full batches, few compared with the engine's queue.
 CONCURRENCY = 8
-# Texts of one request to CLIP; more would occupy the device for too long.
-TEXTS_AT_ONCE = 256
 # Retries of a request while the engine's queue is full, before the run fails.
 MAX_WAITS = 60
 MAX_WAIT_S = 5

@@ -102,7 +102,7 @@ class TrainJob(TrainKind):
             self._images.cleanup(spec.dataset_id)
 
     def _backbone(self, job: JobContext, spec: TrainSpec) -> Backbone:
-        loaded = Backbone.from_json(self._node.backbone(keep_waiting=wait_policy(job)))
+        loaded = Backbone.from_json(self._node.backbone(keep_waiting=wait_policy(job)).to_json())
         if loaded.weights_sha256 != spec.backbone_sha256:
             raise Conflict(
                 "Another backbone is loaded than when this job was accepted. Load that one, or submit the job again.",

@@ -16,12 +16,13 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
-from app.storage.images import MEDIA_TYPES, ImageFormat, decode_image, encode_image, read_settings
+from app.image_spec import ImageSpec, OutputFormat
+from app.storage.images import MEDIA_TYPES, decode_image, encode_image, read_settings
 
 # As app/storage/images.py does; pytest puts the filters of its own in that one's place.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
-FORMATS: tuple[ImageFormat, ...] = ("png", "jpeg", "webp")
+FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -341,15 +342,10 @@ for line in sys.stdin:
     assert run.stderr == ""
 
 
-SETTINGS = {
-    "prompt": 'a watercolor painting of a red fox, 50% <b> & "quoted" 狐 🦊',
-    "negative_prompt": "blurry",
-    "num_inference_steps": 20,
-    "scheduler": "euler_a",
-    "guidance_scale": 7.5,
-    "seed": 42,
-    "model": "demo",
-}
+PROMPT = 'a watercolor painting of a red fox, 50% <b> & "quoted" 狐 🦊'
+SPEC = ImageSpec(PROMPT, "blurry", num_inference_steps=20, width=48, height=32, seed=42, scheduler="euler_a")
+# As `Inference` records it with every image; tests/api/test_generate.py reads the text of a served one.
+SETTINGS = {**SPEC.to_json(), "pack": "demo", "pack_revision": "0" * 64, "device": "cpu", "versions": {"torch": "2"}}
 PARAMETERS = (
     'a watercolor painting of a red fox, 50% <b> & "quoted" 狐 🦊\n'
     "Negative prompt: blurry\n"
@@ -368,7 +364,7 @@ def parameters_of(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_file_says_how_it_was_made(image_format: ImageFormat) -> None:
+def test_a_file_says_how_it_was_made(image_format: OutputFormat) -> None:
     data = encode_image(PIXELS, image_format, SETTINGS)
     assert parameters_of(data) == PARAMETERS
     assert read_settings(data) == SETTINGS
@@ -381,7 +377,7 @@ def test_a_file_says_how_it_was_made(image_format: ImageFormat) -> None:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_equal_pixels_and_settings_give_equal_bytes(image_format: ImageFormat) -> None:
+def test_equal_pixels_and_settings_give_equal_bytes(image_format: OutputFormat) -> None:
     reordered = dict(reversed(SETTINGS.items()))
     assert encode_image(PIXELS, image_format, SETTINGS) == encode_image(PIXELS.copy(), image_format, reordered)
     assert encode_image(PIXELS, image_format, SETTINGS) != encode_image(PIXELS, image_format, SETTINGS | {"seed": 43})
@@ -395,7 +391,7 @@ def test_png_keeps_the_pixels_and_names_its_settings_in_a_chunk() -> None:
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "webp"])
-def test_lossy_formats_stay_close(image_format: ImageFormat) -> None:
+def test_lossy_formats_stay_close(image_format: OutputFormat) -> None:
     smooth = np.asarray(photo().resize((480, 320)))
     difference = np.asarray(decode(encode_image(smooth, image_format, SETTINGS)), np.int64) - smooth
     assert np.abs(difference).mean() < 4
@@ -403,7 +399,7 @@ def test_lossy_formats_stay_close(image_format: ImageFormat) -> None:
 
 @pytest.mark.parametrize("image_format", FORMATS)
 @pytest.mark.parametrize("sign", ["🦊", "\0", "\x0b", "&", "]]>", "\udc80", "</foxhound:settings>"])
-def test_no_prompt_breaks_a_file(image_format: ImageFormat, sign: str) -> None:
+def test_no_prompt_breaks_a_file(image_format: OutputFormat, sign: str) -> None:
     settings = {"prompt": sign * (2000 // len(sign)), "negative_prompt": sign * (2000 // len(sign))}
     data = encode_image(PIXELS, image_format, settings)
     assert read_settings(data) == settings
