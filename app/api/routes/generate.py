@@ -11,7 +11,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from app.api import sse
 from app.api.deps import ServicesDep
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
-from app.api.negotiation import wanted
+from app.api.negotiation import select_media_type
 from app.api.openapi import problems
 from app.api.responses import file_response
 from app.api.submissions import SubmissionDep
@@ -91,7 +91,7 @@ async def generate_images(
     if submission.key is not None:
         detail = "An Idempotency-Key needs `Prefer: respond-async`. An inline answer is repeated by its seed."
         raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
-    media_type = wanted(accept, _ANSWERS)
+    media_type = select_media_type(accept, _ANSWERS)
     if media_type == _EVENTS:
         generate = services.generations.generate
         return await sse.stream(request, lambda on_step: generate(body, on_step=on_step), body.num_images_per_prompt)
