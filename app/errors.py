@@ -84,7 +84,7 @@ class AppError(Exception):
 
 
 class Malformed(AppError):
-    """The request is not well-formed."""
+    """The request cannot be parsed: JSON, form, cursor or a header."""
 
     status = 400
     title = "Malformed request"
@@ -93,7 +93,7 @@ class Malformed(AppError):
 
 
 class NotFound(AppError):
-    """There is nothing here under this id."""
+    """The resource does not exist."""
 
     status = 404
     title = "Not found"
@@ -102,7 +102,7 @@ class NotFound(AppError):
 
 
 class NotAcceptable(AppError):
-    """The answer cannot be given in the form asked for."""
+    """No media type of the `Accept` header is available."""
 
     status = 406
     title = "Not acceptable"
@@ -111,7 +111,7 @@ class NotAcceptable(AppError):
 
 
 class Conflict(AppError):
-    """The state of the resource does not allow this."""
+    """The current state of the resource does not allow the operation."""
 
     status = 409
     title = "Conflict"
@@ -120,7 +120,7 @@ class Conflict(AppError):
 
 
 class FileLost(AppError):
-    """A stored file is gone, or is not what its record says."""
+    """A stored file is missing, or differs from its record."""
 
     status = 410
     title = "File lost"
@@ -129,7 +129,7 @@ class FileLost(AppError):
 
 
 class PayloadTooLarge(AppError):
-    """The request is larger than this service accepts."""
+    """The body or the image exceeds a limit of size."""
 
     status = 413
     title = "Payload too large"
@@ -138,7 +138,7 @@ class PayloadTooLarge(AppError):
 
 
 class UnsupportedImage(AppError):
-    """The file is not a PNG, JPEG or WebP image."""
+    """The file's format is not PNG, JPEG or WebP."""
 
     status = 415
     title = "Unsupported image"
@@ -147,7 +147,7 @@ class UnsupportedImage(AppError):
 
 
 class UnsupportedBody(AppError):
-    """The body's Content-Type is not one that this route reads."""
+    """The route does not accept the Content-Type of the body."""
 
     status = 415
     title = "Unsupported media type"
@@ -156,7 +156,7 @@ class UnsupportedBody(AppError):
 
 
 class Invalid(AppError):
-    """The request is well-formed but invalid."""
+    """The request is well-formed, but values in it are invalid; `errors` lists them."""
 
     status = 422
     title = "Invalid request"
@@ -170,7 +170,7 @@ class Invalid(AppError):
 
 
 class QueueFull(AppError):
-    """The service is at its capacity; the request was not taken."""
+    """A queue or pool has reached its limit; the work was not accepted."""
 
     status = 503
     title = "Queue full"
@@ -179,7 +179,7 @@ class QueueFull(AppError):
 
 
 class ModelNotReady(AppError):
-    """The model that this request needs is not loaded."""
+    """The required model is loading or failed to load."""
 
     status = 503
     title = "Model not ready"
@@ -188,7 +188,7 @@ class ModelNotReady(AppError):
 
 
 class Unavailable(AppError):
-    """The service cannot do this at the moment."""
+    """The operation is not possible at the moment; a retry may succeed."""
 
     status = 503
     title = "Temporarily unavailable"
@@ -197,14 +197,14 @@ class Unavailable(AppError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer."""
+    """The database cannot be reached, is read-only or stays locked."""
 
     default_code = ErrorCode.DATABASE_UNAVAILABLE
     default_detail = "The database does not answer."
 
 
 class InferenceFailed(AppError):
-    """The model failed on this request."""
+    """The model raised an error while it computed this request."""
 
     status = 500
     title = "Inference failed"
@@ -213,7 +213,7 @@ class InferenceFailed(AppError):
 
 
 class StorageFull(AppError):
-    """There is no room left to store the result."""
+    """The disk or the quota of the data folder is full."""
 
     status = 507
     title = "Storage full"

@@ -114,7 +114,7 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
         if isinstance(value, UploadFile):
             continue
         if name in lists and _is_json_array(value):
-            detail = "A form takes no JSON array; repeat the field, once for each value."
+            detail = "A form does not accept a JSON array. Repeat the field, once for each value."
             faults.append(FieldError(f"#/{name}", detail, ErrorCode.JSON_IN_FORM))
         elif name in lists:
             fields.setdefault(name, []).append(value)

@@ -26,6 +26,10 @@ TAGS = [
     {"name": "service", "description": "State, capabilities and limits of the node."},
 ]
 
+# Response headers of routes that create something.
+LOCATION = {"Location": {"description": "URL of the resource.", "schema": {"type": "string"}}}
+JOB_LOCATION = {"Location": {"description": "URL of the job.", "schema": {"type": "string"}}}
+
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
@@ -36,7 +40,7 @@ _REASONS = {
     410: "A stored file is missing or damaged; `code` says which, `detail` what to do.",
     413: "The body or the image is too large.",
     415: "The media type of the body or of the image is not supported.",
-    416: "The range lies outside the file.",
+    416: "The requested range is outside the file.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
     500: "The service failed.",
     503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",

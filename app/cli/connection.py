@@ -53,7 +53,7 @@ Key = Annotated[
     str | None,
     typer.Option(
         callback=_checked_key,
-        help="Default: a hash of the request, so that repeating the command creates nothing twice.",
+        help="Idempotency-Key of the request; by default a hash of it, so that repeating a command is safe.",
     ),
 ]
 DEFAULT_URL, DEFAULT_RETRY_S = "http://127.0.0.1:8000", 120.0

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
-from app.api.openapi import problems
+from app.api.openapi import JOB_LOCATION, LOCATION, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
 from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead, DatasetRecipeRead
@@ -16,8 +16,6 @@ from app.schemas.jobs import JobRead
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 
-LOCATION = {"Location": {"description": "URL of the resource.", "schema": {"type": "string"}}}
-JOB_LOCATION = {"Location": {"description": "URL of the job.", "schema": {"type": "string"}}}
 DryRun = Annotated[bool, Query(description="Only return what would be generated; nothing is stored.")]
 
 
@@ -28,7 +26,7 @@ DryRun = Annotated[bool, Query(description="Only return what would be generated;
     response_model=DatasetRead,
     responses={
         200: {"description": "With `dry_run`: what the request would generate.", "model": DatasetPlan},
-        202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
+        202: {"description": "Accepted; `job_id` is the job that generates the images.", "headers": LOCATION},
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
     max_body_size=RECIPE_BODY,
@@ -55,7 +53,7 @@ def create_dataset(
     response_model=DatasetRead,
     responses={
         200: {"description": "With `dry_run`: what the request would add.", "model": DatasetPlan},
-        202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
+        202: {"description": "Accepted; `job_id` is the job that generates the images.", "headers": LOCATION},
         **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
     },
 )

@@ -8,8 +8,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from app.api.deps import Cursor, Id, Limit, ServicesDep
-from app.api.openapi import problems
-from app.api.routes.datasets import LOCATION
+from app.api.openapi import LOCATION, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.jobs import JobKind, JobRead, JobStatus, JobSummary

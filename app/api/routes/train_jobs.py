@@ -7,9 +7,8 @@ from starlette.responses import Response
 
 from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
-from app.api.openapi import problems
+from app.api.openapi import LOCATION, problems
 from app.api.responses import conditional
-from app.api.routes.datasets import LOCATION
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.train_jobs import ModelRead, ModelSummary, TrainJobCreate, TrainJobRead, TrainJobSummary
