@@ -1,7 +1,7 @@
 """Every error that Foxhound raises on purpose.
 
-Knows HTTP status numbers and nothing of any framework. The class docstring's first line is the default
-detail, `title` names the kind of problem, and `code` is the stable word that clients switch on.
+Each class has an HTTP status, a `title` that names the kind of problem, a default `detail` for a person and a default
+`code`, the stable word that clients switch on. The module imports no framework; any thread or process may use it.
 
 AppError
 ├── Malformed             400  malformed_request
@@ -20,7 +20,7 @@ AppError
 │   └── DatabaseUnavailable    database_unavailable
 ├── InferenceFailed       500  inference_failed
 └── StorageFull           507  storage_full
-    └── DatabaseFull           storage_full, and the work waits for room
+    └── DatabaseFull           storage_full; jobs wait until there is room
 """
 
 import errno
@@ -30,7 +30,7 @@ from typing import ClassVar
 
 from app.error_codes import ErrorCode
 
-# How an operating system says that there is no room: the disk, the quota, or the largest file allowed.
+# The errno values that mean "no room": a full disk, a full quota, or a file over the size limit.
 NO_ROOM_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -39,8 +39,8 @@ class FieldError:
     """One thing wrong with a request.
 
     Attributes:
-        pointer: JSON Pointer (RFC 6901) into the body, or `#query/limit`-like for other places.
-        detail: What is wrong, in words, without repeating the value.
+        pointer: JSON Pointer (RFC 6901) into the body, or like `#query/limit` outside the body.
+        detail: A sentence for a person; it says what is wrong and does not repeat the value.
         code: Stable snake_case word.
     """
 
@@ -50,11 +50,12 @@ class FieldError:
 
 
 class AppError(Exception):
-    """The request could not be completed."""
+    """Base class of all errors that the API answers as a problem (RFC 9457)."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Request failed"
     default_code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
+    default_detail: ClassVar[str] = "The request could not be completed."
 
     def __init__(
         self,
@@ -68,14 +69,14 @@ class AppError(Exception):
         """Describe this occurrence.
 
         Args:
-            detail: What happened, for a person; default: the first line of the class docstring.
-            code: Stable word; default: the class's own.
-            errors: The single faults of an invalid request.
+            detail: What happened, for a person; default: `default_detail` of the class.
+            code: Stable word; default: `default_code` of the class.
+            errors: The faults of an invalid request, one entry each.
             retry_after_s: Whole seconds after which a retry makes sense, >= 1.
-            members: Further members of the problem (RFC 9457, 3.2), such as the id of what is in the way.
+            members: Further members of the problem (RFC 9457, 3.2), such as the id of a conflicting resource.
         """
-        self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
-        self.code = str(code or self.default_code)  # a plain string, for whatever stores or validates it
+        self.detail = detail or self.default_detail
+        self.code = str(code or self.default_code)  # a plain string: databases and validators need not accept the enum
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
         self.members = dict(members or {})
@@ -83,130 +84,147 @@ class AppError(Exception):
 
 
 class Malformed(AppError):
-    """The request is not well-formed."""
+    """The request cannot be parsed: JSON, form, cursor or a header."""
 
     status = 400
     title = "Malformed request"
     default_code = ErrorCode.MALFORMED_REQUEST
+    default_detail = "The request is not well-formed."
 
 
 class NotFound(AppError):
-    """There is nothing here under this id."""
+    """The resource does not exist."""
 
     status = 404
     title = "Not found"
     default_code = ErrorCode.NOT_FOUND
+    default_detail = "There is nothing here under this id."
 
 
 class NotAcceptable(AppError):
-    """The answer cannot be given in the form asked for."""
+    """No media type of the `Accept` header is available."""
 
     status = 406
     title = "Not acceptable"
     default_code = ErrorCode.NOT_ACCEPTABLE
+    default_detail = "The answer cannot be given in the form asked for."
 
 
 class Conflict(AppError):
-    """The state of the resource does not allow this."""
+    """The current state of the resource does not allow the operation."""
 
     status = 409
     title = "Conflict"
     default_code = ErrorCode.CONFLICT
+    default_detail = "The state of the resource does not allow this."
 
 
 class FileLost(AppError):
-    """A stored file is gone, or is not what its record says."""
+    """A stored file is missing, or differs from its record."""
 
     status = 410
     title = "File lost"
     default_code = ErrorCode.FILE_LOST
+    default_detail = "A stored file is gone, or is not what its record says."
 
 
 class PayloadTooLarge(AppError):
-    """The request is larger than this service accepts."""
+    """The body or the image exceeds a limit of size."""
 
     status = 413
     title = "Payload too large"
     default_code = ErrorCode.PAYLOAD_TOO_LARGE
+    default_detail = "The request is larger than this service accepts."
 
 
 class UnsupportedImage(AppError):
-    """The file is not a PNG, JPEG or WebP image."""
+    """The file's format is not PNG, JPEG or WebP."""
 
     status = 415
     title = "Unsupported image"
     default_code = ErrorCode.UNSUPPORTED_IMAGE
+    default_detail = "The file is not a PNG, JPEG or WebP image."
 
 
 class UnsupportedBody(AppError):
-    """The body's Content-Type is not one that this route reads."""
+    """The route does not accept the Content-Type of the body."""
 
     status = 415
     title = "Unsupported media type"
     default_code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
+    default_detail = "The body's Content-Type is not one that this route reads."
 
 
 class Invalid(AppError):
-    """The request is well-formed but invalid."""
+    """The request is well-formed, but values in it are invalid; `errors` lists them."""
 
     status = 422
     title = "Invalid request"
     default_code = ErrorCode.INVALID_REQUEST
+    default_detail = "The request is well-formed but invalid."
 
     @classmethod
     def field(cls, pointer: str, detail: str, code: str) -> "Invalid":
-        """Build the error for one faulty field, with the same code on the problem itself."""
+        """Return the error for one faulty field; the problem and its only fault have the same code."""
         return cls(detail, code=code, errors=[FieldError(pointer, detail, code)])
 
 
 class QueueFull(AppError):
-    """The service is at its capacity; the request was not taken."""
+    """A queue or pool has reached its limit; the work was not accepted."""
 
     status = 503
     title = "Queue full"
     default_code = ErrorCode.QUEUE_FULL
+    default_detail = "The service is at its capacity; the request was not taken."
 
 
 class ModelNotReady(AppError):
-    """The model that this request needs is not loaded."""
+    """The required model is loading or failed to load."""
 
     status = 503
     title = "Model not ready"
     default_code = ErrorCode.MODEL_NOT_READY
+    default_detail = "The model that this request needs is not loaded."
 
 
 class Unavailable(AppError):
-    """The service cannot do this at the moment."""
+    """The operation is not possible at the moment; a retry may succeed."""
 
     status = 503
     title = "Temporarily unavailable"
     default_code = ErrorCode.UNAVAILABLE
+    default_detail = "The service cannot do this at the moment."
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer."""
+    """The database cannot be reached, is read-only or stays locked."""
 
     default_code = ErrorCode.DATABASE_UNAVAILABLE
+    default_detail = "The database does not answer."
 
 
 class InferenceFailed(AppError):
-    """The model failed on this request."""
+    """The model raised an error while it computed this request."""
 
     status = 500
     title = "Inference failed"
     default_code = ErrorCode.INFERENCE_FAILED
+    default_detail = "The model failed on this request."
 
 
 class StorageFull(AppError):
-    """There is no room left to store the result."""
+    """The disk or the quota of the data folder is full."""
 
     status = 507
     title = "Storage full"
     default_code = ErrorCode.STORAGE_FULL
+    default_detail = "There is no room left to store the result."
 
 
 class DatabaseFull(StorageFull):
     """The database has no room left.
 
-    A job that meets it waits for room: it could not even record its failure.
+    A job that gets this error waits until there is room, because its failure could not be recorded either.
     """
+
+    default_detail = "The database has no room left."

@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: no SQL, no torch, no file access."""
+"""The HTTP layer: routes, request bodies, responses, problems. No SQL, no torch, no file access."""

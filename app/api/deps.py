@@ -1,4 +1,7 @@
-"""The services as routes receive them: made once in `main`, kept in the application's state."""
+"""Dependencies of the routes: the services, which `main` creates once, and common path and query parameters.
+
+Routes use them on the event loop and on its worker threads.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -48,19 +51,19 @@ class Services:
 
 
 def get_services(request: Request) -> Services:
-    """Return what `main` put into the application's state."""
+    """Return the services from the application's state, where `main` has put them."""
     services: Services = request.app.state.services
     return services
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]
-# A path that cannot be an id is answered like one that is none: 404.
+# A malformed id gets the same answer as an unknown one: 404.
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
 DatasetIdQuery = Annotated[str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 ClassQuery = Annotated[
-    Annotated[str, Field(max_length=200), Storable] | None, Query(alias="class", description="A class's name.")
+    Annotated[str, Field(max_length=200), Storable] | None, Query(alias="class", description="Name of a class.")
 ]
-Limit = Annotated[int, Query(ge=1, le=100, description="Items a page.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items in the page.")]
 Cursor = Annotated[
-    str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the page before.")
+    str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the previous page.")
 ]

@@ -1,4 +1,4 @@
-"""Bodies that come as a multipart form, fitted into the same request models as JSON."""
+"""Reads multipart forms into the same request models as JSON bodies. Runs on the event loop; imports no routes."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -34,12 +34,12 @@ async def read_form(request: Request, model: type[Model], *, lists: Sequence[str
 
     Args:
         request: The request, its body unread.
-        model: Takes the fields.
-        lists: Fields that may be repeated.
+        model: Request model of the text fields.
+        lists: Names of the fields that may be repeated.
 
     Raises:
-        Malformed: It is not a multipart form.
-        Invalid: There is no image, or a field does not fit.
+        Malformed: The body is not a multipart form.
+        Invalid: There is no image, or a field is invalid.
     """
     async with open_form(request, max_files=MAX_IMAGES) as form:
         uploads = [
@@ -48,18 +48,16 @@ async def read_form(request: Request, model: type[Model], *, lists: Sequence[str
         ]
         fields = text_fields(form, lists)
     if not uploads:
-        raise Invalid.field(
-            "#/image", "An image file is missing. Send it as `image`, `images` or `files`.", ErrorCode.MISSING
-        )
+        raise Invalid.field("#/image", "An image file is missing. Send it as `image` or `images`.", ErrorCode.MISSING)
     return uploads, validate(model, fields)
 
 
 @asynccontextmanager
 async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormData]:
-    """Read a multipart form, its larger files to disk, and close them at the end of the block.
+    """Read a multipart form and close its files at the end of the block; large files are spooled to disk.
 
     Raises:
-        Malformed: It is not a multipart form, or has too many parts.
+        Malformed: The body is not a multipart form, or has too many parts.
     """
     try:
         form = await request.form(max_files=max_files, max_fields=MAX_FORM_FIELDS)
@@ -76,10 +74,10 @@ async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormDa
 
 
 def validate(model: type[Model], value: Any) -> Model:
-    """Fit a value into a model.
+    """Validate a value against a model.
 
     Raises:
-        Invalid: It does not fit; every fault is named, no input repeated.
+        Invalid: The value is invalid; every fault is listed, and no input is repeated.
     """
     try:
         return model.model_validate(value)
@@ -88,7 +86,7 @@ def validate(model: type[Model], value: Any) -> Model:
 
 
 def unsupported() -> UnsupportedBody:
-    """Return the error for a body of neither type."""
+    """Return the error for a body that is neither JSON nor a form."""
     return UnsupportedBody("Send application/json or multipart/form-data.")
 
 
@@ -105,10 +103,10 @@ def _files(form: FormData) -> list[tuple[str, UploadFile]]:
 
 
 def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a form's fields that are no files; those in `lists` may be repeated.
+    """Return the text fields of a form; those in `lists` may be repeated.
 
     Raises:
-        Invalid: Another field is repeated, or a JSON array stands in a field.
+        Invalid: Another field is repeated, or a field contains a JSON array.
     """
     fields: dict[str, Any] = {}
     faults = []
@@ -116,12 +114,14 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
         if isinstance(value, UploadFile):
             continue
         if name in lists and _is_json_array(value):
-            detail = "A form takes no JSON array; repeat the field, once for each value."
+            detail = "A form does not accept a JSON array. Repeat the field, once for each value."
             faults.append(FieldError(f"#/{name}", detail, ErrorCode.JSON_IN_FORM))
         elif name in lists:
             fields.setdefault(name, []).append(value)
         elif name in fields:
-            faults.append(FieldError(f"#/{name[:64]}", "This field is given twice.", ErrorCode.REPEATED_FIELD))
+            faults.append(
+                FieldError(f"#/{name[:64]}", "This field is given twice. Send it once.", ErrorCode.REPEATED_FIELD)
+            )
         else:
             fields[name] = _number(value) if name == "top_k" else value
     if faults:
@@ -130,7 +130,7 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _is_json_array(value: str) -> bool:
-    """Tell whether a form's text spells a JSON array; one that long is no label anyway."""
+    """Return whether a form's text is a JSON array; a text above the length limit is not parsed."""
     if not value.strip().startswith("[") or len(value) > _MAX_ARRAY_CHARS:
         return False
     try:
@@ -140,5 +140,5 @@ def _is_json_array(value: str) -> bool:
 
 
 def _number(value: str) -> int | str:
-    """Return a form's text as the integer it spells; a model's strict field refuses the rest."""
+    """Return a form's text as an integer if it is one; the model's strict field refuses other texts."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value

@@ -1,8 +1,9 @@
-"""JSON bodies, bounded before they are parsed, and parsed beside the event loop where they are large.
+"""Reads JSON bodies: limits them before parsing, and parses large ones outside the event loop.
 
-`json.loads` holds the interpreter until it is through, in whatever thread: 29 MB of `[],[],...` stop everybody for ten
-seconds. So a body's bytes, values, members and escapes are bounded first, at the speed of memory. `JsonRoute` does this
-for every route with a JSON body; a route without one never reads it.
+`json.loads` holds the GIL until it returns, in any thread: 29 MB of `[],[],...` block the process for ten seconds. So
+the numbers of bytes, values, members and escapes are limited first, by counting bytes, which is fast. `JsonRoute` does
+this for every route with a JSON body; a route without a body never reads one. Bodies are read on the event loop; large
+ones are parsed on a thread of the bodies' pool.
 """
 
 import json
@@ -23,27 +24,27 @@ from app.services.thread_pools import WorkPool
 Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-# Bytes of a body. Most routes read a few fields; a recipe has at most 2 MB.
+# Maximum bytes of a body. Most routes read a few fields; a recipe has at most 2 MB.
 SMALL_BODY, PROMPT_BODY, RECIPE_BODY = 65_536, 262_144, 2_200_000
-# A list of short prompts has 20 bytes a value, and names one value in eight at the most.
+# A list of short prompts has 20 bytes per value, and at most one value in eight is an object's member.
 _BYTES_PER_VALUE, _VALUES_PER_MEMBER = 16, 8
-# An escape costs a step of its own. Base64 from writers that escape each slash has 400,000 in 30 MB.
+# Each escape slows the parser down. 30 MB of base64 in which every slash is escaped have 400,000.
 _MAX_ESCAPES = 1_000_000
-# Smaller bodies are parsed and validated within two milliseconds.
-_PARSED_AT_ONCE = 16_384
+# Bodies up to this size are parsed and validated within two milliseconds, on the event loop.
+_MAX_INLINE_BYTES = 16_384
 
-# A string, closed or not. Possessive: one that never ends is passed over once, not again from each of its quotes.
+# A string, closed or not. Possessive, so that an unclosed string is scanned once and not again from each quote in it.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonBounds:
-    """How large a body may be.
+    """Maximum size of a body.
 
     Attributes:
-        num_bytes: Bytes.
-        num_values: Values: what arrays hold and what members name, at every depth.
-        num_members: Members of objects.
+        num_bytes: Maximum number of bytes.
+        num_values: Maximum number of values at every depth: items of arrays and values of members.
+        num_members: Maximum number of members of objects.
     """
 
     num_bytes: int
@@ -52,16 +53,16 @@ class JsonBounds:
 
     @classmethod
     def of_bytes(cls, num_bytes: int) -> "JsonBounds":
-        """Return the bounds of a body of so many bytes."""
+        """Return the limits for bodies of up to `num_bytes` bytes."""
         num_values = num_bytes // _BYTES_PER_VALUE
         return cls(num_bytes, num_values, num_values // _VALUES_PER_MEMBER)
 
 
 class JsonRoute(APIRoute):
-    """A route whose JSON body is read here, instead of by the framework on the event loop."""
+    """A route whose JSON body this module reads instead of FastAPI."""
 
     def get_route_handler(self) -> Handler:
-        """Return the route's handler; it finds its body read, parsed and validated."""
+        """Return the route's handler, which receives the body parsed and validated."""
         handle = super().get_route_handler()
         model = getattr(getattr(self.body_field, "field_info", None), "annotation", None)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -75,7 +76,7 @@ class JsonRoute(APIRoute):
 
 
 class _ReadRequest(Request):
-    """A request whose body has been read."""
+    """A request whose body has been read and parsed."""
 
     def __init__(self, request: Request, body: bytes, value: object = None) -> None:
         super().__init__(request.scope, request.receive)
@@ -83,63 +84,63 @@ class _ReadRequest(Request):
         self._value = value
 
     async def body(self) -> bytes:
-        """Return the body as it came."""
+        """Return the bytes of the body."""
         return self._bytes
 
     async def json(self) -> object:
-        """Return the body's model."""
+        """Return the validated model of the body."""
         return self._value
 
 
 async def _read(request: Request, model: type[BaseModel], bounds: JsonBounds) -> Request:
     body = await read_bytes(request, bounds.num_bytes)
     if not body or not _is_json(request):
-        return _ReadRequest(request, body)  # the framework refuses it
+        return _ReadRequest(request, body)  # FastAPI refuses it
     return _ReadRequest(request, body, await parse_json(request, body, model, bounds))
 
 
 async def read_bytes(request: Request, max_bytes: int) -> bytes:
-    """Read a body up to the route's bound and the node's.
+    """Read a body up to the limits of the route and of the node.
 
     Raises:
-        PayloadTooLarge: It is larger; the rest is not read.
+        PayloadTooLarge: The body is larger; the rest is not read.
     """
     max_bytes = min(max_bytes, request.app.state.settings.max_body_bytes)
     parts, num_bytes = [], 0
     async for part in request.stream():
         num_bytes += len(part)
         if num_bytes > max_bytes:
-            raise PayloadTooLarge(f"The body of this request may have at most {max_bytes} bytes.")
+            raise PayloadTooLarge(f"The body of this request may have at most {max_bytes} bytes. Send a smaller one.")
         parts.append(part)
     return b"".join(parts)
 
 
 async def parse_json(request: Request, body: bytes, model: type[Model], bounds: JsonBounds) -> Model:
-    """Parse and validate a body, beside the event loop if it is large.
+    """Parse and validate a body; a large one on a thread of the bodies' pool.
 
     Raises:
-        PayloadTooLarge: `too_many_values`: it holds more than any request of this route.
-        Malformed: It is not JSON.
-        Invalid: It does not fit the model.
-        QueueFull: Too many large bodies are being read.
+        PayloadTooLarge: `too_many_values`: the body has more values than any request of this route.
+        Malformed: The body is not JSON.
+        Invalid: The body does not match the model.
+        QueueFull: Too many large bodies are being parsed.
     """
-    if len(body) <= _PARSED_AT_ONCE:
+    if len(body) <= _MAX_INLINE_BYTES:
         return _parsed(body, model, bounds)
     pool: WorkPool = request.app.state.services.pools.bodies
     return await pool.run(lambda: _parsed(body, model, bounds))
 
 
 def load_json(body: bytes, bounds: JsonBounds) -> Any:
-    """Return the value of a body.
+    """Return the value of a JSON body.
 
     Raises:
-        PayloadTooLarge: `too_many_values`.
-        Malformed: It is not JSON.
+        PayloadTooLarge: `too_many_values`, or too many escapes.
+        Malformed: The body is not JSON.
     """
     if not _is_within(body, bounds):
-        _refuse_beyond(body, bounds)
+        _check_without_strings(body, bounds)
     if body.count(b"\\") > _MAX_ESCAPES:
-        raise PayloadTooLarge("The body holds too many escaped characters; send them as they are.")
+        raise PayloadTooLarge("The body contains too many escaped characters. Send them unescaped.")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -147,13 +148,18 @@ def load_json(body: bytes, bounds: JsonBounds) -> Any:
 
 
 def _is_within(body: bytes, bounds: JsonBounds) -> bool:
-    """Count what may begin a value or follow a name; of a body with its strings, more than there is."""
+    """Count the bytes that begin a value or follow a name; in strings too, so the count is an upper bound."""
     num_values = body.count(b",") + body.count(b"[") + body.count(b"{")
     return num_values <= bounds.num_values and body.count(b":") <= bounds.num_members
 
 
-def _refuse_beyond(body: bytes, bounds: JsonBounds) -> None:
-    """Count again without the strings, if the body is not too large for that and the strings not too many."""
+def _check_without_strings(body: bytes, bounds: JsonBounds) -> None:
+    """Count again without the strings, unless the body is too large or has too many strings for that.
+
+    Raises:
+        PayloadTooLarge: `too_many_values`.
+        Malformed: The brackets do not match.
+    """
     num_strings = (body.count(b'"') - body.count(b'\\"')) // 2
     if len(body) <= RECIPE_BODY and num_strings <= bounds.num_values + bounds.num_members:
         rest = _STRING.sub(b"", body)
@@ -161,7 +167,9 @@ def _refuse_beyond(body: bytes, bounds: JsonBounds) -> None:
             return
         if rest.count(b"[") != rest.count(b"]") or rest.count(b"{") != rest.count(b"}"):
             raise _malformed()
-    raise PayloadTooLarge("The body holds more values than any request of this route.", code=ErrorCode.TOO_MANY_VALUES)
+    raise PayloadTooLarge(
+        "The body contains more values than any valid request of this route.", code=ErrorCode.TOO_MANY_VALUES
+    )
 
 
 def _malformed() -> Malformed:

@@ -1,19 +1,19 @@
-"""Which form of an answer a request's `Accept` asks for."""
+"""Selects the media type of a response by the `Accept` header. Pure; imports no framework."""
 
 from collections.abc import Mapping
 
 from app.errors import NotAcceptable
 
 
-def wanted(accept: str, answers: Mapping[str, str]) -> str:
-    """Return the media type to answer with: the first of those asked for that there is, weights left aside.
+def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
+    """Return the media type of the response: the first accepted one that is available; weights (`q`) are ignored.
 
     Args:
-        accept: The header; empty or `*/*` where there is none.
-        answers: What each name in it is answered with.
+        accept: The `Accept` header; empty or `*/*` if the request has none.
+        answers: The available media type for each accepted media type or wildcard.
 
     Raises:
-        NotAcceptable: None of them is among the answers.
+        NotAcceptable: No accepted media type is available.
     """
     for part in accept.split(","):
         media_type = part.split(";")[0].strip().lower()

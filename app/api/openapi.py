@@ -1,4 +1,7 @@
-"""What the OpenAPI file says beyond the routes: operation ids, problems, bodies that are read by hand."""
+"""Completes the OpenAPI document: operation ids, problem responses, and models that no route declares.
+
+Imports no services. The document is built once, on the first request for it.
+"""
 
 from typing import Any
 
@@ -16,31 +19,34 @@ from app.schemas.problems import Problem
 DESCRIPTION = "From a prompt to a trained image classifier."
 TAGS = [
     {"name": "images", "description": "Images from a prompt, and stored images."},
-    {"name": "judging", "description": "CLIP scores and classifications."},
+    {"name": "judging", "description": "CLIP scores and classification of images."},
     {"name": "datasets", "description": "Labelled datasets of generated and uploaded images."},
-    {"name": "training", "description": "Train jobs and the models that they give."},
-    {"name": "jobs", "description": "Background work of every kind."},
-    {"name": "service", "description": "The node itself."},
+    {"name": "training", "description": "Train jobs and trained models."},
+    {"name": "jobs", "description": "Background jobs of every kind."},
+    {"name": "service", "description": "State, capabilities and limits of the node."},
 ]
+
+# Response headers of routes that create something.
+LOCATION = {"Location": {"description": "URL of the resource.", "schema": {"type": "string"}}}
+JOB_LOCATION = {"Location": {"description": "URL of the job.", "schema": {"type": "string"}}}
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
-    400: "Malformed: the JSON, the cursor or the form cannot be read.",
-    404: "There is nothing under this id.",
-    406: "The answer cannot be given in the form asked for.",
+    400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
+    404: "There is no resource with this id.",
+    406: "The response is not available in an accepted media type.",
     408: "The body did not arrive in time.",
     409: "The state of the resource does not allow this.",
-    410: "A stored file is gone or damaged; `code` says which, the detail what can be done.",
+    410: "A stored file is missing or damaged; `code` says which, `detail` what to do.",
     413: "The body or the image is too large.",
-    415: "The body or the image is of a type that is not read.",
-    416: "The range lies outside the file.",
-    422: "Well-formed but invalid; `errors` names each fault.",
+    415: "The media type of the body or of the image is not supported.",
+    416: "The requested range is outside the file.",
+    422: "The request is well-formed but invalid; `errors` lists each fault.",
     500: "The service failed.",
-    503: "Not loaded, full, or shutting down; try again after `Retry-After` seconds.",
+    503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",
     507: "There is no room left to store the result.",
 }
-# Models that no route declares: of bodies that routes read themselves, because they take JSON or a form, of problems,
-# and of events.
+# Models that no route declares: bodies of routes that accept JSON or a form and read it themselves, problems, events.
 _UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem, GenerationProgress]
 
 
@@ -51,7 +57,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that can answer these errors, and 500 as every route can."""
+    """Return the `responses` of a route that can return these error statuses; 500 is always added."""
     return {status: _response(status) for status in sorted({*statuses, 500})}
 
 
@@ -64,14 +70,14 @@ def _response(status: int) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Let the application give its OpenAPI file in this form."""
+    """Install the builder of the OpenAPI document in the application."""
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _build(app)
         return app.openapi_schema
 
-    app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way to extend the file
+    app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
 
 def _build(app: FastAPI) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
 
 
 def _drop_default_422(responses: dict[str, Any]) -> None:
-    """Replace FastAPI's own validation error by ours."""
+    """Replace FastAPI's own validation error by a problem."""
     content = responses.get("422", {}).get("content", {})
     if "application/json" in content:
         responses["422"] = _response(422)

@@ -1,6 +1,7 @@
-"""Every exception to `application/problem+json` (RFC 9457); the one place that writes error bodies.
+"""Turns every exception into `application/problem+json` (RFC 9457); the only module that writes error bodies.
 
-Never repeats the rejected input or an exception's text.
+Error bodies repeat neither the rejected input nor an exception's text. Imports no services and no routes; runs on the
+event loop.
 """
 
 import difflib
@@ -35,7 +36,7 @@ log = logging.getLogger("foxhound.api")
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
 _FAILED = "The service failed on this request; its log has the reason under the request id."
-# Of more faults, only the number is told.
+# With more faults, only their number is reported.
 _MAX_COUNTED = 5_000
 _MAX_SUGGESTIONS = 10
 
@@ -56,10 +57,10 @@ def problem_body(
         scope: The request's ASGI scope; gives `instance` and `request_id`.
         status: HTTP status, 400 .. 599.
         title: The kind of problem.
-        detail: This occurrence, for a person.
+        detail: What happened in this request, for a person.
         code: Stable word for clients.
-        errors: The single faults of an invalid request; at most 50 are told.
-        more: Further members.
+        errors: The faults of an invalid request; at most 50 are included.
+        more: Further members of the problem.
     """
     problem: dict[str, Any] = {
         "type": f"/problems/{code}",
@@ -79,7 +80,7 @@ def problem_body(
 
 
 def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = None) -> Response:
-    """Return the answer for an error of ours."""
+    """Return the response for an `AppError`, with `more` as further members of the problem."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.status == 503:
         headers.setdefault("Retry-After", "1")
@@ -96,7 +97,7 @@ def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = 
 
 
 def install(app: FastAPI) -> None:
-    """Let the application answer every exception as a problem."""
+    """Install the exception handlers that answer every exception as a problem."""
 
     @app.exception_handler(AppError)
     async def on_app_error(request: Request, error: AppError) -> Response:
@@ -109,15 +110,15 @@ def install(app: FastAPI) -> None:
         return respond(request, _invalid(request, error))
 
     @app.exception_handler(ResponseValidationError)
-    async def on_misfit(request: Request, error: ResponseValidationError) -> Response:
-        # Its own text repeats what users wrote.
+    async def on_invalid_response(request: Request, error: ResponseValidationError) -> Response:
+        # The exception's own text repeats user input.
         places = [(fault["type"], fault["loc"]) for fault in error.errors()[:MAX_ERRORS]]
-        log.error("The answer of %s does not fit its schema: %s", request.scope["route"].path, places)
+        log.error("The response of %s does not match its schema: %s", request.scope["route"].path, places)
         return respond(request, AppError(_FAILED))
 
     @app.exception_handler(OSError)
     async def on_no_room(request: Request, error: OSError) -> Response:
-        # Wherever it was: in the data folder, or where the framework keeps a form's files until they are read.
+        # Either in the data folder, or in the temporary folder where the framework spools a form's files.
         if error.errno not in NO_ROOM_ERRNOS:
             raise error
         log.warning("There is no room left for this request.", exc_info=error)
@@ -129,15 +130,15 @@ def install(app: FastAPI) -> None:
             return respond(request, Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON))
         if error.status_code == 404:
             return respond(request, NotFound("There is nothing at this path."))
-        # 405, 413, 416: the middleware gives them our form and keeps their headers.
+        # 405, 413, 416: the middleware writes the problem and keeps these headers.
         headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
         return Response(status_code=error.status_code, headers=headers)
 
 
 def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Invalid:
-    """Return the problem of a body that does not fit its model; neither input nor its place in our code is repeated.
+    """Return the error for a body that does not match its model; it repeats no input and no names of the code.
 
-    The first faults are told one by one, all are counted; nobody reads thousands, which take long to write down.
+    The first faults are listed and all are counted: listing thousands would take long and help nobody.
     """
     count = error.error_count()
     if count > _MAX_COUNTED:
@@ -149,7 +150,7 @@ def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Inv
 
 
 def _invalid_of(faults: Sequence[Mapping[str, Any]], count: int, known: Sequence[str]) -> Invalid:
-    """Translate the first of so many faults; `known` are valid names of the body's fields, to suggest the closest."""
+    """Return the error for the first of `count` faults; `known` are the valid field names, for suggestions."""
     found = [
         _fault(fault, known if number < _MAX_SUGGESTIONS else ()) for number, fault in enumerate(faults[:MAX_ERRORS])
     ]
@@ -157,20 +158,22 @@ def _invalid_of(faults: Sequence[Mapping[str, Any]], count: int, known: Sequence
 
 
 def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
-    location = [step for step in fault["loc"] if step != "[key]"]  # a faulty name has its member's place
+    location = [
+        step for step in fault["loc"] if step != "[key]"
+    ]  # pydantic marks a faulty key of a dict; the pointer is that of its member
     where = location.pop(0) if location and location[0] in ("body", "query", "path", "header", "cookie") else "body"
     steps = "".join("/" + _escape(step) for step in location)
     pointer = f"#{steps}" if where == "body" else f"#{where}{steps}"
     code, detail = code_and_detail(fault)
     if code == "unknown_field":
-        # The name is the client's own, so it is cut short; it stands in the pointer already.
+        # The name comes from the client, so it is truncated; the pointer contains it already.
         close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)
         detail = "This field does not exist." + (f" Did you mean {close[0]}?" if close else "")
     return FieldError(pointer, detail, code)
 
 
 def _allowed(request: Request) -> str:
-    """Return every method of the path; the framework names those of the first route that fits, alone."""
+    """Return all methods of the path; the framework lists only those of the first matching route."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     fitting = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
     return ", ".join(sorted({method.upper() for methods in fitting for method in methods}))

@@ -1,7 +1,8 @@
-"""Server-sent events of one request under way: how far it has come, then its result or its error.
+"""Server-sent events of one running request: its progress, then its result or its error.
 
-Knows nothing of engines: whatever reports steps can be watched. Runs on the event loop. FastAPI frames the events;
-its own streaming takes generator routes, whereas here one route answers by `Accept`, and can still refuse.
+Imports no engine: any coroutine that reports steps can be streamed. Runs on the event loop. FastAPI formats the events;
+its own streaming needs generator routes, but here one route selects its response by `Accept` and may still fail with
+an ordinary problem.
 """
 
 import asyncio
@@ -22,71 +23,71 @@ from app.schemas.generations import GenerationProgress
 log = logging.getLogger("foxhound.api")
 
 KEEP_ALIVE_S = 10.0
-# Proxies must neither keep the answer nor hold events back.
-_CUT_SHORT = "The service is shutting down; send the request again in a moment."
+_SHUTTING_DOWN = "The service is shutting down; send the request again in a moment."
+# Proxies must neither cache the response nor buffer events.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 OnStep = Callable[[int, int, int], None]
 
 
 class Progress:
-    """What a client has not been told yet: the newest step of each image and no older one.
+    """The newest step of each image that has not been sent yet.
 
-    A client slower than the steps skips some, so that nothing queues up for it.
+    A client slower than the steps misses some of them, so no queue builds up.
     """
 
     def __init__(self, num_images: int) -> None:
-        """Watch so many images, >= 1."""
+        """Track `num_images` images, >= 1."""
         self._num_images = num_images
-        self._untold: dict[int, GenerationProgress] = {}
-        self._news = asyncio.Event()
+        self._unsent: dict[int, GenerationProgress] = {}
+        self._wakeup = asyncio.Event()
 
     def report(self, image: int, step: int, steps: int) -> None:
-        """Note that an image, counted from 0, has done `step` of `steps` steps."""
-        self._untold[image] = GenerationProgress(image=image, step=step, steps=steps, num_images=self._num_images)
+        """Record that the image with this index, from 0, has done `step` of `steps` steps."""
+        self._unsent[image] = GenerationProgress(image=image, step=step, steps=steps, num_images=self._num_images)
         self.wake()
 
     def wake(self) -> None:
-        """Wake who waits, for a reason other than a step."""
-        self._news.set()
+        """Wake the waiting coroutine."""
+        self._wakeup.set()
 
     @property
     def is_complete(self) -> bool:
-        """Whether every image has something untold."""
-        return len(self._untold) == self._num_images
+        """Whether every image has a step to send."""
+        return len(self._unsent) == self._num_images
 
     def take(self) -> list[GenerationProgress]:
-        """Return what is untold, which from now on is told."""
-        untold = list(self._untold.values())
-        self._untold.clear()
-        return untold
+        """Return the steps to send and forget them."""
+        unsent = list(self._unsent.values())
+        self._unsent.clear()
+        return unsent
 
     async def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for news; False when none came in time."""
+        """Wait for a step or a wake-up; return False after `timeout_s` seconds without one."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._news.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             return False
-        self._news.clear()
+        self._wakeup.clear()
         return True
 
 
 class EventStream(EventSourceResponse):
-    """The events of a piece of work, which is cancelled when the answer ends: at the latest when the client leaves."""
+    """The events of a task, which is cancelled when the response ends, at the latest when the client disconnects."""
 
     def __init__(self, request: Request, work: asyncio.Task[Any], progress: Progress) -> None:
-        """Stream the events of `work`, which reports to `progress`."""
+        """Stream the events of the task `work`, which reports to `progress`."""
         super().__init__(events(request, work, progress), headers=_HEADERS)
         self._request = request
         self._work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the response."""
         try:
             await super().__call__(scope, receive, send)
-        except asyncio.CancelledError:  # a client that leaves cancels nothing: the service is shutting down
-            last = _error_event(self._request, Unavailable(_CUT_SHORT, retry_after_s=RETRY_AFTER_S))
+        except asyncio.CancelledError:  # only a shutdown cancels; a client that disconnects does not
+            last = _error_event(self._request, Unavailable(_SHUTTING_DOWN, retry_after_s=RETRY_AFTER_S))
             await send({"type": "http.response.body", "body": last})
             raise
         finally:
@@ -96,15 +97,15 @@ class EventStream(EventSourceResponse):
 async def stream(
     request: Request, start: Callable[[OnStep], Coroutine[Any, Any, BaseModel]], num_images: int
 ) -> EventStream:
-    """Start the work, and answer with its events once all its images were taken.
+    """Start the work, and return the stream of its events once the engine has accepted all images.
 
     Args:
-        request: Whose answer it is.
-        start: Makes the work's coroutine, given what it reports steps to.
-        num_images: How many images report, >= 1; each does with step 0 when it is taken.
+        request: The request to answer.
+        start: Returns the work's coroutine, given the function that it reports steps to.
+        num_images: Number of images that report, >= 1; each reports step 0 when the engine accepts it.
 
     Raises:
-        AppError: What the work raised before; the answer can still have that status.
+        AppError: Raised by the work before the stream began; the response has that error's status.
     """
     progress = Progress(num_images)
     work = asyncio.ensure_future(start(progress.report))
@@ -123,32 +124,32 @@ async def stream(
 async def events(
     request: Request, work: asyncio.Task[Any], progress: Progress, keep_alive_s: float = KEEP_ALIVE_S
 ) -> AsyncIterator[bytes]:
-    """Yield what to send next: progress, comments that keep the connection alive, at last the outcome.
+    """Yield the events: progress, comments that keep the connection alive, and finally the result or the error.
 
     Args:
-        request: Whose answer it is.
-        work: Gives a model; its last step is reported before it is done, and that it is done wakes `progress`.
-        progress: What it reports to.
-        keep_alive_s: Longest silence, in seconds.
+        request: The request to answer.
+        work: Returns a model. It reports its last step before it is done, and its end wakes `progress`.
+        progress: The steps that the work reports.
+        keep_alive_s: Maximum time without an event, in seconds; then a comment is sent.
     """
     while True:
-        is_done = work.done()  # asked first: the last steps of work that is done were reported before
-        if told := progress.take():
-            yield b"".join(_event("progress", step.model_dump_json()) for step in told)
+        is_done = work.done()  # read first, so that the last steps of finished work are still sent
+        if steps := progress.take():
+            yield b"".join(_event("progress", step.model_dump_json()) for step in steps)
         if is_done:
             break
         if not await progress.wait(keep_alive_s):
             yield KEEPALIVE_COMMENT
     try:
         result: BaseModel = work.result()
-    except Exception as error:  # the answer has begun: nobody else can tell
+    except Exception as error:  # the response has begun, so no handler can report the error
         yield _error_event(request, error)
     else:
         yield _event("result", result.model_dump_json())
 
 
 def _error_event(request: Request, error: Exception) -> bytes:
-    """Say what an ordinary answer would have said, its `Retry-After` as the event's `retry`."""
+    """Return the `error` event with the problem of an ordinary response; `Retry-After` becomes the event's `retry`."""
     known = error if isinstance(error, AppError) else AppError()
     log.warning("%s: %s", known.code, known.detail, exc_info=error.__cause__ or (None if known is error else error))
     answer = respond(request, known)

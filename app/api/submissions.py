@@ -1,4 +1,7 @@
-"""How a POST route receives a request to do work: its priority and its `Idempotency-Key`, replayed or new."""
+"""Reads priority and `Idempotency-Key` of requests that create jobs, and replays the response to a known key.
+
+The key is read on the event loop; the database is queried on a thread. Imports no SQL.
+"""
 
 import asyncio
 import hashlib
@@ -16,12 +19,12 @@ from app.errors import Malformed
 from app.schemas.jobs import Priority
 from app.services.jobs.idempotency import Replayed, Submission
 
-# Visible ASCII; what is longer or empty is answered with 400, so the schema alone tells of these bounds.
+# Visible ASCII. Other keys get 400 (not 422), so the limits are given in the schema only.
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _KEY_SCHEMA = {"minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
 _KEY_DESCRIPTION = (
-    "Any text of the client's, kept for 24 hours. The same key with the same request gives the same answer and "
-    "`Idempotency-Replayed: true`; with another one, 422. Refused where the answer is the work itself."
+    "A text chosen by the client, stored for 24 hours. The same key with the same request returns the same response "
+    "with `Idempotency-Replayed: true`; with another request, 422. Not accepted for inline responses of `/generate`."
 )
 
 
@@ -31,17 +34,19 @@ async def read_submission(
     priority: Annotated[Priority, Query()] = 0,
     idempotency_key: Annotated[str | None, Header(description=_KEY_DESCRIPTION, json_schema_extra=_KEY_SCHEMA)] = None,
 ) -> Submission:
-    """Return how this work is handed in.
+    """Return the request's priority and idempotency key.
 
     Raises:
         Malformed: The key is empty, too long or not visible ASCII.
-        Replayed: The key has been answered, by this same request.
+        Replayed: The same request with this key has been answered before.
         Invalid: The key belongs to another request.
     """
     if idempotency_key is None:
         return Submission(priority)
     if not _KEY.fullmatch(idempotency_key) or len(request.headers.getlist("idempotency-key")) > 1:
-        raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters", code=ErrorCode.BAD_IDEMPOTENCY_KEY)
+        raise Malformed(
+            "Idempotency-Key must be 1 to 255 visible ASCII characters.", code=ErrorCode.BAD_IDEMPOTENCY_KEY
+        )
     body = await request.body()
     fingerprint = await services.pools.bodies.run(lambda: _fingerprint(request, priority, body))
     submission = Submission(priority, idempotency_key, fingerprint)
@@ -53,7 +58,7 @@ SubmissionDep = Annotated[Submission, Depends(read_submission)]
 
 
 def install(app: FastAPI) -> None:
-    """Let the application answer a request that was answered before."""
+    """Install the handler that replays the response to a request with a known key."""
 
     @app.exception_handler(Replayed)
     async def on_replayed(_request: Request, replayed: Replayed) -> Response:
@@ -62,11 +67,11 @@ def install(app: FastAPI) -> None:
 
 
 def _fingerprint(request: Request, priority: int, body: bytes) -> str:
-    """Hash the route and the body's JSON; neither the order of its keys nor white space counts."""
+    """Hash the route, the priority and the body's JSON, independent of key order and white space."""
     value = load_json(body, JsonBounds.of_bytes(RECIPE_BODY)) if body else None
     asked = [request.method, request.url.path, priority, value]
     try:
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
-    except RecursionError:  # a little deeper than what could be read
+    except RecursionError:  # `dumps` has a slightly lower depth limit than `loads`
         raise Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON) from None
     return hashlib.sha256(canonical.encode()).hexdigest()

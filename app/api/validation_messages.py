@@ -1,11 +1,11 @@
-"""The faults that pydantic finds, in this service's own words. Pure; knows nothing of requests and answers."""
+"""Texts and codes for the faults that pydantic finds. Pure; imports no request and no response."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic_core.core_schema import ErrorType
 
-# Where the code is not pydantic's own name of the fault.
+# Codes that differ from pydantic's name of the fault.
 _CODES = {
     "extra_forbidden": "unknown_field",
     "missing": "missing",
@@ -21,7 +21,7 @@ _CODES = {
     "less_than_equal": "too_large",
 }
 _OBJECT, _NUMBER, _WHOLE, _SWITCH = "a JSON object", "a number", "a whole number", "true or false"
-# Filled from the fault's context, in which no input stands.
+# Filled from the fault's context, which contains no input.
 _MUST = {
     "model_type": f"be {_OBJECT}",
     "model_attributes_type": f"be {_OBJECT}",
@@ -52,14 +52,14 @@ _MUST = {
     "too_long": "have at most {max_length} item(s)",
     "too_short": "have at least {min_length} item(s)",
 }
-_PYDANTICS = frozenset(get_args(ErrorType))
+_PYDANTIC_TYPES = frozenset(get_args(ErrorType))
 
 
 def code_and_detail(fault: Mapping[str, Any]) -> tuple[str, str]:
     """Return the stable code of a fault and a sentence for a person; neither repeats the input.
 
     Args:
-        fault: One of what `ValidationError.errors()` gives.
+        fault: An item of `ValidationError.errors()`.
     """
     kind = fault["type"]
     code = _CODES.get(kind, kind)
@@ -67,13 +67,13 @@ def code_and_detail(fault: Mapping[str, Any]) -> tuple[str, str]:
         return code, "This field is required."
     if kind in _MUST:
         return code, f"This must {_filled(_MUST[kind], fault.get('ctx', {}))}."
-    if kind in _PYDANTICS:
-        return code, "This value is not one that is taken here."
-    return code, fault["msg"]  # raised by our own validators, in our words
+    if kind in _PYDANTIC_TYPES:
+        return code, "This value is not valid here."
+    return code, fault["msg"]  # raised by Foxhound's own validators
 
 
 def _filled(words: str, context: Mapping[str, Any]) -> str:
-    """Put numbers into words, in the singular for one."""
+    """Fill the numbers in; use the singular for one."""
     values = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
     is_one = 1 in (context.get("max_length"), context.get("min_length"))
     return words.format_map(values).replace("(s)", "" if is_one else "s")

@@ -1,1 +1,1 @@
-"""The `foxhound` command: reads the settings, starts processes, speaks to a person."""
+"""The `foxhound` command: reads the settings, starts processes, prints results."""

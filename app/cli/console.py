@@ -1,6 +1,7 @@
-"""What `foxhound dataset` tells a person, or a script: plans, jobs under way, single lines.
+"""Prints what `foxhound dataset` reports to a person or a script: plans, jobs in progress, single lines.
 
-Knows terminals and the words of the API, no requests.
+Results go to standard output, notes and errors to standard error. The module formats JSON of the API and sends no
+requests. It runs in the main thread of the command's process.
 """
 
 import json
@@ -19,34 +20,37 @@ err = Console(stderr=True)
 
 
 @contextmanager
-def shown(as_json: bool) -> Iterator[Any]:
-    """Give what shows a job's state: a line of JSON, a bar on a terminal, else a line for each percent."""
+def job_display(as_json: bool) -> Iterator[Any]:
+    """Return a function that displays a job's state: as a line of JSON, as a progress bar, or as plain lines.
+
+    The bar needs a terminal; without one, a line is printed for each percent.
+    """
     if as_json:
         yield lambda job: typer.echo(json.dumps(job))
     elif out.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}", markup=False))
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}", markup=False))
         with Progress(*columns, console=out) as progress:
-            task = progress.add_task("", total=None, told="")
+            task = progress.add_task("", total=None, text="")
 
             def show(job: dict[str, Any]) -> None:
                 done, total = job["progress"]["done"], job["progress"]["total"]
-                progress.update(task, description=job["status"], completed=done, total=total, told=told(job))
+                progress.update(task, description=job["status"], completed=done, total=total, text=progress_text(job))
 
             yield show
     else:
-        shown: set[tuple[str, int]] = set()
+        printed: set[tuple[str, int]] = set()
 
         def show_line(job: dict[str, Any]) -> None:
             step = (job["status"], 100 * job["progress"]["done"] // max(job["progress"]["total"], 1))
-            if step not in shown:
-                shown.add(step)
-                tell(f"{job['status']}: {told(job)}")
+            if step not in printed:
+                printed.add(step)
+                print_result(f"{job['status']}: {progress_text(job)}")
 
         yield show_line
 
 
-def told(job: dict[str, Any]) -> str:
-    """Say how far a job is, how fast it goes, and how long it may still take at that rate."""
+def progress_text(job: dict[str, Any]) -> str:
+    """Return a job's progress, its rate per minute and the time left at that rate, as text."""
     progress = job["progress"]
     text = f"{progress['done']} of {progress['total']} {progress['unit']}"
     if rate := progress.get("rate_per_minute"):
@@ -56,8 +60,8 @@ def told(job: dict[str, Any]) -> str:
     return text
 
 
-def tell_plan(plan: dict[str, Any], as_json: bool) -> None:
-    """Tell what would be made."""
+def print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """Print the answer to a dry run: number of images, time needed, and sample prompts."""
     if as_json:
         typer.echo(json.dumps(plan))
         return
@@ -71,25 +75,25 @@ def tell_plan(plan: dict[str, Any], as_json: bool) -> None:
         for image in plan.get("samples", [])
     )
     for line in filter(None, lines):
-        tell(line)
+        print_result(line)
 
 
-def tell_job(job: dict[str, Any] | None, expected: str, meaning: str) -> None:
-    """Say what state a job is in, and what that means if it is the expected one."""
+def print_job(job: dict[str, Any] | None, expected: str, meaning: str) -> None:
+    """Print a job's state, followed by `meaning` if the state is the expected one; None: the dataset has no job."""
     if job is None:
-        line = "Nothing is made for this dataset: its images are uploaded."
+        line = "This dataset has no job: its images are uploaded."
     else:
-        line = f"The job {job['id']} is {job['status']}, {told(job)}." + (
+        line = f"The job {job['id']} is {job['status']}, {progress_text(job)}." + (
             f" {meaning}" if job["status"] == expected else ""
         )
-    tell(line)
+    print_result(line)
 
 
-def tell(line: str) -> None:
-    """Tell a line on standard output, without what a terminal would obey."""
+def print_result(line: str) -> None:
+    """Print a line to standard output; control characters, which a terminal would interpret, are replaced."""
     out.print(readable(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def say(line: object) -> None:
-    """Tell something beside the result, on standard error."""
+def print_note(line: object) -> None:
+    """Print a note or an error to standard error."""
     err.print(str(line), markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,7 @@
-"""`foxhound migrate`: the schema brought up to date, or records copied to another database. Runs in its own process."""
+"""`foxhound migrate`: migrates the database to the current schema, or copies all records to another database.
+
+Imports no engine and no HTTP. It runs in the process of the command.
+"""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,18 +14,20 @@ from app.cli.settings import read_settings, refuse
 from app.config import Settings
 from app.db.session import Database, sqlite_path
 
-SourceUrl = Annotated[str | None, typer.Option("--from", help="Copy the records of this database ...")]
-TargetUrl = Annotated[str | None, typer.Option("--to", help="... to this one, which has none yet.")]
+SourceUrl = Annotated[str | None, typer.Option("--from", help="Database URL to copy all records from.")]
+TargetUrl = Annotated[
+    str | None, typer.Option("--to", help="Database URL to copy them to; it must have no records yet.")
+]
 
 
 def migrate(source: SourceUrl = None, target: TargetUrl = None) -> None:
-    """Bring the database to this version's schema: ours and the job engine's, under one lock.
+    """Migrate the database to this version's schema: Foxhound's tables and those of the job engine, under one lock.
 
-    With `--from` and `--to`, copy all records to another database instead, so that its nodes go on with the same data
-    folder. Jobs that have not ended begin again there, and keep the images that they have recorded.
+    With `--from` and `--to`, copy all records to another database instead; the data folder stays the same. Jobs that
+    have not ended are restarted there and keep the images that they have recorded.
     """
     settings = read_settings()
-    with _told():
+    with _expected_errors():
         if source is None and target is None:
             _bring_up_to_date(settings)
             out.print("The database is up to date.")
@@ -40,14 +45,14 @@ def _bring_up_to_date(settings: Settings) -> None:
     url, folder = settings.resolved_database_url, DataFolder(settings.data_dir)
     if (path := sqlite_path(url)) is not None:
         refuse_foreign_file(path)
-    check_store(url, folder)  # before a database of a mistyped name comes to be
+    check_store(url, folder)  # before a mistyped URL creates a new database
     with migrated(url) as db:
         assign_store_id(db, folder)
 
 
 @contextmanager
 def migrated(url: str) -> Iterator[Database]:
-    """Bring a database to this version's schema, and give it while its migration lock is held."""
+    """Migrate a database to this version's schema and open it; the migration lock is held inside the block."""
     from app.db.migrations import migrate as migrate_ours
     from app.db.migrations import migration_lock
     from app.jobs.migrations import migrate_job_engine
@@ -68,23 +73,23 @@ def _copy(source: str, target: str, settings: Settings) -> None:
 
     try:
         same = database_url(source) == database_url(target)
-    except Exception:  # SQLAlchemy's words tell a password
+    except Exception:  # SQLAlchemy's message may contain the password
         refuse("One of the URLs cannot be read. They begin with sqlite:/// or postgresql://.")
     if same:
-        refuse("Both URLs name the same database; nothing was done.")
+        refuse("Both URLs name the same database. Nothing was done.")
     check(source)
     check_store(source, DataFolder(settings.data_dir))
     with lock_data_dir(settings.data_dir), migration_lock(source), migrated(target):
         copied = copy_records(source, target, on_progress=lambda line: out.print(line, highlight=False, soft_wrap=True))
-    out.print(f"{copied.num_rows} records were copied; the old database is as it was.", highlight=False)
+    out.print(f"{copied.num_rows} records were copied. The old database is unchanged.", highlight=False)
     if copied.num_active:
-        out.print(f"{copied.num_active} jobs that had not ended begin again on the new one.", highlight=False)
-    out.print("Set FOXHOUND_DATABASE_URL to the new one, keep FOXHOUND_DATA_DIR, and start the node.")
+        out.print(f"{copied.num_active} jobs that had not ended are restarted on the new database.", highlight=False)
+    out.print("Set FOXHOUND_DATABASE_URL to the new database, keep FOXHOUND_DATA_DIR, and start the node.")
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """End the command in words where it may not go on."""
+def _expected_errors() -> Iterator[None]:
+    """Print an expected error and end the command."""
     from app.db.migrations import SchemaMismatch
     from app.node.lock import DataDirInUse
     from app.services.store.identity import StoreMismatch

@@ -1,4 +1,7 @@
-"""`foxhound models`: the model packs, listed and fetched ahead. Runs in the shell's process."""
+"""`foxhound models`: lists the model packs and downloads them in advance.
+
+Loads no model and imports no engine. It runs in the process of the command.
+"""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +14,12 @@ from rich.table import Table
 from app.cli.console import err, out
 from app.cli.settings import read_settings
 
-models_app = typer.Typer(help="Model packs: list them, fetch them ahead.", no_args_is_help=True)
+models_app = typer.Typer(help="Model packs: list them, download them in advance.", no_args_is_help=True)
 
 
 @models_app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show the packs, their revisions and whether they are here."""
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False) -> None:
+    """List the packs, their revisions, sizes and whether they are downloaded."""
     from app.modelpacks.pack import PackError, find_pack
 
     settings = read_settings()
@@ -49,20 +52,20 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="For script
 
 
 def _quality_line(quality: Mapping[str, Any]) -> str:
-    """Sum up a pack's measured quality in a line; what was not measured is left out."""
+    """Return a pack's measured quality as one line; figures without a measurement are left out."""
     generated, drawings = quality.get("generated", {}), quality.get("held_out_drawings", {})
     figures = (
         ("CLIP class {:.0%}", generated.get("clip_class_accuracy")),
         ("ResNet18 {:.0%}", generated.get("classifier_top1")),
         ("VAE {:.1f} dB", drawings.get("vae_psnr_db", {}).get("overall")),
     )
-    told = (wording.format(value) for wording, value in figures if value is not None)
-    return ", ".join(told).replace("%", " %")
+    texts = (wording.format(value) for wording, value in figures if value is not None)
+    return ", ".join(texts).replace("%", " %")
 
 
 @models_app.command("fetch")
-def fetch_models(name: Annotated[str, typer.Argument(help="The pack, e.g. sd15.")]) -> None:
-    """Download a pack ahead; may be interrupted and repeated, and goes on where it was."""
+def fetch_models(name: Annotated[str, typer.Argument(help="Name of the pack, e.g. sd15.")]) -> None:
+    """Download a pack. Run again after an interruption, it resumes the download."""
     from app.modelpacks.fetch import fetch_pack
     from app.modelpacks.pack import PackError
 

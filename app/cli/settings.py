@@ -1,6 +1,6 @@
-"""The settings as the shell sees them: listed in every command's help, read, and refused in words.
+"""Reads the settings for the commands, lists them in `--help` and reports invalid ones.
 
-Runs in each of Foxhound's processes before anything else.
+Imports no engine and no database. It runs first in the main thread of each of Foxhound's processes.
 """
 
 from typing import NoReturn
@@ -14,7 +14,7 @@ from app.node.supervisor import EXIT_CONFIG
 
 
 def settings_help() -> str:
-    """Return every setting with its meaning and default, one a paragraph."""
+    """Return the help text of all settings: name, meaning and default, a paragraph each."""
     lines = ["Settings are environment variables (a `.env` file works too):", ""]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f" [default: {field.default}]"
@@ -23,7 +23,11 @@ def settings_help() -> str:
 
 
 def read_settings() -> Settings:
-    """Return the settings, or end the command with every mistake named."""
+    """Return the settings.
+
+    Raises:
+        typer.Exit: Settings are invalid; each is named on standard error.
+    """
     try:
         return Settings()
     except ValidationError as error:
@@ -32,10 +36,10 @@ def read_settings() -> Settings:
             err.print(f"FOXHOUND_{name}: {fault['msg']}", highlight=False)
         raise typer.Exit(EXIT_CONFIG) from None
     except UnicodeDecodeError:
-        refuse("The `.env` file is no text in UTF-8; save it as UTF-8.")
+        refuse("The `.env` file is not UTF-8 text. Save it as UTF-8.")
 
 
 def refuse(error: Exception | str) -> NoReturn:
-    """End the command: starting it again cannot help."""
+    """Print an error and end the command with the exit status that tells the supervisor not to restart it."""
     err.print(str(error), highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_CONFIG) from None

@@ -1,4 +1,7 @@
-"""`foxhound storage`: what lies in the data folder, and what a person decides about it. Runs in the shell's process."""
+"""`foxhound storage`: reports on the data folder, moves unrecorded files away, and assigns the folder to a database.
+
+Imports no engine and no HTTP. It runs in the process of the command, beside a node or without one.
+"""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import tell
+from app.cli.console import print_result
 from app.cli.settings import read_settings, refuse
 from app.config import Settings
 from app.db.session import Database, sqlite_path
@@ -16,15 +19,17 @@ from app.db.session import Database, sqlite_path
 if TYPE_CHECKING:
     from app.services.store.report import Amount, Paths, StorageReport
 
-storage_app = typer.Typer(help="The data folder: what lies in it, and whose it is.", no_args_is_help=True)
+storage_app = typer.Typer(
+    help="The data folder: report on it, clean it up, assign it to a database.", no_args_is_help=True
+)
 
 
 @storage_app.command()
 def report(
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    as_list: Annotated[bool, typer.Option("--list", help="Only the path of each file without a record.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_list: Annotated[bool, typer.Option("--list", help="Print only the path of each file without a record.")] = False,
 ) -> None:
-    """Tell bytes and files by kind, files that no record names, and records whose file is missing; change nothing."""
+    """Report files and bytes by kind, files without a record, and records without their file. Changes nothing."""
     from app.services.store.report import storage_report, unrecorded_paths
     from app.storage.layout import DataFolder
 
@@ -33,19 +38,19 @@ def report(
     with _opened(settings) as db:
         if as_list:
             for path in unrecorded_paths(db, folder):
-                tell(path)
+                print_result(path)
             return
         found = storage_report(db, folder, settings.resolved_models_dir)
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     else:
         for line in _lines(found, settings):
-            tell(line)
+            print_result(line)
 
 
 @storage_app.command()
 def sweep() -> None:
-    """Move every file that no record names to .lost+found, however many there are; a node may run meanwhile."""
+    """Move all files without a record to .lost+found. A node may run meanwhile."""
     from app.services.store.identity import check_store
     from app.services.store.recovery import sweep as sweep_files
     from app.storage.layout import DataFolder
@@ -55,14 +60,14 @@ def sweep() -> None:
     with _opened(settings) as db:
         check_store(settings.resolved_database_url, folder)
         num_moved = sweep_files(db, folder, limit=None)
-    tell(f"Moved {num_moved} files to {folder.root}/.lost+found. Younger ones, and those of jobs at work, stay.")
+    print_result(f"Moved {num_moved} files to {folder.root}/.lost+found. Recent files and files of active jobs stay.")
 
 
 @storage_app.command()
-def adopt(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Declare that the data folder is this database's, although their ids differ or records lack their files.
+def adopt(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False) -> None:
+    """Assign the data folder to this database, although their ids differ or files of records are missing.
 
-    Brings the database up to date as `foxhound migrate` does. Stop the folder's nodes before.
+    Migrates the database as `foxhound migrate` does. Stop all nodes of the folder first.
     """
     from app.cli.migrate import migrated
     from app.db.migrations import SchemaMismatch
@@ -73,19 +78,19 @@ def adopt(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     settings = read_settings()
     folder = DataFolder(settings.data_dir)
     if not yes:
-        tell("Files that the database has no record of may be moved to .lost+found at the node's start.")
+        print_result("The next start of a node may move files without a record to .lost+found.")
         typer.confirm(f"Is {folder.root} the data folder of this database?", abort=True)
     try:
         with lock_data_dir(settings.data_dir), migrated(settings.resolved_database_url) as db:
             store_id = adopt_store(db, folder)
     except (DataDirInUse, SchemaMismatch) as error:
         refuse(error)
-    tell(f"The data folder {folder.root} and the database now have the id {store_id}.")
+    print_result(f"The data folder {folder.root} and the database now have the id {store_id}.")
 
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Database]:
-    """Give the database, which must be at this version's schema; end the command in words where something is wrong."""
+    """Open the database, which must have the current schema; expected errors print a message and end the command."""
     from app.db.migrations import SchemaMismatch, check
     from app.errors import AppError
     from app.services.store.identity import StoreMismatch

@@ -1,1 +1,1 @@
-"""A Foxhound service seen from outside, over HTTP; for the command line."""
+"""HTTP client of a Foxhound service, for the command line; imports nothing of the server."""

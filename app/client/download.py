@@ -1,7 +1,8 @@
-"""A download that survives everything: into `FILE.part`, which goes on where it was, then renamed.
+"""Resumable download: writes to `FILE.part`, then renames it to `FILE`.
 
-Beside the part lies the ETag of the bytes in it, in `FILE.part.etag`; the service is asked to go on only
-if it still has those very bytes. Runs in the caller's thread.
+`FILE.part.etag` holds the ETag of the bytes in `FILE.part`. A download resumes only if the service still has content
+with that ETag; otherwise it restarts. The module prints nothing and imports nothing of the server. It runs in the
+caller's thread.
 """
 
 import fcntl
@@ -19,22 +20,22 @@ OnProgress = Callable[[int, int], None]
 
 
 class DownloadFailed(Exception):
-    """The file could not be completed."""
+    """The download could not be completed."""
 
 
 def download_zip(service: Service, path: str, target: Path, on_progress: OnProgress) -> None:
-    """Bring an archive to `target`, whose former content stays until the new one is whole.
+    """Download a zip archive to `target`; an existing file is replaced once the archive is complete.
 
     Args:
-        service: Where it is.
-        path: Its path there.
-        target: The file to be; `target.part` and `target.part.etag` hold what there is of it.
-        on_progress: Told how many bytes are there, and how many there will be.
+        service: The service.
+        path: The archive's path in the API.
+        target: The file to write; `target.part` and `target.part.etag` hold an incomplete download.
+        on_progress: Called with the number of bytes downloaded so far and in total.
 
     Raises:
         Refused: The service answered with a problem.
-        Unreachable: It did not answer, or sent nothing more, in time.
-        DownloadFailed: Another process writes the same file, or what came is no whole archive.
+        Unreachable: The service did not answer, or stopped sending, for longer than the retry time.
+        DownloadFailed: Another process writes the same file, or the received archive is damaged.
         OSError: The file cannot be written.
     """
     part = target.with_name(target.name + ".part")
@@ -43,30 +44,35 @@ def download_zip(service: Service, path: str, target: Path, on_progress: OnProgr
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DownloadFailed(f"another process writes {part}") from None
+            raise DownloadFailed(f"Another process writes {part}.") from None
         _complete(service, path, file, mark, on_progress)
         file.flush()
         os.fsync(file.fileno())
         if not _is_whole(part):
             file.truncate(0)
-            raise DownloadFailed("what came is no whole archive; it was thrown away, try again")
+            raise DownloadFailed("The received archive is damaged and was discarded. Try again.")
         part.replace(target)
         mark.unlink(missing_ok=True)
 
 
 def _complete(service: Service, path: str, file: BinaryIO, mark: Path, on_progress: OnProgress) -> None:
-    """Take up the download until every byte is there."""
+    """Resume the download until every byte is there.
+
+    Raises:
+        Refused: The service answered with a problem that a retry does not solve.
+        Unreachable: The retry time is spent.
+    """
     delays = service.delays()
     while True:
         try:
-            if _take_up(service, path, file, mark, delays, on_progress):
+            if _resume(service, path, file, mark, delays, on_progress):
                 return
-            reason = "the archive broke off"
+            reason = "the connection ended before the archive did"
         except httpx.TransportError as error:
             reason = readable(error) or type(error).__name__
         except Refused as refused:
             if refused.status == 416:
-                file.truncate(0)  # more than there is: not its bytes
+                file.truncate(0)  # the part is longer than the archive, so it holds other bytes
             elif refused.status not in (502, 503, 504):
                 raise
             reason = refused.lines[0]
@@ -75,30 +81,30 @@ def _complete(service: Service, path: str, file: BinaryIO, mark: Path, on_progre
             raise Unreachable(f"No answer from {service.url}: {reason}")
 
 
-def _take_up(service: Service, path: str, file: BinaryIO, mark: Path, delays: Delays, on_progress: OnProgress) -> bool:
-    """Ask for the bytes that are not there and write them; True if none is missing then."""
+def _resume(service: Service, path: str, file: BinaryIO, mark: Path, delays: Delays, on_progress: OnProgress) -> bool:
+    """Request the missing bytes and append them; return whether the file is complete."""
     start = file.seek(0, os.SEEK_END)
     etag = mark.read_text() if start and mark.exists() else ""
     headers = {"Accept-Encoding": "identity"}
-    if etag and start > 1:  # from one byte before the end, so that a whole file is no range outside of it
+    if etag and start > 1:  # from one byte before the end: a range that starts at the end would get 416
         start -= 1
         headers |= {"Range": f"bytes={start}-", "If-Range": etag}
     with service.stream(path, headers) as answer:
         if answer.status_code != 206 or answer.headers.get("etag") != etag:
             if etag:
-                service.notify("The archive is another one by now; beginning anew.")
+                service.notify("The archive has changed. The download restarts.")
             start = 0
         file.truncate(start)
         if start == 0:
             mark.write_text(answer.headers.get("etag", ""))
         if "content-length" not in answer.headers:
-            raise DownloadFailed("the service did not say how long the archive is")
+            raise DownloadFailed("The service did not send the length of the archive.")
         total = start + int(answer.headers["content-length"])
         first = start
         for piece in answer.iter_raw():
             file.write(piece)
             start += len(piece)
-            if start > first + 1:  # the one byte that was there tells nothing
+            if start > first + 1:  # the byte that was there already is not progress
                 delays.reset()
             on_progress(start, total)
     file.flush()
@@ -106,7 +112,7 @@ def _take_up(service: Service, path: str, file: BinaryIO, mark: Path, delays: De
 
 
 def _is_whole(path: Path) -> bool:
-    """Tell whether every file in the archive has the checksum that the archive gives it."""
+    """Return whether every file in the archive matches its checksum."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -1,6 +1,7 @@
-"""A job's states as they come: from its events, and by polling where those do not come through.
+"""Follows a job: yields its states from server-sent events, and polls while no events arrive.
 
-Knows the wire format of server-sent events. Runs in the caller's thread.
+The module parses the wire format of server-sent events and imports nothing of the server. It runs in the caller's
+thread.
 """
 
 import json
@@ -11,19 +12,19 @@ import httpx
 from app.client.service import Json, Refused, Service
 
 ENDED = ("succeeded", "failed", "cancelled")
-# Between two looks at a job whose events cannot be had.
+# Seconds between two polls while a job's events are not available.
 POLL_S = 2.0
 
 
 def follow(service: Service, job_id: str) -> Iterator[Json]:
-    """Give each new state of a job, the last one too, whatever happens to connections and to the service meanwhile.
+    """Yield each new state of a job, the final one included, across lost connections and restarts of the service.
 
-    Whenever the events end before the job does, it is asked for once and the events are taken up again behind
-    the state seen last. Where there are no events to be had, that is polling.
+    Whenever the events end before the job does, the job is read once and the events are requested again from the
+    last seen state on. If no events are available, this amounts to polling.
 
     Raises:
-        Refused: There is no such job (any more).
-        Unreachable: The service did not answer in time.
+        Refused: The job does not exist or has been deleted.
+        Unreachable: The service did not answer within the retry time.
     """
     seen = 0
     while True:
@@ -43,18 +44,18 @@ def follow(service: Service, job_id: str) -> Iterator[Json]:
 
 
 def _events(service: Service, job_id: str, seen: int) -> Iterator[Json]:
-    """Give the job of each event until the stream ends, for whatever reason."""
+    """Yield the job of each event until the stream ends; errors end it too."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(seen)} if seen else {})}
     try:
         with service.stream(f"/jobs/{job_id}/events", headers) as answer:
             if answer.headers.get("content-type", "").startswith("text/event-stream"):
                 yield from _parse(answer.iter_lines())
     except (Refused, httpx.TransportError, ValueError):
-        return  # what is wrong, polling finds out
+        return  # the poll that follows reports a lasting error
 
 
 def _parse(lines: Iterator[str]) -> Iterator[Json]:
-    """Give the job of each whole event; one that was cut off is none."""
+    """Yield the job of each complete event; an incomplete event at the end is dropped."""
     data: list[str] = []
     for line in lines:
         if line.startswith("data:"):

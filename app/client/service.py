@@ -1,7 +1,7 @@
-"""One Foxhound service as its clients see it: requests that outlast a restart, refusals in words.
+"""HTTP client of one Foxhound service: retries requests while the service restarts, and turns problems into text.
 
-Knows HTTP and JSON, nothing of terminals and nothing of the service's insides. Everything runs in the
-caller's thread, which sleeps between tries.
+The module prints nothing and imports nothing of the server. Everything runs in the caller's thread, which sleeps
+between tries.
 """
 
 import json
@@ -14,15 +14,15 @@ import httpx
 Json = dict[str, Any]
 Notify = Callable[[str], None]
 
-# Answers of a service that is starting, full or behind a proxy that cannot reach it.
+# HTTP statuses that are retried: the service is starting or full, or its proxy cannot reach it.
 _TRY_AGAIN = (502, 503, 504)
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
-# Events are told at least every 15 s, if only by a comment; an archive's bytes come without a break.
+# Above the longest silence of an answer: an event stream sends at least a comment every 15 s.
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
 class Unreachable(Exception):
-    """The service gave no answer within the patience that there was."""
+    """The service did not answer within the retry time."""
 
 
 class Refused(Exception):
@@ -30,8 +30,8 @@ class Refused(Exception):
 
     Attributes:
         status: The HTTP status.
-        code: The problem's stable word; empty if the answer was no problem.
-        lines: What to tell a person: the problem, then each fault with its pointer.
+        code: The problem's code; empty if the answer was not a problem.
+        lines: Text for a person: the problem, then each fault with its pointer.
     """
 
     def __init__(self, status: int, code: str, lines: list[str]) -> None:
@@ -42,27 +42,27 @@ class Refused(Exception):
 
 
 class Delays:
-    """What is waited between tries: 0.5 s, doubled up to 15 s, until the patience is spent; anew after each success."""
+    """Delays between tries: 0.5 s, doubled up to 15 s, until the retry time is spent; a success resets both."""
 
-    def __init__(self, patience_s: float, sleep: Callable[[float], None]) -> None:
-        """Wait with `sleep`, for at most `patience_s` >= 0 seconds without a success."""
-        self._patience_s = patience_s
+    def __init__(self, retry_for_s: float, sleep: Callable[[float], None]) -> None:
+        """Wait with `sleep`, for at most `retry_for_s` >= 0 seconds without a success."""
+        self._retry_for_s = retry_for_s
         self._sleep = sleep
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: there was a success."""
+        """Start again with the first delay and the full retry time, after a success."""
         self._spent_s = 0.0
         self._next_s = FIRST_DELAY_S
 
     def wait(self, at_least_s: float = 0.0) -> bool:
-        """Wait for the next try; False, at once, if the patience is spent.
+        """Sleep until the next try; return False without sleeping if the retry time is spent.
 
         Args:
-            at_least_s: What the service asked for, in seconds; never more than 15 are waited.
+            at_least_s: `Retry-After` of the service, in seconds; a delay is never longer than 15 s.
         """
         delay_s = min(max(self._next_s, at_least_s), LONGEST_DELAY_S)
-        if self._spent_s + delay_s > self._patience_s:
+        if self._spent_s + delay_s > self._retry_for_s:
             return False
         self._sleep(delay_s)
         self._spent_s += delay_s
@@ -73,19 +73,19 @@ class Delays:
 class Service:
     """A client of one service."""
 
-    def __init__(self, url: str, *, patience_s: float, sleep: Callable[[float], None], notify: Notify) -> None:
-        """Talk to the service at `url`.
+    def __init__(self, url: str, *, retry_for_s: float, sleep: Callable[[float], None], notify: Notify) -> None:
+        """Create a client of the service at `url`; nothing is connected yet.
 
         Args:
             url: `http(s)://host[:port][/prefix]`.
-            patience_s: How long to try without an answer, in seconds, >= 0.
-            sleep: Waits, given seconds.
-            notify: Told in a sentence why it takes longer.
+            retry_for_s: How long to retry without an answer, in seconds, >= 0.
+            sleep: Called with the seconds to wait.
+            notify: Called with the reason before each retry.
         """
         self.url = url.rstrip("/")
         self.sleep = sleep
         self.notify = notify
-        self._patience_s = patience_s
+        self._retry_for_s = retry_for_s
         self._http = httpx.Client(timeout=_TIMEOUT)
 
     def close(self) -> None:
@@ -93,15 +93,15 @@ class Service:
         self._http.close()
 
     def delays(self) -> Delays:
-        """Return the waiting of one undertaking."""
-        return Delays(self._patience_s, self.sleep)
+        """Return new delays, for one operation."""
+        return Delays(self._retry_for_s, self.sleep)
 
     def get(self, path: str, **query: str) -> Json:
         """Return a resource.
 
         Raises:
             Refused: The service answered with a problem.
-            Unreachable: It did not answer in time.
+            Unreachable: It did not answer within the retry time.
         """
         return self.request("GET", path, query=query)[0]
 
@@ -114,19 +114,19 @@ class Service:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[Json, httpx.Response]:
-        """Send what may be sent twice, until it is answered; return the answer's JSON and the answer.
+        """Send an idempotent request until it is answered; return the JSON of the response and the response.
 
         Raises:
             Refused: The service answered with a problem.
-            Unreachable: It did not answer in time.
+            Unreachable: It did not answer within the retry time.
         """
         delays = self.delays()
         fields = dict(headers or {})
         content = None
-        if body is not None:  # escaped, so that no text is too odd to be sent
+        if body is not None:  # ASCII with escapes, so that lone surrogates can be sent too
             fields["Content-Type"], content = "application/json", json.dumps(body).encode()
         while True:
-            asked_s = 0.0
+            retry_after_s = 0.0
             try:
                 answer = self._http.request(
                     method, self.url + path, content=content, params=query or None, headers=fields
@@ -137,18 +137,18 @@ class Service:
                 if answer.status_code not in _TRY_AGAIN:
                     return _document(answer), answer
                 reason = "; ".join(refusal(answer).lines)
-                asked_s = _seconds(answer.headers.get("retry-after", ""))
+                retry_after_s = _seconds(answer.headers.get("retry-after", ""))
             self.notify(f"{self.url}: {reason}")
-            if not delays.wait(asked_s):
+            if not delays.wait(retry_after_s):
                 raise Unreachable(f"No answer from {self.url}: {reason}")
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
-        """Give an answer as it comes in; once, without another try.
+        """Open a streamed response; there is no retry.
 
         Raises:
             Refused: The service answered with a problem.
-            httpx.TransportError: It did not answer, or broke off inside the block.
+            httpx.TransportError: The service did not answer, or the connection was lost inside the block.
         """
         with self._http.stream("GET", self.url + path, headers=dict(headers)) as answer:
             if answer.status_code >= 300:
@@ -158,7 +158,7 @@ class Service:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is the address of a service."""
+    """Return whether a text is an HTTP URL without a query."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -167,19 +167,19 @@ def is_url(text: str) -> bool:
 
 
 def readable(text: object) -> str:
-    """Return a service's text without what a terminal would obey."""
+    """Return a text with each non-printable character, which a terminal might interpret, replaced."""
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in str(text))
 
 
 def refusal(answer: httpx.Response) -> Refused:
-    """Put an answer that is no success into words."""
+    """Return the error for an unsuccessful response."""
     try:
         problem = json.loads(answer.content)
     except (ValueError, RecursionError):
         problem = None
     if not isinstance(problem, dict) or "detail" not in problem:
         return Refused(
-            answer.status_code, "", [f"the answer was {answer.status_code} {readable(answer.reason_phrase)}"]
+            answer.status_code, "", [f"The answer was {answer.status_code} {readable(answer.reason_phrase)}."]
         )
     status, code = answer.status_code, str(problem.get("code", ""))
     lines = [readable(f"{problem.get('title', 'Refused')}: {problem['detail']} ({status} {code})")]
@@ -192,10 +192,10 @@ def refusal(answer: httpx.Response) -> Refused:
 
 
 def _document(answer: httpx.Response) -> Json:
-    """Return the JSON object of a success.
+    """Return the JSON object of a successful response.
 
     Raises:
-        Refused: It is none.
+        Refused: The response is an error, or its body is not a JSON object.
     """
     if not answer.is_success:
         raise refusal(answer)
@@ -205,7 +205,9 @@ def _document(answer: httpx.Response) -> Json:
         document = None
     if not isinstance(document, dict):
         raise Refused(
-            answer.status_code, "", ["the answer was no JSON object; is this the address of a Foxhound service?"]
+            answer.status_code,
+            "",
+            ["The answer is not a JSON object. Check that the URL is that of a Foxhound service."],
         )
     return document
 

@@ -1,1 +1,1 @@
-"""SQLAlchemy models and sessions for SQLite and Postgres; knows nothing of HTTP, torch or the job engine."""
+"""SQLAlchemy models and sessions for SQLite and Postgres; imports no HTTP, no torch and no job engine."""

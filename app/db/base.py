@@ -1,6 +1,6 @@
-"""What all tables share: constraint names, UTC times, JSON columns, UUIDv7 ids.
+"""Base of all tables: constraint names, UTC times, JSON columns and UUIDv7 ids.
 
-Knows nothing of sessions or of any single table.
+Imports no session and no table. Everything is pure and may be used by any thread.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
-# Alembic needs a name for every constraint it may have to drop again, on SQLite too.
+# Alembic can drop a constraint only by its name, on SQLite too.
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -31,7 +31,11 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times; hand over UTC."""
+        """Convert to UTC for the database.
+
+        Raises:
+            ValueError: The time is naive.
+        """
         if value is None:
             return None
         if value.tzinfo is None:
@@ -39,19 +43,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give SQLite's naive value its zone back."""
+        """Return an aware UTC time; SQLite returns naive ones."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-# Binary JSON where the database has it; `none_as_null` so that None is SQL NULL on both.
+# JSONB on Postgres; with `none_as_null`, None is SQL NULL on both databases.
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Id = String(36)
 
 
 class Base(DeclarativeBase):
-    """Base of every table of ours."""
+    """Base class of every table of Foxhound."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime, dict[str, Any]: Json, list[Any]: Json}

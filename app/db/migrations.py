@@ -1,7 +1,7 @@
-"""Our tables brought up to date by Alembic, and the one lock around every migration of a database.
+"""Migrates Foxhound's tables with Alembic, and provides the lock around every migration of a database.
 
-Knows nothing of the job engine's tables, which stand beside ours. Runs in the `migrate` command; the
-processes of a node only check.
+The job engine's tables, in the same database, are migrated by `jobs/migrations.py`. `migrate` runs in the `migrate`
+command; the processes of a node only call `check`.
 """
 
 import fcntl
@@ -21,11 +21,11 @@ MIGRATE_COMMAND = "foxhound migrate"
 
 _ALEMBIC_FOLDER = Path(__file__).parents[2] / "alembic"
 _SQLITE_MAGIC = b"SQLite format 3\0"
-_LOCK_KEY = 0x466F78_686F756E  # "Fox houn": any number, but the same in every release
+_LOCK_KEY = 0x466F78_686F756E  # "Fox houn"; an arbitrary number that must stay the same in every release
 
 
 class SchemaMismatch(Exception):
-    """The database does not have the tables that this version of Foxhound works with."""
+    """The database does not have the schema of this version of Foxhound."""
 
 
 class MigrationNeeded(SchemaMismatch):
@@ -43,17 +43,17 @@ class DatabaseAhead(SchemaMismatch):
 
 
 class NotADatabase(SchemaMismatch):
-    """The file of a SQLite URL holds something else."""
+    """The file of a SQLite URL is not a SQLite database."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is not a SQLite database; it was left as it is.")
+        super().__init__(f"{path} is not a SQLite database. It was not changed.")
 
 
 def migrate(url: str) -> None:
-    """Bring our tables to the newest revision; take `migration_lock` around it.
+    """Migrate Foxhound's tables to the newest revision; the caller holds `migration_lock`.
 
     Raises:
-        SchemaMismatch: The file is no database, or the database is ahead of this version.
+        SchemaMismatch: The file is not a database, or the database is newer than this version.
     """
     path = sqlite_path(url)
     if path is not None:
@@ -65,10 +65,10 @@ def migrate(url: str) -> None:
 
 
 def check(url: str) -> None:
-    """Do nothing if our tables are at the newest revision.
+    """Check that Foxhound's tables are at the newest revision.
 
     Raises:
-        SchemaMismatch: They are not, in either direction.
+        SchemaMismatch: They are older or newer.
     """
     path = sqlite_path(url)
     if path is not None:
@@ -84,7 +84,7 @@ def check(url: str) -> None:
 
 @contextmanager
 def migration_lock(url: str) -> Iterator[None]:
-    """Hold the database's migration lock, waiting for whoever has it; it goes with the process."""
+    """Wait for the database's migration lock and hold it inside the block; the end of the process releases it."""
     path = sqlite_path(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def migration_lock(url: str) -> Iterator[None]:
 
 
 def alembic_config(url: str) -> Config:
-    """Build Alembic's configuration for a database, wherever the process was started."""
+    """Return Alembic's configuration for a database; it does not depend on the working directory."""
     config = Config()
     config.set_main_option("script_location", str(_ALEMBIC_FOLDER).replace("%", "%%"))
     config.attributes["url"] = url
@@ -107,7 +107,11 @@ def alembic_config(url: str) -> Config:
 
 
 def refuse_foreign_file(path: Path) -> None:
-    """Raise NotADatabase for a file that holds anything but a SQLite database; an empty or absent one is fine."""
+    """Check that a file is a SQLite database, empty or absent.
+
+    Raises:
+        NotADatabase: It holds something else.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The tables: what was generated, which datasets and jobs exist, what was trained.
+"""The tables: generations, images, datasets, jobs, trained models, workers.
 
-Rows point at files by a path relative to the data folder; no row exists before its file. The job
-engine's own tables stand beside these and are not described here.
+A row refers to a file by its path relative to the data folder; the file is written before the row. The job engine's
+own tables are in the same database and are not described here. The module opens no session; any thread may use it.
 """
 
 from datetime import datetime
@@ -39,7 +39,7 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 
 
 class Generation(Base):
-    """One answered `/generate` request: what was asked, with every value as used."""
+    """One answered `/generate` request with every parameter as used."""
 
     __tablename__ = "generations"
 
@@ -54,14 +54,14 @@ class Generation(Base):
 
 
 class Image(Base):
-    """One stored image with its lineage; of a generation or of a dataset."""
+    """One stored image with its lineage; it belongs to a generation or to a dataset."""
 
     __tablename__ = "images"
     __table_args__ = (
         CheckConstraint("(generation_id IS NULL) != (dataset_id IS NULL)", name="has_one_owner"),
         _one_of("source", IMAGE_SOURCES),
         _one_of("decision", DECISIONS),
-        # A place has one kept image, and as many rejected ones as were tried before it.
+        # A slot (class, split, position) has one kept image, and the rejected images of the attempts before it.
         Index("ix_images_place", *_PLACE, "decision"),
         Index("uq_images_kept_place", *_PLACE, unique=True, sqlite_where=_KEPT, postgresql_where=_KEPT),
         Index("ix_images_dataset_id_pixels_sha256", "dataset_id", "pixels_sha256", unique=True),
@@ -78,28 +78,28 @@ class Image(Base):
     flagged: Mapped[bool | None]
     clip_score: Mapped[float | None]
     label_probabilities: Mapped[list[Any] | None]
-    # Made here, or uploaded; an uploaded one is in its dataset once, by the hash of its pixels.
+    # Generated or uploaded. The hash of the pixels keeps an image from being uploaded twice to a dataset.
     source: Mapped[str] = mapped_column(String(16), default="synthetic", server_default="synthetic")
     pixels_sha256: Mapped[str | None] = mapped_column(String(64))
-    # CLIP's embedding of the image, of length 1, as little-endian float16; loaded only where it is asked for.
+    # CLIP's embedding of the image, normalized to length 1, little-endian float16; loaded on access only.
     clip_embedding: Mapped[bytes | None] = mapped_column(deferred=True)
-    # What a dataset's filter said, and why; rejected images are no part of their dataset.
+    # The decision of the dataset's filter and its reason; rejected images do not belong to the dataset.
     decision: Mapped[str] = mapped_column(String(8), default="kept", server_default="kept")
     reason: Mapped[str | None] = mapped_column(String(100))
-    # How the image came to be: prompt, seed, steps, pack, revision, dtype, torch version, ...
+    # What the image was made from: prompt, seed, steps, pack, revision, dtype, torch version, ...
     lineage: Mapped[dict[str, Any]]
 
     generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
     split: Mapped[str | None] = mapped_column(String(8))
     class_index: Mapped[int | None]
-    # Position among its generation's images, or among its class's images in this split.
+    # Index among the images of the generation, or among those of the class in this split.
     position: Mapped[int]
     seed: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Dataset(Base):
-    """A labelled dataset: its folder's name is its own."""
+    """A labelled dataset; its folder has the same name."""
 
     __tablename__ = "datasets"
     __table_args__ = (_one_of("status", DATASET_STATUSES),)
@@ -109,27 +109,27 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(String(63), unique=True)
     status: Mapped[str] = mapped_column(String(16))
     seed: Mapped[int] = mapped_column(BigInteger)
-    # [{"name", "folder", "label", "num_prompts"}, ...]; a class is known by its index here.
+    # [{"name", "folder", "label", "num_prompts"}, ...]; other columns refer to a class by its index here.
     classes: Mapped[list[Any]]
     train_per_class: Mapped[int]
     test_per_class: Mapped[int]
-    # Settings of an image; guidance_scale and num_inference_steps may be {"min", "max"}.
+    # Image settings; guidance_scale and num_inference_steps may be {"min", "max"}.
     generation: Mapped[dict[str, Any]]
-    # {"preset", "combine", "filter", "max_attempts"}; None from before there were recipes.
+    # {"preset", "combine", "filter", "max_attempts"}; None in rows that are older than recipes.
     recipe: Mapped[dict[str, Any] | None]
-    # [{"class_name", "split", "position", "num_rejected", ...}, ...]: the first places that stayed empty.
+    # [{"class_name", "split", "position", "num_rejected", ...}, ...]: the first slots that stayed empty.
     missing: Mapped[list[Any] | None]
     job_id: Mapped[str | None] = mapped_column(Id)
     pack: Mapped[str | None] = mapped_column(String(64))
     pack_revision: Mapped[str | None] = mapped_column(String(128))
-    # Never read unless it is asked for together with the dataset.
+    # Loaded only if the query of the dataset requests it.
     texts: Mapped["DatasetTexts"] = relationship(
         cascade="all, delete-orphan", passive_deletes=True, single_parent=True, lazy="raise"
     )
 
 
 class DatasetTexts(Base):
-    """The texts that a dataset's images are drawn from: up to megabytes that are written once, and no list shows."""
+    """Prompts and variables of a dataset: up to 2 MB, written once and not part of lists."""
 
     __tablename__ = "dataset_texts"
 
@@ -141,13 +141,13 @@ class DatasetTexts(Base):
 
 
 class Job(Base):
-    """A piece of background work as its users see it; `version` grows with every change."""
+    """A background job as the API returns it; `version` grows with every change."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         _one_of("status", JOB_STATUSES),
         Index("ix_jobs_kind_id", "kind", "id"),
-        # Small whatever has ended: how many wait, and what the reaper looks through. See `active_jobs`.
+        # Covers active jobs only, so it stays small. Used to count waiting jobs and by the reaper; see `active_jobs`.
         Index("ix_jobs_active", "id", "kind", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     )
 
@@ -159,18 +159,18 @@ class Job(Base):
     progress_total: Mapped[int] = mapped_column(default=0)
     progress_unit: Mapped[str] = mapped_column(String(16))
     result: Mapped[dict[str, Any] | None]
-    # A problem as of errors.py: {"type", "title", "status", "detail", "code"}.
+    # A problem in the form of errors.py: {"type", "title", "status", "detail", "code"}.
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(default=0)
-    # Higher runs first, among jobs and among their chunks.
+    # Higher priorities run first, among jobs and among their chunks.
     priority: Mapped[int] = mapped_column(default=0)
     retry_of: Mapped[str | None] = mapped_column(Id)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    # Set from the wish to pause until the wish to go on; the status follows when nothing of the job runs.
+    # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)
-    # Set by the wish to go on, and left: should a worker that stalled put the job aside after that, it is queued again.
+    # Set by a resume request and never cleared: if a stalled worker pauses the job later, it is queued again.
     wake_requested: Mapped[bool] = mapped_column(default=False)
-    # The latest [unix seconds, units done], oldest first; where rate and estimated end come from.
+    # The latest [unix seconds, units done], oldest first; the rate and the estimated end are computed from it.
     pace: Mapped[list[Any]] = mapped_column(default=list)
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -179,27 +179,30 @@ class Job(Base):
 
 
 def active_jobs() -> ColumnElement[bool]:
-    """Match the jobs that have not ended, in the words of their index: with bound values it would not be taken."""
+    """Match the jobs that have not ended.
+
+    The values are literals, as in the condition of the partial index: databases do not use it for bound parameters.
+    """
     return Job.status.in_([literal_column(repr(status), String) for status in ACTIVE_JOB_STATUSES])
 
 
 class IdempotencyKey(Base):
-    """A client's word for one piece of work, and what was answered when it was accepted."""
+    """An `Idempotency-Key` and the response to the request that it was accepted with."""
 
     __tablename__ = "idempotency_keys"
 
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
-    # SHA-256 of the route and the body: the same key with another request is a mistake.
+    # SHA-256 of the route and the body; the same key with another request is refused.
     fingerprint: Mapped[str] = mapped_column(String(64))
     status: Mapped[int]
     location: Mapped[str] = mapped_column(String(255))
-    # JSON text as it was sent; a JSON column would sort its keys on Postgres.
+    # The JSON text as sent; a JSON column would reorder its keys on Postgres.
     answer: Mapped[str] = mapped_column(Text)
 
 
 class TrainedModel(Base):
-    """A classifier head trained here, with what it was trained on and how well it does."""
+    """A classifier head trained by this service, with its origin and its metrics."""
 
     __tablename__ = "models"
 
@@ -209,12 +212,12 @@ class TrainedModel(Base):
     job_id: Mapped[str] = mapped_column(Id, unique=True)
     dataset_id: Mapped[str] = mapped_column(Id)
     backbone: Mapped[str] = mapped_column(String(32))
-    # SHA-256 of the backbone's weights: the head means nothing on others.
+    # SHA-256 of the backbone's weights; the head is valid for these weights only.
     backbone_sha256: Mapped[str] = mapped_column(String(64))
     classes: Mapped[list[Any]]
-    # Single figures of each split.
+    # Scalar metrics of each split.
     metrics: Mapped[dict[str, Any]]
-    # Of each split, what grows with the classes and their square: figures of each class, the confusion matrix.
+    # Of each split: the metrics of each class and the confusion matrix, whose size grows with the classes.
     metric_tables: Mapped[dict[str, Any]] = mapped_column(deferred=True, default=dict, server_default="{}")
     lineage: Mapped[dict[str, Any]]
     path: Mapped[str] = mapped_column(String(512))
@@ -223,7 +226,7 @@ class TrainedModel(Base):
 
 
 class TrainEpoch(Base):
-    """What one epoch of a train job gave."""
+    """Metrics of one epoch of a train job."""
 
     __tablename__ = "train_epochs"
 
@@ -238,7 +241,7 @@ class TrainEpoch(Base):
 
 
 class Worker(Base):
-    """A running worker process; `beat_at` is by the database's clock."""
+    """A running worker process; `beat_at` is its last heartbeat, by the clock of the database."""
 
     __tablename__ = "workers"
 
@@ -250,7 +253,7 @@ class Worker(Base):
 
 
 class Store(Base):
-    """Which store these records belong to, in one row; the same id stands in the data folder, see `store_id.py`."""
+    """The id of the store that these records belong to, in one row; the data folder has the same id (`store_id.py`)."""
 
     __tablename__ = "store"
     __table_args__ = (CheckConstraint('"row" = 1', name="one_row"),)

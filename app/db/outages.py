@@ -1,7 +1,7 @@
-"""Which errors mean that the database is away, for a moment or for longer: nothing is wrong, the work has to wait.
+"""Decides which errors mean that the database is unavailable, so that the work must wait and be tried again.
 
-The one place that decides it, for what both drivers raise and for what SQLAlchemy and we make of that. Knows no single
-database, no jobs and no HTTP; any thread may ask.
+The only place that decides it, for the errors of both drivers, of SQLAlchemy and of Foxhound. Imports no jobs and no
+HTTP and opens no connection; any thread may call it.
 """
 
 import sqlite3
@@ -17,16 +17,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import NO_ROOM_ERRNOS, AppError, DatabaseFull, DatabaseUnavailable
 
-# What a client is asked to wait before it tries again.
+# `Retry-After` of the answer, in seconds.
 RETRY_AFTER_S = 5
 
-# SQLSTATE classes: lost connection, rolled back for another one's sake, no resources (memory, disk, connections),
-# operator's intervention (shutdown, crash, time limit), fault of the system below (disk).
+# SQLSTATE classes: connection exception, transaction rollback (deadlock, serialization), insufficient resources
+# (memory, disk, connections), operator intervention (shutdown, crash, time limit), system error (I/O).
+# Source: PostgreSQL documentation, appendix A.
 _AWAY_CLASSES = ("08", "40", "53", "57", "58")
-# Read-only after a failover; a session ended for standing still; another one's lock.
+# Read-only after a failover; session ended by the idle-in-transaction timeout; lock not available.
 _AWAY_STATES = ("25006", "25P03", "55P03")
 _DISK_FULL = "53100"
-# The connection is sound, and another try on it may succeed.
+# The connection is intact, and a retry on it may succeed.
 _PASSING_CLASS, _PASSING_STATES = "40", ("55P03", "57014")
 
 _SQLITE_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -40,38 +41,38 @@ _SQLITE_AWAY = (
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 )
-# SQLite reports a full disk as such for a plain ENOSPC alone; for a quota, or where its journal finds no room, it
-# reports one of these, as for a disk that fails.
+# SQLite reports SQLITE_FULL only for a plain ENOSPC. For a full quota, or a journal without room, it reports one of
+# these, as it does for a failing disk.
 _SQLITE_WRITE_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _PROBE_BYTES = 65_536
 
 
 @contextmanager
 def translated(folder: Path | None = None) -> Iterator[None]:
-    """Turn every outage of the database into an error of ours.
+    """Raise every outage of the database inside the block as an `AppError`.
 
     Args:
-        folder: Where the file of a SQLite database lies; tells a full disk from one that fails.
+        folder: Folder of the SQLite file; used to distinguish a full disk from a failing one.
 
     Raises:
         DatabaseUnavailable: The database cannot be reached, is read-only or stays locked.
-        DatabaseFull: It has no room left.
+        DatabaseFull: The database has no room left.
     """
     try:
         yield
     except AppError:
         raise
     except Exception as error:
-        told = as_app_error(error, folder)
-        if told is None:
+        outage = as_app_error(error, folder)
+        if outage is None:
             raise
-        raise told from error
+        raise outage from error
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether an error says of the database that it cannot be reached, is full, read-only or held by others.
+    """Return whether an error means that the database is unreachable, full, read-only or locked by others.
 
-    The same work may succeed later, so that it must neither fail for it nor be taken for done.
+    The same work may succeed later; it must be tried again and must not be recorded as failed.
     """
     if isinstance(error, DatabaseUnavailable | DatabaseFull | PoolTimeout):
         return True
@@ -81,11 +82,11 @@ def is_outage(error: BaseException) -> bool:
 
 
 def as_app_error(error: BaseException, folder: Path | None = None) -> AppError | None:
-    """Return what an outage is told as: `DatabaseFull` or `DatabaseUnavailable`; None for any other error.
+    """Return `DatabaseFull` or `DatabaseUnavailable` for an outage; None for any other error.
 
     Args:
         error: Any error.
-        folder: Where the file of a SQLite database lies.
+        folder: Folder of the SQLite file.
     """
     if not is_outage(error):
         return None
@@ -97,16 +98,16 @@ def as_app_error(error: BaseException, folder: Path | None = None) -> AppError |
 
 
 def mark_lost_connection(context: ExceptionContext) -> None:
-    """Have SQLAlchemy take every outage, but for another one's lock, for a lost connection; a `handle_error` listener.
+    """Mark every outage except a lock conflict as a lost connection; a listener of SQLAlchemy's `handle_error`.
 
-    It opens new connections then, and the job engine tries again what it otherwise records as the work's failure.
+    SQLAlchemy then opens new connections, and the job engine retries instead of recording a failure of the work.
     """
     cause = context.original_exception
     if not _is_away(cause) or _is_passing(cause):
         return
     context.is_disconnect = True
     if isinstance(cause, sqlite3.Error) and context.connection is not None:
-        # A closed connection keeps its lock for as long as a statement is alive, in a traceback, say.
+        # A closed connection keeps its lock while a statement object exists, for example in a traceback.
         with suppress(sqlite3.Error):
             context.connection.connection.rollback()
 
@@ -116,7 +117,7 @@ def _is_away(error: BaseException | None) -> bool:
         return _sqlite_code(error) in _SQLITE_AWAY
     if not isinstance(error, psycopg.Error):
         return False
-    if error.sqlstate is None:  # the client's own: no such host, refused, closed, cut off
+    if error.sqlstate is None:  # raised by the client library: unknown host, connection refused or lost
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return error.sqlstate[:2] in _AWAY_CLASSES or error.sqlstate in _AWAY_STATES
 
@@ -136,7 +137,7 @@ def _driver_error(error: BaseException) -> BaseException | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and those before it: SQLite, once full, drops its savepoints, and rolling back to one fails."""
+    """Yield an error and its causes. A full SQLite drops its savepoints, so a rollback to one hides the error."""
     each: BaseException | None = error
     while each is not None:
         yield each
@@ -144,7 +145,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _takes_bytes(folder: Path) -> bool:
-    """Tell whether a small file can be written in a folder; True where it fails for another reason than room."""
+    """Return whether a small file can be written to a folder; True also if it fails for another reason than room."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(_PROBE_BYTES))
@@ -162,6 +163,6 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _sqlite_code(error: sqlite3.Error) -> int | None:
-    """Return the primary result code; None for what the Python module raises of its own."""
+    """Return the primary result code; None for errors that the Python module itself raises."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

@@ -1,7 +1,7 @@
-"""Keeps the values of statements out of the database's errors: a prompt or a key is not for the log.
+"""Removes the values of statements from database errors, so that prompts and keys do not reach the log.
 
-Knows no tables. The listener holds for every engine of the process, the job engine's included; it is called on the
-thread that the statement ran on.
+Imports no tables. Importing the module installs a listener on every SQLAlchemy engine of the process, the job engine's
+included. The listener runs on the thread of the failed statement.
 """
 
 import psycopg
@@ -9,18 +9,18 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import StatementError
 
-# "Data exception": what the server says of it may quote the value.
+# SQLSTATE class "data exception": the server's message may quote the value.
 _DATA_EXCEPTIONS = "22"
 
 
 @event.listens_for(Engine, "handle_error")
 def _keep_values_out(context: ExceptionContext) -> None:
-    """Take the values out of an error before anybody logs it: a prompt or a key is nobody's but its user's."""
+    """Remove the values from an error before it is logged."""
     wrapped, original = context.sqlalchemy_exception, context.original_exception
     if isinstance(wrapped, StatementError):
         wrapped.hide_parameters = True
     if isinstance(original, psycopg.Error) and original.sqlstate and original.diag.message_primary:
-        # Its further lines quote the row, the key or the JSON that was refused; `diag` keeps them for code that asks.
+        # Further lines quote the refused row, key or JSON; they stay available in `diag`.
         is_quoting = original.sqlstate.startswith(_DATA_EXCEPTIONS)
         words = f"SQLSTATE {original.sqlstate}" if is_quoting else original.diag.message_primary
         original.args = (words,)

@@ -1,6 +1,6 @@
-"""The database of a process and its transactions; the one place for SQLite's pragmas.
+"""The database of a process: engine, transactions, and SQLite's pragmas.
 
-Knows nothing of tables. A `Database` is made once per process, never at import; any thread may use it.
+Imports no tables. Each process creates one `Database`, never at import; any thread may use it.
 """
 
 import re
@@ -14,17 +14,17 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.orm import Session, sessionmaker
 
-import app.db.redaction  # noqa: F401  (its listener holds for every engine)
+import app.db.redaction  # noqa: F401  (installs a listener for every engine)
 from app.db.outages import mark_lost_connection, translated
 from app.db.watch import SLOW_TRANSACTION_S, TransactionWatch
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 
-# Far above what any of our transactions takes; after it Postgres ends the session of a process that stands still.
+# Far above the length of any transaction of Foxhound; after it, Postgres ends the session of a frozen process.
 IDLE_TRANSACTION_S = 60.0
 
-# A server that is gone without a word (its machine, or the network between) is noticed within half a minute, where the
-# defaults of an operating system wait for two hours. All but the first are in seconds, the last one is in milliseconds.
+# Detects a server that disappears without closing the connection (machine or network failure) within half a minute; the
+# defaults of operating systems take two hours. Times are in seconds, `tcp_user_timeout` in milliseconds.
 _POSTGRES_CONNECTION = {
     "keepalives": 1,
     "connect_timeout": 5,
@@ -35,18 +35,18 @@ _POSTGRES_CONNECTION = {
 }
 
 # Two processes that write a WAL file can corrupt it before these versions (the WAL-reset bug of 3.7.0 to
-# 3.51.2, with two backports); on an older library we keep the rollback journal.
+# 3.51.2, with two backports); an older library uses the rollback journal.
 _WAL_SAFE_FROM = (3, 51, 3)
 _WAL_BACKPORTS = ((3, 44, 6), (3, 50, 7))
 
 
 def wal_is_safe(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> bool:
-    """Tell whether this SQLite may be used in WAL mode by more than one process."""
+    """Return whether more than one process may use this version of SQLite in WAL mode."""
     return version >= _WAL_SAFE_FROM or any(version[:2] == fix[:2] and version >= fix for fix in _WAL_BACKPORTS)
 
 
 def database_url(url: str) -> URL:
-    """Parse a database URL and settle its driver: psycopg 3 for Postgres, the standard library for SQLite.
+    """Parse a database URL and set its driver: psycopg 3 for Postgres, the standard library for SQLite.
 
     Raises:
         ValueError: The URL names another database or cannot be parsed.
@@ -67,15 +67,15 @@ def make_db_engine(
     idle_transaction_s: float = IDLE_TRANSACTION_S,
     locks_at_begin: bool = True,
 ) -> Engine:
-    """Open a database engine; SQLite files get their pragmas on every connection.
+    """Create a database engine; each connection to a SQLite file gets its pragmas.
 
     Args:
         url: `sqlite:///path` or `postgresql://...`.
         pool_size: Connections kept open, >= 1.
-        idle_transaction_s: How long a transaction may stand still before Postgres ends it, so that a process that was
-            frozen within one keeps its locks no longer, in seconds, > 0. SQLite knows no such thing.
-        locks_at_begin: Whether SQLite takes its write lock when a transaction begins, as those of `Database` want it;
-            else with the first statement that writes, as the job engine wants it.
+        idle_transaction_s: Maximum idle time of a transaction, in seconds, > 0. Postgres then ends the session, which
+            frees the locks of a frozen process. Ignored for SQLite.
+        locks_at_begin: Whether SQLite takes its write lock when a transaction begins, as `Database` needs it; else
+            with the first statement that writes, as the job engine needs it.
     """
     parsed = database_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -100,7 +100,7 @@ def make_db_engine(
 
 
 class Database:
-    """A database with its two kinds of transactions."""
+    """A database with two kinds of transactions: `transaction` writes, `snapshot` reads."""
 
     def __init__(
         self,
@@ -110,10 +110,7 @@ class Database:
         idle_transaction_s: float = IDLE_TRANSACTION_S,
         slow_s: float = SLOW_TRANSACTION_S,
     ) -> None:
-        """Open the database lazily, with the arguments of `make_db_engine` and `TransactionWatch`.
-
-        Nothing is connected yet.
-        """
+        """Create the engine, with the arguments of `make_db_engine` and `TransactionWatch`; connects lazily."""
         self.engine = make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s)
         path = sqlite_path(url)
         self._folder = path.parent if path is not None else None
@@ -126,16 +123,16 @@ class Database:
         """Open a session that commits at the end of the block, or rolls back and re-raises.
 
         Raises:
-            DatabaseUnavailable: The database cannot be reached, or stays locked, or has ended the session because this
-                process stood still within it.
-            DatabaseFull: It has no room left.
+            DatabaseUnavailable: The database cannot be reached, stays locked, or has ended the session because the
+                transaction was idle for too long.
+            DatabaseFull: The database has no room left.
         """
         with translated(self._folder), self._writing.begin() as session:
             yield session
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
-        """Open a session for reading alone; on SQLite it takes no write lock.
+        """Open a session that only reads; on SQLite it takes no write lock.
 
         Raises:
             DatabaseUnavailable: The database cannot be reached.
@@ -156,22 +153,22 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # pysqlite must not begin transactions of its own: _begin does
+    connection.isolation_level = None  # disables the driver's own BEGIN; `_begin` issues it
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'DELETE'}")
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA temp_store=MEMORY")  # else a sort needs room on a disk
-    # A transaction that has changed more pages than the cache holds would write them before its commit, which locks
-    # readers out from there on: among them the job engine, which asks for its workflow on a connection of its own, in
-    # the thread of that very transaction (`SQLAlchemyDatasource.run_tx_step`), and so would wait for itself for ever.
+    cursor.execute("PRAGMA temp_store=MEMORY")  # otherwise a large sort needs room on the disk
+    # Otherwise a transaction that changes more pages than the cache holds writes them before its commit, which locks
+    # readers out. One reader is the job engine: it reads its workflow on a second connection in the thread of the same
+    # transaction (`SQLAlchemyDatasource.run_tx_step`), which would be a deadlock.
     cursor.execute("PRAGMA cache_spill=OFF")
     cursor.close()
 
 
 def _bound_idling(limit_s: float) -> Callable[[Any, Any], None]:
-    # A statement and no start parameter, which poolers such as PgBouncer refuse.
+    # A statement instead of a startup parameter, because poolers such as PgBouncer refuse the latter.
     def set_limit(connection: Any, _record: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET idle_in_transaction_session_timeout = {round(limit_s * 1000)}")
@@ -185,7 +182,7 @@ def _lock_when_writing(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails at once under contention (SQLITE_BUSY_SNAPSHOT),
-    # whatever the busy timeout; one that announces its writing waits.
+    # Under contention, a transaction that reads first and writes later fails at once (SQLITE_BUSY_SNAPSHOT), whatever
+    # the busy timeout. BEGIN IMMEDIATE waits for the lock instead.
     reads = connection.get_execution_options().get("foxhound_reads", False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,1 +1,1 @@
-"""The wire contract: requests with limits, responses without defaults; read by `api` and `services`."""
+"""The wire contract: request models with limits, response models without defaults. Imports no other layer."""

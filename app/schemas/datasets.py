@@ -1,4 +1,4 @@
-"""Labelled datasets: the recipe that their images are drawn by, and what came of it."""
+"""Request and response models of labelled datasets and their recipes. Imports no services; pure."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -33,29 +33,30 @@ PresetName = Literal["diverse"]
 Combine = Annotated[
     Literal["cartesian", "sampled"],
     Field(
-        description="`cartesian`: a class's images walk through all combinations of a prompt's variables in a fixed "
-        "order that meets every value equally often; `sampled`: each image draws a value for each variable."
+        description="`cartesian`: the images of a class go through all combinations of a prompt's variables in a fixed "
+        "order in which every value occurs equally often. `sampled`: each image draws a random value for each "
+        "variable."
     ),
 ]
 VariableName = Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 VariableValue = Annotated[
-    str, Field(strict=True, max_length=200, description="Put in as it is; may be empty."), Storable
+    str, Field(strict=True, max_length=200, description="Inserted unchanged; may be empty."), Storable
 ]
 Variables = Annotated[
     dict[VariableName, Annotated[list[VariableValue], Field(min_length=1, max_length=200)]],
     Field(
         max_length=8,
-        description="What `{name}` in a prompt stands for. A literal brace is written `{{` or `}}`. The variables of "
-        f"one prompt may have {MAX_COMBINATIONS:,} combinations.",
+        description="The values that replace `{name}` in a prompt. A literal brace is written `{{` or `}}`. The "
+        f"variables of one prompt may have at most {MAX_COMBINATIONS:,} combinations.",
     ),
 ]
 MaxAttempts = Annotated[
-    int, Field(strict=True, ge=1, le=50, description="Tries at an image before its place stays empty.")
+    int, Field(strict=True, ge=1, le=50, description="Maximum attempts at an image; after them its slot stays empty.")
 ]
 
 
 class GuidanceRange(Request):
-    """Each image draws its own guidance scale from min, min + 0.1, ..., max."""
+    """A random guidance scale for each image, drawn from min, min + 0.1, ..., max."""
 
     min: GuidanceScale
     max: GuidanceScale
@@ -68,7 +69,7 @@ class GuidanceRange(Request):
 
 
 class StepsRange(Request):
-    """Each image draws its own number of steps from min ... max."""
+    """A random number of steps for each image, drawn from min, min + 1, ..., max."""
 
     min: NumInferenceSteps
     max: NumInferenceSteps
@@ -81,7 +82,7 @@ class StepsRange(Request):
 
 
 def _one_fault(code: Any, detail: Any) -> WrapValidator:
-    """Tell one fault at the field itself: a union's own name its members, which are nowhere in the body."""
+    """Report one fault at the field. The faults of a union name its members, which do not occur in the body."""
 
     def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
         try:
@@ -95,24 +96,24 @@ def _one_fault(code: Any, detail: Any) -> WrapValidator:
 GuidanceChoice = Annotated[
     GuidanceScale | GuidanceRange,
     _one_fault(
-        "bad_guidance_scale", "must be a number from 0 to 30, or min and max of such, in order, in steps of 0.1"
+        "bad_guidance_scale", "This must be a number from 0 to 30, or an object with min <= max in steps of 0.1."
     ),
 ]
 StepsChoice = Annotated[
     NumInferenceSteps | StepsRange,
-    _one_fault("bad_num_inference_steps", "must be a whole number from 1 to 150, or min and max of such, in order"),
+    _one_fault("bad_num_inference_steps", "This must be a whole number from 1 to 150, or an object with min <= max."),
 ]
 
 
 class RecipeSettings(ImageSettings):
-    """How a dataset's images are made; a range lets every image draw its own value from the dataset's seed."""
+    """Settings of a dataset's images. From a range, each image draws its own value with the dataset's seed."""
 
     guidance_scale: GuidanceChoice = 7.5
     num_inference_steps: StepsChoice = 50
 
 
 class ClipFilter(Request):
-    """Keep an image if CLIP gives its own class at least `threshold` among the texts of all classes."""
+    """Keep an image if CLIP's probability of its own class, among the texts of all classes, is at least `threshold`."""
 
     threshold: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
         None, description="Default: 1 / number of classes."
@@ -120,37 +121,37 @@ class ClipFilter(Request):
 
 
 class DatasetClass(Request):
-    """A class and the prompts that draw it, used in turn."""
+    """A class and its prompts, which are used in turn."""
 
-    name: Annotated[Label, Field(description="Any text; the folder is a safe form of it.")]
-    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=100, description="May hold `{variables}`.")]
+    name: Annotated[Label, Field(description="Any text; the folder's name is derived from it.")]
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=100, description="May contain `{variables}`.")]
     negative_prompt: NegativePrompt = ""
     label: Label | None = Field(
-        None, description="The class in words for CLIP, which is asked for `a photo of a {label}`; default: the name."
+        None, description="The text for CLIP, used in `a photo of a {label}`; default: the name."
     )
 
 
 class DatasetCreate(Request):
-    """A dataset to generate: its classes, how many images of each, and the recipe that draws them.
+    """A dataset to generate: classes, number of images of each, and the recipe.
 
-    `classes` and `variables` together have at most 2,000,000 bytes as JSON in UTF-8 without white space, what a preset
-    adds included (`recipe_too_large`).
+    `classes` and `variables`, with the additions of a preset, may have at most 2,000,000 bytes together as JSON in
+    UTF-8 without white space (`recipe_too_large`).
     """
 
     name: Name
-    seed: Seed | None = Field(None, description="Every image follows from it; default: one is drawn.")
+    seed: Seed | None = Field(None, description="Seed of all images; default: random.")
     classes: Annotated[list[DatasetClass], Field(min_length=2, max_length=1_000)]
     train_per_class: PerClass = 40
     test_per_class: PerClass = 10
     preset: PresetName | None = Field(
         None,
-        description="`diverse`: what makes classifiers trained on such images better: low random guidance, styles and "
-        "backgrounds around each prompt, the CLIP filter. Fields that are given win.",
+        description="`diverse` sets a low random guidance scale, styles and backgrounds around each prompt and the "
+        "CLIP filter, which improves classifiers trained on the images. Fields given in the request take precedence.",
     )
     generation: RecipeSettings = Field(default_factory=RecipeSettings)
     variables: Variables = Field(default_factory=dict)
     combine: Combine = "cartesian"
-    filter: ClipFilter | None = Field(None, description="Replace images that CLIP takes for another class.")
+    filter: ClipFilter | None = Field(None, description="Replace images that CLIP assigns to another class.")
     max_attempts: MaxAttempts | None = Field(None, description="Default: 10 with a filter, 3 without.")
 
     model_config = ConfigDict(
@@ -173,24 +174,24 @@ class DatasetCreate(Request):
 
 
 class DatasetExtend(Request):
-    """How many more images of each class a dataset is to have, by the recipe that it has."""
+    """The number of images to add to each class of a dataset, by its own recipe."""
 
-    train_per_class: PerClass = Field(0, description="How many more of each class, beside those that there are.")
-    test_per_class: PerClass = Field(0, description="How many more of each class, beside those that there are.")
+    train_per_class: PerClass = Field(0, description="Training images to add to each class.")
+    test_per_class: PerClass = Field(0, description="Test images to add to each class.")
 
     model_config = ConfigDict(
         json_schema_extra={"minProperties": 1, "examples": [{"train_per_class": 10, "test_per_class": 2}]}
     )
 
     @model_validator(mode="after")
-    def _makes_something(self) -> "DatasetExtend":
+    def _is_not_empty(self) -> "DatasetExtend":
         if not self.train_per_class and not self.test_per_class:
             raise PydanticCustomError("nothing_to_make", "One of the numbers must be above 0.")
         return self
 
 
 class RecipeClassRead(Response):
-    """A class of a recipe as settled."""
+    """A class of a recipe with all defaults filled in."""
 
     name: str
     prompts: list[str]
@@ -199,13 +200,13 @@ class RecipeClassRead(Response):
 
 
 class PlannedClass(RecipeClassRead):
-    """A class of a recipe as settled, and its folder."""
+    """A class of a recipe with all defaults filled in, and its folder."""
 
     folder: str
 
 
 class DatasetClassRead(Response):
-    """A class of a dataset, its folder, and how many images it has."""
+    """A class of a dataset, its folder and its number of images."""
 
     name: str
     folder: str
@@ -216,7 +217,7 @@ class DatasetClassRead(Response):
 
 
 class SettledSettings(Response):
-    """The settings of a recipe, every value settled."""
+    """The settings of a recipe with all defaults filled in."""
 
     seed: int
     train_per_class: int
@@ -228,7 +229,7 @@ class SettledSettings(Response):
 
 
 class DatasetRecipeRead(SettledSettings):
-    """The recipe of a dataset in the form that `POST /datasets` takes; what a preset put in is part of it."""
+    """The recipe of a dataset as a body of `POST /datasets`; it includes the values that a preset set."""
 
     name: str
     classes: list[RecipeClassRead]
@@ -236,39 +237,39 @@ class DatasetRecipeRead(SettledSettings):
 
 
 class MissingPlace(Response):
-    """A place of a dataset that stayed empty, and what became of the tries at it."""
+    """A slot of a dataset that stayed empty, and the outcome of the attempts at it."""
 
     class_name: str
     split: Split
     position: int
-    num_rejected: int = Field(description="Tries that the filter rejected.")
-    num_flagged: int = Field(description="Tries that the safety checker flagged.")
-    num_failed: int = Field(description="Tries at which the model failed.")
+    num_rejected: int = Field(description="Attempts that the filter rejected.")
+    num_flagged: int = Field(description="Attempts that the safety checker flagged.")
+    num_failed: int = Field(description="Attempts at which the model failed.")
 
 
 class DatasetRead(SettledSettings):
-    """A dataset and how far it is; its prompts and variables are in its recipe."""
+    """A dataset and its progress; its prompts and variables are in its recipe."""
 
     preset: PresetName | None
     id: str
     name: str
     created_at: UtcTime
     status: DatasetStatus = Field(
-        description="`ready` trains; `incomplete`, `failed` and `cancelled` do with `allow_incomplete`."
+        description="Training needs `ready`, or with `allow_incomplete` also `incomplete`, `failed` or `cancelled`."
     )
     classes: list[DatasetClassRead]
-    model: ModelRef | None = Field(description="The pack that draws the images.")
+    model: ModelRef | None = Field(description="The model pack that generates the images.")
     num_images: int
-    num_rejected: int = Field(description="Images that the filter rejected so far; they are no part of the dataset.")
+    num_rejected: int = Field(description="Images that the filter has rejected; they do not belong to the dataset.")
     missing: list[MissingPlace] = Field(
-        max_length=MAX_MISSING_TOLD, description=f"The first {MAX_MISSING_TOLD} empty places of an `incomplete` one."
+        max_length=MAX_MISSING_TOLD, description=f"The first {MAX_MISSING_TOLD} empty slots of an `incomplete` dataset."
     )
     progress: Progress
     job_id: str | None
 
 
 class PlannedImage(Response):
-    """What one place's first try would be made from."""
+    """The prompt and settings of the first attempt at one slot."""
 
     class_name: str
     split: Split
@@ -282,13 +283,15 @@ class PlannedImage(Response):
 
 
 class DatasetPlan(SettledSettings):
-    """What a request would make; nothing of it is stored. Of an extension, what would be added to which recipe."""
+    """The result of a dry run: what a request would generate or add. Nothing is stored."""
 
     preset: PresetName | None
     variables: dict[str, list[str]]
     name: str
     classes: list[PlannedClass]
-    num_images: int = Field(description="Images that would be made.")
-    samples: list[PlannedImage] = Field(description="The first places of some classes, as they would be drawn.")
-    estimated_seconds: float | None = Field(description="Without the time of rejected images.")
-    estimate: str = Field(description="What the estimate rests on, or why there is none.")
+    num_images: int = Field(description="Images that would be generated.")
+    samples: list[PlannedImage] = Field(description="The first slots of some classes.")
+    estimated_seconds: float | None = Field(
+        description="Estimated time in seconds, without rejected images; null if there is no estimate."
+    )
+    estimate: str = Field(description="The basis of the estimate, or why there is none.")

@@ -1,4 +1,4 @@
-"""Datasets as they leave the service: their version and their shards."""
+"""Response models of dataset exports: version and WebDataset shards. Imports no services; pure."""
 
 from typing import Annotated
 
@@ -6,13 +6,13 @@ from pydantic import Field
 
 from app.schemas.common import Response, Sha256, Split
 
-SamplesPerShard = Annotated[int, Field(ge=10, le=10_000, description="Images of a shard.")]
+SamplesPerShard = Annotated[int, Field(ge=10, le=10_000, description="Maximum number of images in a shard.")]
 
 
 class DatasetVersionRead(Response):
-    """What a dataset holds at the moment."""
+    """The current content of a dataset as a hash and counts."""
 
-    version: Sha256 = Field(description="Hash over every image's split, class and bytes; it changes with them.")
+    version: Sha256 = Field(description="Hash of the split, class and bytes of every image.")
     num_images: int
     num_synthetic: int
     num_real: int
@@ -29,7 +29,7 @@ class ShardRead(Response):
 
 
 class ShardsRead(Response):
-    """All shards of a dataset, those of `train` first."""
+    """All shards of a dataset, `train` first."""
 
     version: Sha256
     samples_per_shard: int

@@ -1,4 +1,4 @@
-"""Judging images: what `/clip-score` and `/classify` take and answer."""
+"""Request and response models of `/clip-score` and `/classify`. Imports no services; pure."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ ImageB64 = Annotated[
         strict=True,
         max_length=27_500_000,
         description="PNG, JPEG or WebP in base64 with padding, in the alphabet with `+` and `/`; spaces and line "
-        "breaks are skipped. No data URL.",
+        "breaks are ignored. A data URL is not accepted.",
         json_schema_extra={"contentEncoding": "base64"},
     ),
 ]
@@ -24,7 +24,7 @@ Labels = Annotated[
     Field(
         min_length=1,
         max_length=MAX_LABELS,
-        description="Texts to choose from, all different; letter case, Unicode form and spaces do not count.",
+        description="Texts to score against. They must differ in more than letter case, Unicode form and spaces.",
     ),
 ]
 ImageIds = Annotated[list[ResourceId], Field(min_length=1, max_length=MAX_IMAGES)]
@@ -32,11 +32,11 @@ TopK = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 
 
 class JudgedImages(Request):
-    """Which image or images to judge: exactly one of the three."""
+    """The images to judge: exactly one of the three fields."""
 
-    image_id: ResourceId | None = Field(None, description="An image stored here.")
+    image_id: ResourceId | None = Field(None, description="Id of a stored image.")
     image_b64: ImageB64 | None = None
-    image_ids: ImageIds | None = Field(None, description="Several stored images; the answer has `results`.")
+    image_ids: ImageIds | None = Field(None, description="Ids of several stored images; the response has `results`.")
 
 
 class ClipScoreRequest(JudgedImages):
@@ -44,17 +44,17 @@ class ClipScoreRequest(JudgedImages):
 
     labels: Labels
     template: Annotated[str, Field(strict=True, max_length=200), Storable] | None = Field(
-        None, description="Wraps each label at `{}`, e.g. `a photo of {}`; default: the label as it is."
+        None, description="Text with `{}`, which each label replaces, e.g. `a photo of {}`; default: the label alone."
     )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image_id": "…", "labels": ["fox", "dog"]}]})
 
 
 class LabelScore(Response):
-    """How well a label fits an image."""
+    """The scores of one label for an image."""
 
     label: str
-    probability: float = Field(ge=0, le=1, description="Softmax over the labels asked for.")
+    probability: float = Field(ge=0, le=1, description="Softmax over the labels of the request.")
     logit: float = Field(description="CLIP's logits_per_image.")
     cosine: float = Field(ge=-1.001, le=1.001, description="Cosine of image and text embedding.")
 
@@ -85,9 +85,9 @@ class ClipScoresRead(Response):
 class ClassifyRequest(JudgedImages):
     """An image and how to classify it."""
 
-    top_k: TopK = Field(5, description="Cut to the number of classes.")
+    top_k: TopK = Field(5, description="Number of predictions; limited to the number of classes.")
     model: Annotated[str, Field(strict=True, min_length=1, max_length=64), Storable] | None = Field(
-        None, description="Id or name of a model trained here; default: the pack's pretrained classifier."
+        None, description="Id or name of a trained model; default: the pack's pretrained classifier."
     )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image_id": "…", "top_k": 5}]})

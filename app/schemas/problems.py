@@ -1,4 +1,4 @@
-"""Problems (RFC 9457): the one form of every 4xx and 5xx answer of ours."""
+"""Problems (RFC 9457): the form of every 4xx and 5xx response. Imports no services; pure."""
 
 from pydantic import Field
 
@@ -9,27 +9,29 @@ from app.schemas.common import Response
 class ProblemField(Response):
     """One fault of an invalid request."""
 
-    pointer: str = Field(description="JSON Pointer of the faulty value; `#query/...`, `#path/...` outside the body.")
-    detail: str = Field(description="What is wrong, without repeating the value.")
+    pointer: str = Field(description="JSON Pointer to the faulty value; `#query/...` or `#path/...` outside the body.")
+    detail: str = Field(description="What is wrong; the value is not repeated.")
     code: str = Field(description="Stable snake_case word; more may come.")
 
 
 class Problem(Response):
-    """Why a request was not answered."""
+    """The reason why a request failed."""
 
-    type: str = Field(description="URI reference of the kind of problem; `/problems/{code}`.")
+    type: str = Field(description="URI reference of the kind of problem: `/problems/{code}`.")
     title: str = Field(description="The kind of problem, in words.")
-    status: int = Field(ge=400, le=599, description="The HTTP status, again.")
-    detail: str = Field(description="What happened this time, for a person.")
-    instance: str = Field(description="The path that was asked for.")
+    status: int = Field(ge=400, le=599, description="The HTTP status.")
+    detail: str = Field(description="What happened in this request, for a person.")
+    instance: str = Field(description="The path of the request.")
     code: ErrorCode = Field(description="Stable word to switch on; later versions may add codes.")
     request_id: str = Field(description="Also in the `X-Request-Id` header and in the log.")
-    dataset_id: str | None = Field(None, description="With `dataset_name_taken`: the dataset that has the name.")
-    errors: list[ProblemField] | None = Field(None, description="The single faults, for 422.")
+    dataset_id: str | None = Field(
+        None, description="With `dataset_name_taken`: the id of the dataset that has the name."
+    )
+    errors: list[ProblemField] | None = Field(None, description="The faults of an invalid request (422).")
 
 
 class JobError(Response):
-    """Why a job failed: a problem without the request's fields."""
+    """The reason why a job failed: a problem without the fields of a request."""
 
     type: str
     title: str
@@ -37,5 +39,5 @@ class JobError(Response):
     detail: str
     code: str
     errors: list[ProblemField] | None = Field(
-        None, description="The single faults; for lost files `pointer` is an image's URL and `detail` the file's path."
+        None, description="The faults. For lost files, `pointer` is the image's URL and `detail` the file's path."
     )

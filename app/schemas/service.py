@@ -1,4 +1,4 @@
-"""The service itself: what is loaded, what it can do, whether it is ready."""
+"""Response models of the node: liveness, readiness, capabilities. Imports no services; pure."""
 
 from typing import Any, Literal
 
@@ -9,31 +9,31 @@ from app.schemas.common import Response
 
 
 class Liveness(Response):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"]
 
 
 class ModelState(Response):
-    """One model's state of loading, and how it serves."""
+    """The loading state of one model, with notes on its operation."""
 
     state: Literal["loading", "ready", "failed"]
     detail: str | None
-    note: str | None = Field(description="What an operator should know of a model that serves all the same.")
+    note: str | None = Field(description="A hint for the operator about a model that works; null if there is none.")
     expected_wait_s: float | None = Field(
-        ge=0, description="Seconds until a new interactive request would begin, estimated; null unless ready."
+        ge=0, description="Estimated seconds until a new interactive request would start; null unless ready."
     )
 
 
 class Readiness(Response):
-    """Everything is loaded and reachable."""
+    """All models are loaded and the database answers."""
 
     status: Literal["ready"]
     models: dict[str, ModelState]
 
 
 class Limits(Response):
-    """The bounds of the running node, at most those of this file."""
+    """The limits of the running node; they are at most those of this document."""
 
     prompt_chars: int
     num_inference_steps: int
@@ -51,7 +51,7 @@ class Limits(Response):
 
 
 class PackRead(Response):
-    """The model pack that is served; `quality` is what was measured on its weights, `made` how they came to be."""
+    """The served model pack; `quality` holds measurements of its weights, `made` their origin."""
 
     name: str
     revision: str
@@ -65,7 +65,7 @@ class PackRead(Response):
 
 
 class Capabilities(Response):
-    """What this node can do."""
+    """The models, formats and limits of this node."""
 
     version: str
     pack: PackRead

@@ -1,4 +1,4 @@
-"""Training jobs and the models that they give."""
+"""Request and response models of train jobs and trained models. Imports no services; pure."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ from app.schemas.problems import JobError
 
 
 class OptimizerSettings(Request):
-    """SGD as in the practical."""
+    """Settings of the SGD optimizer."""
 
     name: Literal["sgd"] = "sgd"
     lr: Annotated[float, Field(strict=True, gt=0, le=10)] = 0.001
@@ -20,10 +20,10 @@ class OptimizerSettings(Request):
 
 
 class TrainJobCreate(Request):
-    """A dataset, or the prompts for one, and how to train on it."""
+    """A dataset, existing or to be generated, and the training settings."""
 
-    dataset_id: ResourceId | None = Field(None, description="A dataset that is `ready`; see `allow_incomplete`.")
-    dataset: DatasetCreate | None = Field(None, description="Instead: a dataset to generate first.")
+    dataset_id: ResourceId | None = Field(None, description="Id of a `ready` dataset; see `allow_incomplete`.")
+    dataset: DatasetCreate | None = Field(None, description="Instead of `dataset_id`: a dataset to generate first.")
     name: Name | None = Field(None, description="The model's name; default: the dataset's name and a number.")
     backbone: Literal["resnet18"] = "resnet18"
     method: Literal["linear_probe"] = "linear_probe"
@@ -32,7 +32,7 @@ class TrainJobCreate(Request):
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     seed: Seed = 0
     allow_incomplete: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Train though images are missing, if every class has at least one to train on."
+        False, description="Train even if images are missing; every class needs at least one training image."
     )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": "…", "name": "fox-or-dog"}]})
@@ -45,7 +45,7 @@ class TrainJobCreate(Request):
 
 
 class EpochRead(Response):
-    """What one epoch gave."""
+    """The metrics of one epoch."""
 
     epoch: int = Field(ge=1)
     train_loss: float
@@ -57,14 +57,14 @@ class EpochRead(Response):
 
 
 class TrainJobSummary(Response):
-    """A train job as lists tell it."""
+    """A train job as lists return it."""
 
     id: str
     status: JobStatus
     progress: Progress
     dataset_id: str
-    last_epoch: EpochRead | None = Field(description="The newest epoch; null before the first has ended.")
-    model_id: str | None = Field(description="The trained model, once the job has succeeded.")
+    last_epoch: EpochRead | None = Field(description="The latest epoch; null before the first has ended.")
+    model_id: str | None = Field(description="Id of the trained model; null until the job has succeeded.")
     error: JobError | None
     attempts: int
     created_at: UtcTime
@@ -73,16 +73,16 @@ class TrainJobSummary(Response):
 
 
 class TrainJobRead(TrainJobSummary):
-    """A train job and its epochs so far."""
+    """A train job with its request and its epochs so far."""
 
     spec: dict[str, Any] = Field(
-        description="The request as accepted, without a dataset's prompts, which `/datasets/{dataset_id}/recipe` tells."
+        description="The accepted request, without a dataset's prompts; `/datasets/{dataset_id}/recipe` returns these."
     )
     epochs: list[EpochRead]
 
 
 class ModelSummary(Response):
-    """A trained model as lists tell it: its classes, how well it does, and where it comes from."""
+    """A trained model as lists return it: classes, summary metrics and lineage."""
 
     id: str
     name: str
@@ -90,7 +90,9 @@ class ModelSummary(Response):
     job_id: str
     dataset_id: str
     backbone: str
-    backbone_sha256: str = Field(description="The backbone's weights; the model answers only with the same loaded.")
+    backbone_sha256: str = Field(
+        description="SHA-256 of the backbone's weights; `/classify` needs the same weights to be loaded."
+    )
     classes: list[str]
     metrics: dict[str, Any] = Field(description="`train` and `test`: accuracy and macro F1.")
     lineage: dict[str, Any]
@@ -99,7 +101,7 @@ class ModelSummary(Response):
 
 
 class ModelRead(ModelSummary):
-    """A trained model with all that is known of how well it does."""
+    """A trained model with all its metrics."""
 
     metrics: dict[str, Any] = Field(
         description="`train` and `test`: accuracy, per-class precision and recall, confusion matrix (rows: true class)."

@@ -1,4 +1,4 @@
-"""Real images on their way into a dataset."""
+"""Request and response models of uploads into a dataset. Imports no services; pure."""
 
 from pydantic import Field
 
@@ -8,30 +8,30 @@ MAX_FILES = 100
 
 
 class UploadForm(Request):
-    """The fields beside the files: where they go."""
+    """The form fields besides the files: class and split of the images."""
 
     class_name: Label
     split: Split
 
 
 class RefusedFile(Response):
-    """Why a file was not taken."""
+    """The reason why a file was refused."""
 
-    code: str = Field(description="Stable word, e.g. `duplicate_image`.")
+    code: str = Field(description="Stable code, e.g. `duplicate_image`.")
     detail: str
-    duplicate_of: str | None = Field(description="Id of the image of the dataset that the file repeats.")
+    duplicate_of: str | None = Field(description="Id of the dataset's image that the file duplicates.")
 
 
 class UploadedFile(Response):
-    """What became of one file: either `image_id` or `refused` is there."""
+    """The result for one file: either `image_id` or `refused` is set."""
 
-    index: int = Field(description="Place among the request's files, from 0.")
+    index: int = Field(description="Index among the files of the request, from 0.")
     image_id: str | None
     refused: RefusedFile | None
 
 
 class UploadRead(Response):
-    """What became of every file of a request, in its order."""
+    """The result for each file of a request, in the order of the request."""
 
     num_accepted: int
     num_refused: int

@@ -150,7 +150,7 @@ def test_a_dry_run_of_what_is_there_says_so(node: Node) -> None:
     made = json.loads(create(node, "--json").stdout)
     told = create(node, "--dry-run")
     assert (told.exit_code, made["id"] in told.stdout) == (0, True)
-    assert "fox-dog is there already, queued, 0 of 100 images" in told.stdout
+    assert "fox-dog exists already, queued, 0 of 100 images" in told.stdout
     assert json.loads(create(node, "--dry-run", "--json").stdout)["id"] == made["id"]
     nulls = {**DATASET, "seed": None, "filter": None, "classes": [{**one, "negative_prompt": None} for one in CLASSES]}
     assert create(node, "--dry-run", body=nulls).exit_code == 0
@@ -172,7 +172,7 @@ def test_a_recipe_file_may_have_any_encoding_that_the_service_reads(node: Node, 
 
 def test_a_recipe_in_another_encoding_is_named_so() -> None:
     told = dataset_command("http://127.0.0.1:9", "create", "-", body='{"name": "café"}'.encode("latin-1"))
-    assert (told.exit_code, "no text in UTF-8; save it as UTF-8" in told.stderr) == (2, True)
+    assert (told.exit_code, "is not UTF-8 text. Save it as UTF-8." in told.stderr) == (2, True)
 
 
 def test_what_was_deleted_is_made_again(node: Node) -> None:
@@ -310,7 +310,7 @@ def test_an_answer_that_is_not_ours_is_no_traceback() -> None:
         reply(handler, 418 if len(asked) == 1 else 200, ["?"])
 
     with scripted(answer) as url:
-        for words in ("418", "no JSON"):
+        for words in ("418", "not a JSON object"):
             result = dataset_command(url, "list")
             assert (result.exit_code, words in result.stderr) == (1, True)
 
@@ -537,7 +537,7 @@ def test_a_download_that_breaks_off_again_and_again_or_changes_ends_whole(tmp_pa
     assert exported.exit_code == 0, exported.output
     assert (tmp_path / "out.zip").read_bytes() == new
     assert ranges == [None, "bytes=29999-", "bytes=59998-", "bytes=89997-", "bytes=29999-"]
-    assert "The archive is another one by now" in exported.stderr
+    assert "The archive has changed." in exported.stderr
 
 
 def test_an_export_of_what_is_in_the_making_is_refused(node: Node, tmp_path: Path) -> None:

@@ -327,5 +327,5 @@ def test_the_command_repairs_and_says_what_stays_lost(bench: Workbench, num_spoi
         bench.work(bench.http.get("/jobs?kind=repair").json()["items"][0]["id"])
         result = running.result()
     assert result.exit_code == num_spoilt, result.output
-    assert f"2 files: 0 restored, 0 drawn anew as other images, {num_spoilt} still lost" in result.output
+    assert f"2 files: 0 restored, 0 replaced by new images, {num_spoilt} still lost" in result.output
     assert ("000000.png (image_file_missing)" in result.output) == (num_spoilt > 0)

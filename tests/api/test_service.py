@@ -35,7 +35,7 @@ def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:
 
 
 class _BrokenClip(AppError):
-    """clip/model.safetensors is missing. Run `foxhound models fetch sd15`."""
+    default_detail = "clip/model.safetensors is missing. Run `foxhound models fetch sd15`."
 
 
 class _WithoutClip(FakeModels):

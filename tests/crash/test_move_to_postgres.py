@@ -80,7 +80,7 @@ def test_everything_goes_along_and_what_was_not_done_is_done_there(
     done = migrate(house, monkeypatch, postgres_url)
     assert done.exit_code == 0, done.output
     assert "datasets: 4 of 4" in done.output
-    assert "2 jobs that had not ended begin again" in done.output
+    assert "2 jobs that had not ended are restarted" in done.output
     refused = migrate(house, monkeypatch, postgres_url)
     assert (refused.exit_code, "has records already" in refused.output) == (78, True)
 

@@ -53,7 +53,7 @@ def test_an_env_file_may_begin_with_a_bom_and_must_be_utf_8(tmp_path: Path) -> N
     assert "FOXHOUND_PORT" in foxhound(tmp_path, "serve").stderr
     (tmp_path / ".env").write_bytes("FOXHOUND_PORT=1\n".encode("utf-16"))
     ended = foxhound(tmp_path, "serve")
-    assert (ended.returncode, "no text in UTF-8" in ended.stderr, "Traceback" in ended.stderr) == (78, True, False)
+    assert (ended.returncode, "not UTF-8 text" in ended.stderr, "Traceback" in ended.stderr) == (78, True, False)
 
 
 def test_wrong_values_stop_the_start_with_all_mistakes_named_at_once(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The routes of the public API, a module for each resource."""
+"""The routes of the public API, one module per resource. Async functions run on the event loop, others on threads."""

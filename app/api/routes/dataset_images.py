@@ -1,4 +1,4 @@
-"""`POST /datasets/{id}/images`: real images into a dataset."""
+"""`POST /datasets/{id}/images`: uploads real images into a dataset. Runs on the event loop; decodes nothing itself."""
 
 import asyncio
 
@@ -31,8 +31,8 @@ _FORM = {
     "/images",
     summary="Upload real images into a dataset",
     responses={
-        200: {"description": "No file was taken; each says why.", "model": UploadRead},
-        201: {"description": "At least one file was taken; each says what became of it.", "model": UploadRead},
+        200: {"description": "Every file was refused; each entry has the reason.", "model": UploadRead},
+        201: {"description": "At least one file was stored; each entry has its result.", "model": UploadRead},
         **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
     },
     status_code=201,
@@ -42,9 +42,9 @@ _FORM = {
 async def upload_dataset_images(
     dataset_id: Id, request: Request, services: ServicesDep, response: Response
 ) -> UploadRead:
-    """Each file is decoded, turned upright, stripped of metadata and stored, or refused by itself.
+    """Decode each file, rotate it upright, strip its metadata and store it. Each file is stored or refused separately.
 
-    An image that the dataset has already is refused, so a request that broke off can be sent again as it was.
+    An image that the dataset contains already is refused, so an interrupted request can simply be repeated.
     `curl -F class_name=fox -F split=test -F files=@a.jpg -F files=@b.png http://127.0.0.1:8000/datasets/{id}/images`
     """
     if media_type_of(request) != "multipart/form-data":
@@ -59,9 +59,7 @@ async def upload_dataset_images(
                     f"#/{unknown[0][:64]}", "Send the files in the field `files`.", ErrorCode.UNKNOWN_FIELD
                 )
             if not parts:
-                raise Invalid.field(
-                    "#/files", "An image file is missing. Send it as `image`, `images` or `files`.", ErrorCode.MISSING
-                )
+                raise Invalid.field("#/files", "An image file is missing. Send it as `files`.", ErrorCode.MISSING)
             files = [part.file for _, part in parts]
             read = await services.uploads.add(dataset_id, fields, files)
     response.status_code = 201 if read.num_accepted else 200

@@ -1,4 +1,4 @@
-"""Datasets: create, extend, list, read, delete, look at the images."""
+"""Routes of datasets: create, extend, repair, list, read, delete, list images. The routes run on worker threads."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
-from app.api.openapi import problems
+from app.api.openapi import JOB_LOCATION, LOCATION, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
 from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead, DatasetRecipeRead
@@ -16,19 +16,17 @@ from app.schemas.jobs import JobRead
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 
-LOCATION = {"Location": {"description": "The resource.", "schema": {"type": "string"}}}
-JOB_LOCATION = {"Location": {"description": "The job.", "schema": {"type": "string"}}}
-DryRun = Annotated[bool, Query(description="Only tell what would be made; nothing is stored.")]
+DryRun = Annotated[bool, Query(description="Only return what would be generated; nothing is stored.")]
 
 
 @router.post(
     "",
     status_code=202,
-    summary="Make a dataset",
+    summary="Create a dataset",
     response_model=DatasetRead,
     responses={
-        200: {"description": "With `dry_run`: what the request would make.", "model": DatasetPlan},
-        202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
+        200: {"description": "With `dry_run`: what the request would generate.", "model": DatasetPlan},
+        202: {"description": "Accepted; `job_id` is the job that generates the images.", "headers": LOCATION},
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
     max_body_size=RECIPE_BODY,
@@ -40,7 +38,7 @@ def create_dataset(
     submission: SubmissionDep,
     dry_run: DryRun = False,
 ) -> DatasetRead | Response:
-    """Generate `train/{class}` and `test/{class}` in the background; the same seed gives the same files."""
+    """Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files."""
     if dry_run:
         return JSONResponse(services.datasets.plan(body).model_dump(mode="json"))
     dataset = services.datasets.create(body, submission)
@@ -55,7 +53,7 @@ def create_dataset(
     response_model=DatasetRead,
     responses={
         200: {"description": "With `dry_run`: what the request would add.", "model": DatasetPlan},
-        202: {"description": "Accepted; `job_id` is the job that makes the images.", "headers": LOCATION},
+        202: {"description": "Accepted; `job_id` is the job that generates the images.", "headers": LOCATION},
         **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
     },
 )
@@ -67,10 +65,10 @@ def extend_dataset(
     submission: SubmissionDep,
     dry_run: DryRun = False,
 ) -> DatasetRead | Response:
-    """Generate more images of each class, by the dataset's own recipe, at the next places of its seed's sequence.
+    """Generate more images of each class by the dataset's own recipe, at the next positions of its seed sequence.
 
-    10 images a class and 10 more are the files of 20 at once. Refused while a job works on the dataset. What a failed
-    or cancelled job left undone is made as well.
+    10 images per class and an extension by 10 give the same files as 20 at once. Refused while a job is active on the
+    dataset. Images that a failed or cancelled job did not generate are generated as well.
     """
     if dry_run:
         return JSONResponse(services.extensions.plan(dataset_id, body).model_dump(mode="json"))
@@ -84,16 +82,16 @@ def extend_dataset(
     status_code=202,
     summary="Repair a dataset",
     responses={
-        202: {"description": "Accepted as a job; its `result` tells what was restored.", "headers": JOB_LOCATION},
+        202: {"description": "Accepted as a job; its `result` lists what was restored.", "headers": JOB_LOCATION},
         **problems(400, 404, 409, 422, 503, 507),
     },
 )
 def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
-    """Look at every file of the dataset, and draw lost and damaged images again from their recorded seeds.
+    """Check every file of the dataset and generate missing and damaged images again from their recorded seeds.
 
-    The job's result counts what was restored, names images that were `redrawn` as new ones, where this node does not
-    give the same bytes any more, and those that stay `unrestored`: an uploaded image cannot be drawn; the same file,
-    uploaded again, takes its place. Damaged files are kept in `.lost+found` of the data folder.
+    The job's result counts the restored images. It lists images that were `redrawn`, because this node no longer
+    generates the same bytes, and images that stay `unrestored`: an uploaded image cannot be generated; upload the same
+    file again to restore it. Damaged files are moved to `.lost+found` in the data folder.
     """
     job = services.repairs.submit(dataset_id, submission)
     response.headers["Location"] = f"/jobs/{job.id}"
@@ -102,25 +100,28 @@ def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, su
 
 @router.get("", summary="List datasets", responses=problems(400, 422, 503))
 def list_datasets(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[DatasetRead]:
-    """Newest first."""
+    """Return a page of datasets, newest first."""
     return services.datasets.page(limit, cursor)
 
 
 @router.get("/{dataset_id}", summary="Read a dataset", responses=problems(404, 503))
 def get_dataset(dataset_id: Id, services: ServicesDep) -> DatasetRead:
-    """Its classes with their counts, its status and how far it is; its prompts are in its recipe."""
+    """Return the classes with their counts, the status and the progress; the prompts are in the recipe."""
     return services.datasets.read(dataset_id)
 
 
 @router.get("/{dataset_id}/recipe", summary="Read a dataset's recipe", responses=problems(404, 503))
 def get_dataset_recipe(dataset_id: Id, services: ServicesDep) -> DatasetRecipeRead:
-    """Everything settled, in the form that `POST /datasets` takes: under another name, it gives the same images."""
+    """Return the recipe with all defaults filled in, as a body of `POST /datasets`.
+
+    Under another name, it generates the same images.
+    """
     return services.datasets.recipe(dataset_id)
 
 
 @router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 503))
 def delete_dataset(dataset_id: Id, services: ServicesDep) -> None:
-    """Delete it with its images and its folder; refused while a job works on it."""
+    """Delete the dataset with its images and its folder; refused while a job is active on it."""
     services.datasets.delete(dataset_id)
 
 
@@ -134,7 +135,10 @@ def list_dataset_images(
     split: Split | None = None,
     decision: Decision = "kept",
 ) -> Page[ImageRead]:
-    """Newest first; of one class or split if given. Those that the filter rejected come with `decision=rejected`."""
+    """Return a page of images, newest first, optionally of one class or split.
+
+    `decision=rejected` returns the images that the filter rejected instead.
+    """
     services.datasets.read(dataset_id)
     return services.images.page(
         limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision

@@ -1,4 +1,4 @@
-"""Datasets that leave: version, zip, WebDataset shards."""
+"""Routes of dataset exports: version, zip archive, WebDataset shards. Archives are built on the exports' pool."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -19,21 +19,21 @@ SamplesQuery = Annotated[SamplesPerShard, Query()]
 
 def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
     headers = {
-        "ETag": {"description": "Changes with the bytes; send it as `If-Range`.", "schema": {"type": "string"}},
+        "ETag": {"description": "Identifies the bytes; send it as `If-Range` to resume.", "schema": {"type": "string"}},
         "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
     }
     content = {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
     return {
         200: {"description": "The archive.", "content": content, "headers": headers},
-        206: {"description": "The part of it that `Range` asked for.", "content": content, "headers": headers},
-        304: {"description": "`If-None-Match` names it: the client has it."},
+        206: {"description": "The requested range of the archive.", "content": content, "headers": headers},
+        304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
         **problems(404, 409, 410, 416, 422, 503),
     }
 
 
 @router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
 async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
-    """A hash over what the dataset holds; train jobs record it."""
+    """Return a hash of the dataset's content, which train jobs record."""
     return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
 
@@ -41,13 +41,13 @@ async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetV
     "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
 )
 async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
-    """Images in `{split}/{class}/`, `metadata.jsonl` for each split, `dataset.json` and a dataset card.
+    """Return a zip: images in `{split}/{class}/`, `metadata.jsonl` per split, `dataset.json` and a dataset card.
 
-    As it is at this moment; refused while the images are being made. Equal content gives equal bytes, so a download
-    that broke off goes on where it was: `curl -C - -H 'If-Range: "<etag>"' -o fox-dog.zip`. An archive whose dataset
-    is deleted meanwhile ends before its length.
+    The archive has the current content; the request is refused while images are being generated. Equal content gives
+    equal bytes, so an interrupted download can be resumed: `curl -C - -H 'If-Range: "<etag>"' -o fox-dog.zip`. If the
+    dataset is deleted during the download, the archive ends before its announced length.
 
-    The `recipe` in `dataset.json` is a body of `POST /datasets` that makes the generated images again.
+    The `recipe` in `dataset.json` is a body of `POST /datasets` that generates the same images again.
     """
     pool = services.pools.exports
     archive = await pool.run(partial(services.exports.archive, dataset_id))
@@ -58,7 +58,7 @@ async def get_dataset_archive(dataset_id: Id, request: Request, services: Servic
 async def list_dataset_shards(
     dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> ShardsRead:
-    """Each shard holds images of one split, mixed over the classes; the same numbers give the same shards."""
+    """Return the shards. A shard has images of one split and of all classes; equal parameters give equal shards."""
     return await services.pools.exports.run(partial(services.exports.shards, dataset_id, samples_per_shard))
 
 
@@ -71,9 +71,9 @@ async def list_dataset_shards(
 async def get_dataset_shard(
     dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> Response:
-    """A sample is an image, a `.json` with its facts and a `.cls` with the index of its class.
+    """Return a tar file. Each sample is an image, a `.json` with its metadata and a `.cls` with the index of its class.
 
-    The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders pass over it.
+    The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders skip it.
     """
     pool = services.pools.exports
     shard = await pool.run(partial(services.exports.shard, dataset_id, index, samples_per_shard))

@@ -13,7 +13,7 @@ from app.api import sse
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
-from app.api.negotiation import wanted
+from app.api.negotiation import select_media_type
 from app.api.openapi import problems
 from app.api.responses import image_response
 from app.api.submissions import SubmissionDep
@@ -93,7 +93,7 @@ async def generate_images(
     if submission.key is not None:
         detail = "An Idempotency-Key needs `Prefer: respond-async`. An inline answer is repeated by its seed."
         raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
-    media_type = wanted(accept, _ANSWERS)
+    media_type = select_media_type(accept, _ANSWERS)
     if media_type == _EVENTS:
 
         async def generate(on_step: sse.OnStep) -> GenerationRead:

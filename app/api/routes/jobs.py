@@ -1,4 +1,4 @@
-"""Background jobs of every kind: list, read, follow, cancel, pause, resume, retry."""
+"""Routes of background jobs: list, read, follow, cancel, pause, resume, retry. Only `follow` runs on the event loop."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -8,8 +8,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from app.api.deps import Cursor, Id, Limit, ServicesDep
-from app.api.openapi import problems
-from app.api.routes.datasets import LOCATION
+from app.api.openapi import LOCATION, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.jobs import JobKind, JobRead, JobStatus, JobSummary
@@ -18,7 +17,7 @@ from app.services.jobs.events import JobWatch
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "`status` and `progress` events; each one's data is the job as `GET /jobs` tells it."}
+    200: {"description": "`status` and `progress` events; the data of each is the job as in `GET /jobs`."}
 }
 
 
@@ -30,13 +29,13 @@ def list_jobs(
     kind: JobKind | None = None,
     status: JobStatus | None = None,
 ) -> Page[JobSummary]:
-    """Newest first; of one kind or status if given. A job's `spec` is told with the job."""
+    """Return a page of jobs, newest first, optionally of one kind or status; `spec` is only in `GET /jobs/{job_id}`."""
     return services.jobs.page(limit, cursor, kind=kind, status=status)
 
 
 @router.get("/{job_id}", summary="Read a job", responses=problems(404, 503))
 def get_job(job_id: Id, services: ServicesDep) -> JobRead:
-    """Its status, its progress and, at the end, its result or its error."""
+    """Return the status, the progress and, after the end, the result or the error."""
     return services.jobs.read(job_id)
 
 
@@ -44,7 +43,7 @@ async def _watch(
     job_id: Id,
     services: ServicesDep,
     last_event_id: Annotated[
-        str, Header(max_length=200, description="The version seen last; anything else counts as none.")
+        str, Header(max_length=200, description="The job version last received; an invalid value is ignored.")
     ] = "",
 ) -> AsyncIterator[JobWatch]:
     seen = (
@@ -61,9 +60,9 @@ async def _watch(
     responses={**_EVENTS, **problems(404, 422, 503)},
 )
 async def follow_job(watch: Annotated[JobWatch, Depends(_watch)]) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events until the job has ended: its state now, then each newer one; close after the last.
+    """Stream server-sent events until the job has ended: the current state, then each newer one.
 
-    An event's id is the job's `version`. States that follow each other within half a second may be told as one.
+    The id of an event is the job's `version`. States that follow each other within 0.5 s may be merged into one event.
     """
     status = None
     async for job in watch:
@@ -73,19 +72,19 @@ async def follow_job(watch: Annotated[JobWatch, Depends(_watch)]) -> AsyncIterat
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems(404, 503))
 def cancel_job(job_id: Id, services: ServicesDep) -> JobRead:
-    """A running job ends at its next image; a finished one stays as it is."""
+    """Cancel the job. A running job ends after its current image; a finished job is unchanged."""
     return services.jobs.cancel(job_id)
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", responses=problems(404, 503))
 def pause_job(job_id: Id, services: ServicesDep) -> JobRead:
-    """A running job rests from its next image on, and is `paused` soon after; a finished one stays as it is."""
+    """Pause the job. A running job becomes `paused` after its current image; a finished job is unchanged."""
     return services.jobs.pause(job_id)
 
 
 @router.post("/{job_id}/resume", summary="Resume a job", responses=problems(404, 503))
 def resume_job(job_id: Id, services: ServicesDep) -> JobRead:
-    """A paused job is queued again and goes on where it was; any other stays as it is."""
+    """Queue a paused job again; it continues where it stopped. Any other job is unchanged."""
     return services.jobs.resume(job_id)
 
 
@@ -99,10 +98,9 @@ def resume_job(job_id: Id, services: ServicesDep) -> JobRead:
     },
 )
 def retry_job(job_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
-    """Do again, as a new job, what a failed or cancelled one left undone; a dataset keeps the images it has.
+    """Create a new job for the unfinished work of a failed or cancelled one; a dataset keeps its images.
 
-    A job that succeeded and left its dataset `incomplete` is done again as well: its empty places are tried with seeds
-    that have not been tried yet.
+    A job that succeeded but left its dataset `incomplete` can be retried too: its empty slots are tried with new seeds.
     """
     job = services.jobs.retry(job_id, submission)
     response.headers["Location"] = f"/jobs/{job.id}"

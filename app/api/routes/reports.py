@@ -1,4 +1,4 @@
-"""What is to be said of a dataset: its report and its contact sheet."""
+"""Routes of a dataset's report and contact sheet. They run on the event loop; the services compute on their threads."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse, Response
 
 from app.api.deps import Id, ServicesDep
 from app.api.disconnects import unless_left
-from app.api.negotiation import wanted
+from app.api.negotiation import select_media_type
 from app.api.openapi import problems
 from app.schemas.reports import DatasetReportRead, FirstClass, MaxImages, NearDuplicateCosine, SheetColumns
 from app.services.reports.html import CONTENT_SECURITY_POLICY
@@ -17,9 +17,9 @@ router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 MaxImagesQuery = Annotated[MaxImages, Query()]
 _ERRORS = problems(404, 409, 422, 503, 507)
 _JSON, _HTML = "application/json", "text/html"
-# What each name in `Accept` is answered with.
+# The response type for each media type in `Accept`.
 _ANSWERS = {**dict.fromkeys(("", "*/*", "application/*", _JSON), _JSON), **dict.fromkeys(("text/*", _HTML), _HTML)}
-_ACCEPT = "`text/html` answers a page for people, as a browser asks for it; the first one counts."
+_ACCEPT = "`text/html` returns a page, as browsers request it; the first supported type is used."
 _VARY = {"Vary": "Accept"}
 _PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}}}
 
@@ -30,7 +30,7 @@ _PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/pn
     response_model=DatasetReportRead,
     responses={
         200: {
-            "description": "The figures, or a page that shows them.",
+            "description": "The report as JSON or as an HTML page.",
             "content": {_HTML: {"schema": {"type": "string", "contentMediaType": _HTML}}},
         },
         **_ERRORS,
@@ -45,13 +45,14 @@ async def get_dataset_report(
     near_duplicate_cosine: Annotated[NearDuplicateCosine | None, Query()] = None,
     accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
 ) -> Any:
-    """Counts, what CLIP and the pretrained classifier say of the images, near-duplicates, leakage, best and worst.
+    """Return counts, figures from CLIP and the pretrained classifier, near-duplicates, leakage, best and worst images.
 
-    Every image is judged once, behind everything that somebody waits for: the first report takes as long as the models
-    need for its images. A client that leaves stops it; what is learnt by then is kept, and the next request goes on.
+    Each image is judged once, with lower priority than interactive requests, so the first report takes as long as the
+    models need for its images. If the client disconnects, the judging stops; its results are kept, and the next request
+    continues from there.
     """
     reports, cosine = services.reports, near_duplicate_cosine
-    if wanted(accept, _ANSWERS) == _JSON:
+    if select_media_type(accept, _ANSWERS) == _JSON:
         figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine)
         return Response((await unless_left(request, figures)).model_dump_json(), media_type=_JSON, headers=_VARY)
     made = reports.page(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/")
@@ -74,9 +75,9 @@ async def get_dataset_contact_sheet(
     columns: Annotated[SheetColumns, Query()] = 8,
     first_class: Annotated[FirstClass, Query()] = 0,
 ) -> Response:
-    """A row for each class: the best image by CLIP (green), the worst (red), then others by their files' hashes.
+    """Return a row of images for each class: the best by CLIP (green), the worst (red), others by the file's hash.
 
-    Images are judged, chosen and kept as for the report.
+    Images are selected and judged as for the report.
     """
     made = services.reports.contact_sheet(dataset_id, max_images=max_images, columns=columns, first_class=first_class)
     headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}

@@ -1,4 +1,4 @@
-"""`POST /clip-score` and `POST /classify`."""
+"""`POST /clip-score` and `POST /classify`, with JSON or multipart bodies. Run on the event loop; import no engine."""
 
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from app.services.scoring import Upload, label_warnings
 router = APIRouter(tags=["judging"])
 Body = TypeVar("Body", bound=JudgedImages)
 
-# One image in base64 and little else; the labels may be full of commas and colons.
+# One image in base64 and little else; labels may contain many commas and colons, which count as values.
 JSON = JsonBounds(num_bytes=30_000_000, num_values=65_536, num_members=65_536)
 
 ERRORS = problems(400, 408, 409, 410, 413, 415, 422, 503)
@@ -39,7 +39,7 @@ def _body(model: str, fields: dict[str, Any], required: list[str]) -> dict[str, 
         "required": required,
         "properties": {
             "image": _FILE,
-            "images": {"type": "array", "items": _FILE, "maxItems": MAX_IMAGES, "description": "Several at once."},
+            "images": {"type": "array", "items": _FILE, "maxItems": MAX_IMAGES, "description": "Several images."},
             **fields,
         },
     }
@@ -53,7 +53,7 @@ def _body(model: str, fields: dict[str, Any], required: list[str]) -> dict[str, 
 _LABEL = {"type": "string", "minLength": 1, "maxLength": 200}
 _CLIP_FIELDS = {
     "labels": {"type": "array", "items": _LABEL, "minItems": 1, "maxItems": 256, "description": "Repeat the field."},
-    "template": {"type": "string", "maxLength": 200, "description": "Wraps each label at `{}`."},
+    "template": {"type": "string", "maxLength": 200, "description": "Text with `{}`, which each label replaces."},
 }
 _CLASSIFY_FIELDS = {
     "top_k": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 1_000, "default": 5},
@@ -69,11 +69,11 @@ _CLASSIFY_FIELDS = {
     max_body_size=MAX_FORM_BYTES,
 )
 async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead | ClipScoresRead:
-    """Softmax over the labels, with logits and cosines, in the order given; several images give `results`.
+    """Return softmax, logits and cosines in the order of the labels; several images give `results`.
 
     `curl -F image=@fox.png -F labels=fox -F labels=dog http://127.0.0.1:8000/clip-score`
 
-    One label alone always has the probability 1.0: the answer warns with `single_label`.
+    A single label always has the probability 1.0; the response then has the warning `single_label`.
     """
     uploads, body, several = await _read(request, services, ClipScoreRequest)
     results = await services.judging.score(uploads, body)
@@ -91,7 +91,7 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
     max_body_size=MAX_FORM_BYTES,
 )
 async def classify_image(request: Request, services: ServicesDep) -> ClassificationRead | ClassificationsRead:
-    """Most probable classes first, by the pretrained classifier or a model trained here; several images give `results`.
+    """Return the most probable classes of the pretrained classifier or a trained model; several images give `results`.
 
     `curl -F image=@fox.png -F top_k=3 http://127.0.0.1:8000/classify`
     """
@@ -103,7 +103,7 @@ async def classify_image(request: Request, services: ServicesDep) -> Classificat
 
 
 async def _read(request: Request, services: Services, model: type[Body]) -> tuple[list[Upload], Body, bool]:
-    """Return the images, the fields, and whether several images were asked about."""
+    """Return the images, the fields, and whether the response has `results`."""
     media_type = media_type_of(request)
     if media_type == "application/json":
         body = await parse_json(request, await read_bytes(request, JSON.num_bytes), model, JSON)

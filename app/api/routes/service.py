@@ -1,4 +1,4 @@
-"""The node itself: alive, ready, capable; and its documentation page."""
+"""Routes of the node: liveness, readiness, capabilities, documentation page. Imports no engine."""
 
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,17 @@ router = APIRouter(tags=["service"])
 STATIC = "/docs/assets"
 
 
-@router.get("/livez", summary="Is the process alive", responses=problems())
+@router.get("/livez", summary="Check that the process is alive", responses=problems())
 async def get_liveness() -> Liveness:  # async: answers even when every thread is busy
-    """Always 200 while the process answers."""
+    """Return 200 while the process runs."""
     return Liveness(status="ok")
 
 
-@router.get("/readyz", summary="Is the node ready", response_model=Readiness, responses=problems(503))
+@router.get("/readyz", summary="Check that the node is ready", response_model=Readiness, responses=problems(503))
 def get_readiness(request: Request, services: ServicesDep) -> Any:
-    """200 while every model is loaded, the database answers and the node does not stop; else 503 with the reasons.
+    """Return 200 if every model is loaded, the database answers and no shutdown has begun; else 503 with the reasons.
 
-    Either way each model's `note` tells what an operator should know, `expected_wait_s` how busy it is.
+    In both cases, each model's `note` is a hint for the operator and `expected_wait_s` its estimated waiting time.
     """
     models = services.status.models()
     missing = services.status.missing()
@@ -43,14 +43,14 @@ def get_readiness(request: Request, services: ServicesDep) -> Any:
     return respond(request, error, {"models": {name: state.model_dump() for name, state in models.items()}})
 
 
-@router.get("/capabilities", summary="What this node can do", responses=problems(503))
+@router.get("/capabilities", summary="Read the node's capabilities", responses=problems(503))
 def get_capabilities(services: ServicesDep) -> Capabilities:
-    """Models and how they serve, device, noise schedulers and the bounds of the running node."""
+    """Return the models, the device, the noise schedulers and the limits of the running node."""
     return services.status.capabilities()
 
 
 def install_docs(app: FastAPI) -> None:
-    """Serve the documentation page with assets of our own: it works without a network."""
+    """Install the documentation page with local assets, so that it works without a network."""
     folder = Path(fastapi_offline.__file__).parent / "static"
     app.mount(STATIC, StaticFiles(directory=folder), name="docs-assets")
 

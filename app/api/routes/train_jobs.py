@@ -1,4 +1,4 @@
-"""Train jobs, and the models that they give."""
+"""Routes of train jobs and trained models. They run on worker threads; import no training code."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,9 +7,8 @@ from starlette.responses import Response
 
 from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
-from app.api.openapi import problems
+from app.api.openapi import LOCATION, problems
 from app.api.responses import conditional
-from app.api.routes.datasets import LOCATION
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.train_jobs import ModelRead, ModelSummary, TrainJobCreate, TrainJobRead, TrainJobSummary
@@ -21,8 +20,8 @@ _WEIGHTS: dict[int | str, dict[str, Any]] = {
         "description": "`fc.weight` (K, 512) and `fc.bias` (K,) as safetensors.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
-    206: {"description": "The range asked for."},
-    304: {"description": "The client has it already (`If-None-Match`)."},
+    206: {"description": "The requested range."},
+    304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
     **problems(404, 410, 416, 422, 503),
 }
 
@@ -40,7 +39,7 @@ _WEIGHTS: dict[int | str, dict[str, Any]] = {
 def create_train_job(
     body: TrainJobCreate, services: ServicesDep, response: Response, submission: SubmissionDep
 ) -> TrainJobRead:
-    """Train a linear probe on a dataset, or on one that is generated first: prompts in, classifier out."""
+    """Train a linear probe on a dataset, or on one that the job generates first."""
     job = services.train_jobs.create(body, submission)
     response.headers["Location"] = f"/train-jobs/{job.id}"
     return job
@@ -48,31 +47,31 @@ def create_train_job(
 
 @router.get("/train-jobs", summary="List train jobs", responses=problems(400, 422, 503))
 def list_train_jobs(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[TrainJobSummary]:
-    """Newest first. A job's `spec` and its epochs are told with the job."""
+    """Return a page of train jobs, newest first; `spec` and `epochs` are only in `GET /train-jobs/{job_id}`."""
     return services.train_jobs.page(limit, cursor)
 
 
 @router.get("/train-jobs/{job_id}", summary="Read a train job", responses=problems(404, 503))
 def get_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
-    """Its progress, its epochs so far, and the model once it is there."""
+    """Return the progress, the epochs so far and, after success, the id of the model."""
     return services.train_jobs.read(job_id)
 
 
 @router.post("/train-jobs/{job_id}/cancel", summary="Cancel a train job", responses=problems(404, 503))
 def cancel_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
-    """A finished job stays as it is."""
+    """Cancel the job; a finished job is unchanged."""
     return services.train_jobs.cancel(job_id)
 
 
 @router.get("/models", summary="List trained models", responses=problems(400, 422, 503))
 def list_models(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[ModelSummary]:
-    """Newest first. What `metrics` tells of each class is told with the model."""
+    """Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`."""
     return services.models.page(limit, cursor)
 
 
 @router.get("/models/{model_id}", summary="Read a trained model", responses=problems(404, 503))
 def get_model(model_id: Id, services: ServicesDep) -> ModelRead:
-    """Its classes, how well it does, and where it comes from."""
+    """Return the classes, the metrics and the lineage of a model."""
     return services.models.read(model_id)
 
 
@@ -83,11 +82,11 @@ def get_model_weights(
     services: ServicesDep,
     _format: Annotated[Literal["safetensors"], Query(alias="format")] = "safetensors",
 ) -> Response:
-    """The head's weights; load them into `fc` of the backbone."""
+    """Return the weights of the head, for the layer `fc` of the backbone."""
     return conditional(request, services.models.weights(model_id))
 
 
 @router.delete("/models/{model_id}", status_code=204, summary="Delete a trained model", responses=problems(404, 503))
 def delete_model(model_id: Id, services: ServicesDep) -> None:
-    """Delete it with its file."""
+    """Delete the model with its file."""
     services.models.delete(model_id)

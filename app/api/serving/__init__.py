@@ -1,1 +1,1 @@
-"""The servers of an API process: connections, parsers, and how they stop."""
+"""The HTTP servers of an API process: connection limits, parsers and shutdown."""

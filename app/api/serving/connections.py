@@ -1,7 +1,7 @@
-"""What one client may hold of this server before any request is there: connections, heads of requests, time.
+"""Limits what one client may use before a request is complete: connections, bytes of request heads, and time.
 
-`BoundedConnection` is mixed into uvicorn's protocol classes (see `parsers`), whichever parses; `ConnectionBook` counts
-the connections of one server. Knows nothing of applications. Runs on the event loop.
+`BoundedConnection` is mixed into uvicorn's protocol classes (see `parsers`); `ConnectionBook` counts the connections of
+one server. Imports no application. Runs on the event loop.
 """
 
 import asyncio
@@ -19,32 +19,32 @@ from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 log = logging.getLogger("foxhound.access")
 
 MAX_HEAD_BYTES = 65_536
-# Requests that one connection may send ahead of the answer to its first.
+# Maximum number of pipelined requests of a connection.
 MAX_PIPELINED = 16
-# After an answer that ends the connection, what the client has under way already is read and dropped, so that the
-# answer reaches it: a socket closed with bytes unread resets the connection.
+# After a response that ends the connection, bytes that the client still sends are read and dropped for this long. A
+# socket that is closed with unread bytes resets the connection, and the client may lose the response.
 _LINGER_S = 1.0
 _LINGER_BYTES = 1_000_000
 
 _REFUSALS = {
-    400: ("malformed_request", "The request is not HTTP as this server reads it."),
-    408: ("head_too_slow", "The head of the request did not arrive in time; send it at once."),
-    431: ("head_too_large", f"Request line and headers may have {MAX_HEAD_BYTES} bytes together; send fewer."),
-    501: ("not_implemented", "Send the body as it is or chunked; no other transfer encoding is read."),
-    503: ("too_many_connections", "Too many connections are open; close some, or try again later."),
+    400: ("malformed_request", "The request is not valid HTTP/1.1."),
+    408: ("head_too_slow", "The head of the request did not arrive in time. Send it without pauses."),
+    431: ("head_too_large", f"Request line and headers may have at most {MAX_HEAD_BYTES} bytes together. Send fewer."),
+    501: ("not_implemented", "This transfer encoding is not supported. Send the body chunked, or with Content-Length."),
+    503: ("too_many_connections", "Too many connections are open. Close some, or try again later."),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What a server grants.
+    """Limits of the connections of one server.
 
     Attributes:
-        connections: Most connections at a time, >= 1.
-        per_address: Most connections of one address, >= 1; 0: no such limit.
-        head_timeout_s: Time in which the head of a request must arrive, counted from the connection's begin or from
-            the first byte behind the request before, > 0.
-        read_timeout_s: Time for which a client may take no byte of an answer, > 0.
+        connections: Maximum number of open connections, >= 1.
+        per_address: Maximum number of open connections of one address, >= 1; 0: no limit.
+        head_timeout_s: Maximum time for the head of a request to arrive, in seconds, > 0; counted from the start of
+            the connection or from the first byte after the previous request.
+        read_timeout_s: Maximum time without progress while a client reads a response, in seconds, > 0.
     """
 
     connections: int = 1_000
@@ -54,23 +54,23 @@ class ConnectionLimits:
 
 
 class ConnectionBook:
-    """The connections of one server, by address, and those among them that wait for a request.
+    """The open connections of one server by address, and which of them are idle.
 
-    Where one too many comes, the connection that has waited longest without a request gives way to it; only where all
-    are at work is the new one refused. So idle connections, however many, keep nobody out.
+    At a limit, a new connection replaces the one that has been idle for longest; it is refused only if all are busy. So
+    idle connections never keep clients out.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
-        """Begin without connections."""
+        """Start without connections."""
         self.limits = limits
         self._addresses: dict[BoundedConnection, str] = {}
         self._counts: Counter[str] = Counter()
-        # By address too, each in the order in which they began to wait.
+        # Idle connections, oldest first; in all, and by address.
         self._waiting: dict[BoundedConnection, None] = {}
         self._waiting_by_address: dict[str, dict[BoundedConnection, None]] = {}
 
     def admit(self, connection: "BoundedConnection", address: str) -> bool:
-        """Enter a new connection, in the place of an idle one if need be; False if there is no room."""
+        """Add a new connection, in place of an idle one if necessary; return False if all are busy."""
         limits = self.limits
         if limits.per_address and address and self._counts[address] >= limits.per_address:
             if not self._evict_from(self._waiting_by_address.get(address, {})):
@@ -83,14 +83,14 @@ class ConnectionBook:
         return True
 
     def begin_waiting(self, connection: "BoundedConnection") -> None:
-        """Note that a connection has no request under way."""
+        """Record that a connection has no running request."""
         address = self._addresses.get(connection)
         if address is not None:
             self._waiting[connection] = None
             self._waiting_by_address.setdefault(address, {})[connection] = None
 
     def end_waiting(self, connection: "BoundedConnection") -> None:
-        """Note that a connection has a request."""
+        """Record that a connection has a running request."""
         if connection in self._waiting:
             del self._waiting[connection]
             address = self._addresses[connection]
@@ -100,7 +100,7 @@ class ConnectionBook:
                 del self._waiting_by_address[address]
 
     def leave(self, connection: "BoundedConnection") -> None:
-        """Strike a connection out, if it is still in."""
+        """Remove a connection, if it is still present."""
         self.end_waiting(connection)
         address = self._addresses.pop(connection, None)
         if address is not None:
@@ -118,18 +118,18 @@ class ConnectionBook:
 
 
 class BoundedConnection(asyncio.Protocol):
-    """A connection whose request heads are bounded in bytes and in time, to be mixed into a protocol of uvicorn's.
+    """A connection that limits request heads in bytes and time; a mixin for uvicorn's protocol classes.
 
-    Counts the bytes since the parser last gave something (a head, a piece of a body, the end of a message), so it
-    bounds whatever a parser would gather: request lines, headers, chunk extensions, trailers.
+    It counts the bytes since the parser last produced an event (a head, a piece of a body, the end of a message). This
+    limits everything that a parser buffers: request lines, headers, chunk extensions, trailers.
     """
 
-    # What uvicorn's protocol classes have.
+    # Attributes of uvicorn's protocol classes.
     config: Any
     cycle: Any
     loop: Any
     transport: Any
-    # Requests that were read ahead of their turn; h11 reads none.
+    # Pipelined requests; h11 has none.
     pipeline: Any = ()
 
     _num_unparsed = 0
@@ -145,10 +145,10 @@ class BoundedConnection(asyncio.Protocol):
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or refuse it unread."""
+        """Accept the connection, or refuse it before anything is read."""
         super().connection_made(transport)
         limits = self._book.limits
         sock = transport.get_extra_info("socket")
@@ -160,13 +160,13 @@ class BoundedConnection(asyncio.Protocol):
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Remove the connection."""
         self._book.leave(self)
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, in pieces that cannot exceed what it may gather."""
+        """Pass the data to the parser in pieces that do not exceed the buffer limit."""
         if self._is_refused:
             self._drop(data)
             return
@@ -181,39 +181,39 @@ class BoundedConnection(asyncio.Protocol):
                 self.refuse(431)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, if there is not one already."""
+        """Mark the connection idle, unless it has a pipelined request."""
         super().on_response_complete()  # type: ignore[misc]
         if not self._is_busy:
             self._book.begin_waiting(self)
 
     def shutdown(self) -> None:
-        """Close when the answer under way is out, or now."""
+        """Close the connection after the running response, or at once if there is none."""
         if self._is_refused and not self._is_busy:
             self.transport.close()
         else:
             super().shutdown()  # type: ignore[misc]
 
     def send_400_response(self, msg: str) -> None:
-        """Answer in place of uvicorn, which would do so as plain text."""
+        """Answer with a problem instead of uvicorn's plain text."""
         self.refuse(400)
 
-    # What the parsers call.
+    # Called by the parsers.
 
     def note_head(self) -> None:
-        """Note that the head of a request is complete."""
+        """Record that the head of a request is complete."""
         self._num_unparsed = 0
         self._disarm()
         self._book.end_waiting(self)
 
     def note_progress(self) -> None:
-        """Note that the parser holds nothing of what has come."""
+        """Record that the parser's buffer is empty."""
         self._num_unparsed = 0
 
     def refuse(self, status: int) -> None:
-        """Answer what was sent with a problem, take nothing more, and close.
+        """Answer with a problem, read nothing more, and close the connection.
 
-        Requests that are whole get their answers first; an answer that has begun to a request whose body is faulty is
-        cut off.
+        Complete requests get their responses first. If the body of a request is faulty after its response has begun,
+        the response is cut off.
         """
         if self._is_refused:
             return
@@ -252,7 +252,7 @@ class BoundedConnection(asyncio.Protocol):
         self._timer = None
         if self._num_unparsed:
             self.refuse(408)
-        else:  # nothing was asked, or it was answered long ago and its body still comes
+        else:  # there is no request, or it was answered and its body still arrives
             self.transport.close()
 
     def _write_problem(self, status: int) -> None:
@@ -275,19 +275,19 @@ class BoundedConnection(asyncio.Protocol):
 
 
 def _drop_silent_readers(sock: Any, timeout_s: float) -> None:
-    """Let the kernel close the connection once the client has taken nothing of what waits for it for so long.
+    """Make the kernel close the connection if the client acknowledges no data for `timeout_s` seconds.
 
-    Otherwise a client that asks and never reads would keep the answer in our memory for ever. Linux only.
+    Otherwise a client that never reads would keep its response in memory for ever. Linux only (TCP_USER_TIMEOUT).
     """
     if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(timeout_s * 1_000)))
 
 
 def _address_of(sock: Any) -> str:
-    """Return what counts as one client: an IPv4 address, an IPv6 network of 64 bits; empty for a Unix socket."""
+    """Return the key of a client: its IPv4 address or its IPv6 /64 network; empty for a Unix socket."""
     try:
         peer = sock.getpeername()
-    except OSError:  # it has left already
+    except OSError:  # the client has disconnected already
         return ""
     if not isinstance(peer, tuple):
         return ""

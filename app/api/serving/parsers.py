@@ -1,7 +1,7 @@
-"""The two HTTP parsers that uvicorn may run, each in a connection that is bounded.
+"""uvicorn's two HTTP protocol classes, h11 and httptools, combined with `BoundedConnection`.
 
-Both are told to `BoundedConnection` in the same words: a head is complete, something was given. httptools is taken
-where it is installed, as uvicorn would, else h11. Runs on the event loop.
+Each reports to `BoundedConnection` when a head is complete and when the parser has produced an event. httptools is used
+if it is installed, as in uvicorn, else h11. Imports no application. Runs on the event loop.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ class H11Connection(BoundedConnection, H11Protocol):
     """A bounded connection that h11 parses."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Put our parser, which tells what it gives, in the place of uvicorn's."""
+        """Replace uvicorn's parser by one that reports its events."""
         super().__init__(*args, **kwargs)
-        self.conn = _ToldConnection(self._on_event)
+        self.conn = _ReportingConnection(self._on_event)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer as the parser's error says; called while it is handled."""
+        """Answer with the status of the parser's error; called while that error is handled."""
         hint = getattr(sys.exception(), "error_status_hint", 400)
         self.refuse(hint if hint in (431, 501) else 400)
 
@@ -40,26 +40,26 @@ class H11Connection(BoundedConnection, H11Protocol):
             self.note_progress()
 
 
-class _ToldConnection(h11.Connection):
-    def __init__(self, tell: Callable[[object], None]) -> None:
+class _ReportingConnection(h11.Connection):
+    def __init__(self, on_event: Callable[[object], None]) -> None:
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
-        self._tell = tell
+        self._on_event = on_event
 
     def next_event(self) -> Any:
         event = super().next_event()
-        self._tell(event)
+        self._on_event(event)
         return event
 
 
 if HttpToolsProtocol is not None:
 
     class HttpToolsConnection(BoundedConnection, HttpToolsProtocol):
-        """A bounded connection that httptools parses; calls its methods `on_…`."""
+        """A bounded connection that httptools parses; the parser calls the `on_…` methods."""
 
         _answering: Any = None
 
         def connection_lost(self, exc: Exception | None) -> None:
-            """Tell the request that is being answered too; uvicorn tells the one that was read last."""
+            """Report the disconnect to the running request too; uvicorn reports it to the one read last."""
             super().connection_lost(exc)
             if self._answering is not None and not self._answering.response_complete:
                 self._answering.disconnected = True
@@ -70,23 +70,23 @@ if HttpToolsProtocol is not None:
             super()._start_asgi_task(cycle, app)
 
         def on_message_begin(self) -> None:
-            """Refuse, by an error that the parser hands on, a request too many ahead of its turn."""
+            """Refuse a pipelined request above the limit, by an error that the parser passes on."""
             if len(self.pipeline) >= MAX_PIPELINED:
                 raise ValueError("too many requests are pipelined")
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
-            """Note the head, then start the request."""
+            """Record the head, then start the request."""
             self.note_head()
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
-            """Note the piece, then hand it on."""
+            """Record the piece, then pass it on."""
             self.note_progress()
             super().on_body(body)
 
         def on_message_complete(self) -> None:
-            """Note the end, then hand it on."""
+            """Record the end, then pass it on."""
             self.note_progress()
             super().on_message_complete()
 
@@ -95,10 +95,10 @@ def connection_class(parser: str = "auto") -> type[asyncio.Protocol]:
     """Return the protocol class for a parser: `httptools`, `h11`, or `auto` for the faster one that is installed.
 
     Raises:
-        ValueError: There is no such parser here.
+        ValueError: The parser is unknown or not installed.
     """
     if parser == "h11" or (parser == "auto" and HttpToolsProtocol is None):
         return H11Connection
     if parser in ("auto", "httptools") and HttpToolsProtocol is not None:
         return HttpToolsConnection
-    raise ValueError(f"There is no HTTP parser {parser}.")
+    raise ValueError(f"The HTTP parser {parser} is unknown or not installed.")

@@ -1,6 +1,6 @@
-"""The servers of an API process, and how they stop: no request that was taken goes without an answer.
+"""The HTTP servers of an API process and their shutdown, in which every accepted request gets a response.
 
-Runs on the event loop; a signal only sets `should_exit`, which uvicorn's loop sees within 0.1 s.
+Imports no routes. Runs on the event loop; a signal only sets `should_exit`, which uvicorn's loop reads every 0.1 s.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from app.api.serving.parsers import connection_class
 
 log = logging.getLogger("foxhound")
 
-# A client that asks again on a connection that it keeps is told that the service stops, rather than finding the
-# connection closed just as it sends: so long they stay open, where there are any.
-_FAREWELL_S = 0.5
-_LOOK_AGAIN_S = 0.05
-# Requests that run at the end of the grace have this long to answer that they were cut short.
-_LAST_WORDS_S = 1.0
-# Files, database and listeners of a process, besides its connections.
+# Time for which idle connections stay open, in seconds: a client that sends its next request on one gets a 503 instead
+# of a connection error.
+_KEEP_OPEN_S = 0.5
+_POLL_S = 0.05
+# Time that requests have after the grace period to answer 503, in seconds.
+_CANCEL_GRACE_S = 1.0
+# File descriptors of a process besides its connections: files, database, listeners.
 _OTHER_FILES = 256
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's settings as every server of ours has them, with bounded connections.
+    """uvicorn's settings for all servers of the process, with bounded connections.
 
     Attributes:
-        book: The connections of the server.
-        delay_s: Time between `/readyz` 503 and the first refused request.
+        book: The open connections of the server.
+        delay_s: Time from `/readyz` answering 503 until new requests are refused, in seconds.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class ServerConfig(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """Serves the public application, and stops in order.
+    """Serves the public application and shuts it down in stages.
 
-    First `/readyz` says 503, for as long as the configured delay. Then new requests get 503, what only waits for the
-    engine too, event streams end, and what runs has the configured grace. What still runs at its end gets 503. Only
-    then the listener closes.
+    First, `/readyz` answers 503 for the configured delay. Then new requests, and requests that still wait for the
+    engine, get 503; event streams end; running requests have the configured grace period. Requests that still run after
+    it get 503. Finally the listener closes.
     """
 
     def __init__(self, config: ServerConfig, app: FastAPI) -> None:
-        """Wire the server; `app` is what `create_app` gave."""
+        """Create the server of `app`, the application from `create_app`."""
         super().__init__(config)
         self._app = app
         self._delay_s = config.delay_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop in order; a second SIGINT skips what is left of it."""
+        """Shut down in stages; a second SIGINT skips the remaining ones."""
         loop = asyncio.get_running_loop()
         draining: Draining = self._app.state.draining
         draining.leave()
@@ -86,46 +86,46 @@ class Server(uvicorn.Server):
         grace_s = self.config.timeout_graceful_shutdown or 0
         running = set(self.server_state.tasks)
         await self._until(began + grace_s, lambda: all(task.done() for task in running))
-        await self._until(began + min(_FAREWELL_S, grace_s), lambda: not self.server_state.connections)
+        await self._until(began + min(_KEEP_OPEN_S, grace_s), lambda: not self.server_state.connections)
         await self._cut_short()
         self.config.timeout_graceful_shutdown = max(1, round(began + grace_s - loop.time()))
         await super().shutdown(sockets)
 
     async def _cut_short(self) -> None:
-        """Let what still runs answer 503, as the middleware answers a cancelled request."""
+        """Cancel the running requests; the middleware answers 503 to a cancelled request."""
         running = set(self.server_state.tasks)
         if running:
-            log.warning("%d requests are cut short: the grace of the shutdown is over.", len(running))
+            log.warning("%d requests were cancelled because the grace period of the shutdown is over.", len(running))
         for task in running:
             task.cancel()
         await self._until(
-            asyncio.get_running_loop().time() + _LAST_WORDS_S, lambda: all(task.done() for task in running)
+            asyncio.get_running_loop().time() + _CANCEL_GRACE_S, lambda: all(task.done() for task in running)
         )
 
     async def _until(self, deadline: float, is_over: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
         # uvicorn's signal handler sets `force_exit`, a plain attribute; there is no event to wait for.
         while not (is_over() or self.force_exit) and (left := deadline - loop.time()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(_LOOK_AGAIN_S, left))
+            await asyncio.sleep(min(_POLL_S, left))
 
 
 class InnerServer(uvicorn.Server):
-    """A server beside the process's main one, which alone handles signals."""
+    """A second server of the process; only the main server handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the main server."""
+        """Install no signal handlers."""
         yield
 
 
 def allow_connections(number: int) -> None:
-    """Let this process open as many files as so many connections need, as far as the system lets it.
+    """Raise this process's limit of open files to what `number` connections need, up to the hard limit.
 
-    systemd and many shells begin with 1,024, fewer than our connections and files together.
+    The soft limit of systemd and many shells is 1,024, fewer than connections and files together.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = number + _OTHER_FILES
+    needed = number + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
