@@ -134,21 +134,14 @@ class Denoiser:
     def _probe(
         self, forward: Callable[[int], torch.Tensor], height: int, width: int, time_limit_s: float, *, warms_up: bool
     ) -> Calibration:
-        calibration = calibrate(
-            forward,
-            time_limit_s,
-            sizes=self.options.sizes,
-            must_match=self.options.batch_invariant,
-            warms_up=warms_up,
-        )
+        sizes, must_match = self.options.sizes, self.options.batch_invariant
+        calibration = calibrate(forward, time_limit_s, sizes=sizes, must_match=must_match, warms_up=warms_up)
         return self._use(height, width, calibration)
 
     def _use(self, height: int, width: int, calibration: Calibration) -> Calibration:
         """Pad forwards of this latent size as the calibration says."""
         if self.options.batch_invariant and not calibration.is_invariant:
-            logger.warning(
-                "On this device the position of a row changes its last bits: an image's bytes depend on its batch."
-            )
+            logger.warning("On this device the position of a row changes its last bits: bytes depend on the batch.")
         self._paddings[height, width] = calibration.padding
         return calibration
 
