@@ -206,7 +206,7 @@ async def _listening(internal: ASGIApp, engine_socket: EngineSocket) -> AsyncIte
 
 
 async def _tell_when_lost(engine_socket: EngineSocket) -> None:
-    while engine_socket.is_own():
+    while engine_socket.is_own():  # noqa: ASYNC110 - another process changes the file
         await asyncio.sleep(_LOOK_AT_SOCKET_S)
     log.error(
         "The node's socket %s was removed, or another process has taken its place: the worker cannot reach the engine. "

@@ -66,8 +66,10 @@ def tell_plan(plan: dict[str, Any], as_json: bool) -> None:
         "" if seconds is None else f", about {seconds / 3600:.1f} h" if seconds > 5400 else f", {seconds:.0f} s"
     )
     lines = [f"{plan.get('name')}: {plan.get('num_images')} images{time_needed}", str(plan.get("estimate", ""))]
-    for image in plan.get("samples", []):
-        lines.append(f"  {image['split']}/{image['class_name']} {image['position']}: {image['prompt']}")
+    lines.extend(
+        f"  {image['split']}/{image['class_name']} {image['position']}: {image['prompt']}"
+        for image in plan.get("samples", [])
+    )
     for line in filter(None, lines):
         tell(line)
 

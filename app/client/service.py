@@ -184,8 +184,10 @@ def refusal(answer: httpx.Response) -> Refused:
     status, code = answer.status_code, str(problem.get("code", ""))
     lines = [readable(f"{problem.get('title', 'Refused')}: {problem['detail']} ({status} {code})")]
     faults = problem.get("errors")
-    for fault in faults if isinstance(faults, list) else []:
-        lines.append(readable(f"  {fault.get('pointer', '#')}: {fault.get('detail', '')}"))
+    lines.extend(
+        readable(f"  {fault.get('pointer', '#')}: {fault.get('detail', '')}")
+        for fault in (faults if isinstance(faults, list) else [])
+    )
     return Refused(status, code, lines)
 
 

@@ -173,7 +173,8 @@ class DataFolder:
                 if os.path.lexists(place):
                     continue
                 os.link(source, place) if is_file else os.rename(source, place)
-                return sync_folder(place.parent)
+                sync_folder(place.parent)
+                return
 
     def uploads(self, dataset: str) -> set[str]:
         """Name the relative paths of a dataset's uploaded images, as far as their names tell, recorded or not."""

@@ -104,7 +104,8 @@ class Server(uvicorn.Server):
 
     async def _until(self, deadline: float, is_over: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
-        while not (is_over() or self.force_exit) and (left := deadline - loop.time()) > 0:
+        # uvicorn's signal handler sets `force_exit`, a plain attribute; there is no event to wait for.
+        while not (is_over() or self.force_exit) and (left := deadline - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(_LOOK_AGAIN_S, left))
 
 

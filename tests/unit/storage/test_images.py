@@ -374,7 +374,7 @@ def test_a_file_says_how_it_was_made(image_format: str) -> None:
     assert read_settings(data) == SETTINGS
     with Image.open(io.BytesIO(data)) as image:
         assert Image.MIME[image.format] == MEDIA_TYPES[image_format]
-        xmp = ElementTree.fromstring(image.info["xmp"].strip(b"\xef\xbb\xbf"))
+        xmp = ElementTree.fromstring(image.info["xmp"].strip(b"\xef\xbb\xbf"))  # noqa: S314 - our own bytes
     source = xmp.find(".//{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
     assert source is not None
     assert source.text == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
