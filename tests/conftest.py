@@ -19,13 +19,29 @@ pytest.register_assert_rewrite("tests.crash")  # its invariants say what differs
 _FIRST = ("tests/e2e/test_flow", "tests/crash", "tests/e2e")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, tests of a file stay as they are; `make test` hands them out in this order."""
+    """Mark the tests that use Postgres, and order the files; `make test` hands them out in this order.
+
+    The tests of a file keep their order.
+    """
+    for item in items:
+        if _uses_postgres(item):
+            item.add_marker(pytest.mark.postgres)
 
     def rank(item: pytest.Item) -> int:
         return next((rank for rank, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST))
 
     items.sort(key=rank)
+
+
+def _uses_postgres(item: pytest.Item) -> bool:
+    """Return whether a test is the Postgres one of a pair, or takes a fixture of `testing.databases` for Postgres."""
+    if not isinstance(item, pytest.Function):
+        return False
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    chosen = any(isinstance(parameter, str) and parameter == "postgres" for parameter in parameters)
+    return chosen or any(name.startswith("postgres_") for name in item.fixturenames)
 
 
 @pytest.fixture
