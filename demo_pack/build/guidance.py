@@ -7,11 +7,12 @@ answer with `SHARE` of its own difference between caption and no caption; nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from demo_pack.build.diffusion import Course, Diffusion, load_diffusion
+from demo_pack.build.diffusion import Course, load_diffusion
 from demo_pack.build.loop import Moment, Recipe, train
 
 # Guidance 7.5 of the taught model is 1 + 6.5 * SHARE, 3.6, of its teacher.
@@ -20,7 +21,11 @@ RECIPE = Recipe(steps=800, learning_rate=3e-4, hidden_learning_rate=0.004, ema_d
 
 
 def gentle_noise(
-    teacher: Diffusion, noisy: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor, empty: torch.Tensor
+    teacher: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    noisy: torch.Tensor,
+    timesteps: torch.Tensor,
+    ids: torch.Tensor,
+    empty: torch.Tensor,
 ) -> torch.Tensor:
     """The teacher's prediction without the caption, and `SHARE` of what the caption changes.
 

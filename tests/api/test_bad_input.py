@@ -17,10 +17,8 @@ from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
 
 GOOD = {"prompt": "a fox", "num_inference_steps": 1}
-DATASET = {
-    "name": "bad-input",
-    "classes": [{"name": "fox", "prompts": ["a fox"]}, {"name": "dog", "prompts": ["a dog"]}],
-}
+CLASSES = [{"name": "fox", "prompts": ["a fox"]}, {"name": "dog", "prompts": ["a dog"]}]
+DATASET = {"name": "bad-input", "classes": CLASSES}
 LEAKS = re.compile(r"0x[0-9a-f]{6,}|Traceback|File \"|site-packages|sqlalchemy|psycopg|pydantic", re.IGNORECASE)
 
 
@@ -200,7 +198,7 @@ def test_query_faults_are_told_in_plain_words(http: httpx.Client) -> None:
 def test_no_negative_prompt_may_be_said_by_null(http: httpx.Client) -> None:
     made = http.post("/generate", json={**GOOD, "seed": 1, "negative_prompt": None})
     assert (made.status_code, made.json()["parameters"]["negative_prompt"]) == (200, "")
-    classes = [{**one, "negative_prompt": None} for one in DATASET["classes"]]
+    classes = [{**one, "negative_prompt": None} for one in CLASSES]
     body = {**DATASET, "classes": classes}
     assert http.post("/datasets?dry_run=true", json=body).status_code == 200
     # Well-formed as a whole: what is refused is the dataset that cannot be trained on.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -69,8 +70,8 @@ def desk(node: Node) -> Iterator[Desk]:
 
 
 def body(**changes: object) -> dict:
-    fields = {"name": "fox-dog", "seed": 7, "classes": CLASSES, "variables": VARIABLES, "generation": {}}
-    fields = {**fields, "train_per_class": 6, "test_per_class": 3, **changes}
+    fields: dict[str, Any] = {"name": "fox-dog", "seed": 7, "classes": CLASSES, "variables": VARIABLES}
+    fields = {**fields, "generation": {}, "train_per_class": 6, "test_per_class": 3, **changes}
     return {**fields, "generation": {"num_inference_steps": 1, **fields["generation"]}}
 
 

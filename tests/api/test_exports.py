@@ -8,6 +8,7 @@ import tarfile
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ from testing.node import Node
 from testing.uploads import CLASSES, create_empty, fill, picture, upload
 
 
-def mixed(node: Node, **changes: object) -> dict:
+def mixed(node: Node, **changes: Any) -> dict:
     """A dataset of two generated images a class for training, and two real ones for testing."""
     generation = {"num_inference_steps": 1, "width": 64, "height": 64}
     created = create_empty(node.http, train_per_class=2, generation=generation, **changes)

@@ -194,7 +194,7 @@ class _WatchedPixels(np.ndarray):
     on_look: Callable[[], object]
 
     @property
-    def ndim(self) -> int:  # type: ignore[override]
+    def ndim(self) -> int:
         self.on_look()
         return super().ndim
 
@@ -211,8 +211,12 @@ class _SlowToEncode(FakeDiffusion):
         if self.encoding.is_set():
             return image
         watched = image.pixels.view(_WatchedPixels)
-        watched.on_look = lambda: (self.encoding.set(), self.may_end.wait(PATIENCE_S))
+        watched.on_look = self._encode
         return replace(image, pixels=watched)
+
+    def _encode(self) -> None:
+        self.encoding.set()
+        self.may_end.wait(PATIENCE_S)
 
 
 def test_encoding_holds_up_neither_the_loop_nor_the_device(tmp_path: Path, database_url: str) -> None:

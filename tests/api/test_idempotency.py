@@ -60,7 +60,7 @@ def test_another_request_under_the_same_key_is_refused(http: httpx.Client) -> No
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "\u00e9"])
 def test_a_key_that_is_none_is_refused(http: httpx.Client, key: str) -> None:
     request = http.build_request(
-        "POST", "/datasets", json=DATASET, headers=[("Idempotency-Key", key.encode("latin-1"))]
+        "POST", "/datasets", json=DATASET, headers=[(b"Idempotency-Key", key.encode("latin-1"))]
     )
     answer = http.send(request)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_idempotency_key")
@@ -72,7 +72,7 @@ def test_the_longest_key_is_taken(http: httpx.Client) -> None:
 
 
 def test_a_refused_request_leaves_its_key_free(http: httpx.Client) -> None:
-    assert post(http, "/datasets", {**DATASET, "classes": 2 * DATASET["classes"][:1]}, "k").status_code == 422
+    assert post(http, "/datasets", {**DATASET, "classes": 2 * CLASSES[:1]}, "k").status_code == 422
     assert post(http, "/datasets", DATASET, "k").status_code == 202
     assert post(http, "/datasets", DATASET, "other").status_code == 409  # the name is taken
     assert post(http, "/datasets", {**DATASET, "name": "free"}, "other").status_code == 202

@@ -3,6 +3,7 @@
 import pytest
 
 from app.db.models import Dataset, Image
+from app.errors import AppError
 from app.jobs import record
 from app.jobs.handler import JobCancelled
 from app.services.training.job import TrainJob
@@ -57,7 +58,7 @@ def test_a_class_that_lost_its_images_before_the_job_began_fails_it_with_the_sam
         session.query(Image).where(Image.class_index == 1).delete()
     folder = DataFolder(bench.data_dir)
     handler = TrainJob(bench.db, folder, FeatureCache(folder.features), bench.client, bench.images)
-    with pytest.raises(Exception, match="dog") as refused:
+    with pytest.raises(AppError, match="dog") as refused:
         run_job(bench.db, job_id, handler)
     assert refused.value.code == "class_without_images"
 
@@ -168,7 +169,7 @@ def test_a_train_job_that_could_not_make_its_dataset_goes_on_with_further_attemp
     handler = TrainJob(bench.db, folder, FeatureCache(folder.features), bench.client, bench.images)
     body = {"name": "d", "train_per_class": 1, "test_per_class": 0, **RECIPE, **FILTERED}
     job_id = bench.http.post("/train-jobs", json={"dataset": body, "epochs": 1}).json()["id"]
-    with pytest.raises(Exception, match="could not be made") as failed:
+    with pytest.raises(AppError, match="could not be made") as failed:
         run_job(bench.db, job_id, handler)
     with bench.db.transaction() as session:
         record.begin(session, job_id)

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -79,7 +80,10 @@ def test_a_fault_of_many_is_told_with_their_number_and_the_first_fifty(http: htt
 
 
 def test_of_very_many_faults_the_number_alone_is_told(http: httpx.Client) -> None:
-    recipe = {**largest_recipe(), "classes": [{"name": f"c{i}", "prompts": [1] * 100} for i in range(1_000)]}
+    recipe: dict[str, Any] = {
+        **largest_recipe(),
+        "classes": [{"name": f"c{i}", "prompts": [1] * 100} for i in range(1_000)],
+    }
     problem = http.post("/datasets", json=recipe).json()
     assert problem["detail"] == "100000 values are invalid"
     assert [error["code"] for error in problem["errors"]] == ["too_many_faults"]
@@ -91,7 +95,7 @@ def test_unknown_fields_called_like_places_are_told_in_the_body(http: httpx.Clie
 
 
 def test_the_largest_recipe_is_taken(http: httpx.Client) -> None:
-    recipe = {**largest_recipe(), "train_per_class": 1, "test_per_class": 0}
+    recipe: dict[str, Any] = {**largest_recipe(), "train_per_class": 1, "test_per_class": 0}
     recipe["classes"][0]["prompts"] = [f"{{v{k}}} a, b" for k in range(8)]
     answer = http.post("/datasets?dry_run=true", json=recipe)
     assert answer.status_code == 200, answer.text[:500]

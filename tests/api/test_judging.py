@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Any
 
 import httpx
 import pytest
@@ -98,7 +99,7 @@ def test_the_pack_by_its_name_is_the_pretrained_classifier(http: httpx.Client) -
 
 @pytest.mark.parametrize("labels", [["fox,dog"], ["fox"]])
 def test_one_label_alone_is_warned_of(shared_node: Node, labels: list[str]) -> None:
-    form = [("image", ("a.png", picture(), "image/png")), *(("labels", (None, label)) for label in labels)]
+    form: Any = [("image", ("a.png", picture(), "image/png")), *(("labels", (None, label)) for label in labels)]
     one = shared_node.http.post("/clip-score", files=form).json()
     assert one["scores"][0]["probability"] == 1.0
     assert [warning["code"] for warning in one["warnings"]] == ["single_label"]
@@ -112,7 +113,7 @@ def test_one_label_alone_is_warned_of(shared_node: Node, labels: list[str]) -> N
 
 @pytest.mark.parametrize("text", ['["fox","dog"]', ' [ "fox" ] ', "[]", '["fo\\u0078", ["dog"]]'])
 def test_a_json_array_in_a_form_is_no_label(shared_node: Node, text: str) -> None:
-    form = [("image", ("a.png", picture(), "image/png")), ("labels", (None, text))]
+    form: Any = [("image", ("a.png", picture(), "image/png")), ("labels", (None, text))]
     answer = shared_node.http.post("/clip-score", files=form)
     assert answer.status_code == 422
     fault = answer.json()["errors"][0]
@@ -121,5 +122,8 @@ def test_a_json_array_in_a_form_is_no_label(shared_node: Node, text: str) -> Non
 
 
 def test_a_label_in_brackets_is_a_label(shared_node: Node) -> None:
-    form = [("image", ("a.png", picture(), "image/png")), *(("labels", (None, text)) for text in ("[fox]", "[dog"))]
+    form: Any = [
+        ("image", ("a.png", picture(), "image/png")),
+        *(("labels", (None, text)) for text in ("[fox]", "[dog")),
+    ]
     assert shared_node.http.post("/clip-score", files=form).status_code == 200

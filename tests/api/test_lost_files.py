@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,19 +15,28 @@ from typer.testing import CliRunner
 
 from app.cli.main import app
 from app.db.models import Dataset, Image, TrainedModel
+from app.errors import AppError
 from app.jobs.handler import JobCancelled
 from app.services.datasets.repair_job import RepairJob
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from testing.fake_jobs import FakeJobRun, run_job
-from testing.pictures import wait_until
 from testing.uploads import create_empty, picture, upload
+from testing.waiting import wait_until
 from testing.workbench import Workbench
 
 
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def make_longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
 
 
 def make_garbage(path: Path) -> None:
@@ -53,8 +63,8 @@ def put_a_pipe_there(path: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut off": (cut_off, "damaged"),
-    "empty": (lambda path: path.write_bytes(b""), "damaged"),
-    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), "damaged"),
+    "empty": (make_empty, "damaged"),
+    "longer": (make_longer, "damaged"),
     "garbage": (make_garbage, "damaged"),
     "gone": (Path.unlink, "missing"),
     "a folder": (put_a_folder_there, "missing"),
@@ -148,7 +158,7 @@ def test_a_train_job_names_the_images_that_have_no_sound_file(
     for image in lost:
         spoil(bench.data_dir / image.path)
     job_id = bench.http.post("/train-jobs", json={"dataset_id": read["id"], "epochs": 1}).json()["id"]
-    with pytest.raises(Exception, match="3 images have no sound file") as failed:
+    with pytest.raises(AppError, match="3 images have no sound file") as failed:
         run_job(bench.db, job_id, train_handler(bench))
     assert failed.value.code == f"image_file_{word}"
     assert lost[0].id in failed.value.detail
@@ -257,9 +267,9 @@ def test_a_chunk_that_is_done_again_tells_what_its_first_run_restored(bench: Wor
     cut_off(bench.data_dir / images(bench)[0].path)
     job_id = repair_job(bench, read["id"])
     handler = RepairJob(bench.db, DataFolder(bench.data_dir), bench.client)
-    job, recorded = FakeJobRun(bench.db, job_id, handler), []
+    job, recorded = FakeJobRun(bench.db, job_id, handler), list[Any]()
 
-    def replayed(_name: str, fn: Callable[[], object]) -> object:
+    def replayed(name: str, fn: Callable[[], Any]) -> Any:
         recorded[:] = recorded or [fn()]
         return recorded[0]
 

@@ -66,7 +66,10 @@ def test_a_name_that_shows_nothing_is_none(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("label", VARIANTS.values(), ids=VARIANTS.keys())
 def test_labels_that_look_equal_share_no_probability(http: httpx.Client, label: str) -> None:
-    form = [("image", ("a.png", picture(1), "image/png")), *(("labels", (None, text)) for text in ("Füchse", label))]
+    form: Any = [
+        ("image", ("a.png", picture(1), "image/png")),
+        *(("labels", (None, text)) for text in ("Füchse", label)),
+    ]
     refused = http.post("/clip-score", files=form)
     assert (refused.status_code, codes(refused)) == (422, [("#/labels", "duplicate_labels")])
     refused = http.post("/generate", json={"prompt": "a fox", "labels": ["dog", "Füchse", label]})

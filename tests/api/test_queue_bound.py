@@ -39,7 +39,7 @@ def test_every_way_to_hand_work_in_is_refused_and_leaves_nothing(bench: Workbenc
     http.post(f"/jobs/{failed['job_id']}/cancel")
     waiting = http.post("/generate", json={"prompt": "a fox"}, headers={"Prefer": "respond-async"}).json()
     before = state(http)
-    ways = (
+    ways: tuple[tuple[str, object, dict[str, str]], ...] = (
         ("/datasets", DATASET, {}),
         (f"/datasets/{ready['id']}/extend", {"train_per_class": 1}, {}),
         ("/train-jobs", {"dataset_id": ready["id"]}, {}),

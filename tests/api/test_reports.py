@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -109,7 +110,7 @@ def add(http: httpx.Client, dataset_id: str, class_name: str, split: str, files:
     return [file["image_id"] for file in answer.json()["files"]]
 
 
-def report(http: httpx.Client, dataset_id: str, **query: object) -> dict:
+def report(http: httpx.Client, dataset_id: str, **query: Any) -> dict:
     answer = http.get(f"/datasets/{dataset_id}/report", params=query)
     assert answer.status_code == 200, answer.text
     read: dict = answer.json()

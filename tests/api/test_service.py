@@ -98,7 +98,7 @@ def test_a_ready_node_tells_what_an_operator_should_know_and_how_busy_it_is(tmp_
 
 def test_a_pack_that_was_not_fetched_is_told_with_the_command_that_helps(tmp_path: Path, database_url: str) -> None:
     class Sd15(FakeModels):
-        start = staticmethod(start_inference)  # type: ignore[assignment]
+        start = staticmethod(start_inference)
 
     settings = make_settings(tmp_path / "data", database_url, model_pack="sd15", device="cpu")
     with serve(settings, Sd15()) as node:

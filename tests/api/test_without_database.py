@@ -54,7 +54,7 @@ def known(reached: Node) -> dict[str, str]:
 
 def bodies(known: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     """What is sent to each route that takes a body: what is right while the database is there."""
-    by_id = [{"image_id": known["image_id"]}, {"image_ids": [known["image_id"]]}]
+    by_id: list[dict[str, Any]] = [{"image_id": known["image_id"]}, {"image_ids": [known["image_id"]]}]
     upload = {"data": {"class_name": CLASSES[0], "split": "train"}, "files": [("files", ("a.png", picture(99)))]}
     return {
         "/generate": [{"json": {"prompt": "a fox", "num_inference_steps": 1}}],

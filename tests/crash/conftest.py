@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,7 +9,7 @@ import pytest
 
 from testing.processes import pictures_worker
 from tests.crash.asking import submit, wait_for_end
-from tests.crash.house import ForkServerProcess, House, end, open_house, start, start_fork_server
+from tests.crash.house import House, end, open_house, start, start_fork_server
 from tests.crash.invariants import Undisturbed, final_files
 
 RunUndisturbed = Callable[[dict[str, Any]], Undisturbed]

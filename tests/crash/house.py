@@ -63,6 +63,12 @@ def exit_code(process: ForkServerProcess | None) -> int | None:
     return process.exitcode
 
 
+def pid_of(process: ForkServerProcess) -> int:
+    """Return the id of a process that was started."""
+    assert process.pid is not None
+    return process.pid
+
+
 def wait_for_death(process: ForkServerProcess | None) -> None:
     """Wait until a process has killed itself, and by nothing but that."""
     assert exit_code(process) == -signal.SIGKILL

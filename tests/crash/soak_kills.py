@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -81,7 +82,7 @@ def test_nothing_is_lost_or_twice_after_random_kills(house: House, run_undisturb
         accepted = play_round(soak, number)
         check_all(house, undisturbed, accepted)
         for entry in accepted:
-            soak.insist(lambda entry=entry: gone(house, entry))
+            soak.insist(partial(gone, house, entry))
         check_all(house, undisturbed, accepted)
         assert house.http.get("/datasets").json()["items"] == []
     print(f"{soak.num_kills} kills in {number} rounds")  # noqa: T201
@@ -90,10 +91,10 @@ def test_nothing_is_lost_or_twice_after_random_kills(house: House, run_undisturb
 def play_round(soak: Soak, number: int) -> list[Acknowledged]:
     """Make the four datasets, with what befalls them, until nothing is left to do."""
     house = soak.house
-    accepted = [soak.insist(lambda body=body: submit(house, body, key=f"{body['name']}-{number}")) for body in BODIES]
+    accepted = [soak.insist(partial(submit, house, body, key=f"{body['name']}-{number}")) for body in BODIES]
     jobs = {entry.body["name"]: entry.answer["job_id"] for entry in accepted}
     for name, wish in (("pausing", "pause"), ("cancelled", "cancel"), ("pausing", "resume"), ("deleted", "cancel")):
-        soak.insist(lambda name=name, wish=wish: house.http.post(f"/jobs/{jobs[name]}/{wish}"))
+        soak.insist(partial(house.http.post, f"/jobs/{jobs[name]}/{wish}"))
     soak.insist(lambda: gone(house, accepted[3]))
     while unfinished(house, ["steady", "pausing"]):
         soak.strike()

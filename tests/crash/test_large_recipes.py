@@ -1,10 +1,12 @@
 """Recipes as large as they may be: their jobs go on, the node answers meanwhile, and a restart changes nothing."""
 
+from functools import partial
+
 import httpx
 
 from testing.pictures import job_row
 from testing.recipes import LARGE, many_classes
-from testing.waiting import wait_until
+from testing.waiting import wait_for, wait_until
 from tests.crash.asking import dataset_body, insist, status, submit
 from tests.crash.house import House
 
@@ -33,7 +35,7 @@ def test_large_recipes_keep_nobody_waiting(house: House) -> None:
         assert_answers(house, f"beside-{body['name']}")
         wait_for_progress(house, job_id)
         insist(house, f"/jobs/{job_id}/cancel")
-        wait_until(lambda job_id=job_id: status(house, job_id) == "cancelled")
+        wait_for(partial(status, house, job_id), "cancelled".__eq__)
 
 
 def test_a_large_recipe_goes_on_after_both_processes_died(house: House) -> None:

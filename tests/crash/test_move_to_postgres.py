@@ -125,7 +125,8 @@ def test_a_copy_that_was_interrupted_leaves_nothing_and_is_done_again(house: Hou
     new = Database(postgres_url)
     assert all(rows(new, table) == [] for table in Base.metadata.sorted_tables)
     assert copy_records(house.url, postgres_url, tell=lambda _: None).num_active == 0
-    assert rows(new, Store.__table__) == rows(house.db, Store.__table__) != []
+    store = Base.metadata.tables[Store.__tablename__]
+    assert rows(new, store) == rows(house.db, store) != []
     with pytest.raises(CopyRefused):
         copy_records(house.url, postgres_url, tell=lambda _: None)
     new.close()

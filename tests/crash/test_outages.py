@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from testing.fake_models import FakeModels
-from testing.node import make_settings, serve
+from testing.node import Node, make_settings, serve
 from testing.node_process import NodeProcesses, nodes
 from testing.outages import Proxy, full_for, proxied
 from testing.shared_storage import BODY, NUM_IMAGES, Shared
@@ -229,7 +229,11 @@ CASES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Case]]
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def is_accepted(front: Node, path: str) -> bool:
+    return front.http.post(path).is_success
+
+
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     with request.param(request) as made:
         yield made
@@ -254,7 +258,7 @@ def test_jobs_go_on_by_themselves_after_an_outage_and_can_be_steered_at_once(cas
         with case.outage(node):
             node.plan.hold.unlink()
         for read, wish in ((rested, "pause"), (dropped, "cancel")):
-            wait_until(lambda read=read, wish=wish: front.http.post(f"/jobs/{read['job_id']}/{wish}").is_success)
+            wait_until(partial(is_accepted, front, f"/jobs/{read['job_id']}/{wish}"))
         wait_until(lambda: shared.job(rested).status == "paused")
         assert front.http.post(f"/jobs/{rested['job_id']}/resume").status_code == 200
         assert shared.end(dropped).status == "cancelled"

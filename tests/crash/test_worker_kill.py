@@ -20,7 +20,7 @@ from testing.pictures import (
 from testing.processes import pictures_worker
 from testing.waiting import wait_until
 from tests.crash.conftest import StartWorker
-from tests.crash.house import end, exit_code, start
+from tests.crash.house import end, exit_code, pid_of, start
 
 
 def test_a_killed_worker_costs_at_most_its_chunk(
@@ -51,11 +51,11 @@ def test_a_worker_that_wakes_up_after_it_was_taken_for_dead_records_nothing(
     job_id = submit_pictures(queue, db, folder, num=6, chunk_size=3, stop_at=4)
     sleeper = start_worker()
     wait_until((folder / "reached").exists)
-    os.kill(sleeper.pid, signal.SIGSTOP)
+    os.kill(pid_of(sleeper), signal.SIGSTOP)
     (folder / "go").touch()
     start_worker()
     job = wait_for_end(db, job_id)
-    os.kill(sleeper.pid, signal.SIGCONT)
+    os.kill(pid_of(sleeper), signal.SIGCONT)
     assert exit_code(sleeper) == 0  # it noticed, and its supervisor would start it anew
     assert job.status == "succeeded"
     assert recorded_positions(db) == list(range(6))
@@ -75,7 +75,7 @@ def test_a_worker_frozen_within_a_transaction_keeps_its_locks_no_longer_than_it_
         wait_until((folder / "frozen").exists)
         workers.append(start(pictures_worker, postgres_url))
         assert wait_for_end(db, job_id).status == "succeeded"
-        os.kill(workers[0].pid, signal.SIGCONT)
+        os.kill(pid_of(workers[0]), signal.SIGCONT)
         assert exit_code(workers[0]) == 0
         assert recorded_positions(db) == list(range(6))
     finally:

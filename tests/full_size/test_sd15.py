@@ -92,15 +92,11 @@ def test_the_full_size_models_load_and_make_an_image(sd15: ModelPack) -> None:
     payload = DiffusionPayload("a watercolor painting of a red fox", num_inference_steps=2, height=64, width=64)
     expected = upstream(components, payload)  # before a runner changes layers in place
     fields = {name: getattr(components, name) for name in components.__dataclass_fields__}
-    resnets = {"classifier": (ClassifierRunner, classifier), "backbone": (BackboneRunner, backbone)}
     engine = Engine()
     engine.add_model("diffusion", lambda: DiffusionRunner(**fields, device=CPU))
     engine.add_model("clip", lambda: ClipRunner(model=clip.model, device=CPU))
-    for name, (runner, parts) in resnets.items():
-        engine.add_model(
-            name,
-            lambda runner=runner, parts=parts: runner(model=parts.model, device=CPU),
-        )
+    engine.add_model("classifier", lambda: ClassifierRunner(model=classifier.model, device=CPU))
+    engine.add_model("backbone", lambda: BackboneRunner(model=backbone.model, device=CPU))
     is_loaded = threading.Event()
     engine.add_model("last", lambda: announce(is_loaded))
     engine.start()

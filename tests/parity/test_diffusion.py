@@ -284,7 +284,7 @@ def test_a_mixed_batch_whose_images_come_and_go_equals_the_pipelines(
     """One more image joins before every step; each leaves after its own last one."""
     forwards: list[int] = []
     handle = components.unet.register_forward_pre_hook(lambda _, inputs: forwards.append(inputs[0].shape[0]))
-    waiting, requests = mixed_payloads(), []
+    waiting, requests = mixed_payloads(), list[EngineRequest]()
     try:
         while waiting or any(not runner.is_finished(request) for request in requests):
             if waiting:
@@ -294,6 +294,7 @@ def test_a_mixed_batch_whose_images_come_and_go_equals_the_pipelines(
         handle.remove()
     assert max(forwards) >= 6, "forwards were shared"
     for request in requests:
+        assert isinstance(request.payload, DiffusionPayload)
         [expected] = upstream(pipeline, request.payload, output_type="latent")
         assert_same_latents(latents_of(request), expected)
 
@@ -311,7 +312,7 @@ def test_an_image_is_the_same_bytes_alone_and_among_neighbours_that_come_and_go(
     straws = [replace(straw, width=needle.width) for straw in mixed_payloads()]
     forwards: list[int] = []
     handle = components.unet.register_forward_pre_hook(lambda _, inputs: forwards.append(inputs[0].shape[0]))
-    request, others = start(runner, needle), []
+    request, others = start(runner, needle), list[EngineRequest]()
     try:
         while not runner.is_finished(request):
             others = [other for other in others if not runner.is_finished(other) and rng.random() < 0.8]
@@ -424,6 +425,7 @@ def test_a_flagged_image_is_black_as_the_checker_leaves_it(
 ) -> None:
     components = load_diffusion(tiny_pack, CPU, torch.float32)
     runner = make_runner(components)
+    assert components.safety_checker is not None
     components.safety_checker.concept_embeds_weights.data.fill_(-2.0)  # no cosine is below: flags everything
     [image] = generate(runner, PAYLOAD)
     assert image.flagged is True

@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
-from tests.unit.engine.test_gpu import Recorder
 
 from app.engine.diffusion.calibration import ROW_BUCKETS
 from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
@@ -23,6 +22,7 @@ from app.modelpacks.loading import load_diffusion
 from app.modelpacks.pack import ModelPack
 from testing.tiny import NOISE_SCHEDULER
 from tests.parity.conftest import CPU
+from tests.unit.engine.kernels.test_cuda import Recorder
 
 BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, same_bytes=False)
 

@@ -1,6 +1,7 @@
 """Our probe on features kept once gives what the practical's loop gives, if its backbone stays in eval mode."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def backbone() -> nn.Module:
     return model.eval()
 
 
-def practical_loop(model: nn.Module, images: TensorDataset, optimizer: OptimizerSettings, *, train_mode: bool) -> list:
+def practical_loop(model: Any, images: TensorDataset, optimizer: OptimizerSettings, *, train_mode: bool) -> list:
     """The tutorial's `train_model` on the CPU; returns (loss, accuracy) of each epoch."""
     torch.manual_seed(SEED)
     model.fc = nn.Linear(model.fc.in_features, NUM_CLASSES)
@@ -49,7 +50,7 @@ def practical_loop(model: nn.Module, images: TensorDataset, optimizer: Optimizer
     epochs = []
     for _ in range(EPOCHS):
         model.train(train_mode)
-        running_loss, running_corrects = 0.0, 0
+        running_loss, running_corrects = 0.0, 0.0
         # What DataLoader(shuffle=True) draws; its RandomSampler draws a second, unused order at each epoch's end.
         sampler = torch.randperm(len(images), generator=order).tolist()
         for inputs, labels in DataLoader(images, batch_size=BATCH_SIZE, sampler=sampler):
@@ -85,8 +86,10 @@ def test_probe_on_kept_features_equals_the_practicals_loop(
     theirs = practical_loop(backbone, images, optimizer, train_mode=False)
 
     # The backbone runs here in batches of 22, there in batches of 4: its sums differ in the last bits.
-    np.testing.assert_allclose(ours.probe.weight, backbone.fc.weight.detach().numpy(), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(ours.probe.bias, backbone.fc.bias.detach().numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        ours.probe.weight, backbone.get_parameter("fc.weight").detach().numpy(), rtol=0, atol=1e-6
+    )
+    np.testing.assert_allclose(ours.probe.bias, backbone.get_parameter("fc.bias").detach().numpy(), rtol=0, atol=1e-6)
     assert [metrics.train_loss for metrics in ours.epochs] == pytest.approx([loss for loss, _ in theirs], abs=1e-5)
     assert [metrics.train_accuracy for metrics in ours.epochs] == [accuracy for _, accuracy in theirs]
 

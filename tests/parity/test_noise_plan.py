@@ -235,7 +235,7 @@ def test_plans_are_made_once_and_not_changed_by_use() -> None:
     plan = make_noise_plan("unipc", 7, CONFIGS["demo"])
     before = plan.coefficients.clone(), plan.input_scales.clone(), plan.timesteps.clone()
     list(run_alone(make_row("unipc", 7)))
-    assert make_noise_plan("unipc", 7, dict(reversed(CONFIGS["demo"].items()))) is plan
+    assert make_noise_plan("unipc", 7, dict(reversed(list(CONFIGS["demo"].items())))) is plan
     assert make_noise_plan("unipc", 8, CONFIGS["demo"]) is not plan
     assert make_noise_plan("unipc", 7, CONFIGS["sd15"]) is not plan
     assert all(map(torch.equal, before, (plan.coefficients, plan.input_scales, plan.timesteps)))

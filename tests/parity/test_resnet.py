@@ -156,7 +156,7 @@ def test_a_pack_without_a_backbone_uses_its_classifier(tiny_pack: ModelPack) -> 
         classifier_payloads(classifier, IMAGES[:1]),
     )
     with torch.inference_mode():
-        expected = classifier.model.fc(torch.from_numpy(features)).softmax(dim=0).numpy()
+        expected = classifier.model.get_submodule("fc")(torch.from_numpy(features)).softmax(dim=0).numpy()
     np.testing.assert_allclose(probabilities, expected, rtol=1e-6)
 
 
@@ -173,7 +173,7 @@ def test_batchnorm_does_not_drift(tiny_pack: ModelPack) -> None:
 def test_an_answer_that_is_not_a_number_is_an_error(tiny_pack: ModelPack) -> None:
     classifier, backbone = load_classifier(tiny_pack, CPU), load_backbone(tiny_pack, CPU)
     for model in (classifier.model, backbone.model):
-        model.conv1.weight.data.fill_(math.nan)  # type: ignore[union-attr]
+        model.get_parameter("conv1.weight").data.fill_(math.nan)
     with pytest.raises(InferenceFailed):
         run(
             ClassifierRunner(model=classifier.model, device=CPU),

@@ -41,11 +41,16 @@ def backbone(pack: ModelPack) -> tuple[Runner, torch.nn.Module, list[Any]]:
     return BackboneRunner(model=parts.model, device=CPU), parts.model.get_submodule("maxpool"), payloads
 
 
+def signal_loaded(is_loaded: threading.Event, runner: Runner) -> Runner:
+    is_loaded.set()
+    return runner
+
+
 @contextmanager
 def running(runner: Runner) -> Iterator[Engine]:
     engine, is_loaded = Engine(), threading.Event()
     engine.add_model("model", lambda: runner, max_rows=CPU_ONE_STEP_ROWS)
-    engine.add_model("last", lambda: is_loaded.set() or runner)
+    engine.add_model("last", lambda: signal_loaded(is_loaded, runner))
     engine.start()
     assert is_loaded.wait(PATIENCE_S)
     try:

@@ -22,7 +22,7 @@ def foxhound(tmp_path: Path, *words: str, **env: str) -> "subprocess.CompletedPr
 
 
 def test_everything_has_a_default_and_a_description() -> None:
-    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None)
     assert (settings.host, settings.port, settings.model_pack, settings.device) == ("127.0.0.1", 8000, "demo", "auto")
     assert all(field.description for field in Settings.model_fields.values())
 

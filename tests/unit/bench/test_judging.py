@@ -12,7 +12,7 @@ import pytest
 
 from bench.environments import pinned_version
 from bench.judging.answers import TOLERANCE, check_same, read_infinity, read_litserve, read_ours
-from bench.judging.cases import Case
+from bench.judging.cases import Case, Who
 from bench.judging.material import label_sets
 from bench.judging.report import judge, render_loads, to_json
 from bench.judging.traffic import Load, Question, drive
@@ -97,7 +97,8 @@ def test_other_answers_than_ours_are_refused(theirs: dict[str, float]) -> None:
 def case_of(ours: Load, *peers: Load, bare: float, least_ratio: float = 1.0) -> Case:
     case = Case("clip", "clip-score", [], [], [], lambda: None, least_ratio=least_ratio, bare_per_second=[bare])
     case.loads["ours"] = [ours]
-    for who, load in zip(("litserve", "infinity"), peers, strict=False):
+    names: tuple[Who, Who] = ("litserve", "infinity")
+    for who, load in zip(names, peers, strict=False):
         case.loads[who], case.settings[who] = [load], who
     return case
 

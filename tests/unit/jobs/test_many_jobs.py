@@ -16,6 +16,7 @@ from app.db.models import Job
 from app.db.session import Database
 from app.errors import QueueFull
 from app.jobs import durable
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
@@ -87,7 +88,7 @@ def add_jobs(url: str, num: int, *, status: str = "queued") -> None:
 def many(database_url: str) -> Iterator[tuple[Reaper, DBOSClient, Database, int]]:
     """A reaper among so many jobs that one statement cannot name them."""
     with sqlite_as_it_comes():
-        db, client = Database(database_url), durable.open_client(database_url, wait_for_database=False)
+        db, client = Database(database_url), durable.JobEngineClient(database_url)
         num = NUM_JOBS["sqlite" if database_url.startswith("sqlite") else "postgres"]
         add_jobs(database_url, num)
         heartbeat = Heartbeat(db, worker_id="me", host=host_name(), ttl_s=20)
@@ -95,7 +96,7 @@ def many(database_url: str) -> Iterator[tuple[Reaper, DBOSClient, Database, int]
 
         def on_end(session: Session, job: Job) -> None: ...
 
-        yield Reaper(db, client, heartbeat, on_end, lambda _job: "jobs"), client, db, num
+        yield Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", Executions()), client, db, num
         client.destroy()
         db.close()
 

@@ -129,6 +129,9 @@ class Short:
     def run_chunk(self, job: JobRun, item: Json) -> Json:
         raise AssertionError
 
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        pass
+
     def on_end(self, session: Session, job: Job) -> None:
         pass
 

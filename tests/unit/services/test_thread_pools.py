@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_requests_take_turns_whatever_each_one_asks_for(gate: threading.Event) -
         first = asyncio.ensure_future(pool.run(lambda: gate.wait(PATIENCE_S)))
         await asyncio.sleep(0)
         names = ["many"] * 5 + ["two"] * 2 + ["one"]
-        calls = [asyncio.ensure_future(pool.run(lambda name=name: served.append(name), owner=name)) for name in names]
+        calls = [asyncio.ensure_future(pool.run(partial(served.append, name), owner=name)) for name in names]
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(first, *calls)
@@ -91,7 +92,7 @@ def test_callers_that_leave_in_any_order_leave_nothing_behind(gate: threading.Ev
             await asyncio.wait(calls)
         gate.set()
         await first
-        assert await asyncio.gather(*(pool.run(lambda k=k: k) for k in range(6))) == list(range(6))
+        assert await asyncio.gather(*(pool.run(partial(int, k)) for k in range(6))) == list(range(6))
 
     asyncio.run(main())
     pool.close()

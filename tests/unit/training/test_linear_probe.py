@@ -2,6 +2,7 @@
 
 import json
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,12 +38,13 @@ def clusters(num_rows: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 TRAIN, TEST = clusters(60), clusters(30, seed=1)
 
 
-def train(**changes: object) -> FitResult:
-    return fit(*TRAIN, *TEST, **{"num_classes": NUM_CLASSES, "epochs": 3, "seed": 1} | changes)
+def train(**changes: Any) -> FitResult:
+    options: dict[str, Any] = {"num_classes": NUM_CLASSES, "epochs": 3, "seed": 1, **changes}
+    return fit(*TRAIN, *TEST, **options)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_separable_classes_are_learned(name: str) -> None:
+def test_separable_classes_are_learned(name: Any) -> None:
     result = train(epochs=30, optimizer=OptimizerSettings(name=name, lr=0.01))
     assert result.epochs[-1].test_accuracy == 1.0
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss / 2
@@ -90,7 +92,7 @@ def test_the_thread_count_changes_nothing_and_is_left_as_it_was() -> None:
         after.append(torch.get_num_threads())
     torch.set_num_threads(before)
     assert after == [1, 2]
-    assert np.array_equal(*weights)
+    assert np.array_equal(weights[0], weights[1])
 
 
 def test_the_first_weights_are_torchs_own_under_the_seed() -> None:

@@ -43,7 +43,7 @@ def submit(
 
 def next_names(batcher: Batcher) -> tuple[str, list[object]] | None:
     batch = batcher.next_batch()
-    return batch and (batch.model, [request.payload for request in batch.requests])
+    return (batch.model, [request.payload for request in batch.requests]) if batch else None
 
 
 def next_batch(batcher: Batcher) -> Batch:
