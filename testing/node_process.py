@@ -24,9 +24,9 @@ from app.main import create_app, server_config
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
 from testing.fake_models import FakeDiffusion, FakeModels
+from testing.namespaces import enter
 from testing.node import make_settings
 from testing.waiting import wait_until
-from tests.crash.namespaces import enter
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from app.main import create_app, server_config, with_middleware
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
 from testing.fake_models import FakeClip, FakeDiffusion, FakeModels
+from testing.kills import DeadlyMessages, Kill, arm
 from testing.pictures import Pictures
 from testing.waiting import PATIENCE_S
-from tests.crash.kills import DeadlyMessages, Kill, arm
 
 TTL_S = 2.0
 

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from testing.fake_models import FakeModels
+from testing.namespaces import may_do, run
 from testing.node import Node, make_settings, serve
 from testing.outages import Proxy, proxied
 from testing.uploads import CLASSES, create_empty, fill, picture
-from tests.crash.namespaces import may_do, run
 
 # Answered without the database, or by several codes.
 WITHOUT = {"/livez", "/readyz", "/capabilities"}

@@ -2,11 +2,11 @@
 
 import pytest
 
+from testing.kills import Kill
 from tests.crash.asking import dataset_body, insist, status, submit, wait_for_end
 from tests.crash.conftest import RunUndisturbed
 from tests.crash.house import House, end
 from tests.crash.invariants import Acknowledged, check_all, check_files, check_folders
-from tests.crash.kills import Kill
 
 BODY = dataset_body()
 # What the job engine says of workflows whose ids are given.

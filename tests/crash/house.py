@@ -20,9 +20,9 @@ import httpx
 from app.config import Settings
 from app.db.session import Database
 from testing import processes
+from testing.kills import Kill
 from testing.node import make_settings
 from testing.waiting import PATIENCE_S, wait_until
-from tests.crash.kills import Kill
 
 ROOT = Path(__file__).parents[2]
 

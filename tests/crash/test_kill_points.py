@@ -5,11 +5,11 @@ import re
 import httpx
 import pytest
 
+from testing.kills import Kill
 from tests.crash.asking import dataset_body, status, submit, wait_for_end
 from tests.crash.conftest import RunUndisturbed
 from tests.crash.house import House, end, wait_for_death
 from tests.crash.invariants import check_all, check_folders, final_files
-from tests.crash.kills import Kill
 
 BODY = dataset_body()
 # Its archive is sent in several messages.

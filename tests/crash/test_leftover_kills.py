@@ -3,12 +3,12 @@
 import httpx
 import pytest
 
+from testing.kills import Kill
 from testing.uploads import picture, upload
 from tests.crash.asking import dataset_body, insist, status, submit, wait_for_end
 from tests.crash.conftest import RunUndisturbed
 from tests.crash.house import House, end, wait_for_death
 from tests.crash.invariants import check_all, check_files, final_files
-from tests.crash.kills import Kill
 
 BODY = dataset_body()
 # One chunk: whoever dies dies over that one.

@@ -10,9 +10,9 @@ from app.db.migrations import alembic_config, check
 from app.db.session import database_url, sqlite_path
 from app.jobs.migrations import check_job_engine
 from testing import processes
+from testing.kills import Kill
 from testing.node import make_settings
 from tests.crash.house import exit_code, start, wait_for_death
-from tests.crash.kills import Kill
 
 
 def run_migrate(url: str, folder: Path, kill: Kill) -> None:

@@ -15,12 +15,12 @@ from sqlalchemy import text
 
 from app.db.session import Database
 from testing.fake_models import FakeModels
+from testing.namespaces import may_do, networked, run
 from testing.node import Node, make_settings, serve
 from testing.node_process import NodeProcesses, nodes
 from testing.outages import Proxy, full_for, proxied
 from testing.shared_storage import BODY, NUM_IMAGES, Shared
 from testing.waiting import wait_until
-from tests.crash.namespaces import may_do, networked, run
 
 NAME = "database.test"
 TRAINED = {**BODY, "name": "trained", "train_per_class": 3, "test_per_class": 1}

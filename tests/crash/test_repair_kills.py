@@ -4,13 +4,13 @@ import os
 
 import pytest
 
+from testing.kills import Kill
 from testing.pictures import job_row
 from testing.waiting import wait_until
 from tests.crash.asking import dataset_body, submit, wait_for_end
 from tests.crash.conftest import RunUndisturbed
 from tests.crash.house import House, end, wait_for_death
 from tests.crash.invariants import check_all, final_files
-from tests.crash.kills import Kill
 
 BODY = dataset_body()
 

@@ -73,7 +73,7 @@ print(json.dumps({"growth": growth, "sent": sent, "told": archive.num_bytes}))
 def test_a_hundred_thousand_images_leave_in_bounded_memory(tmp_path: Path, sqlite_template: Path) -> None:
     database = tmp_path / "foxhound.db"
     shutil.copyfile(sqlite_template, database)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4]), "OMP_NUM_THREADS": "1"}
     arguments = [f"sqlite:///{database}", str(tmp_path), str(NUM_IMAGES)]
     for script in (FILL, EXPORT):
         command = [sys.executable, "-c", script, *arguments]
