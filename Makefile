@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 2
+FAST := 'not full_size and not postgres and not slow'
 
-.PHONY: help run test test-full-size test-crash soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead constraints clean
+.PHONY: help run test test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +17,13 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 
 test: $(VENV)/dev.stamp ## Run the whole suite, but for the full-size models
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without the slow ones: about a minute
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m $(FAST) tests/unit tests/api
+
+coverage: $(VENV)/dev.stamp ## Measure which lines and branches of app the unit, API and parity tests reach, on SQLite
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov \
+		-m 'not full_size and not postgres' tests/unit tests/api tests/parity
 
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size

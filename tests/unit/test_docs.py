@@ -19,6 +19,7 @@ GUIDES = [
     ROOT / "docs" / "hostile-input.md",
     ROOT / "docs" / "demo-pack.md",
     ROOT / "examples" / "README.md",
+    ROOT / "CONTRIBUTING.md",
 ]
 PAGES = [ROOT / "README.md", *GUIDES, *DECISIONS]
 ERRORS = [thing for thing in vars(app.errors).values() if isinstance(thing, type) and issubclass(thing, AppError)]
@@ -112,6 +113,12 @@ def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
     inside = [target for target in targets if "://" not in target]
     assert [target for target in inside if not (path.parent / target).exists()] == []
+
+
+def test_every_file_that_the_contributing_guide_names_exists() -> None:
+    named = re.findall(r"`([a-z_]+/[\w./]*)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:
