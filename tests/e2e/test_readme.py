@@ -4,10 +4,11 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
-from testing.waiting import wait_for
+from testing.waiting import PATIENCE_S, wait_for
 from tests.e2e.conftest import ROOT, ServedNode
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +33,12 @@ def run(node: ServedNode, folder: Path) -> str:
     with printed.open("wb") as stdout, errors.open("wb") as stderr:
         shell = subprocess.Popen(["sh", "-e", "-c", commands()], env=env, cwd=folder, stdout=stdout, stderr=stderr)
     try:
-        exit_code, _, _ = wait_for(state, lambda state: state[0] is not None)
+        exit_code, _, _ = wait_for(
+            state,
+            lambda state: state[0] is not None,
+            patience_s=3 * PATIENCE_S,  # nothing changes while the first image is drawn
+            sleep=lambda _: time.sleep(0.5),  # leaves the cores to the node
+        )
     finally:
         shell.kill()
         shell.wait()
