@@ -35,7 +35,7 @@ SUSPECT, ALONE = "suspect", "alone"
 # and >= 1. Releases without priorities write 0, so their jobs come first while both releases run.
 _NORMAL_PRIORITY = 1_000
 
-# Plain JSON: whoever can write the database must not be able to run code in a worker.
+# Plain JSON, no pickle: write access to the database must not allow running code in a worker.
 SERIALIZER = DBOSPortableJSONSerializer()
 
 ACTIVE = ["ENQUEUED", "PENDING"]

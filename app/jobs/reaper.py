@@ -107,7 +107,7 @@ class Reaper:
                 return
 
     def round(self) -> None:
-        """Requeue abandoned work of this worker and of dead ones; on one worker of all, reconcile what nobody holds."""
+        """Requeue abandoned work of this worker and of dead ones; the worker with the first id also reconciles jobs."""
         self._requeue_idle()
         for worker_id in self._claim_dead():
             # The row stays for this round: a worker that lives after all may claim until its next heartbeat.

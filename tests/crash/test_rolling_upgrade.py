@@ -149,7 +149,7 @@ def test_a_job_of_a_kind_that_only_a_newer_worker_knows_waits_for_it(
         wait_for_end(db, known)
         wait_until(lambda: "novel" in caplog.text)
         later = submit_pictures(queue, db, tmp_path / "later")
-        wait_for_end(db, later)  # it keeps nobody else waiting
+        wait_for_end(db, later)  # it blocks no other job
     left = job_row(db, novel)
     assert (left.status, left.attempts, left.version) == ("queued", 0, 1)
     assert caplog.text.count("novel") == 1

@@ -49,7 +49,7 @@ def test_a_job_runs_to_its_result(db: Database, queue: JobQueue, working: StartW
 
 
 @pytest.mark.parametrize("in_parent", [False, True])
-def test_an_error_of_ours_becomes_the_jobs_problem(
+def test_an_app_error_becomes_the_jobs_problem(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path, in_parent: bool
 ) -> None:
     job_id = submit_pictures(queue, db, tmp_path / "d", num=300, refuse_at=4, in_parent=in_parent)
@@ -137,7 +137,7 @@ class Short:
 
 
 class Long(Pictures):
-    """The same kind of job as `Pictures` for who has it beside `Short`."""
+    """The same work as `Pictures` under another name, to be used beside `Short`."""
 
     kind = "long"
 
@@ -188,7 +188,7 @@ def test_an_operators_cancel_in_the_job_engine_reaches_the_row(
     assert (job.status, job.error) == ("cancelled", None)
 
 
-def test_an_api_that_writes_all_the_time_meets_no_locked_database(
+def test_an_api_that_writes_all_the_time_gets_no_locked_database(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     """SQLite keeps its rollback journal here: readers and writers wait for each other, but never fail."""
