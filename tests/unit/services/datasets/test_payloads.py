@@ -12,7 +12,7 @@ from app.services.datasets.payloads import (
     RepairResult,
     Restoration,
 )
-from app.services.datasets.recipe import Made, Tried
+from app.services.datasets.recipe import Offsets, PriorAttempts
 from app.services.images.lost_files import LostImage
 
 MISSING = MissingImage(class_name="fox", split="train", position=3, num_rejected=2, num_flagged=0, num_failed=1)
@@ -23,10 +23,10 @@ LOST = LostImage("1", "images/1.png", "image_file_missing")
     ("spec", "work"),
     [
         ({"dataset_id": "d", "seed": 7}, DatasetWork("d")),
-        ({"dataset_id": "d", "made": {"train": 5, "test": 1}}, DatasetWork("d", Made(5, 1))),
+        ({"dataset_id": "d", "made": {"train": 5, "test": 1}}, DatasetWork("d", Offsets(5, 1))),
         ({"dataset_id": "d", "made": {}, "tried": None}, DatasetWork("d")),
         ({"dataset_id": "d", "made": {}, "tried": {"train": 5, "test": 1, "attempts": 3}},
-         DatasetWork("d", tried=Tried(5, 1, 3))),
+         DatasetWork("d", tried=PriorAttempts(5, 1, 3))),
     ],
 )  # fmt: skip
 def test_specs_of_every_release_are_read(spec: dict[str, Json], work: DatasetWork) -> None:
@@ -35,7 +35,7 @@ def test_specs_of_every_release_are_read(spec: dict[str, Json], work: DatasetWor
 
 
 def test_a_chunk_item_is_read_as_it_was_written() -> None:
-    chunk = ImagesChunk("d", 8, 12, Made(5, 1), Tried(5, 1, 3))
+    chunk = ImagesChunk("d", 8, 12, Offsets(5, 1), PriorAttempts(5, 1, 3))
     assert ImagesChunk.from_json(chunk.to_json()) == chunk
     assert list(chunk.to_json()) == ["part", "dataset_id", "made", "tried", "start", "stop"]
 
