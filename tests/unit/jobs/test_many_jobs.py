@@ -16,6 +16,7 @@ from app.db.models import Job
 from app.db.session import Database
 from app.errors import QueueFull
 from app.jobs import durable
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
@@ -95,7 +96,7 @@ def many(database_url: str) -> Iterator[tuple[Reaper, DBOSClient, Database, int]
 
         def on_end(session: Session, job: Job) -> None: ...
 
-        yield Reaper(db, client, heartbeat, on_end, lambda _job: "jobs"), client, db, num
+        yield Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", Executions()), client, db, num
         client.destroy()
         db.close()
 
