@@ -90,7 +90,7 @@ class RepairJob(RepairKind):
         """Draw a lost image again, unless it was uploaded or an earlier run of this chunk has restored it."""
         with self._db.snapshot() as session:
             image = session.scalars(select(Image).where(Image.path == lost.path)).one()
-            dataset = find_dataset(session, image.dataset_id or "")
+            dataset = find_dataset(session, image.dataset_id or "", with_texts=True)
         if lost_image(FileChecks(self._folder), image) is None:
             return Restoration() if image.id == lost.image_id else Restoration(lost, image.id)
         if image.source != "synthetic":
