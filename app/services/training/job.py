@@ -25,7 +25,7 @@ from app.services.datasets.job import DatasetImages
 from app.services.datasets.places import refuse_empty_classes
 from app.services.datasets.service import find_dataset
 from app.services.datasets.versions import content_version, images_of, num_images_of
-from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_TOLD, LostImage, refusal_of_all
+from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_NAMED, LostImage, refusal_of_all
 from app.services.jobs.kinds import TrainKind
 from app.services.jobs.waiting import load, patience, store
 from app.storage.features import FeatureCache, feature_key
@@ -105,7 +105,7 @@ class TrainJob(TrainKind):
             found = pool.map(lambda image: self._lost_or_known(job, image, item["backbone"]), images)
             lost = [one.to_json() for one in found if one is not None]
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
-        return {"num_lost": len(lost), "lost": lost[:MAX_LOST_TOLD]}
+        return {"num_lost": len(lost), "lost": lost[:MAX_LOST_NAMED]}
 
     def _lost_or_known(self, job: JobRun, image: Any, backbone: dict[str, Any]) -> LostImage | None:
         """Learn an image's features; return the image if it has no sound file to learn them from."""
