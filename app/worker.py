@@ -1,14 +1,12 @@
-"""The worker process: registers the handlers of every kind of job and runs them until it is told to stop.
+"""The worker process: builds the handlers of every kind of job and runs them until it is stopped.
 
-Holds no model: it asks its node's engine.
+Imports no model: images and features come from the node's engine. It imports torch only when a job trains.
 """
 
 import logging
 import os
 import threading
 from typing import NoReturn
-
-import torch
 
 from app.config import Settings
 from app.db.session import Database
@@ -26,21 +24,19 @@ from app.storage.reserve import reserve_of
 
 
 def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, host: str | None = None) -> None:
-    """Work off the queues until `stop` is set.
+    """Run jobs until `stop` is set.
 
     Args:
         settings: The node's settings.
-        node: The node's engine.
-        stop: Ends the work at the next image; what is unfinished goes on elsewhere or later.
-        host: Where a pid means the same process; default: here.
+        node: The node's engine; it need not be up yet.
+        stop: Ends the work at the next image; unfinished jobs continue on another worker, or after the next start.
+        host: Names the scope in which a pid identifies a process; default: `app.jobs.heartbeat.host_name()`.
     """
     url = settings.resolved_database_url
-    # A probe's matrices are tiny, and one thread gives the same bytes on every machine size.
-    torch.set_num_threads(1)
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
     folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
     settle_store(db, folder)
-    folder.sweep()  # what writers that were killed left unfinished, once it is an hour old
+    folder.sweep()  # partial files of killed writers, once they are an hour old
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
     handlers: list[JobHandler] = [
         GenerateJob(folder, node),
@@ -56,10 +52,10 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
 
 
 def leave_process() -> NoReturn:
-    """End this process, after `run_worker`, whatever its threads wait for.
+    """End this process after `run_worker` without waiting for its threads.
 
-    The job engine's wait for what another worker will record, where that one took work over: an hour, perhaps, in which
-    nobody would work here.
+    A thread of the job engine may wait for the result of a workflow that another worker has taken over. That can take
+    an hour, in which this node would have no worker.
     """
     logging.shutdown()
     os._exit(0)

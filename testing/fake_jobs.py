@@ -1,4 +1,4 @@
-"""A job's run without the job engine: every step and transaction happens at once, chunks one after the other."""
+"""A `JobContext` without the job engine: steps and transactions run at once, chunks one after the other."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,15 +6,16 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Job
 from app.db.session import Database
-from app.jobs.handler import JobCancelled, JobHandler, Json
+from app.jobs.handler import JobHandler
+from app.jobs.signals import JobCancelled, Json
 
 
-class FakeJobRun:
-    """What a handler sees of a job, recorded.
+class FakeJobContext:
+    """One execution of a job, recorded.
 
     Attributes:
         names: The steps and transactions taken, in order.
-        is_cancelled: Tells whether the job was cancelled meanwhile.
+        is_cancelled: Returns whether the job was cancelled meanwhile.
     """
 
     def __init__(self, db: Database, job_id: str, handler: JobHandler) -> None:
@@ -24,7 +25,7 @@ class FakeJobRun:
         with db.snapshot() as session:
             job = session.get(Job, job_id)
             assert job is not None
-            self.spec = job.spec
+            self.spec: dict[str, Json] = job.spec
         self.names: list[str] = []
         self.is_cancelled: Callable[[], bool] = lambda: False
         self.is_stopping = False
@@ -41,7 +42,7 @@ class FakeJobRun:
             return fn(session)
 
     def chunks(self, items: Sequence[Json]) -> list[Json]:
-        return [self._handler.run_chunk(self, item) for item in items]  # type: ignore[arg-type]
+        return [self._handler.run_chunk(self, item) for item in items]
 
     def check_held(self) -> None:
         pass
@@ -55,6 +56,6 @@ def run_job(
     db: Database, job_id: str, handler: JobHandler, is_cancelled: Callable[[], bool] = lambda: False
 ) -> dict[str, Json] | None:
     """Run a job to its end in the calling thread; only its handler's own effects happen."""
-    run = FakeJobRun(db, job_id, handler)
-    run.is_cancelled = is_cancelled
-    return handler.run(run)  # type: ignore[arg-type]
+    context = FakeJobContext(db, job_id, handler)
+    context.is_cancelled = is_cancelled
+    return handler.run(context)

@@ -1,7 +1,7 @@
 """A fake kind of job: "pictures", which are small text files with a row each.
 
-What happens at a picture is said by the spec, so that the same handler serves in this process and in a
-worker process of its own. Every picture made leaves a line in `made.log`, so that repeats can be counted.
+The spec says what happens at a picture, so that the same handler works in this process and in a worker process of its
+own. Every picture made adds a line to `made.log`, so that repetitions can be counted.
 """
 
 import os
@@ -19,10 +19,10 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
 from app.errors import StorageFull
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.queue import JobQueue
 from app.jobs.record import ENDED, advance
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from testing.waiting import wait_for, wait_until
 
 
@@ -32,7 +32,7 @@ class Pictures:
     kind = "pictures"
     queue = "jobs"
 
-    def run(self, job: JobRun) -> dict[str, Json] | None:
+    def run(self, job: JobContext) -> dict[str, Json] | None:
         positions = list(range(job.step("plan", lambda: job.spec["num"])))
         if job.spec.get("in_parent"):
             self._make(job, positions)
@@ -41,11 +41,11 @@ class Pictures:
         made = job.chunks([positions[start : start + size] for start in range(0, len(positions), size)])
         return {"made": [position for chunk in made for position in chunk]}
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         return self._make(job, item)
 
-    def tidy(self, job: JobRun) -> None:
-        """Leave what is there: tests count it."""
+    def cleanup(self, job: JobContext) -> None:
+        """Leave the files: tests count them."""
 
     def on_end(self, session: Session, job: Job) -> None:
         session.get_one(Dataset, job.spec["dataset_id"]).status = {"succeeded": "ready"}.get(job.status, job.status)
@@ -53,7 +53,7 @@ class Pictures:
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
         session.get_one(Dataset, failed.spec["dataset_id"]).status = "queued"
 
-    def _make(self, job: JobRun, positions: Sequence[int]) -> list[int]:
+    def _make(self, job: JobContext, positions: Sequence[int]) -> list[int]:
         def paint() -> list[int]:
             for position in positions:
                 job.check_cancelled()
@@ -71,7 +71,7 @@ class Pictures:
 
 
 def paint_one(spec: dict[str, Any], position: int) -> None:
-    """Write one picture, unless the spec has something else in mind for it."""
+    """Write one picture, unless the spec says that the handler stops, crashes or fails at it."""
     folder = Path(spec["folder"])
     if position == spec.get("stop_at"):
         (folder / "reached").touch()
@@ -84,7 +84,7 @@ def paint_one(spec: dict[str, Any], position: int) -> None:
         raise StorageFull
     if position == spec.get("break_at"):
         raise RuntimeError("a secret of the implementation")
-    # A worker that was stopped may write the same picture as its successor, as it may in the store.
+    # A worker that was frozen may write the same picture as its successor, as it may in the data folder.
     unfinished = folder / f"{position}-{threading.get_ident()}.tmp"
     unfinished.write_text(f"picture {position}")
     unfinished.rename(folder / f"{position}.txt")
@@ -93,7 +93,7 @@ def paint_one(spec: dict[str, Any], position: int) -> None:
 
 
 def freeze_once(spec: dict[str, Any], positions: Sequence[int]) -> None:
-    """Freeze this process within a transaction that has locked the job's row, the first time that this comes to it."""
+    """Freeze this process in a transaction that has locked the job's row; only at the first execution of the chunk."""
     frozen = Path(spec["folder"]) / "frozen"
     if spec.get("freeze_at") in positions and not frozen.exists():
         frozen.touch()
@@ -128,7 +128,7 @@ def job_row(db: Database, job_id: str) -> Job:
 
 
 def wait_for_end(db: Database, job_id: str) -> Job:
-    """Wait as long as the job's row changes."""
+    """Wait for the job's last status, as long as its row keeps changing."""
 
     def state() -> tuple[str, int]:
         job = job_row(db, job_id)
@@ -149,6 +149,6 @@ def recorded_positions(db: Database) -> list[int]:
 
 
 def made(folder: Path) -> list[int]:
-    """The pictures made, repeats included, in the order of making."""
+    """The pictures made, repetitions included, in the order of making."""
     log = folder / "made.log"
     return [int(line) for line in log.read_text().split()] if log.exists() else []

@@ -27,9 +27,6 @@ from app.config import Settings
 from app.db.session import sqlite_path
 from app.node.supervisor import run_supervised, watch_supervisor
 
-# A worker has little to do before its engine is up, but ends jobs of other nodes that died.
-_LOADING_PATIENCE_S = 60.0
-
 app = typer.Typer(
     name="foxhound",
     help="From a prompt to a trained image classifier, behind one REST service.",
@@ -97,8 +94,9 @@ def api() -> None:
 
 @app.command(epilog=settings_help())
 def worker() -> None:
-    """Work off background jobs; asks the engine of the `foxhound api` beside it."""
+    """Run background jobs, with the engine of the `foxhound api` of the same node."""
     from app.node.client import NodeClient
+    from app.worker import leave_process, run_worker
 
     settings = read_settings()
     _configure_logging(settings)
@@ -108,12 +106,7 @@ def worker() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watch_supervisor(stop.set)
-    node = NodeClient(settings.engine_socket)
-    # What is imported next keeps a core busy for seconds, in which the engine may be measuring what its steps cost.
-    node.wait_until_loaded(stop, limit_s=_LOADING_PATIENCE_S)
-    from app.worker import leave_process, run_worker
-
-    run_worker(settings, node, stop)
+    run_worker(settings, NodeClient(settings.engine_socket), stop)
     leave_process()
 
 

@@ -1,6 +1,6 @@
-"""What every process agrees on with DBOS: names, queues, the version of our workflows, JSON and no pickle.
+"""What every process agrees on with DBOS: names, queues, the version of our workflows, the JSON serializer.
 
-Knows nothing of handlers or of the job row.
+Imports neither handlers nor the job row. Any thread may use it.
 """
 
 import logging
@@ -13,28 +13,29 @@ from app.db.outages import as_app_error
 from app.db.session import IDLE_TRANSACTION_S, database_url, make_db_engine
 from app.errors import AppError
 
-# Raised only when the recorded order of steps changes; jobs in flight belong to the version that began them.
+# Increased only when the recorded order of steps changes; a job in flight belongs to the version that began it.
 JOBS_VERSION = "1"
 APPLICATION = "foxhound"
 SCHEMA = "dbos"
 JOB_WORKFLOW = "job"
 CHUNK_WORKFLOW = "chunk"
 
-# How many workflows of a queue one worker runs at a time, chunks apart. Parents wait more than they work.
+# Workflows of each queue that one worker runs at a time, chunks not included. Parents mostly wait.
 CHUNK_QUEUE = "chunks"
 QUEUES = {"jobs": 8, "generate": 4}
 
-# One chunk keeps the node's engine busy, and while it is scored, recorded and the next one is found, so does the other.
+# Two, so that the engine has work from one chunk while the other is scored and recorded, or the next is claimed.
 CHUNKS_AT_ONCE = 2
 
-# Of a workflow: a worker died while it held it, and it runs by itself now, so that the next death would be its own.
+# Attributes of a workflow. SUSPECT: a worker crashed while it held the workflow, which has to run alone from now on.
+# ALONE: it runs alone now, so that a crash would be attributed to it.
 SUSPECT, ALONE = "suspect", "alone"
 
-# A job's priority is the wish of its users, higher first; the engine's is a place in the queue, lower first
-# and >= 1. 0 is what releases without priorities write, so that theirs come first while both run.
-_NORMAL_PLACE = 1_000
+# The job engine's priority of a job with priority 0. A job's priority is higher first; the engine's is lower first
+# and >= 1. Releases without priorities write 0, so their jobs come first while both releases run.
+_NORMAL_PRIORITY = 1_000
 
-# Plain JSON: whoever can write the database must not be able to run code in a worker.
+# Plain JSON, no pickle: write access to the database must not allow running code in a worker.
 SERIALIZER = DBOSPortableJSONSerializer()
 
 ACTIVE = ["ENQUEUED", "PENDING"]
@@ -58,21 +59,21 @@ def job_id_of(workflow: WorkflowStatus) -> str:
     return job_id
 
 
-def place(priority: int) -> int:
-    """Return the job engine's priority of a job's; a job's chunks have the same."""
-    return _NORMAL_PLACE - priority
+def dbos_priority(priority: int) -> int:
+    """Convert a job's priority, -100 .. 100, to the job engine's; a job's chunks have the same."""
+    return _NORMAL_PRIORITY - priority
 
 
 def engine_url(url: str) -> str:
-    """Return a database URL as DBOS takes it, password included."""
+    """Return a database URL in the form that DBOS takes, password included."""
     return database_url(url).render_as_string(hide_password=False)
 
 
 def open_engine(url: str, *, pool_size: int, idle_transaction_s: float = IDLE_TRANSACTION_S) -> Engine:
-    """Open the job engine's connections: with our bounds, and so that it sees every outage for what it is.
+    """Open the job engine's connection pool, with our limits and our classification of outages.
 
-    Its own judgement misses a name that does not resolve, and SQLite's disk being full: the thread of a workflow would
-    end over it, or the outage be recorded as the work's failure.
+    DBOS takes a host name that does not resolve, and a full disk under SQLite, for no outage: the thread of a workflow
+    would end, or the outage would be recorded as the job's failure.
 
     Args:
         url: The database of the job rows.
@@ -83,13 +84,13 @@ def open_engine(url: str, *, pool_size: int, idle_transaction_s: float = IDLE_TR
 
 
 def close_engine(db_engine: Engine) -> None:
-    """Close the job engine's connections, and those that threads of it still use as soon as they give them back."""
+    """Close the job engine's connections; one that a thread still uses is closed when it returns to the pool."""
     event.listen(db_engine.pool, "checkin", lambda _connection, record: record.invalidate())
     db_engine.dispose()
 
 
 class JobEngineClient(DBOSClient):
-    """A connection to the job engine's tables that runs no workflow itself; in an outage it raises, soon.
+    """A connection to the job engine's tables that runs no workflow itself; in an outage it raises without retries.
 
     Its methods raise, besides what DBOS does:
         DatabaseUnavailable, DatabaseFull: As `app.db.session.translated` says.
@@ -105,7 +106,7 @@ class JobEngineClient(DBOSClient):
         """
         quiet_logging()
         self._connections = open_engine(url, pool_size=5, idle_transaction_s=idle_transaction_s)
-        # The job engine itself waits for SQLite's lock without end, whatever it is told.
+        # Without this DBOS retries SQLite's "database is locked" without end, whatever its settings.
         event.listen(self._connections, "handle_error", _as_app_error)
         super().__init__(
             system_database_engine=self._connections,
@@ -123,7 +124,7 @@ class JobEngineClient(DBOSClient):
 
 
 def quiet_logging() -> None:
-    """Leave DBOS's log to our handlers, from warnings up: a handler in place keeps it from adding its own."""
+    """Send DBOS's log, from warnings up, to our handlers; DBOS adds none of its own where it finds a handler."""
     logger = logging.getLogger("dbos")
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())

@@ -1,6 +1,6 @@
-"""Which workflows have a thread in this worker: what the database says beside them that it holds, nobody works on.
+"""The workflows that have a thread in this worker; one that the database lists beside them is abandoned.
 
-Knows no jobs and no database. Entered on the threads of the workflows, asked by the reaper's.
+Imports neither jobs nor the database. Entered on the threads of the workflows, read on the reaper's thread.
 """
 
 import threading
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Executions:
-    """The workflows that run in this process; one that it gave back and took again may run twice for a moment."""
+    """The workflows that run in this process; one that was requeued and claimed again may run twice for a moment."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -30,6 +30,6 @@ class Executions:
                 self._nums += Counter()  # drops what is at zero
 
     def __contains__(self, workflow_id: str) -> bool:
-        """Tell whether a workflow has a thread here."""
+        """Return whether a workflow has a thread here."""
         with self._lock:
             return self._nums[workflow_id] > 0

@@ -1,55 +1,76 @@
-"""What a kind of job is to the job machinery, and how its code says that it cannot go on.
+"""The interface between the job machinery and the kinds of jobs: what a kind implements, and what it is handed.
 
-Implemented by services; knows no job engine. `run`, `run_chunk`, `tidy` and `on_end` run in the worker process,
-on a thread of the job; `on_end` also in the API process, when a job is cancelled before it began.
+Services implement `JobKind` and `JobHandler`; `app.jobs.context.JobExecution` and the fakes of the tests implement
+`JobContext`. Imports no job engine. `run`, `run_chunk`, `cleanup` and `on_end` run in the worker process, on a
+thread of the job; `on_end` also in the API process, when a job is cancelled before it began.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from sqlalchemy.orm import Session
 
 from app.db.models import Job
-from app.error_codes import ErrorCode
-from app.errors import AppError
-
-if TYPE_CHECKING:
-    from app.jobs.run import JobRun
-
-Json: TypeAlias = Any  # None, bool, int, float, str, and lists and string-keyed dicts of them
+from app.jobs.signals import Json
 
 
-class JobFailed(AppError):
-    """The job could not be completed."""
+class JobContext(Protocol):
+    """One execution of a job or of one of its chunks, as its handler uses it."""
 
-    title = "Job failed"
-    default_code = ErrorCode.JOB_FAILED
+    @property
+    def id(self) -> str:
+        """The job's id."""
 
+    @property
+    def spec(self) -> dict[str, Json]:
+        """What was submitted."""
 
-class JobCancelled(BaseException):
-    """The job has to stop now; raised at cancellation points, not to be caught.
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker is shutting down: a handler that only waits should raise `Requeue`."""
 
-    Not an Exception, so that no `except Exception` around an image swallows it, and so that the step it
-    leaves is not recorded as one that failed.
-    """
+    def step(self, name: str, fn: Callable[[], Json]) -> Json:
+        """Run a function and record what it returns; after a crash in the middle it runs again.
 
+        Args:
+            name: The same at each execution.
+            fn: Must be repeatable: it writes a file under a name that follows from the spec, for example.
+        """
 
-class JobPaused(JobCancelled):
-    """The job has to rest now; what it has not recorded is left as by a cancelled job, and done again."""
+    def transaction(self, name: str, fn: Callable[[Session], Json]) -> Json:
+        """Run a function in a database transaction that commits together with its record: exactly once.
 
+        Args:
+            name: The same at each execution.
+            fn: May run more than once, but only one of its transactions commits. It must not wait for anything.
+        """
 
-class WorkLost(BaseException):
-    """Another worker took this one for dead and does its work: leave everything as it is; not to be caught."""
+    def chunks(self, items: Sequence[Json]) -> list[Json]:
+        """Hand every item to `JobHandler.run_chunk`, on any worker, and return the results in the items' order.
 
+        Raises:
+            Exception: A chunk failed: the job fails with that chunk's problem.
+        """
 
-class TryLater(BaseException):
-    """What the work needs is away for the moment: give it back, without counting an attempt.
+    def check_cancelled(self) -> None:
+        """Return if the work may go on: a read of one row, to be called between images.
 
-    Raise it after some patience (a minute, say), not at once: the work is queued again a second later.
-    """
+        Raises:
+            JobCancelled: The job has to stop, or to pause (`JobPaused`); let it pass.
+            Requeue: The worker is exiting, or the database is unavailable; let it pass.
+            LeaseLost: Another worker has taken over the work; let it pass.
+        """
+
+    def check_held(self) -> None:
+        """Return if this worker still holds the work; to be called before anything is removed.
+
+        Raises:
+            Requeue, LeaseLost: As in `check_cancelled`.
+        """
 
 
 class JobKind(Protocol):
-    """What both processes know of a kind of job."""
+    """What both processes need of a kind of job."""
 
     @property
     def kind(self) -> str:
@@ -57,13 +78,13 @@ class JobKind(Protocol):
 
     @property
     def queue(self) -> str:
-        """`jobs`, or `generate` for what must never wait behind a dataset."""
+        """`jobs`, or `generate` for work that must not wait behind datasets."""
 
     def on_end(self, session: Session, job: Job) -> None:
-        """Follow the job into its last status, in the transaction that writes it; called exactly once."""
+        """Update what belongs to the job, in the transaction that writes its last status; called exactly once."""
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
-        """Prepare what the job works on for another job with the same spec, in the transaction that adds it.
+        """Prepare the retry of a failed job with the same spec, in the transaction that adds it.
 
         Raises:
             Conflict: The work cannot be done any more.
@@ -73,22 +94,23 @@ class JobKind(Protocol):
 class JobHandler(JobKind, Protocol):
     """The work of a kind of job.
 
-    Any exception fails the job: an AppError becomes its `error`, anything else is logged and becomes
+    Any exception fails the job: an AppError becomes its `error`, any other one is logged and becomes
     `internal_error` without details.
     """
 
-    def run(self, job: "JobRun") -> dict[str, Json] | None:
+    def run(self, job: JobContext) -> dict[str, Json] | None:
         """Do the job and return its result.
 
-        Must be a fixed sequence of `job.step`, `job.transaction` and `job.chunks`, decided by the spec and
-        by what those returned alone: after a crash it is called again, and what was recorded is replayed.
+        Must be a fixed sequence of `job.step`, `job.transaction` and `job.chunks`, which depends on the spec and
+        on their results alone: after a crash it is called again, and recorded results are replayed.
         """
 
-    def run_chunk(self, job: "JobRun", item: Json) -> Json:
-        """Do one item that `run` handed to `job.chunks`; the same rule holds. One at a time per worker."""
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
+        """Do one item that `run` handed to `job.chunks`; it is called again after a crash, as `run` is."""
 
-    def tidy(self, job: "JobRun") -> None:
-        """Remove what was left unrecorded by parts of the job that failed or died.
+    def cleanup(self, job: JobContext) -> None:
+        """Remove the unrecorded files of parts of the job that failed or crashed.
 
-        Called when none of it runs: before the job rests, and before it ends undone. May be called again.
+        Called while no part of the job runs: before the job pauses, and before it ends without success. May be
+        called again.
         """

@@ -1,6 +1,6 @@
-"""A worker's row in the database, and its beats: how the others know that it lives.
+"""A worker's row in the database, and its heartbeats, by which other workers see that it is alive.
 
-On a thread of its own, which waits for nothing but the row: a reaper may have much to ask the job engine.
+Runs on a thread of its own, which waits for nothing but the row: the reaper's thread may be busy with the job engine.
 """
 
 import logging
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """One worker's row: written before it claims anything and renewed while it lives; a `Reaper` removes it.
+    """One worker's row: written before the worker claims work and renewed while it runs; a `Reaper` removes it.
 
     Attributes:
-        lost: Set when another worker has taken this one for dead; the process has to end.
+        lost: Set when another worker has taken this worker's work over; the process has to end.
     """
 
     def __init__(self, db: Database, *, worker_id: str, host: str, ttl_s: float) -> None:
         """Describe a worker; nothing is written yet.
 
         Args:
-            db: Where the workers' rows are.
-            worker_id: Never the same twice.
-            host: Where a pid means the same process.
-            ttl_s: Silence after which a worker counts as dead, in seconds, > 0; there are four beats in it.
+            db: The database of the workers' rows.
+            worker_id: Never used twice.
+            host: Names the scope in which a pid identifies a process.
+            ttl_s: Time without a heartbeat after which a worker counts as dead, in seconds, > 0; it has four of them.
         """
         self.worker_id = worker_id
         self.host = host
@@ -46,34 +46,34 @@ class Heartbeat:
             session.add(Worker(id=self.worker_id, host=self.host, pid=os.getpid()))
 
     def keep(self, stop: threading.Event) -> None:
-        """Beat until told to stop or lost."""
+        """Beat until `stop` is set or the row is lost."""
         while not self.lost.is_set():
             try:
                 self.beat()
             except Exception:
-                logger.exception("The heartbeat failed; it goes on.")
+                logger.exception("The heartbeat failed. The next one follows in %.1f s.", self.ttl_s / 4)
             if stop.wait(self.ttl_s / 4):
                 return
 
     def beat(self) -> None:
-        """Renew the row, or learn that it is another worker's now."""
+        """Renew the row; set `lost` if another worker has taken it over."""
         mine = own_row(self.worker_id, self.host).whereclause
         assert mine is not None
         with self._db.transaction() as session:
             beat = update(Worker).where(mine).values(beat_at=utc_now()).returning(Worker.id)
             is_mine = session.execute(beat).first() is not None
         if not is_mine:
-            logger.warning("This worker was taken for dead and ends.")
+            logger.warning("Another worker has taken over the work of this one, which counted as dead. It ends.")
             self.lost.set()
 
 
 def own_row(worker_id: str, host: str) -> Select[str]:
-    """Select a worker's id as long as this process answers for it: until another worker has taken it over."""
+    """Select a worker's id as long as its row names this process: until another worker has taken it over."""
     return select(Worker.id).where(Worker.id == worker_id, Worker.host == host, Worker.pid == os.getpid())
 
 
 def host_name() -> str:
-    """Name the place where a pid means the same process: machine, this boot of it, and container."""
+    """Name the scope in which a pid identifies a process: machine, this boot of it, and container."""
     parts = [socket.gethostname()]
     boot_id = Path("/proc/sys/kernel/random/boot_id")
     if boot_id.exists():

@@ -1,18 +1,18 @@
-"""What may run side by side in one worker: chunks and steps, but for those that a worker has died over.
+"""Which chunks and steps may run side by side in one worker: all but suspects, which run alone.
 
-Of two that ran side by side, either may have killed the worker; each is then tried alone, so that no job pays for
-another one's fault. Knows no jobs and no database. Called on the threads of the workflows.
+A suspect is a workflow that a worker crashed over, see `attribute_crash.py`. Imports neither jobs nor the database.
+Called on the threads of the workflows.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_LOOK_UP_S = 0.2
+_CHECK_INTERVAL_S = 0.2
 
 
 class Isolation:
-    """Chunks and steps that run in this process, side by side or one alone."""
+    """The chunks and steps that run in this process: any number of unsuspected ones, or one suspect."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -22,17 +22,17 @@ class Isolation:
 
     @contextmanager
     def held(self, *, is_suspect: bool, keep_waiting: Callable[[], None]) -> Iterator[None]:
-        """Wait until a chunk or step may run, and keep others from what it must not share until the block ends.
+        """Wait until a chunk or step may run, and exclude what must not run beside it until the block ends.
 
         Args:
-            is_suspect: Whether it must run alone; who comes later waits for it.
-            keep_waiting: Called now and then; raises to give up.
+            is_suspect: Whether it must run alone; chunks and steps that come later wait for it.
+            keep_waiting: Called every 0.2 s while waiting; raises to give up.
         """
         with self._condition:
             self._num_suspects += is_suspect
             try:
                 while self._num_running if is_suspect else self._num_suspects:
-                    self._condition.wait(_LOOK_UP_S)
+                    self._condition.wait(_CHECK_INTERVAL_S)
                     keep_waiting()
             except BaseException:
                 self._num_suspects -= is_suspect

@@ -1,7 +1,7 @@
-"""The job engine's own tables: DBOS's and its datasource's, brought up to date by their own migrations.
+"""The job engine's own tables, DBOS's and its datasource's, which their own migrations create and update.
 
-On SQLite they stand beside ours in the same file, on Postgres in a schema of their own. Runs in the
-`migrate` command, under `app.db.migrations.migration_lock`; the processes of a node only check.
+On SQLite they are in the same file as ours, on Postgres in a schema of their own. The `migrate` command updates
+them, under `app.db.migrations.migration_lock`; the processes of a node only check them.
 """
 
 from dbos import DBOS, SQLAlchemyDatasource
@@ -23,7 +23,7 @@ def migrate_job_engine(url: str) -> None:
 
 
 def check_job_engine(url: str) -> None:
-    """Do nothing if the job engine's tables are those that this version works with, or newer.
+    """Return if the job engine's tables have this release's version, or a newer one.
 
     Raises:
         SchemaMismatch: They are missing or older, or the file is no database.
@@ -38,7 +38,7 @@ def check_job_engine(url: str) -> None:
 
 
 def _check_system_tables(url: str) -> None:
-    # DBOS verifies at launch, but offers no call for who does not launch it: hence its private class.
+    # DBOS verifies at launch, but has no public function for a process that does not launch it: hence a private class.
     system = SystemDatabase.create(
         system_database_url=durable.engine_url(url),
         engine_kwargs={"pool_size": 1},

@@ -1,6 +1,6 @@
-"""Handing work over: a job row and its place in the queue, in one transaction. Runs in the API process.
+"""Submits, cancels, pauses, resumes and retries jobs: a job's row and its queue entry change in one transaction.
 
-Runs no job itself and knows only the names of the kinds.
+Runs in the API process, on any thread. Runs no job, and imports no kind: kinds are handed in.
 """
 
 import logging
@@ -16,7 +16,8 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound, QueueFull
 from app.jobs import durable, record
-from app.jobs.handler import JobKind, Json
+from app.jobs.handler import JobKind
+from app.jobs.signals import Json
 
 MAX_WAITING = 10_000
 _RETRY_AFTER_S = 30
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class JobQueue:
-    """Where services leave jobs and ask for their end; any thread may use it."""
+    """The queue of jobs as services use it; any thread may use it."""
 
     def __init__(
         self,
@@ -38,12 +39,12 @@ class JobQueue:
         """Open the queue; nothing is connected yet.
 
         Args:
-            db: Where the job rows are.
-            database_url: The same database; the job engine's tables stand beside the rows.
+            db: The database of the job rows.
+            database_url: The same database, which has the job engine's tables too.
             kinds: Every kind of job that may be submitted.
-            max_waiting: Jobs that may be queued or paused before new ones are refused, >= 1. Of transactions side by
-                side on Postgres none sees the others' jobs: each API process may exceed it by its connections.
-            check_room: Asked before each new job; raises where there is no room for what it will make.
+            max_waiting: Jobs that may be queued or paused before new ones are refused, >= 1. Concurrent transactions
+                on Postgres do not see each other's jobs: an API process may exceed it by the number of its connections.
+            check_room: Called before each new job; raises if the disk has no room for what the job will make.
         """
         self._db = db
         self._max_waiting = max_waiting
@@ -63,21 +64,21 @@ class JobQueue:
         priority: int = 0,
         retry_of: str | None = None,
     ) -> Job:
-        """Add a job in the caller's transaction: with its commit the job exists and is queued, or neither.
+        """Add a job in the caller's transaction: after its commit the job exists and is queued.
 
         Args:
             session: A writing transaction of the same database.
             kind: One of the kinds that the queue was made with.
             spec: What to do, as plain JSON.
             total: Units of work, >= 0; the handler may correct it.
-            unit: What progress counts, e.g. `images`.
+            unit: The unit of progress, for example `images`.
             job_id: Default: a new id.
-            priority: -100 .. 100; of the jobs that wait, and of their chunks, the highest go first.
-            retry_of: The id of the job that this one does again.
+            priority: -100 .. 100; of waiting jobs, and of their chunks, the highest go first.
+            retry_of: The id of the job that this one retries.
 
         Raises:
-            QueueFull: As many jobs wait as may.
-            AppError: There is no room for what it will make.
+            QueueFull: The limit of waiting jobs is reached.
+            AppError: The disk has no room for what the job will make.
         """
         self._check_room()
         self._refuse_when_full(session)
@@ -96,7 +97,7 @@ class JobQueue:
         return job
 
     def enqueue(self, session: Session, job: Job) -> None:
-        """Give a job, whose row is in the database already, its place in the queue; once for each job."""
+        """Add the queue entry of a job whose row exists already; once for each job."""
         self._client.enqueue_in_transaction(
             session,
             {
@@ -104,13 +105,13 @@ class JobQueue:
                 "queue_name": self._kinds[job.kind].queue,
                 "workflow_id": durable.job_workflow_id(job.id),
                 "app_version": durable.JOBS_VERSION,
-                "priority": durable.place(job.priority),
+                "priority": durable.dbos_priority(job.priority),
             },
             job.id,
         )
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop and return it: a queued one is cancelled already, a running one stops soon.
+        """Request that a job stops, and return it: a queued one is cancelled at once, a running one at its next image.
 
         Raises:
             NotFound: There is no such job.
@@ -119,7 +120,7 @@ class JobQueue:
             return _found(record.request_cancel(session, job_id, self._on_end))
 
     def pause(self, job_id: str) -> Job:
-        """Ask a job to rest and return it: a queued one is paused already, a running one at its next image.
+        """Request that a job pauses, and return it: a queued one is paused at once, a running one at its next image.
 
         Raises:
             NotFound: There is no such job.
@@ -128,30 +129,30 @@ class JobQueue:
             return _found(record.request_pause(session, job_id))
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on where it was and return it; any other one stays as it is.
+        """Let a paused job continue from its recorded work, and return it; any other job is left unchanged.
 
         Raises:
             NotFound: There is no such job.
         """
         with self._db.transaction() as session:
-            job = _found(record.request_wake(session, job_id))
+            job = _found(record.request_resume(session, job_id))
         if job.status == "queued" and job.wake_requested:
-            self._wake(job)
+            self._resume_workflow(job)
         return job
 
     def retry(self, session: Session, job_id: str, *, priority: int = 0, changes: dict[str, Json] | None = None) -> Job:
-        """Add a job that does again what a failed or cancelled one left undone, in the caller's transaction.
+        """Add a job that completes the work of a failed or cancelled one, in the caller's transaction.
 
         Args:
             session: The transaction.
-            job_id: The job to do again.
-            priority: As of `submit`.
-            changes: What differs in the new job's spec; given, a job that has succeeded is done again as well.
+            job_id: The job to retry.
+            priority: As for `submit`.
+            changes: Members of the new job's spec that differ; if given, a succeeded job may be retried too.
 
         Raises:
             NotFound: There is no such job.
-            Conflict: It has not failed, or its work cannot be done any more.
-            QueueFull: As many jobs wait as may.
+            Conflict: The job has not failed, or its work cannot be done any more.
+            QueueFull: The limit of waiting jobs is reached.
         """
         old = _found(session.get(Job, job_id))
         if old.status not in ("failed", "cancelled") and changes is None:
@@ -177,7 +178,7 @@ class JobQueue:
         self._client.destroy()
 
     def _refuse_when_full(self, session: Session) -> None:
-        """Count no further than the bound, in the index of active jobs: some 2 ms for 10,000."""
+        """Count the waiting jobs up to the limit, in the index of active jobs: some 2 ms for 10,000."""
         waiting = select(Job.id).where(active_jobs(), Job.status != "running").limit(self._max_waiting)
         num_waiting = session.scalar(select(func.count()).select_from(waiting.subquery())) or 0
         if num_waiting >= self._max_waiting:
@@ -186,14 +187,14 @@ class JobQueue:
             )
             raise QueueFull(detail, retry_after_s=_RETRY_AFTER_S)
 
-    def _wake(self, job: Job) -> None:
-        """Queue a job's workflow again; should that not happen, a worker's reaper finds the wish in the row."""
+    def _resume_workflow(self, job: Job) -> None:
+        """Queue a job's workflow again; after an outage here, a worker's reaper does it (`wake_requested` is set)."""
         try:
             self._client.resume_workflow(durable.job_workflow_id(job.id), queue_name=self._kinds[job.kind].queue)
         except Exception as error:
             if not is_outage(error):
                 raise
-            logger.warning("The database went away while job %s was resumed; a worker goes on with it.", job.id)
+            logger.warning("The database became unavailable while job %s was resumed. A worker will resume it.", job.id)
 
     def _on_end(self, session: Session, job: Job) -> None:
         self._kinds[job.kind].on_end(session, job)

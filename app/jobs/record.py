@@ -1,7 +1,7 @@
-"""The job's row and its transitions: queued -> running -> succeeded | failed | cancelled, and paused between.
+"""The job's row and its transitions: queued -> running -> succeeded | failed | cancelled, and paused in between.
 
-Every function works in the caller's transaction and bumps the row's version. A last status is never
-left again. Knows nothing of the job engine; runs in every process.
+Every function works in the caller's transaction and increases the row's version with each change. A job never leaves
+its last status. Imports no job engine; runs in every process.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from sqlalchemy.orm import Session
 from app.db.base import utc_now
 from app.db.models import Job
 from app.errors import AppError
-from app.jobs.handler import Json
+from app.jobs.signals import Json
 
 ENDED = ("succeeded", "failed", "cancelled")
 
-# How many of the latest advances the rate is taken from: a few minutes of chunks, and a bounded column.
+# The rate is computed from so many of the latest advances: a few minutes of chunks, in a column of bounded size.
 PACE_LENGTH = 16
 
 OnEnd = Callable[[Session, Job], None]
 
 
 def set_total(session: Session, job_id: str, total: int) -> None:
-    """Say how many units of work the job has, >= 0."""
+    """Correct how many units of work the job has, >= 0; a job that has ended keeps its number."""
     working = update(Job).where(Job.id == job_id, Job.status.not_in(ENDED))
     session.execute(working.values(version=Job.version + 1, progress_total=total))
 
@@ -36,7 +36,7 @@ def advance(session: Session, job_id: str, done: int) -> None:
     Args:
         session: The transaction of that result.
         job_id: Whose progress it is.
-        done: How many more are done, >= 0.
+        done: Units done since the last call, >= 0.
     """
     job = _locked(session, job_id)
     if job is None or job.status in ENDED:
@@ -48,7 +48,7 @@ def advance(session: Session, job_id: str, done: int) -> None:
 
 
 def begin(session: Session, job_id: str) -> Job | None:
-    """Bring a queued job to running and return its row; None if there is nothing to do any more."""
+    """Set a queued job to running and return its row; None if the job has ended or does not exist."""
     job = _locked(session, job_id)
     if job is None or job.status in ENDED:
         return None
@@ -56,13 +56,16 @@ def begin(session: Session, job_id: str) -> Job | None:
         job.status = "running"
         job.started_at = job.started_at or utc_now()
         job.attempts = max(job.attempts, 1)
-        job.pace = [_moment(session, job)]  # the time that it waited is no work
+        job.pace = [_moment(session, job)]  # the time in the queue does not count
         job.version += 1
     return job
 
 
 def request_cancel(session: Session, job_id: str, on_end: OnEnd) -> Job | None:
-    """Ask a job to stop: what does not run is cancelled at once, what ended stays as it is; None if unknown."""
+    """Request that a job stops, and return it; None if it does not exist.
+
+    A queued or paused job is cancelled at once; one that has ended is left unchanged.
+    """
     job = _locked(session, job_id)
     if job is None or job.status in ENDED or job.cancel_requested:
         return job
@@ -74,7 +77,10 @@ def request_cancel(session: Session, job_id: str, on_end: OnEnd) -> Job | None:
 
 
 def request_pause(session: Session, job_id: str) -> Job | None:
-    """Ask a job to rest: a queued one is paused at once, one that ended stays as it is; None if unknown."""
+    """Request that a job pauses, and return it; None if it does not exist.
+
+    A queued job is paused at once; one that has ended is left unchanged.
+    """
     job = _locked(session, job_id)
     if job is None or job.status in ENDED or must_stop(job) or job.pause_requested:
         return job
@@ -85,8 +91,8 @@ def request_pause(session: Session, job_id: str) -> Job | None:
     return job
 
 
-def request_wake(session: Session, job_id: str) -> Job | None:
-    """Take the wish to pause back; a paused job is queued again. None if unknown."""
+def request_resume(session: Session, job_id: str) -> Job | None:
+    """Withdraw the request to pause, and return the job; a paused job is queued again. None if it does not exist."""
     job = _locked(session, job_id)
     if job is None or job.status in ENDED or not job.pause_requested:
         return job
@@ -98,8 +104,8 @@ def request_wake(session: Session, job_id: str) -> Job | None:
     return job
 
 
-def rest(session: Session, job_id: str) -> bool:
-    """Note that nothing of a job runs, if that was asked for; False when it has to go on, be it to its end."""
+def pause(session: Session, job_id: str) -> bool:
+    """Set a job to paused whose parts have all stopped; False if no pause is requested any more, or it has to end."""
     job = _locked(session, job_id)
     if job is None or job.status in ENDED:
         return True
@@ -111,8 +117,8 @@ def rest(session: Session, job_id: str) -> bool:
     return True
 
 
-def doom(session: Session, job_id: str, problem: dict[str, Json]) -> None:
-    """Say why a job is going to fail; it stops like a cancelled one and then ends as failed."""
+def mark_failing(session: Session, job_id: str, problem: dict[str, Json]) -> None:
+    """Record why a job is going to fail; it stops as a cancelled one does, and then ends as failed."""
     job = _locked(session, job_id)
     if job is not None and job.status not in ENDED and job.error is None:
         job.error = problem
@@ -120,19 +126,19 @@ def doom(session: Session, job_id: str, problem: dict[str, Json]) -> None:
 
 
 def must_stop(job: Job | None) -> bool:
-    """Tell whether work on this job is to be left for good at the next cancellation point."""
+    """Return whether work on this job has to end for good at the next cancellation point."""
     return job is None or job.status in ENDED or job.cancel_requested or job.error is not None
 
 
-def must_rest(job: Job | None) -> bool:
-    """Tell whether work on this job is to be left for a while at the next cancellation point."""
+def should_pause(job: Job | None) -> bool:
+    """Return whether work on this job has to pause at the next cancellation point."""
     return job is not None and not must_stop(job) and job.pause_requested
 
 
 def finish(
     session: Session, job_id: str, on_end: OnEnd, *, completed: bool, result: dict[str, Json] | None = None
 ) -> None:
-    """Bring a job to its last status, once: failed if it was doomed, else succeeded if completed, else cancelled."""
+    """Set a job's last status, once: failed if it has an error, else succeeded if completed, else cancelled."""
     job = _locked(session, job_id)
     if job is None or job.status in ENDED:
         return
@@ -158,7 +164,7 @@ def problem_of(error: AppError) -> dict[str, Json]:
 
 
 def _moment(session: Session, job: Job) -> list[Any]:
-    # By one clock, since many machines advance one job; SQLite's is that of its one machine.
+    # The database's clock, since several machines advance one job; SQLite has one machine, and its clock.
     is_shared = session.get_bind().dialect.name == "postgresql"
     now = session.scalars(select(func.clock_timestamp())).one() if is_shared else utc_now()
     return [round(now.timestamp(), 3), job.progress_done]

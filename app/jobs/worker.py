@@ -1,7 +1,8 @@
 """The worker: takes jobs and chunks from the queues and runs their handlers, until it is stopped or killed.
 
-Either is fine: what a killed worker held, another one (or the same one, restarted) takes over. One per
-process, since DBOS is; it has threads for the heartbeat, for the reaper, for polling and for each workflow under way.
+Another worker, or the same one after its restart, takes over the work of a killed one. One worker per process, since
+DBOS is one per process. It has threads for the heartbeat, the reaper, polling and each running workflow. Imports no
+kind of job: handlers are handed in.
 """
 
 import logging
@@ -16,17 +17,17 @@ from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 from app.db.outages import is_outage
 from app.db.session import Database
 from app.jobs import durable
+from app.jobs.context import WorkerContext
 from app.jobs.handler import JobHandler
 from app.jobs.heartbeat import Heartbeat, host_name, own_row
 from app.jobs.reaper import Reaper
-from app.jobs.run import Workshop
 from app.jobs.workflows import Workflows
 
 logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """A worker process's work; make, start, stop once."""
+    """The job machinery of a worker process; it is started and stopped once."""
 
     def __init__(
         self,
@@ -42,15 +43,15 @@ class Worker:
         """Describe a worker; nothing is connected yet.
 
         Args:
-            db: Where the job rows are.
-            database_url: The same database; the job engine's tables stand beside the rows.
+            db: The database of the job rows.
+            database_url: The same database, which has the job engine's tables too.
             handlers: One for each kind of job.
-            ttl_s: Silence after which a worker counts as dead, in seconds, >= 2.
-            poll_s: How often the queues are looked at, in seconds, > 0; the default costs an idle worker 4 % of a core.
+            ttl_s: Time without a heartbeat after which a worker counts as dead, in seconds, >= 2.
+            poll_s: Time between two reads of a queue, in seconds, > 0; the default costs an idle worker 4 % of a core.
             chunks_at_once: Chunks that run here at a time, >= 1.
-            host: Where a pid means the same process; default: here.
+            host: Names the scope in which a pid identifies a process; default: `host_name()`.
         """
-        # Never the same twice: two processes with one id would strand each other's work.
+        # Never used twice: of two processes with one id, each would leave the other's work unfinished.
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._db = db
         self._url = database_url
@@ -63,8 +64,8 @@ class Worker:
         self._leaving = threading.Event()
 
     def start(self) -> None:
-        """Connect, take over what dead workers of this machine held, and begin to work."""
-        # Else a frozen worker locks what others need.
+        """Connect, take over the work of crashed workers of this machine, and begin to take work."""
+        # The limit of idle transactions keeps a frozen worker from holding locks that others need.
         self._client = durable.JobEngineClient(self._url, idle_transaction_s=self._ttl_s)
         self._connections = durable.open_engine(self._url, pool_size=10, idle_transaction_s=self._ttl_s)
         DBOS(
@@ -79,14 +80,14 @@ class Worker:
                 "log_level": "WARNING",
             }
         )
-        workshop = self._workshop(self._client)
-        workflows = Workflows(self._handlers, workshop)
+        context = self._context(self._client)
+        workflows = Workflows(self._handlers, context)
         workflows.register()
         self._register_queues(self._client)
         self._heartbeat = Heartbeat(self._db, worker_id=self.id, host=self._host, ttl_s=self._ttl_s)
         self._heartbeat.register()
         self._reaper = Reaper(
-            self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of, workshop.executions
+            self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of, context.executions
         )
         DBOS.launch()
         self._watches = [
@@ -98,11 +99,11 @@ class Worker:
         logger.info("Worker %s is ready.", self.id)
 
     def stop(self, grace_s: int = 10) -> None:
-        """Take no more work, let what runs end, and give the rest back.
+        """Take no more work, let running work end, and requeue the rest.
 
         Args:
-            grace_s: How long what runs may go on, in whole seconds, >= 0; what then still runs is left
-                at its next cancellation point, and repeated elsewhere.
+            grace_s: How long running work may continue, in whole seconds, >= 0; after it, work is left at its next
+                cancellation point, and repeated elsewhere.
         """
         self._stopping.set()
         DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=grace_s)
@@ -114,7 +115,7 @@ class Worker:
         durable.close_engine(self._connections)
 
     def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
-        """Work until the event is set, or until another worker has taken this one for dead."""
+        """Work until the event is set, or until another worker has taken over this one's work."""
         self.start()
         while not stop_event.wait(0.1) and not self._heartbeat.lost.is_set():
             pass
@@ -126,9 +127,9 @@ class Worker:
         except Exception as error:
             if not is_outage(error):
                 raise
-            logger.warning("The database is away; another worker takes over what this one held.")
+            logger.warning("The database is unavailable. Another worker will take over the work of this one.")
 
-    def _workshop(self, client: DBOSClient) -> Workshop:
+    def _context(self, client: DBOSClient) -> WorkerContext:
         datasource = SQLAlchemyDatasource.create(
             durable.engine_url(self._url),
             engine=self._db.engine,
@@ -136,7 +137,7 @@ class Worker:
             serializer=durable.SERIALIZER,
             run_migrations=False,
         )
-        return Workshop(
+        return WorkerContext(
             self._db,
             datasource,
             client,

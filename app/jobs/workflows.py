@@ -1,7 +1,8 @@
 """The two workflows of the job engine: a job, and a chunk of a job.
 
-A workflow hands its handler a `JobRun` and turns whatever comes back into the job's row; it never ends
-badly itself. Runs in the worker process, each execution on a thread of its own.
+A workflow hands its handler a `JobExecution` and writes the outcome into the job's row; the workflow itself always
+succeeds, or is detached or requeued. Imports no kind of job. Runs in the worker process, each execution on a thread of
+its own.
 """
 
 import itertools
@@ -16,44 +17,44 @@ from sqlalchemy.orm import Session
 from app.db.models import Job
 from app.db.outages import is_outage
 from app.jobs import durable, record
-from app.jobs.handler import JobCancelled, JobHandler, JobPaused, Json, TryLater
-from app.jobs.run import JobRun, Workshop, problem_of
+from app.jobs.context import JobExecution, WorkerContext, problem_of
+from app.jobs.handler import JobHandler
+from app.jobs.signals import JobCancelled, JobPaused, Json, Requeue
 
 logger = logging.getLogger(__name__)
 
-# After giving work back, so that what cannot go on here does not spin.
-_GIVE_BACK_DELAY_S = 1.0
+# Wait before a workflow is requeued, so that one that cannot go on here does not loop without a pause.
+_REQUEUE_DELAY_S = 1.0
 
-# Likewise for a job of a kind that this worker does not know: only a newer worker can help. For its chunks the
-# second is enough, so that it keeps them from nobody.
+# The same for a job of a kind that this worker has no handler for, which only a newer worker can run. For its chunks
+# one second is enough, so that a newer worker gets them soon.
 _UNKNOWN_KIND_DELAY_S = 10.0
 
-
-# While the database is away, between tries to give work back: soon after a short outage, seldom in a long one.
-_GIVE_BACK_AGAIN_S = (0.5, 1.0, 2.0, 5.0)
-
-
-class _Left(BaseException):
-    """This execution is over, its workflow is not; no Exception, so that DBOS records no outcome."""
+# Waits between attempts to requeue while the database is unavailable; the last one repeats.
+_REQUEUE_RETRY_S = (0.5, 1.0, 2.0, 5.0)
 
 
-class _UnknownKind(TryLater):
-    """A newer node submitted this job; one of its workers will take it."""
+class _Detached(BaseException):
+    """This execution ends, its workflow does not; not an Exception, so that DBOS records no outcome."""
+
+
+class _UnknownKind(Requeue):
+    """This worker has no handler for the job's kind: a newer node submitted it, and a newer worker will run it."""
 
 
 class Workflows:
     """The workflow functions over a set of handlers."""
 
-    def __init__(self, handlers: Mapping[str, JobHandler], workshop: Workshop) -> None:
+    def __init__(self, handlers: Mapping[str, JobHandler], worker: WorkerContext) -> None:
         self._handlers = handlers
-        self._workshop = workshop
-        self._db = workshop.db
-        self._strange_kinds: set[str] = set()
+        self._worker = worker
+        self._db = worker.db
+        self._unknown_kinds: set[str] = set()
 
     def register(self) -> None:
-        """Make the workflows known to DBOS; before its launch."""
+        """Register the workflows with DBOS; before its launch."""
 
-        # No limit of DBOS's own: `Reaper` counts what dies, and DBOS's count restarts at each resume.
+        # No limit of DBOS's own, whose count restarts at each resume: `attribute_crash` counts instead.
         @DBOS.workflow(name=durable.JOB_WORKFLOW, max_recovery_attempts=None)
         def job(job_id: str) -> None:
             self.run_job(job_id)
@@ -63,165 +64,168 @@ class Workflows:
             return self.run_chunk(job_id, item)
 
     def run_job(self, job_id: str) -> None:
-        """Carry a job to its last status."""
-        with self._giving_back(_UNKNOWN_KIND_DELAY_S):
+        """Run a job to its last status."""
+        with self._requeueing(_UNKNOWN_KIND_DELAY_S):
             with self._db.transaction() as session:
                 job = session.get(Job, job_id)
                 handler = self._handler(job.kind) if job is not None else None
                 job = record.begin(session, job_id)
             if job is None or handler is None:
                 return
-            run = JobRun(job, self._workshop)
+            execution = JobExecution(job, self._worker)
             completed, result = False, None
-            if record.must_rest(job):
-                self._rest(handler, run)
+            if record.should_pause(job):
+                self._pause(handler, execution)
             if not record.must_stop(job):
                 try:
-                    completed, result = self._carry_out(handler, run)
+                    completed, result = self._execute(handler, execution)
                 except JobPaused:
-                    self._rest(handler, run)
+                    self._pause(handler, execution)
             if not completed:
-                self._drain(handler, run)
+                self._drain(handler, execution)
             with self._db.transaction() as session:
                 record.finish(session, job_id, handler.on_end, completed=completed, result=result)
 
     def run_chunk(self, job_id: str, item: Json) -> dict[str, Json]:
-        """Do one chunk: {"result": ...}, {"problem": ...}, or {} when the job has to stop.
+        """Run one chunk and return {"result": ...}, {"problem": ...}, or {} when the job has to stop.
 
-        A chunk of a resting job is put aside; the job's own workflow lets it go on.
+        A chunk of a paused job is detached; the job's own workflow resumes it.
         """
-        with self._giving_back(), self._workshop.isolated():
+        with self._requeueing(), self._worker.isolated():
             with self._db.snapshot() as session:
                 job = session.get(Job, job_id)
             if job is None or record.must_stop(job):
                 return {}
-            if record.must_rest(job):
-                self._put_aside()
+            if record.should_pause(job):
+                self._detach()
             try:
-                run = JobRun(job, self._workshop, is_isolated=True)
-                return {"result": self._handler(job.kind).run_chunk(run, item)}
+                execution = JobExecution(job, self._worker, is_isolated=True)
+                return {"result": self._handler(job.kind).run_chunk(execution, item)}
             except JobPaused:
-                self._put_aside()
+                self._detach()
             except JobCancelled:
                 return {}
             except Exception as error:
                 return {"problem": self._problem_of(error)}
 
     def on_end(self, session: Session, job: Job) -> None:
-        """Tell a job's handler that it has ended; for who ends jobs from outside."""
+        """Call the handler of a job that was ended outside of its workflow, by the reaper."""
         if job.kind in self._handlers:
             self._handlers[job.kind].on_end(session, job)
 
     def queue_of(self, job: Job) -> str | None:
-        """Return the queue of a job; None if this worker does not know its kind."""
+        """Return the queue of a job; None if this worker has no handler for its kind."""
         return self._handlers[job.kind].queue if job.kind in self._handlers else None
 
-    def _drain(self, handler: JobHandler, run: JobRun) -> None:
-        """Wait until nothing of a job runs, then let its handler clean up; what it cannot is no reason to go on."""
-        run.drain()
-        run.check_held()  # else another worker's parts may be writing what is not recorded yet
+    def _drain(self, handler: JobHandler, execution: JobExecution) -> None:
+        """Wait until no part of a job runs, then let its handler clean up; a failure of the cleanup is logged alone."""
+        execution.drain()
+        execution.check_held()  # else another worker's parts may be writing what is not recorded yet
         try:
-            handler.tidy(run)
+            handler.cleanup(execution)
         except Exception as error:
             if is_outage(error):
                 raise
-            logger.exception("What job %s left unrecorded could not be removed.", run.id)
+            logger.exception("The unrecorded files of job %s could not be removed.", execution.id)
 
-    def _rest(self, handler: JobHandler, run: JobRun) -> NoReturn:
-        """Put a job aside once nothing of it runs; if it is to go on by then, queue it again instead.
+    def _pause(self, handler: JobHandler, execution: JobExecution) -> NoReturn:
+        """Detach a job's workflow once no part of the job runs; if the job was resumed meanwhile, requeue it instead.
 
-        Aside first and noted second: whoever reads `paused` may queue the workflow again, and it stays queued.
+        The workflow is detached before the row says `paused`: a reader of `paused` may resume the workflow, which
+        then has to stay queued.
         """
-        self._drain(handler, run)
-        workflow_id = durable.job_workflow_id(run.id)
+        self._drain(handler, execution)
+        workflow_id = durable.job_workflow_id(execution.id)
         with self._db.snapshot() as session:
-            must_rest = record.must_rest(session.get(Job, run.id))
-        # Else it was resumed, and may be running elsewhere by now. Who stalls right here puts that aside: it is queued
-        # again below, or by the reaper, which finds `wake_requested` in the row.
-        if must_rest:
-            self._workshop.client.cancel_workflow(workflow_id)
+            should_pause = record.should_pause(session.get(Job, execution.id))
+        # Otherwise the job was resumed, and may run elsewhere by now. A worker that stalls at this point detaches that
+        # execution: the workflow is requeued below, or by the reaper, which finds `wake_requested` in the row.
+        if should_pause:
+            self._worker.client.cancel_workflow(workflow_id)
         with self._db.transaction() as session:
-            rests = record.rest(session, run.id)
-        if not rests:
-            self._workshop.client.resume_workflow(workflow_id, queue_name=handler.queue)
-        raise _Left
+            is_paused = record.pause(session, execution.id)
+        if not is_paused:
+            self._worker.client.resume_workflow(workflow_id, queue_name=handler.queue)
+        raise _Detached
 
-    def _put_aside(self) -> NoReturn:
+    def _detach(self) -> NoReturn:
         assert DBOS.workflow_id is not None
-        self._workshop.client.cancel_workflow(DBOS.workflow_id)
-        raise _Left
+        self._worker.client.cancel_workflow(DBOS.workflow_id)
+        raise _Detached
 
-    def _carry_out(self, handler: JobHandler, run: JobRun) -> tuple[bool, dict[str, Json] | None]:
+    def _execute(self, handler: JobHandler, execution: JobExecution) -> tuple[bool, dict[str, Json] | None]:
+        """Return whether the handler completed the job, and its result."""
         try:
-            return True, handler.run(run)
+            return True, handler.run(execution)
         except JobPaused:
             raise
         except JobCancelled:
             pass
         except Exception as error:
             problem = self._problem_of(error)
-            run.check_held()  # else the job goes on elsewhere
+            execution.check_held()  # else the job continues on another worker
             with self._db.transaction() as session:
-                record.doom(session, run.id, problem)
+                record.mark_failing(session, execution.id, problem)
         return False, None
 
     def _problem_of(self, error: Exception) -> dict[str, Json]:
-        if is_outage(error) or self._workshop.leaving.is_set():  # DBOS is gone already: that is what failed
-            raise TryLater from error
+        if is_outage(error) or self._worker.leaving.is_set():  # DBOS is closed by now: the error is a consequence
+            raise Requeue from error
         return problem_of(error)
 
     def _handler(self, kind: str) -> JobHandler:
         if kind not in self._handlers:
-            if kind not in self._strange_kinds:
-                logger.warning("Jobs of kind %s are left for a newer worker.", kind)
-            self._strange_kinds.add(kind)
+            if kind not in self._unknown_kinds:
+                logger.warning("This worker has no handler for jobs of kind %s. A newer worker has to run them.", kind)
+            self._unknown_kinds.add(kind)
             raise _UnknownKind
         return self._handlers[kind]
 
     @contextmanager
-    def _giving_back(self, unknown_s: float = _GIVE_BACK_DELAY_S) -> Iterator[None]:
-        """Queue this workflow again when it says TryLater or the database is away; after `unknown_s`, an unknown kind.
+    def _requeueing(self, unknown_kind_delay_s: float = _REQUEUE_DELAY_S) -> Iterator[None]:
+        """Requeue this workflow if the block raises Requeue or an outage; after `unknown_kind_delay_s` an unknown kind.
 
-        What leaves here then is no Exception, so DBOS records no outcome.
+        The exception that leaves the block then is no Exception, so DBOS records no outcome.
         """
         workflow_id = DBOS.workflow_id
         assert workflow_id is not None
-        with self._workshop.executions.held(workflow_id):
+        with self._worker.executions.held(workflow_id):
             try:
                 yield
-            except (TryLater, Exception) as error:
-                if not isinstance(error, TryLater) and not is_outage(error):
+            except (Requeue, Exception) as error:
+                if not isinstance(error, Requeue) and not is_outage(error):
                     raise
-                self._workshop.stopping.wait(unknown_s if isinstance(error, _UnknownKind) else _GIVE_BACK_DELAY_S)
-                give_back(self._workshop, workflow_id)
-                raise TryLater from error
+                delay_s = unknown_kind_delay_s if isinstance(error, _UnknownKind) else _REQUEUE_DELAY_S
+                self._worker.stopping.wait(delay_s)
+                requeue(self._worker, workflow_id)
+                raise Requeue from error
 
 
-def give_back(workshop: Workshop, workflow_id: str) -> None:
-    """Put a workflow that this worker holds back on its own queue; it can record nothing more of it.
+def requeue(worker: WorkerContext, workflow_id: str) -> None:
+    """Put a workflow that this worker holds back on its own queue; this execution can record nothing more.
 
-    Waits for a database that is away. Returns at once when the worker leaves, which gives back everything itself; if
-    another fault keeps it from being done, the reaper finds a workflow without a thread.
+    Retries while the database is unavailable. Returns at once when the worker exits, which requeues everything itself;
+    after another error the reaper finds the workflow, which has no thread.
     """
-    delays = itertools.chain(_GIVE_BACK_AGAIN_S, itertools.repeat(_GIVE_BACK_AGAIN_S[-1]))
-    while not workshop.leaving.is_set():
+    delays = itertools.chain(_REQUEUE_RETRY_S, itertools.repeat(_REQUEUE_RETRY_S[-1]))
+    while not worker.leaving.is_set():
         try:
-            _give_back_once(workshop, workflow_id)
+            _requeue_once(worker, workflow_id)
             return
         except Exception as error:
             if not is_outage(error):
-                logger.exception("%s could not be given back; it is looked after.", workflow_id)
+                logger.exception("%s could not be requeued. The reaper will requeue it.", workflow_id)
                 return
-        workshop.leaving.wait(next(delays))
+        worker.leaving.wait(next(delays))
 
 
-def _give_back_once(workshop: Workshop, workflow_id: str) -> None:
-    held = workshop.client.list_workflows(
+def _requeue_once(worker: WorkerContext, workflow_id: str) -> None:
+    held = worker.client.list_workflows(
         workflow_ids=[workflow_id],
         status="PENDING",
-        executor_id=workshop.worker_id,
+        executor_id=worker.worker_id,
         load_input=False,
         load_output=False,
     )
     for workflow in held:  # none, if another worker took it over meanwhile
-        workshop.client.resume_workflow(workflow_id, queue_name=workflow.queue_name)
+        worker.client.resume_workflow(workflow_id, queue_name=workflow.queue_name)

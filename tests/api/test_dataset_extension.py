@@ -6,7 +6,7 @@ import pytest
 
 from app.db.models import Dataset, Image
 from app.jobs import record
-from app.jobs.handler import JobCancelled
+from app.jobs.signals import JobCancelled
 from testing.fake_jobs import run_job
 from testing.uploads import picture, upload
 from testing.workbench import RECIPE, Workbench

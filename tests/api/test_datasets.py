@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from app.db.models import Image, Job
 from app.db.session import Database
 from app.image_spec import ImageSpec
-from app.jobs.handler import JobCancelled
+from app.jobs.signals import JobCancelled
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.recipe import MAX_SCORES

@@ -4,7 +4,7 @@ import pytest
 
 from app.db.models import Dataset, Image
 from app.jobs import record
-from app.jobs.handler import JobCancelled
+from app.jobs.signals import JobCancelled
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
@@ -172,7 +172,7 @@ def test_a_train_job_that_could_not_make_its_dataset_goes_on_with_further_attemp
         run_job(bench.db, job_id, handler)
     with bench.db.transaction() as session:
         record.begin(session, job_id)
-        record.doom(session, job_id, record.problem_of(failed.value))
+        record.mark_failing(session, job_id, record.problem_of(failed.value))
         record.finish(session, job_id, handler.on_end, completed=False)
     see_everything(bench)
     again = bench.http.post(f"/jobs/{job_id}/retry")

@@ -137,7 +137,7 @@ def test_a_pause_is_no_work_and_the_pace_is_bounded(http: httpx.Client, db: Data
     http.post(f"/jobs/{job_id}/pause")
     with db.transaction() as session:
         assert len(session.get_one(Job, job_id).pace) == record.PACE_LENGTH
-        assert record.rest(session, job_id)
+        assert record.pause(session, job_id)
     http.post(f"/jobs/{job_id}/resume")
     change(db, job_id)
     with db.snapshot() as session:

@@ -10,7 +10,8 @@ from torchvision.datasets import ImageFolder
 
 from app.db.models import Job
 from app.db.session import Database
-from app.jobs.handler import JobCancelled, JobHandler
+from app.jobs.handler import JobHandler
+from app.jobs.signals import JobCancelled
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.seeds import image_seed

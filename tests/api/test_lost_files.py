@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from app.cli.main import app
 from app.db.models import Dataset, Image, TrainedModel
-from app.jobs.handler import JobCancelled
+from app.jobs.signals import JobCancelled
 from app.services.datasets.repair_job import RepairJob
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
-from testing.fake_jobs import FakeJobRun, run_job
+from testing.fake_jobs import FakeJobContext, run_job
 from testing.pictures import wait_until
 from testing.uploads import create_empty, picture, upload
 from testing.workbench import Workbench
@@ -257,7 +257,7 @@ def test_a_chunk_that_is_done_again_tells_what_its_first_run_restored(bench: Wor
     cut_off(bench.data_dir / images(bench)[0].path)
     job_id = repair_job(bench, read["id"])
     handler = RepairJob(bench.db, DataFolder(bench.data_dir), bench.client)
-    job, recorded = FakeJobRun(bench.db, job_id, handler), []
+    job, recorded = FakeJobContext(bench.db, job_id, handler), []
 
     def replayed(_name: str, fn: Callable[[], object]) -> object:
         recorded[:] = recorded or [fn()]

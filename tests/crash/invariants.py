@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from app.db.migrations import check as check_tables
 from app.db.models import Dataset, Image, Job
 from app.jobs import durable
-from app.jobs.blame import MAX_ATTEMPTS
+from app.jobs.attribute_crash import MAX_ATTEMPTS
 from app.jobs.migrations import check_job_engine
 from app.jobs.record import ENDED
 from testing.waiting import wait_until

@@ -84,7 +84,7 @@ def test_storage_that_stays_full_fails_the_job_and_a_retry_makes_the_rest(
 ) -> None:
     shared = Shared(node.http, db, node.settings.data_dir)
     folder, client = FillingFolder(node.settings.data_dir), NodeClient(node.settings.engine_socket)
-    images = DatasetImages(db, folder, client, chunk_size=4, storage_patience_s=0)
+    images = DatasetImages(db, folder, client, chunk_size=4, storage_wait_s=0)
     worker = Worker(db, database_url, [DatasetJob(images)], ttl_s=2, poll_s=0.02, chunks_at_once=1)
     worker.start()
     try:

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from app.db.migrations import MigrationNeeded, alembic_config, check
 from app.db.models import Dataset, Job
 from app.db.session import Database
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.queue import JobQueue
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from app.jobs.worker import Worker
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
@@ -61,26 +61,26 @@ def images(node: Node, db: Database) -> Iterator[DatasetImages]:
     client.close()
 
 
-class OldImages(DatasetImages):
-    """As of the release whose chunks told how many images they made, and no more; rests in its third chunk."""
+class OldJob(DatasetJob):
+    """As of the release whose chunks returned how many images they made, and no more; stops in its third chunk."""
 
-    rests = False
+    has_stopped = False
 
-    def make_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
+    def run_chunk(self, job: JobContext, item: dict[str, Any]) -> Json:
         while item["start"] == 8:
-            self.rests = True
+            self.has_stopped = True
             job.check_cancelled()
             time.sleep(0.02)
-        made: Any = super().make_chunk(job, item)
+        made: Any = super().run_chunk(job, item)
         return made["made"]
 
 
 def begin(shared: Shared, working: Working, images: DatasetImages, name: str = "shared") -> dict[str, Any]:
     """Let a worker of the older release make a part of a dataset, and stop it."""
-    old = OldImages(images._db, images._folder, images._node, chunk_size=4)
+    old = OldJob(images)
     read = shared.submit(name=name)
-    with working(DatasetJob(old)):
-        wait_until(lambda: old.rests)
+    with working(old):
+        wait_until(lambda: old.has_stopped)
     assert 0 < shared.job(read).progress_done < NUM_IMAGES
     return read
 
@@ -149,7 +149,7 @@ def test_a_job_of_a_kind_that_only_a_newer_worker_knows_waits_for_it(
         wait_for_end(db, known)
         wait_until(lambda: "novel" in caplog.text)
         later = submit_pictures(queue, db, tmp_path / "later")
-        wait_for_end(db, later)  # it keeps nobody else waiting
+        wait_for_end(db, later)  # it blocks no other job
     left = job_row(db, novel)
     assert (left.status, left.attempts, left.version) == ("queued", 0, 1)
     assert caplog.text.count("novel") == 1

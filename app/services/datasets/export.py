@@ -20,7 +20,7 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
 from app.schemas.exports import DatasetVersionRead, ShardRead, ShardsRead
 from app.services.datasets.card import COLUMNS, card_text, dataset_root, image_facts, member_name, recipe_text
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.datasets.versions import ROWS_AT_ONCE, ContentVersion, images_of, read_version
 from app.services.images.lost_files import refuse_lost_members
 from app.storage.archives import Archive as Archive

@@ -4,8 +4,6 @@ An image follows from its place, so a dataset of 10 images that is extended by 1
 with 20. Called from threads.
 """
 
-from dataclasses import asdict
-
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -15,11 +13,12 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
+from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.places import in_place, num_filled, per_class, tried_in_vain
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipe import Made
 from app.services.datasets.records import kept_images, num_to_make, read_datasets
-from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.limits import Limits, refuse
@@ -49,11 +48,11 @@ class DatasetExtensionService:
             made, tried = self._refuse(session, dataset, request), tried_in_vain(session, dataset)
             _make_room(session, dataset, request)
             _grow(dataset, request)
-            asked = {"extend": request.model_dump(mode="json"), "made": asdict(made), "tried": asdict(tried)}
+            work = DatasetWork(dataset.id, made, tried)
             job = self._jobs.submit(
                 session,
                 kind="dataset",
-                spec={"dataset_id": dataset.id, **asked},
+                spec={"dataset_id": dataset.id, "extend": request.model_dump(mode="json"), **work.to_json()},
                 total=num_to_make(dataset, made),
                 unit="images",
                 priority=submission.priority,
@@ -103,7 +102,7 @@ def _made(session: Session, dataset: Dataset) -> Made:
         return Made()  # any place may be empty
     if dataset.status in ("failed", "cancelled"):
         job = session.get(Job, dataset.job_id)
-        return Made(**job.spec.get("made", {})) if job is not None else Made()
+        return DatasetWork.from_json(job.spec).made if job is not None else Made()
     return Made(dataset.train_per_class, dataset.test_per_class)
 
 

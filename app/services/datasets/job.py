@@ -1,12 +1,11 @@
-"""The `dataset` job: every image of a dataset, made in chunks in the worker process.
+"""The `dataset` job: makes every image of a dataset, in chunks.
 
-An image is fixed by its place and attempt and the dataset's recipe, so that a chunk that is made again after a crash
-writes the same files again. It is judged before it is written: what the filter rejects never lies in the folder that
-`ImageFolder` reads.
+The dataset's recipe, the place and the attempt determine an image, so a chunk that is made again after a crash writes
+the same files again. The filter decides before the file is written: a rejected image is never in the folder that
+`ImageFolder` reads. Imports no model: the node's engine renders. Runs in the worker process, on the threads of the job.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,25 +18,26 @@ from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.errors import AppError, InferenceFailed
 from app.image_spec import ImageInfo
-from app.jobs.handler import JobCancelled, Json
+from app.jobs.handler import JobContext
 from app.jobs.record import advance
-from app.jobs.run import JobRun
+from app.jobs.signals import JobCancelled, Json
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
+from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
 from app.services.datasets.places import in_place
-from app.services.datasets.recipe import Drawn, Made, Place, Recipe, Tried, Verdict
+from app.services.datasets.recipe import Drawn, Place, Recipe, Tried, Verdict
 from app.services.datasets.records import kept_images, num_to_make
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
-from app.services.jobs.waiting import STORAGE_PATIENCE_S, patience, store
+from app.services.jobs.waiting import STORAGE_WAIT_S, store, wait_policy
 from app.services.store.recovery import clear_for, set_unrecorded_aside, tell_moved
 from app.storage.layout import DataFolder
 
 
 @dataclass(slots=True)
 class _Tries:
-    """What became of the tries at one place: rows of the images written, and how many tries ended how."""
+    """The attempts at one place: the rows of the images written, and the number of attempts with each outcome."""
 
     place: Place
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -58,77 +58,74 @@ class DatasetImages:
         node: NodeClient,
         *,
         chunk_size: int,
-        storage_patience_s: float = STORAGE_PATIENCE_S,
+        storage_wait_s: float = STORAGE_WAIT_S,
     ) -> None:
-        """Wire it.
+        """Use these services.
 
         Args:
-            db: Where the records are.
-            folder: Where the files go.
-            node: Who renders.
+            db: The database of the records.
+            folder: The data folder.
+            node: The engine that renders.
             chunk_size: Images that are rendered together and recorded in one transaction, >= 1.
-            storage_patience_s: How long storage that is full or away is waited for, in seconds, >= 0.
+            storage_wait_s: How long storage may be full or unavailable before the job fails, in seconds, >= 0.
         """
         self._db = db
         self._folder = folder
         self._node = node
         self._chunk_size = chunk_size
-        self._storage_patience_s = storage_patience_s
+        self._storage_wait_s = storage_wait_s
 
-    def make(self, job: JobRun, dataset_id: str) -> dict[str, Json]:
-        """Make what the dataset lacks and set its status: `ready`, or `incomplete` if images are missing.
+    def make(self, job: JobContext) -> DatasetResult:
+        """Make the images that the dataset of a job lacks, and set its status: `ready`, or `incomplete`.
 
-        A job that extends a dataset says in its spec what is `made`, and begins behind that; one that completes a
-        dataset says what was `tried`.
+        A job that extends a dataset begins behind what is `made`; one that completes a dataset continues after the
+        attempts that were `tried`.
         """
-        made, tried = Made(**job.spec.get("made", {})), job.spec.get("tried") or {}
-        total: Any = job.transaction("begin-dataset", lambda session: self._begin(session, dataset_id, made))
-        starts = range(0, total, self._chunk_size)
-        stops = [min(start + self._chunk_size, total) for start in starts]
-        common = {"part": "images", "dataset_id": dataset_id, "made": asdict(made), "tried": tried}
-        ended = job.chunks(
-            [{**common, "start": start, "stop": stop} for start, stop in zip(starts, stops, strict=True)]
-        )
-        missing = _missing(ended)
-        num: Any = job.transaction("end-dataset", lambda session: _end(session, dataset_id, made, missing))
-        return {"dataset_id": dataset_id, "num_images": num, "num_missing": total - num}
+        work = DatasetWork.from_json(job.spec)
+        total: int = job.transaction("begin-dataset", lambda session: self._begin(session, work))
+        chunks = [
+            ImagesChunk(work.dataset_id, start, min(start + self._chunk_size, total), work.made, work.tried)
+            for start in range(0, total, self._chunk_size)
+        ]
+        ended = [ImagesChunkResult.from_json(result) for result in job.chunks([chunk.to_json() for chunk in chunks])]
+        missing = [image for chunk in ended for image in chunk.missing][:MAX_MISSING_TOLD]
+        num: int = job.transaction("end-dataset", lambda session: _end(session, work, missing))
+        return DatasetResult(work.dataset_id, num_images=num, num_missing=total - num)
 
-    def make_chunk(self, job: JobRun, item: dict[str, Any]) -> Json:
-        """Render the images at the places `start` <= place < `stop`, then record them at once.
+    def make_chunk(self, job: JobContext, chunk: ImagesChunk) -> ImagesChunkResult:
+        """Render the images at the places of a chunk, then record them in one transaction.
 
-        A place that has its image, from the job that this one retries, is left as it is.
+        A place that has its image, from the job that this one retries, is left unchanged.
         """
         with self._db.snapshot() as session:
-            dataset = find_dataset(session, item["dataset_id"], with_texts=True)
-            # Chunks of older releases have neither of the two.
-            made, tried = Made(**item.get("made", {})), Tried(**item.get("tried", {}))
-            recipe = Recipe(dataset)
-            numbers = range(item["start"], item["stop"])
-            places = _empty(session, dataset, [recipe.place(number, made) for number in numbers])
-        # No step: a chunk that dies before its record is made again, and gives the same files.
+            dataset = find_dataset(session, chunk.dataset_id, with_texts=True)
+            recipe, tried = Recipe(dataset), chunk.tried
+            numbers = range(chunk.start, chunk.stop)
+            places = _empty(session, dataset, [recipe.place(number, chunk.made) for number in numbers])
+        # Not a step: a chunk that crashes before its record is made again, with the same files.
         try:
             tries = self._fill(job, dataset, recipe, places, tried)
             paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
-            self._record(job, dataset, tries, paths, item["stop"] - item["start"])
+            self._record(job, dataset, tries, paths, chunk.stop - chunk.start)
         except (JobCancelled, AppError):
             self._discard(job, dataset, recipe, places, tried)
             raise
-        missing = [_missing_place(dataset, entry) for entry in tries if entry.is_missing]
-        return {"made": len(tries) - len(missing), "missing": missing}
+        missing = [_missing_image(dataset, entry) for entry in tries if entry.is_missing]
+        return ImagesChunkResult(len(tries) - len(missing), missing)
 
-    def tidy(self, dataset_id: str) -> None:
-        """Set aside what chunks that failed or died have written and nobody will record; while none of them runs."""
+    def cleanup(self, dataset_id: str) -> None:
+        """Set aside the unrecorded files of chunks that failed or crashed; called while no chunk runs."""
         tell_moved(set_unrecorded_aside(self._db, self._folder, dataset_id))
 
-    def _begin(self, session: Session, dataset_id: str, made: Made) -> Json:
-        dataset = find_dataset(session, dataset_id)
+    def _begin(self, session: Session, work: DatasetWork) -> int:
+        dataset = find_dataset(session, work.dataset_id)
         dataset.status = "generating"
         clear_for(session, self._folder, dataset)
-        return num_to_make(dataset, made)
+        return num_to_make(dataset, work.made)
 
-    def _record(self, job: JobRun, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
+    def _record(self, job: JobContext, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
         def record(session: Session) -> Json:
-            # What an earlier job tried here in vain, by these same attempts, was tried again under the same names.
+            # Rows of an earlier job's rejected images: the same attempts were made again, under the same names.
             session.execute(delete(Image).where(Image.path.in_(paths)))
             session.add_all(Image(**row, dataset_id=dataset.id) for entry in tries for row in entry.rows)
             advance(session, job.id, num_places)
@@ -136,27 +133,29 @@ class DatasetImages:
 
         job.transaction("record", record)
 
-    def _discard(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
-        """Remove what a chunk that ends here has written and will not record."""
-        job.check_held()  # else another worker may be writing the same files
+    def _discard(self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> None:
+        """Delete the files of a chunk that ends without a record."""
+        job.check_held()  # otherwise another worker may be writing the same files
         paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
         with self._db.snapshot() as session:
             paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
         for path in paths:
             self._folder.delete(path)
 
-    def _fill(self, job: JobRun, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried) -> list[_Tries]:
+    def _fill(
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Place], tried: Tried
+    ) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(places))) as pool:
             return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
 
-    def _fill_place(self, job: JobRun, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
-        """Try until an image is kept or the attempts run out; write each image that may be looked at."""
+    def _fill_place(self, job: JobContext, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> _Tries:
+        """Make attempts until an image is kept or none is left; write each image that is not flagged."""
         tries = _Tries(place)
         for attempt in _attempts(recipe, place, tried):
             drawn = recipe.draw(place, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=patience(job)
+                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1
@@ -169,25 +168,25 @@ class DatasetImages:
             verdict = recipe.judge(place, probabilities)
             info = replace(info, label_probabilities=recipe.scores(place, probabilities) if probabilities else None)
             path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
-            store(job, self._folder, path, data, patience_s=self._storage_patience_s)
+            store(job, self._folder, path, data, max_wait_s=self._storage_wait_s)
             tries.outcomes[verdict.decision] += 1
             tries.rows.append(_row(place, path, drawn, info, verdict))
             if verdict.decision == "kept":
                 break
-        self._remove_leftovers(dataset, recipe, tries, tried)
+        self._remove_stale(dataset, recipe, tries, tried)
         return tries
 
-    def _remove_leftovers(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: Tried) -> None:
-        """Remove what an earlier run of this chunk wrote and this one did not.
+    def _remove_stale(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: Tried) -> None:
+        """Delete the files that an earlier run of this chunk wrote and this one did not.
 
-        There is nothing unless a score lies so near the threshold that its last bits, which differ between batches of
-        CLIP, decided otherwise.
+        There are such files only if a score is so near the threshold that the last bits decide, which differ between
+        batches of CLIP.
         """
         for path in self._paths(dataset, recipe, tries.place, tried) - {row["path"] for row in tries.rows}:
             self._folder.delete(path)
 
     def _paths(self, dataset: Dataset, recipe: Recipe, place: Place, tried: Tried) -> set[str]:
-        """Return every path that an attempt of this job at a place may write."""
+        """Return every path that this job's attempts at a place may write."""
         return {
             self._path(dataset, recipe, place, attempt, is_kept=is_kept)
             for attempt in _attempts(recipe, place, tried)
@@ -210,24 +209,24 @@ class DatasetJob(DatasetKind):
     """Handler of `dataset` jobs."""
 
     def __init__(self, images: DatasetImages) -> None:
-        """Wire the handler."""
+        """Use `images`, which `train` jobs share."""
         self._images = images
 
-    def run(self, job: JobRun) -> dict[str, Json]:
+    def run(self, job: JobContext) -> dict[str, Json]:
         """Make every image of the dataset."""
-        return self._images.make(job, job.spec["dataset_id"])
+        return self._images.make(job).to_json()
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         """Make the images of one chunk."""
-        return self._images.make_chunk(job, _dict(item))
+        return self._images.make_chunk(job, ImagesChunk.from_json(item)).to_json()
 
-    def tidy(self, job: JobRun) -> None:
+    def cleanup(self, job: JobContext) -> None:
         """Set unrecorded images aside."""
-        self._images.tidy(job.spec["dataset_id"])
+        self._images.cleanup(DatasetWork.from_json(job.spec).dataset_id)
 
 
 def _attempts(recipe: Recipe, place: Place, tried: Tried) -> range:
-    """Return the numbers of the attempts that a job has at a place."""
+    """Return the numbers of this job's attempts at a place."""
     first = tried.first_attempt(place)
     return range(first, first + recipe.max_attempts)
 
@@ -245,10 +244,10 @@ def _empty(session: Session, dataset: Dataset, places: list[Place]) -> list[Plac
     return [place for place in places if (place.split, place.class_index, place.position) not in full]
 
 
-def _end(session: Session, dataset_id: str, made: Made, missing: list[Any]) -> Json:
-    """Settle the dataset's status from all of its places; return how many images there are behind what was made."""
-    dataset = find_dataset(session, dataset_id)
-    filled = kept_images(dataset_id).where(in_place(dataset))
+def _end(session: Session, work: DatasetWork, missing: list[MissingImage]) -> int:
+    """Set the dataset's status from all of its places; return the number of images behind what was made."""
+    dataset, made = find_dataset(session, work.dataset_id), work.made
+    filled = kept_images(dataset.id).where(in_place(dataset))
     behind = or_(*((Image.split == split) & (Image.position >= first) for split, first in asdict(made).items()))
     num_all, num = (_count(session, query) for query in (filled, filled.where(behind)))
     dataset.status = "ready" if num_all == num_to_make(dataset) else "incomplete"
@@ -262,25 +261,19 @@ def _count(session: Session, query: Select[Any]) -> int:
 
 
 def _row(place: Place, path: str, drawn: Drawn, info: ImageInfo, verdict: Verdict) -> dict[str, Any]:
-    """Return the columns of an image's row but for its dataset; the record tells what was drawn for it."""
+    """Return the columns of an image's row without its dataset; the lineage has what the recipe drew for it."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}
     return {**asdict(place), **asdict(verdict), **columns, "id": new_id(), "path": path}
 
 
-def _missing_place(dataset: Dataset, tries: _Tries) -> dict[str, Json]:
+def _missing_image(dataset: Dataset, tries: _Tries) -> MissingImage:
     place, outcomes = tries.place, tries.outcomes
-    named = {"class_name": dataset.classes[place.class_index]["name"], "split": place.split, "position": place.position}
-    return {**named, **{f"num_{outcome}": outcomes[outcome] for outcome in ("rejected", "flagged", "failed")}}
-
-
-def _missing(ended: Iterable[Json]) -> list[Any]:
-    """Collect the first empty places that chunks told of; chunks of an older revision told a number alone."""
-    told = [place for chunk in ended if isinstance(chunk, dict) for place in chunk["missing"]]
-    return told[:MAX_MISSING_TOLD]
-
-
-def _dict(item: Json) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise TypeError("a chunk is a JSON object")
-    return item
+    return MissingImage(
+        class_name=dataset.classes[place.class_index]["name"],
+        split=place.split,
+        position=place.position,
+        num_rejected=outcomes["rejected"],
+        num_flagged=outcomes["flagged"],
+        num_failed=outcomes["failed"],
+    )

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
+from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.recipe import Recipe, Tried
 from app.services.datasets.records import kept_images, num_to_make
 
@@ -78,7 +79,7 @@ def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
     Those of a job that failed or was cancelled are tried again as by itself: not all of its places had their turn.
     """
     job = session.get(Job, dataset.job_id) if dataset.job_id is not None else None
-    before = Tried(**job.spec.get("tried") or {}) if job is not None else Tried()
+    before = DatasetWork.from_json(job.spec).tried if job is not None else Tried()
     if dataset.status != "incomplete":
         return before
     attempts = before.attempts + Recipe(dataset).max_attempts
@@ -87,11 +88,15 @@ def tried_in_vain(session: Session, dataset: Dataset) -> Tried:
 
 def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
     """Return what is to change in a job's spec so that its retry completes an `incomplete` dataset; None: nothing."""
-    makes = job.kind == "dataset" or (job.kind == "train" and job.spec["dataset"] is not None)
-    dataset = session.get(Dataset, job.spec["dataset_id"]) if makes else None
+    dataset = session.get(Dataset, job.spec["dataset_id"]) if makes_dataset(job) else None
     if dataset is None or dataset.status != "incomplete":
         return None
     return {"made": {}, "tried": asdict(tried_in_vain(session, dataset))}
+
+
+def makes_dataset(job: Job) -> bool:
+    """Return whether a job makes images of a dataset: a `dataset` job, or a `train` job whose request brought one."""
+    return job.kind == "dataset" or (job.kind == "train" and job.spec["dataset"] is not None)
 
 
 def is_held(session: Session, dataset_id: str, *, by: Collection[str]) -> bool:

@@ -9,7 +9,8 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.jobs.queue import JobQueue
 from app.schemas.jobs import JobRead
-from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.payloads import RepairSpec
+from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read
@@ -40,7 +41,7 @@ class DatasetRepairService:
             job = self._jobs.submit(
                 session,
                 kind="repair",
-                spec={"dataset_id": dataset_id},
+                spec=RepairSpec(dataset_id).to_json(),
                 total=num,
                 unit="images",
                 priority=submission.priority,

@@ -1,13 +1,13 @@
-"""The `repair` job: every file of a dataset looked at, and lost ones drawn again; in the worker process.
+"""The `repair` job: checks every file of a dataset, and draws lost images again.
 
-A file that is damaged is kept in `.lost+found` before another takes its place. An image is drawn again from its own
-record. The same models on the same kind of device give the same bytes; where they do not, the image is a new one, with
-an id of its own, and the result says so. Uploaded images cannot be drawn: they are told, and left as they are.
+A damaged file is moved to `.lost+found` before it is replaced. An image is drawn again from its own record. The same
+models on the same kind of device give the same bytes; if they do not, the image gets a new row and id, which the result
+names. Uploaded images cannot be drawn: the result names them, and they are left unchanged.
 
-Killed at any point, the work goes on: a chunk remembers what it found lost, and what is sound by then is left alone.
+A chunk records which images it found lost, so after a crash it continues, and leaves files that are sound by then
+unchanged. Imports no model: the node's engine renders. Runs in the worker process, on the threads of the job.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -21,122 +21,112 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, InferenceFailed
 from app.image_spec import ImageInfo, ImageSpec
-from app.jobs.handler import Json
+from app.jobs.handler import JobContext
 from app.jobs.record import advance, set_total
-from app.jobs.run import JobRun
+from app.jobs.signals import Json
 from app.node.client import NodeClient
+from app.services.datasets.payloads import FilesChunk, FilesChunkResult, RepairResult, RepairSpec, Restoration
 from app.services.datasets.recipe import Place, Recipe
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
 from app.services.jobs.kinds import RepairKind
-from app.services.jobs.waiting import patience, store
+from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
 CHUNK_SIZE = 64
-# Images drawn at a time: enough that the engine finds a batch waiting.
+# Images drawn at a time: enough for the engine to form batches.
 DRAWN_AT_ONCE = 8
-# Images that a result names, of each sort.
-MAX_TOLD = 200
+# Images of each sort that a result names.
+MAX_NAMED = 200
 
 
 class RepairJob(RepairKind):
     """Handler of `repair` jobs."""
 
     def __init__(self, db: Database, folder: DataFolder, node: NodeClient) -> None:
-        """Wire the handler."""
+        """Use the database, the data folder and the node's engine."""
         self._db = db
         self._folder = folder
         self._node = node
 
-    def run(self, job: JobRun) -> dict[str, Json]:
-        """Look at all files, kept and rejected ones; nothing else changes the dataset meanwhile."""
-        dataset_id = job.spec["dataset_id"]
-        total: Any = job.transaction("count-files", lambda session: _begin(session, job, dataset_id))
+    def run(self, job: JobContext) -> dict[str, Json]:
+        """Check all files, kept and rejected ones; nothing else changes the dataset meanwhile."""
+        dataset_id = RepairSpec.from_json(job.spec).dataset_id
+        total: int = job.transaction("count-files", lambda session: _begin(session, job, dataset_id))
         starts = range(0, total, CHUNK_SIZE)
-        items = [{"dataset_id": dataset_id, "start": start, "stop": min(start + CHUNK_SIZE, total)} for start in starts]
-        ended: list[dict[str, Any]] = job.chunks(items)
-        unrestored = _told(ended, "unrestored")
-        return {
-            "dataset_id": dataset_id,
-            "num_checked": total,
-            "num_restored": sum(chunk["num_restored"] for chunk in ended),
-            "num_redrawn": sum(len(chunk["redrawn"]) for chunk in ended),
-            "num_unrestored": sum(len(chunk["unrestored"]) for chunk in ended),
-            "redrawn": _told(ended, "redrawn"),
-            "unrestored": unrestored,
-        }
+        items = [FilesChunk(dataset_id, start, min(start + CHUNK_SIZE, total)).to_json() for start in starts]
+        ended = [FilesChunkResult.from_json(result) for result in job.chunks(items)]
+        return RepairResult.of(dataset_id, total, ended, MAX_NAMED).to_json()
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
-        """Look at some files, and draw again what is lost.
-
-        Returns:
-            `num_restored`: images that have the bytes of their record again; `redrawn`: those that are new ones;
-            `unrestored`: those that stay lost.
-        """
-        start, stop = item["start"], item["stop"]
-        found: Any = job.step("look", lambda: self._look(job, item["dataset_id"], start, stop))
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
+        """Check the files of a chunk, and draw the lost images again."""
+        chunk = FilesChunk.from_json(item)
+        lost = [
+            LostImage(**recorded)
+            for recorded in job.step("look", lambda: [one.to_json() for one in self._check(job, chunk)])
+        ]
         with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
-            outcomes = list(pool.map(lambda lost: self._restore(job, LostImage(**lost)), found))
-        job.transaction("progress", lambda session: advance(session, job.id, stop - start))
-        return {
-            "num_restored": outcomes.count(None),
-            "redrawn": [outcome for outcome in outcomes if outcome and "new_image_id" in outcome],
-            "unrestored": [outcome for outcome in outcomes if outcome and "new_image_id" not in outcome],
-        }
+            restorations = list(pool.map(lambda one: self._restore(job, one), lost))
+        job.transaction("progress", lambda session: advance(session, job.id, chunk.stop - chunk.start))
+        return FilesChunkResult.of(restorations).to_json()
 
-    def tidy(self, job: JobRun) -> None:
-        """Leave everything: each file is whole, and what was set aside is kept."""
+    def cleanup(self, job: JobContext) -> None:
+        """Do nothing: every file is complete, and damaged ones stay in `.lost+found`."""
 
-    def _look(self, job: JobRun, dataset_id: str, start: int, stop: int) -> Json:
-        """Return the lost ones of a chunk's images."""
+    def _check(self, job: JobContext, chunk: FilesChunk) -> list[LostImage]:
+        """Return the images of a chunk that have no sound file."""
         with self._db.snapshot() as session:
-            images = list(session.scalars(_images(dataset_id).offset(start).limit(stop - start)))
+            query = _images(chunk.dataset_id).offset(chunk.start).limit(chunk.stop - chunk.start)
+            images = list(session.scalars(query))
         checks, lost = FileChecks(self._folder), []
         for image in images:
             job.check_cancelled()
             lost.append(lost_image(checks, image))
-        return [one.to_json() for one in lost if one is not None]
+        return [one for one in lost if one is not None]
 
-    def _restore(self, job: JobRun, lost: LostImage) -> dict[str, Any] | None:
-        """Draw an image again; None once it has the bytes of its record."""
+    def _restore(self, job: JobContext, lost: LostImage) -> Restoration:
+        """Draw a lost image again, unless it was uploaded or an earlier run of this chunk has restored it."""
         with self._db.snapshot() as session:
             image = session.scalars(select(Image).where(Image.path == lost.path)).one()
             dataset = find_dataset(session, image.dataset_id or "")
-        if lost_image(FileChecks(self._folder), image) is None:  # by an earlier run of this chunk
-            return None if image.id == lost.image_id else _redrawn(lost, image.id)
+        if lost_image(FileChecks(self._folder), image) is None:
+            return Restoration() if image.id == lost.image_id else Restoration(lost, image.id)
         if image.source != "synthetic":
-            return lost.to_json()
-        recipe, place = Recipe(dataset), Place(image.split or "", image.class_index or 0, image.position)
+            return Restoration(lost)
+        return self._redraw(job, lost, image, Recipe(dataset))
+
+    def _redraw(self, job: JobContext, lost: LostImage, image: Image, recipe: Recipe) -> Restoration:
+        place = Place(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
-                ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=patience(job)
+                ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
             )
         except InferenceFailed:
-            return {**lost.to_json(), "code": InferenceFailed.default_code}
+            return Restoration(replace(lost, code=InferenceFailed.default_code))
         _refuse_other_pack(image, info)
         if info.sha256 == image.sha256:
             self._replace(job, image.path, data)
-            return None
+            return Restoration()
         scores = info.label_probabilities or []
         probabilities = [score["probability"] for score in scores]
         verdict = recipe.judge(place, probabilities)
         if info.flagged or verdict.decision != image.decision:
-            return {**lost.to_json(), "code": "image_differs"}
+            return Restoration(replace(lost, code="image_differs"))
         info = replace(info, label_probabilities=recipe.scores(place, probabilities) if scores else None)
         self._replace(job, image.path, data)
-        return _redrawn(lost, self._record(image, info, verdict.reason))
+        return Restoration(lost, self._record(image, info, verdict.reason))
 
-    def _replace(self, job: JobRun, path: str, data: bytes) -> None:
-        job.check_cancelled()  # before the damaged file is set aside: another worker may do this by now
+    def _replace(self, job: JobContext, path: str, data: bytes) -> None:
+        job.check_cancelled()  # before the damaged file is set aside: another worker may have taken over the work
         self._folder.set_aside(path)
         store(job, self._folder, path, data)
 
     def _record(self, image: Image, info: ImageInfo, reason: str | None) -> str:
         """Replace an image's row by that of a new image at the same place; return the new id.
 
-        The bytes under an id never change, so that what a client keeps of it stays right.
+        The bytes under an id never change, so that a client's copy stays valid.
         """
         columns = image_columns(info)
         drawn = {name: image.lineage[name] for name in ("template", "variables", "attempt") if name in image.lineage}
@@ -155,7 +145,7 @@ def _images(dataset_id: str) -> Select[Any]:
     return select(Image).where(Image.dataset_id == dataset_id).order_by(Image.path)
 
 
-def _begin(session: Session, job: JobRun, dataset_id: str) -> Json:
+def _begin(session: Session, job: JobContext, dataset_id: str) -> int:
     find_dataset(session, dataset_id)
     num = session.scalar(select(func.count()).where(Image.dataset_id == dataset_id)) or 0
     set_total(session, job.id, num)
@@ -163,7 +153,7 @@ def _begin(session: Session, job: JobRun, dataset_id: str) -> Json:
 
 
 def _refuse_other_pack(image: Image, info: ImageInfo) -> None:
-    """Stop where another pack is loaded by now than the one that drew the image.
+    """Refuse to draw an image with another pack than the one that drew it.
 
     Raises:
         Conflict: `pack_changed`.
@@ -173,11 +163,3 @@ def _refuse_other_pack(image: Image, info: ImageInfo) -> None:
             "Another model pack is loaded than the one that drew this dataset. Load that pack.",
             code=ErrorCode.PACK_CHANGED,
         )
-
-
-def _redrawn(lost: LostImage, new_image_id: str) -> dict[str, Any]:
-    return {**lost.to_json(), "new_image_id": new_image_id}
-
-
-def _told(ended: Iterable[dict[str, Any]], sort: str) -> list[Any]:
-    return [image for chunk in ended for image in chunk[sort]][:MAX_TOLD]

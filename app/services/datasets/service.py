@@ -5,20 +5,20 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
+from app.db.models import Dataset
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FieldError, NotFound
+from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
-from app.services.datasets.places import is_held
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipe_read import recipe_read
 from app.services.datasets.records import new_dataset, num_to_make, read_datasets
+from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
@@ -154,35 +154,6 @@ class DatasetService:
 def small_request(request: DatasetCreate) -> dict[str, Any]:
     """Return what a job keeps of a dataset's request: all but its texts, which stand beside the dataset's row."""
     return request.model_dump(mode="json", exclude={"classes", "variables"})
-
-
-def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_texts: bool = False) -> Dataset:
-    """Return the row of a dataset.
-
-    Args:
-        session: Where it is read.
-        dataset_id: Its id.
-        lock: Whether everybody else is kept from locking it until the transaction ends.
-        with_texts: Whether its prompts and variables are read too; not together with `lock`.
-
-    Raises:
-        NotFound: There is none with this id.
-    """
-    options = [joinedload(Dataset.texts)] if with_texts else []
-    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None, options=options)
-    if dataset is None:
-        raise NotFound("There is no dataset with this id.")
-    return dataset
-
-
-def refuse_in_use(session: Session, dataset: Dataset) -> None:
-    """Refuse to change a dataset that a job makes or reads.
-
-    Raises:
-        Conflict: `dataset_in_use`.
-    """
-    if dataset.status in ACTIVE_DATASET_STATUSES or is_held(session, dataset.id, by=("train", "repair")):
-        raise Conflict("A job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE)
 
 
 def _refuse_taken_name(session: Session, name: str) -> None:

@@ -24,7 +24,7 @@ from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, Unsupporte
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.datasets.places import first_free_position, settle_filled
-from app.services.datasets.service import find_dataset, refuse_in_use
+from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.datasets.versions import num_images_of
 from app.services.images.lost_files import lost_image
 from app.services.limits import Limits

@@ -1,1 +1,1 @@
-"""What all kinds of background work share: the job as its users see it, events, idempotency, waiting."""
+"""What all kinds of jobs share: reading and controlling jobs, event streams, idempotency keys, wait policies."""

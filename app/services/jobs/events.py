@@ -1,7 +1,7 @@
-"""Who watches which job: one look at the database for all open streams, and the news to each of them.
+"""Event streams of jobs: one poll of the database for all open streams, and the changes to each of them.
 
-Lives on the event loop of the API process; the look itself is taken on a thread. A viewer gets a job's
-latest state, not each state in between, so nothing piles up behind a slow one.
+Runs on the event loop of the API process; the database is read on a thread. A viewer gets a job's latest state, not
+every state in between, so no queue grows behind a slow viewer. Imports no HTTP framework.
 """
 
 import asyncio
@@ -22,38 +22,38 @@ POLL_S = 0.5
 
 
 class JobWatch:
-    """One viewer of one job: an iterator over the states that he has not seen, closed by the last one."""
+    """One viewer of one job: an iterator over states that are new to the viewer, which ends after the last one."""
 
     def __init__(self, job: JobSummary, seen_version: int | None) -> None:
         self.job_id = job.id
         self.version = job.version
         is_known = seen_version == job.version and job.status not in ENDED
-        self._news: JobSummary | None = None if is_known else job
-        self._is_over = False
+        self._pending: JobSummary | None = None if is_known else job
+        self._is_closed = False
         self._changed = asyncio.Event()
-        if self._news is not None:
+        if self._pending is not None:
             self._changed.set()
 
-    def tell(self, job: JobSummary) -> None:
-        """Hand over a newer state; one that was not fetched yet is replaced."""
+    def put(self, job: JobSummary) -> None:
+        """Set a newer state; it replaces one that was not fetched yet."""
         self.version = job.version
-        self._news = job
+        self._pending = job
         self._changed.set()
 
     def close(self) -> None:
-        """End the iteration after what was told."""
-        self._is_over = True
+        """End the iteration after the pending state."""
+        self._is_closed = True
         self._changed.set()
 
     async def __aiter__(self) -> AsyncIterator[JobSummary]:
-        """Give each state once it is there."""
+        """Yield each new state."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            job, self._news = self._news, None
+            job, self._pending = self._pending, None
             if job is not None:
                 yield job
-            if self._is_over or (job is not None and job.status in ENDED):
+            if self._is_closed or (job is not None and job.status in ENDED):
                 return
 
 
@@ -61,12 +61,12 @@ class JobEvents:
     """All watches of an API process."""
 
     def __init__(self, jobs: JobService, *, max_streams: int = MAX_STREAMS, poll_s: float = POLL_S) -> None:
-        """Wire the service.
+        """Watch no job yet.
 
         Args:
             jobs: Reads the jobs.
             max_streams: Viewers at a time, >= 1; further ones are refused.
-            poll_s: Time between two looks, in seconds, > 0.
+            poll_s: Time between two polls, in seconds, > 0.
         """
         self._jobs = jobs
         self._max_streams = max_streams
@@ -86,11 +86,11 @@ class JobEvents:
 
         Args:
             job_id: Any job, ended ones too.
-            seen_version: The version that the viewer has; it comes again only if it is the job's last.
+            seen_version: The version that the viewer has; it is sent again only if it is the job's last.
 
         Raises:
             NotFound: There is no such job.
-            Unavailable: There are too many viewers, or the process ends.
+            Unavailable: There are too many viewers, or the process is shutting down.
         """
         if self._is_closed or len(self._watches) >= self._max_streams:
             raise Unavailable("Too many event streams are open. Poll the job instead.", code=ErrorCode.TOO_MANY_STREAMS)
@@ -104,7 +104,7 @@ class JobEvents:
             self._watches.discard(watch)
 
     def close(self) -> None:
-        """End every watch, and begin none any more."""
+        """End every watch, and accept no new one."""
         self._is_closed = True
         for watch in self._watches:
             watch.close()
@@ -113,11 +113,11 @@ class JobEvents:
         while self._watches:
             await asyncio.sleep(self._poll_s)
             try:
-                await self._look()
+                await self._read()
             except Exception:
-                logger.warning("The jobs could not be read; their viewers wait.", exc_info=True)
+                logger.warning("The watched jobs could not be read. The next poll follows.", exc_info=True)
 
-    async def _look(self) -> None:
+    async def _read(self) -> None:
         watches = list(self._watches)
         versions = await asyncio.to_thread(self._jobs.versions, {watch.job_id for watch in watches})
         for job_id in {watch.job_id for watch in watches if versions.get(watch.job_id) != watch.version}:
@@ -130,4 +130,4 @@ class JobEvents:
                     if job is None:
                         watch.close()
                     elif job.version > watch.version:
-                        watch.tell(job)
+                        watch.put(job)

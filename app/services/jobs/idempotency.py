@@ -1,7 +1,7 @@
-"""How work is handed in beside what it is: how urgent, and under which key of the client's.
+"""A submission's priority and idempotency key, and the transaction that accepts work once for each key.
 
-A key is claimed at the beginning of the transaction that accepts the work and kept with the answer at its
-end, so that work and key exist together or not at all. Knows no kind of work; runs in the API process.
+A key is claimed at the start of the transaction that accepts the work, and stored with the answer at its end, so that
+work and key exist together or not at all. Imports no kind of job. Runs in the API process, on any thread.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from app.error_codes import ErrorCode
 from app.errors import Invalid
 
 KEPT = timedelta(hours=24)
-# Expired keys that each new one takes with it: more than come, so that the table holds about a day's.
+# Expired keys that each new key deletes: more than one, so that the table holds about one day of keys.
 _SWEPT_AT_A_TIME = 100
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One request to do work.
+    """How work was submitted.
 
     Attributes:
         priority: -100 .. 100, higher first.
@@ -46,11 +46,11 @@ ANEW = Submission()
 
 
 class Replayed(Exception):
-    """This request was answered before: here is that answer.
+    """A request with this key was answered before; carries that answer.
 
     Attributes:
         status: HTTP status.
-        location: Path of what was made.
+        location: The path of the resource that was created.
         answer: JSON text.
     """
 
@@ -66,17 +66,17 @@ def accept(
 ) -> Answer:
     """Add work in one transaction, once for each key, and return its answer.
 
-    Of several requests with one key at a time, the first inserts the key and the others wait for its commit.
+    Of several concurrent requests with one key, the first inserts the key and the others wait for its commit.
 
     Args:
-        db: Where work and key are kept.
+        db: The database of the work and the key.
         submission: The request's key, if it has one.
-        work: Adds the rows; nothing slow.
-        location: Names the path of what was made.
+        work: Adds the rows and returns the answer; it must not wait for anything.
+        location: Returns the path of the resource that was created.
 
     Raises:
-        Replayed: The key has been answered, by this same request.
-        Invalid: The key belongs to another request.
+        Replayed: The key has an answer already, to the same request.
+        Invalid: The key was used with another request.
     """
     with db.transaction() as session:
         if submission.key is None:
@@ -88,11 +88,11 @@ def accept(
 
 
 def recall(db: Database, submission: Submission) -> None:
-    """Return if the key is new: asked before anything else, so that a replay needs neither models nor room.
+    """Return if the key is new; called first, so that a replay needs neither models nor disk space.
 
     Raises:
-        Replayed: The key has been answered, by this same request.
-        Invalid: The key belongs to another request.
+        Replayed: The key has an answer already, to the same request.
+        Invalid: The key was used with another request.
     """
     if submission.key is not None:
         with db.snapshot() as session:
@@ -113,7 +113,7 @@ def _claim(session: Session, submission: Submission) -> IdempotencyKey:
     try:
         with session.begin_nested():
             session.add(row)
-    except IntegrityError:  # a twin was faster; it has committed, or its row would not be in the way
+    except IntegrityError:  # a concurrent request with the same key has committed first
         raise _conclusion(session.get_one(IdempotencyKey, submission.key), submission) from None
     return row
 

@@ -1,6 +1,6 @@
-"""The kinds of background work as both processes know them: a name, a queue, and how its end is followed.
+"""The kinds of jobs: for each one its name, its queue, and what changes when such a job ends or is retried.
 
-The work itself is in the modules named after the kinds, `generate_job.py` and so on, in the worker process alone.
+Runs in every process, inside transactions. The work itself is in `<subject>/job.py`, in the worker process alone.
 """
 
 from sqlalchemy import select
@@ -9,20 +9,20 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Job, TrainedModel, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict
-from app.services.datasets.places import is_held, refuse_repair, refuse_unfinished
+from app.services.datasets.places import is_held, makes_dataset, refuse_repair, refuse_unfinished
 
 
 class GenerateKind:
-    """Images of one `/generate` request; the queue is its own, so that it never waits behind datasets."""
+    """The images of one `/generate` request, on a queue of its own so that it does not wait behind datasets."""
 
     kind = "generate"
     queue = "generate"
 
     def on_end(self, session: Session, job: Job) -> None:
-        """Do nothing: a generation exists or it does not."""
+        """Do nothing: an unfinished generation has no rows."""
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
-        """Do nothing: a generation is made anew, from the same seed."""
+        """Do nothing: the generation is made again, from the same seed."""
 
 
 class DatasetKind:
@@ -32,12 +32,12 @@ class DatasetKind:
     queue = "jobs"
 
     def on_end(self, session: Session, job: Job) -> None:
-        """Let the dataset end as its job did."""
+        """Give the dataset the status of its job."""
         _end_dataset(session, job)
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
-        """Give the dataset, with the images that it has, to the new job."""
-        _hand_dataset_over(session, failed, retry_id)
+        """Assign the dataset, with the images that it has, to the new job."""
+        _assign_dataset(session, failed, retry_id)
 
 
 class TrainKind:
@@ -47,19 +47,19 @@ class TrainKind:
     queue = "jobs"
 
     def on_end(self, session: Session, job: Job) -> None:
-        """Let a dataset that this job was to make end as the job did."""
-        if job.spec["dataset"] is not None:
+        """Give a dataset that this job had to make the status of the job."""
+        if makes_dataset(job):
             _end_dataset(session, job)
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
-        """Refuse if the model's name is taken by now; let the new job make or read the dataset."""
+        """Refuse if the model's name is taken meanwhile; assign a dataset that is not made yet to the new job."""
         if is_model_name_taken(session, failed.spec["name"]):
             raise Conflict(
                 "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN
             )
         dataset = session.get(Dataset, failed.spec["dataset_id"])
-        if failed.spec["dataset"] is not None and (dataset is None or dataset.status != "ready"):
-            _hand_dataset_over(session, failed, retry_id)
+        if makes_dataset(failed) and (dataset is None or dataset.status != "ready"):
+            _assign_dataset(session, failed, retry_id)
         elif dataset is None:
             raise Conflict("The dataset was deleted.", code=ErrorCode.DATASET_NOT_READY)
         else:
@@ -68,20 +68,20 @@ class TrainKind:
 
 
 def is_model_name_taken(session: Session, name: str) -> bool:
-    """Tell whether a model has this name, or a train job that has not ended will give it."""
+    """Return whether a model has this name, or a train job that has not ended will use it."""
     named = select(TrainedModel.id).where(TrainedModel.name == name)
     training = select(Job.id).where(active_jobs(), Job.kind == TrainKind.kind, Job.spec["name"].as_string() == name)
     return session.scalar(named) is not None or session.scalar(training.limit(1)) is not None
 
 
 class RepairKind:
-    """A look at all files of a dataset, which draws lost ones again."""
+    """The check of all files of a dataset, which draws lost images again."""
 
     kind = "repair"
     queue = "jobs"
 
     def on_end(self, session: Session, job: Job) -> None:
-        """Do nothing: the dataset is what it was, with more sound files."""
+        """Do nothing: the dataset keeps its status."""
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
         """Refuse while another job works on the dataset."""
@@ -95,7 +95,7 @@ class RepairKind:
 JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind())
 
 
-def _hand_dataset_over(session: Session, failed: Job, retry_id: str) -> None:
+def _assign_dataset(session: Session, failed: Job, retry_id: str) -> None:
     dataset = _locked(session, failed)
     refuse_repair(session, dataset.id)
     if dataset.status in ("queued", "generating"):
@@ -113,7 +113,7 @@ def _locked(session: Session, job: Job) -> Dataset:
 
 
 def _end_dataset(session: Session, job: Job) -> None:
-    """Give a dataset whose images are not all made yet the status of its failed or cancelled job."""
+    """Give a dataset that is not finished the status of its failed or cancelled job."""
     dataset = session.get(Dataset, job.spec["dataset_id"])
     if dataset is not None and dataset.status in ("queued", "generating") and job.status in ("failed", "cancelled"):
         dataset.status = job.status

@@ -1,4 +1,4 @@
-"""Background jobs as their users see them: list, read, cancel, pause, resume, retry."""
+"""Lists, reads, cancels, pauses, resumes and retries jobs of every kind. Runs in the API process, on threads."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ class JobService:
     """Every kind of background job."""
 
     def __init__(self, db: Database, jobs: JobQueue, reserve: Reserve) -> None:
-        """Wire the service; `reserve` is for who cancels on a full disk, to delete what the job works on."""
+        """Use these services; cancelling spends `reserve`, so that it works on a full disk too."""
         self._db = db
         self._jobs = jobs
         self._reserve = reserve
@@ -53,7 +53,7 @@ class JobService:
             return job_read(job)
 
     def watch(self, job_id: str) -> JobSummary:
-        """Return one job as its events tell it.
+        """Return one job in the form of its events.
 
         Raises:
             NotFound: There is none with this id.
@@ -65,13 +65,13 @@ class JobService:
             return job_summary(job)
 
     def versions(self, job_ids: Collection[str]) -> dict[str, int]:
-        """Return the version of each of these jobs that is there; a job reads differently in each version."""
+        """Return the versions of those of these jobs that exist; every change of a job increases its version."""
         with self._db.snapshot() as session:
             rows = session.execute(select(Job.id, Job.version).where(Job.id.in_(job_ids)))
             return {row.id: row.version for row in rows}
 
     def cancel(self, job_id: str) -> JobRead:
-        """Cancel a job; a finished one stays as it is.
+        """Cancel a job; a finished one is left unchanged.
 
         Raises:
             NotFound: There is none with this id.
@@ -79,7 +79,7 @@ class JobService:
         return job_read(self._reserve.spend(lambda: self._jobs.cancel(job_id)))
 
     def pause(self, job_id: str) -> JobRead:
-        """Pause a job; a finished or paused one stays as it is.
+        """Pause a job; a finished or paused one is left unchanged.
 
         Raises:
             NotFound: There is none with this id.
@@ -87,7 +87,7 @@ class JobService:
         return job_read(self._jobs.pause(job_id))
 
     def resume(self, job_id: str) -> JobRead:
-        """Let a paused job go on; any other stays as it is.
+        """Resume a paused job; any other is left unchanged.
 
         Raises:
             NotFound: There is none with this id.
@@ -99,7 +99,7 @@ class JobService:
         recall(self._db, submission)
 
     def retry(self, job_id: str, submission: Submission) -> JobRead:
-        """Accept another job for what a failed or cancelled one left undone, or one that left a dataset incomplete.
+        """Accept another job that completes a failed or cancelled one, or one that left a dataset incomplete.
 
         Raises:
             NotFound: There is none with this id.
@@ -119,9 +119,9 @@ class JobService:
 
 
 def progress_read(job: Job) -> Progress:
-    """Return how much of a job is done, how fast, and when it may end.
+    """Return a job's progress, its rate and the estimated time of its end.
 
-    Everything follows from the row, so that each version of a job reads the same to everybody.
+    All values are computed from the row, so that every process shows the same for one version of a job.
     """
     rate = _rate_per_s(job.pace) if job.status == "running" else None
     left = max(job.progress_total - job.progress_done, 0)
@@ -136,12 +136,12 @@ def progress_read(job: Job) -> Progress:
 
 
 def job_read(job: Job) -> JobRead:
-    """Return a job as its clients see it."""
+    """Return a job in the form of `GET /jobs/{id}`."""
     return JobRead(**_fields(job), spec=job.spec)
 
 
 def job_summary(job: Job) -> JobSummary:
-    """Return a job as lists and events tell it; its spec is not read."""
+    """Return a job in the form of lists and events; its spec is not read."""
     return JobSummary(**_fields(job))
 
 
@@ -152,7 +152,7 @@ def _fields(job: Job) -> dict[str, Any]:
 
 
 def _rate_per_s(pace: list[Any]) -> float | None:
-    """Return the units a second between the first and the last moment; None if that tells nothing."""
+    """Return the units per second between the first and the last moment; None without two different moments."""
     if len(pace) < 2:
         return None
     (began_at, before), (ended_at, after) = pace[0], pace[-1]

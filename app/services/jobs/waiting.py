@@ -1,4 +1,7 @@
-"""How long a job waits for what is away: for an engine, then it gives its work back; for storage, then it fails."""
+"""How long a job waits for a dependency: the engine, then its work is requeued; storage, then the job fails.
+
+Imports no job engine. Runs in the worker process, on the threads of the jobs.
+"""
 
 import itertools
 import logging
@@ -8,70 +11,70 @@ from functools import partial
 from typing import TypeVar
 
 from app.errors import StorageFull, Unavailable
-from app.jobs.handler import TryLater
-from app.jobs.run import JobRun
+from app.jobs.handler import JobContext
+from app.jobs.signals import Requeue
 from app.storage.layout import DataFolder
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# An API process that restarts is back in seconds; beyond a minute another node may be better off.
-PATIENCE_S = 60.0
+# An API process that restarts is back within seconds; after a minute another node may do the work sooner.
+ENGINE_WAIT_S = 60.0
 
-# Long enough to make room or to mount a disk again by hand; then the job's end is better news than its silence.
-STORAGE_PATIENCE_S = 600.0
-_LOOK_AGAIN_S = 2.0
+# Long enough to free space or to mount a disk by hand; after that a failed job is more useful than a silent one.
+STORAGE_WAIT_S = 600.0
+_RETRY_S = 2.0
 
 
-def patience(job: JobRun) -> Callable[[], None]:
-    """Return what a waiting call asks before every try: go on, or stop.
+def wait_policy(job: JobContext) -> Callable[[], None]:
+    """Return a function that a call to the engine runs before every attempt: it returns, or raises to give up.
 
-    The function raises `JobCancelled` once the job is cancelled, and `TryLater`, which gives the work back without
-    counting an attempt, once a minute has passed or, from the second try on, when the worker is stopping.
+    The function raises what `JobContext.check_cancelled` raises, and `Requeue`, which counts no attempt, after
+    `ENGINE_WAIT_S` or, from the second attempt on, when the worker is stopping.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    tries = itertools.count()
+    deadline = time.monotonic() + ENGINE_WAIT_S
+    attempts = itertools.count()
 
     def check() -> None:
         job.check_cancelled()
-        is_away = next(tries) > 0
-        if time.monotonic() > deadline or (is_away and job.is_stopping):
-            raise TryLater
+        is_unavailable = next(attempts) > 0
+        if time.monotonic() > deadline or (is_unavailable and job.is_stopping):
+            raise Requeue
 
     return check
 
 
-def store(job: JobRun, folder: DataFolder, path: str, data: bytes, *, patience_s: float = STORAGE_PATIENCE_S) -> None:
-    """Write a file of a job's, unless the job must stop or is another worker's by now; wait for storage that is away.
+def store(job: JobContext, folder: DataFolder, path: str, data: bytes, *, max_wait_s: float = STORAGE_WAIT_S) -> None:
+    """Write a file of a job, unless the job must stop or another worker has taken it over; wait for storage.
 
     Args:
-        job: Whose file it is.
-        folder: Where it goes.
-        path: Its relative path.
-        data: Its whole content, kept while waiting.
-        patience_s: How long storage may be full or away, in seconds, >= 0.
+        job: The job that the file belongs to.
+        folder: The data folder.
+        path: Relative to the data folder.
+        data: The whole content; it stays in memory while waiting.
+        max_wait_s: How long storage may be full or unavailable, in seconds, >= 0.
 
     Raises:
-        JobCancelled, WorkLost: As `JobRun.check_cancelled`.
-        TryLater: The worker is stopping, and the storage is away.
-        StorageFull, Unavailable: The patience is over.
+        JobCancelled, LeaseLost: As `JobContext.check_cancelled`.
+        Requeue: The worker is stopping, and storage is full or unavailable.
+        StorageFull, Unavailable: Storage has been so for `max_wait_s`.
     """
-    _patiently(job, partial(folder.write, path, data), patience_s)
+    _retrying(job, partial(folder.write, path, data), max_wait_s)
 
 
-def load(job: JobRun, read: Callable[[], bytes], *, patience_s: float = STORAGE_PATIENCE_S) -> bytes:
-    """Read a file for a job; wait for storage that is away, and raise as `store` does.
+def load(job: JobContext, read: Callable[[], bytes], *, max_wait_s: float = STORAGE_WAIT_S) -> bytes:
+    """Read a file for a job; wait for storage, and raise as `store` does.
 
     Raises:
-        Exception: What `read` raises besides.
+        Exception: Any other exception of `read`.
     """
-    return _patiently(job, read, patience_s)
+    return _retrying(job, read, max_wait_s)
 
 
-def _patiently(job: JobRun, act: Callable[[], T], patience_s: float) -> T:
-    deadline = time.monotonic() + patience_s
-    is_told = False
+def _retrying(job: JobContext, act: Callable[[], T], max_wait_s: float) -> T:
+    deadline = time.monotonic() + max_wait_s
+    is_logged = False
     while True:
         job.check_cancelled()
         try:
@@ -80,8 +83,8 @@ def _patiently(job: JobRun, act: Callable[[], T], patience_s: float) -> T:
             if time.monotonic() >= deadline:
                 raise
             if job.is_stopping:
-                raise TryLater from error
-            if not is_told:
-                logger.warning("%s Job %s waits at most %.0f s for it.", error.detail, job.id, patience_s)
-            is_told = True
-        time.sleep(_LOOK_AGAIN_S)
+                raise Requeue from error
+            if not is_logged:
+                logger.warning("%s Job %s waits at most %.0f s for it.", error.detail, job.id, max_wait_s)
+            is_logged = True
+        time.sleep(_RETRY_S)

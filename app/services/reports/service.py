@@ -19,7 +19,7 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid, NotFound, PayloadTooLarge, QueueFull, UnsupportedImage
 from app.schemas.reports import MAX_LEFT_OUT, MAX_SHEET_ROWS, DatasetReportRead, LeftOutImage
-from app.services.datasets.service import find_dataset
+from app.services.datasets.rows import find_dataset
 from app.services.datasets.versions import content_version, images_of
 from app.services.images.lost_files import lost_image
 from app.services.inference.service import Inference

@@ -2,7 +2,7 @@
 
 The two look alike, so nothing is deleted here: files are moved to `.lost+found` (`app/storage/lost_found.py`), and a
 sweep that would move more than a few moves none. Knows no single kind of work. `sweep` runs in the API process before
-it serves; what a job left undone is set aside by its worker, see `DatasetImages.tidy`. Other nodes may be at work in
+it serves; what a job left undone is set aside by its worker, see `DatasetImages.cleanup`. Other nodes may be at work in
 the same folder and database meanwhile.
 """
 

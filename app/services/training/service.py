@@ -25,6 +25,7 @@ from app.services.jobs.kinds import is_model_name_taken
 from app.services.jobs.service import progress_read
 from app.services.limits import refuse
 from app.services.pagination import fetch_page
+from app.services.training.payloads import TrainSpec
 from app.storage.reserve import Reserve
 
 PACK_NAMES = ("demo", "sd15")
@@ -56,17 +57,20 @@ class TrainJobService:
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
             dataset, total = self._dataset(session, request, job_id)
-            spec = {
+            settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
-                "dataset": None if request.dataset is None else small_request(request.dataset),
                 "name": _settle_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
-                "backbone_sha256": self._inference.backbone.weights_sha256,
             }
+            spec = TrainSpec(
+                **settings,
+                dataset=None if request.dataset is None else small_request(request.dataset),
+                backbone_sha256=self._inference.backbone.weights_sha256,
+            )
             job = self._jobs.submit(
                 session,
                 kind="train",
-                spec=spec,
+                spec=spec.to_json(),
                 total=total,
                 unit="steps",
                 job_id=job_id,

@@ -136,7 +136,7 @@ def test_the_job_engines_errors_show_no_values_either(db: Database, database_url
     table = "workflow_status" if database_url.startswith("sqlite") else "dbos.workflow_status"
     with db.transaction() as session:
         session.execute(text(f"ALTER TABLE {table} RENAME TO elsewhere"))
-    client = durable.open_client(database_url, wait_for_database=False)
+    client = durable.JobEngineClient(database_url)
     with pytest.raises(DBAPIError) as raised:
         client.list_workflows(workflow_ids=[MARKER])
     client.destroy()

@@ -17,7 +17,7 @@ class StartWorker(Protocol):
 
 @pytest.fixture
 def client(database_url: str) -> Iterator[DBOSClient]:
-    """The job engine, as the reaper asks it."""
+    """The job engine, as the reaper uses it."""
     client = durable.JobEngineClient(database_url)
     yield client
     client.destroy()

@@ -1,4 +1,4 @@
-"""Which chunks share a worker, with threads that wait for each other's events and never for time."""
+"""Which chunks run side by side, with threads that wait for each other's events and never for time."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ def wait() -> None:
 
 
 class Chunk:
-    """Runs until it is let go."""
+    """Runs until `end`."""
 
     def __init__(self, isolation: Isolation, pool: ThreadPoolExecutor, *, is_suspect: bool = False) -> None:
         self.has_begun, self._may_end = threading.Event(), threading.Event()
@@ -71,7 +71,7 @@ def test_two_suspects_run_one_after_the_other() -> None:
         second.end()
 
 
-def test_who_gives_up_waiting_stands_in_nobodys_way() -> None:
+def test_a_suspect_that_stops_waiting_blocks_no_other_chunk() -> None:
     def give_up() -> None:
         raise InterruptedError
 

@@ -1,4 +1,4 @@
-"""More jobs than a statement takes values: the reaper goes through them in pages, and a job too many is refused."""
+"""More jobs than a statement takes values: the reaper reads them in pages, and the queue has a limit."""
 
 import sqlite3
 import time
@@ -16,6 +16,7 @@ from app.db.models import Job
 from app.db.session import Database
 from app.errors import QueueFull
 from app.jobs import durable
+from app.jobs.executions import Executions
 from app.jobs.heartbeat import Heartbeat, host_name
 from app.jobs.queue import JobQueue
 from app.jobs.reaper import Reaper
@@ -30,7 +31,7 @@ ROUND_S = 2.5
 
 @contextmanager
 def sqlite_as_it_comes() -> Iterator[None]:
-    """Open SQLite connections with the bound on values that the library has where nobody has raised it."""
+    """Open SQLite connections with the library's default limit of values in a statement."""
 
     def bound(connection: Any, _record: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
@@ -46,7 +47,7 @@ def job_id(number: int) -> str:
 
 
 def add_jobs(url: str, num: int, *, status: str = "queued") -> None:
-    """Add waiting jobs with their workflows, as that many submits would."""
+    """Add waiting jobs with their workflows, as that many calls of `submit` would."""
     is_sqlite = url.startswith("sqlite")
     numbers = (
         f"WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {num - 1})"
@@ -87,7 +88,7 @@ def add_jobs(url: str, num: int, *, status: str = "queued") -> None:
 def many(database_url: str) -> Iterator[tuple[Reaper, DBOSClient, Database, int]]:
     """A reaper among so many jobs that one statement cannot name them."""
     with sqlite_as_it_comes():
-        db, client = Database(database_url), durable.open_client(database_url, wait_for_database=False)
+        db, client = Database(database_url), durable.JobEngineClient(database_url)
         num = NUM_JOBS["sqlite" if database_url.startswith("sqlite") else "postgres"]
         add_jobs(database_url, num)
         heartbeat = Heartbeat(db, worker_id="me", host=host_name(), ttl_s=20)
@@ -95,7 +96,7 @@ def many(database_url: str) -> Iterator[tuple[Reaper, DBOSClient, Database, int]
 
         def on_end(session: Session, job: Job) -> None: ...
 
-        yield Reaper(db, client, heartbeat, on_end, lambda _job: "jobs"), client, db, num
+        yield Reaper(db, client, heartbeat, on_end, lambda _job: "jobs", Executions()), client, db, num
         client.destroy()
         db.close()
 
@@ -148,8 +149,8 @@ class Quiet(Pictures):
         pass
 
 
-def test_a_full_queue_is_told_at_once(db: Database, database_url: str) -> None:
-    """By the index of active jobs alone, and no further than to the bound."""
+def test_a_full_queue_refuses_a_job_within_half_a_second(db: Database, database_url: str) -> None:
+    """Jobs are counted in the index of active jobs alone, up to the limit."""
     add_jobs(database_url, 10_000)
     queue = JobQueue(db, database_url, [Quiet()])
     began = time.monotonic()
@@ -159,8 +160,8 @@ def test_a_full_queue_is_told_at_once(db: Database, database_url: str) -> None:
     queue.close()
 
 
-def test_looking_for_active_jobs_reads_their_index_alone(db: Database, database_url: str) -> None:
-    """Whatever has ended is not gone through."""
+def test_selecting_active_jobs_reads_their_index_alone(db: Database, database_url: str) -> None:
+    """Jobs that have ended are not read."""
     add_jobs(database_url, 20_000, status="succeeded")
     explain = "EXPLAIN QUERY PLAN" if database_url.startswith("sqlite") else "EXPLAIN"
     statement = (

@@ -30,7 +30,7 @@ def wait_for_status(db: Database, job_id: str, status: str) -> None:
 
 
 @pytest.mark.parametrize("in_parent", [False, True])
-def test_a_running_job_rests_at_its_next_picture_and_goes_on_where_it_was(
+def test_a_running_job_pauses_at_its_next_picture_and_resumes_after_its_recorded_work(
     db: Database, client: DBOSClient, queue: JobQueue, working: StartWorker, tmp_path: Path, in_parent: bool
 ) -> None:
     folder = tmp_path / "d"
@@ -43,7 +43,7 @@ def test_a_running_job_rests_at_its_next_picture_and_goes_on_where_it_was(
         (folder / "go").touch()
         wait_for_status(db, job_id, "paused")
         assert made(folder) == [0, 1, 2, 3, 4]
-        assert not client.list_workflows(status=durable.ACTIVE)  # it holds no slot, not even a place
+        assert not client.list_workflows(status=durable.ACTIVE)  # it has no slot and no queue entry
     with working():  # another worker: the pause survives restarts
         wait_for_end(db, submit_pictures(queue, db, tmp_path / "other"))
         assert job_row(db, job_id).status == "paused"
@@ -69,7 +69,7 @@ def test_a_queued_job_is_paused_at_once_and_leaves_the_queue_when_its_turn_comes
         assert wait_for_end(db, paused).status == "succeeded"
 
 
-def test_a_pause_taken_back_at_once_costs_nothing(
+def test_a_pause_that_is_withdrawn_at_once_stops_nothing(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "d"
@@ -83,7 +83,7 @@ def test_a_pause_taken_back_at_once_costs_nothing(
     assert recorded_positions(db) == list(range(12))
 
 
-def test_a_paused_job_is_cancelled_at_once_and_stays_so(
+def test_a_paused_job_is_cancelled_at_once_and_for_good(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "d"
@@ -101,37 +101,37 @@ def test_a_paused_job_is_cancelled_at_once_and_stays_so(
     assert made(folder) == [0, 1, 2, 3, 4]
 
 
-def test_a_wish_to_go_on_that_the_engine_never_heard_is_found_in_the_row(
+def test_the_reaper_resumes_a_job_whose_resume_did_not_reach_the_engine(
     db: Database, client: DBOSClient, queue: JobQueue, tmp_path: Path
 ) -> None:
-    """The API was killed between its commit and its word to the engine."""
+    """The API was killed between its commit and its call to the job engine."""
     job_id = submit_pictures(queue, db, tmp_path / "d")
     workflow_id = durable.job_workflow_id(job_id)
-    client.cancel_workflow(workflow_id)  # as a worker puts it aside
+    client.cancel_workflow(workflow_id)  # as a worker detaches it
     with db.transaction() as session:
         record.request_pause(session, job_id)
     reaper = make_reaper(db, client)
     reaper.round()
     assert job_row(db, job_id).status == "paused"
     with db.transaction() as session:
-        record.request_wake(session, job_id)
+        record.request_resume(session, job_id)
     reaper.round()
     (workflow,) = client.list_workflows(workflow_ids=[workflow_id])
     assert (workflow.status, workflow.queue_name) == ("ENQUEUED", "jobs")
     assert job_row(db, job_id).status == "queued"
 
 
-def test_a_resumed_job_that_a_stalled_worker_puts_aside_late_goes_on(
+def test_a_resumed_job_that_a_stalled_worker_detaches_late_is_requeued(
     db: Database, client: DBOSClient, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
-    """It saw the pause, stalled, was taken for dead, and put the job aside when another worker had begun it again."""
+    """The worker read the pause and stalled; another one took over; then the first one detached the workflow."""
     job_id = submit_pictures(queue, db, tmp_path / "d")
     workflow_id = durable.job_workflow_id(job_id)
     queue.pause(job_id)
     queue.resume(job_id)
     with db.transaction() as session:
         record.begin(session, job_id)
-    client.cancel_workflow(workflow_id)  # the stalled worker, which dies before it looks again
+    client.cancel_workflow(workflow_id)  # the stalled worker, which crashes before it reads the row again
     make_reaper(db, client).round()
     (workflow,) = client.list_workflows(workflow_ids=[workflow_id])
     assert (workflow.status, job_row(db, job_id).status) == ("ENQUEUED", "running")
@@ -149,10 +149,10 @@ def make_reaper(db: Database, client: DBOSClient) -> Reaper:
 def test_an_urgent_job_overtakes_at_the_next_chunk(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
-    patient, urgent = tmp_path / "patient", tmp_path / "urgent"
-    first = submit_pictures(queue, db, patient, num=48, chunk_size=3, stop_at=1)
+    long, urgent = tmp_path / "long", tmp_path / "urgent"
+    first = submit_pictures(queue, db, long, num=48, chunk_size=3, stop_at=1)
     with working():
-        wait_until((patient / "reached").exists)
+        wait_until((long / "reached").exists)
         with db.transaction() as session:
             spec = {**job_row(db, first).spec, "folder": str(urgent), "num": 3, "stop_at": None}
             spec["in_parent"] = False
@@ -160,9 +160,9 @@ def test_an_urgent_job_overtakes_at_the_next_chunk(
             second = queue.submit(session, kind="pictures", spec=spec, total=3, unit="images", priority=50).id
         wait_until(lambda: job_row(db, second).status == "running")
         wait_until(lambda: is_queued(queue, second))
-        (patient / "go").touch()
+        (long / "go").touch()
         wait_until(lambda: len(made(urgent)) == 3)
-        assert len(made(patient)) <= 6  # of 48: the chunk under way, and at most the one claimed meanwhile
+        assert len(made(long)) <= 6  # of 48: the chunk under way, and at most the one claimed meanwhile
         queue.cancel(first)
         wait_for_end(db, first)
 
@@ -190,7 +190,7 @@ def test_a_failed_job_is_retried_as_a_new_one(
     assert job_row(db, failed).status == "cancelled"
 
 
-def test_what_is_not_there_can_be_neither_paused_nor_retried(db: Database, queue: JobQueue) -> None:
+def test_an_unknown_job_can_be_neither_paused_nor_retried(db: Database, queue: JobQueue) -> None:
     with pytest.raises(NotFound):
         queue.pause(new_id())
     with pytest.raises(NotFound):

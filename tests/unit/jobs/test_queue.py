@@ -21,14 +21,14 @@ def count_workflows(url: str) -> int:
         return connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
 
 
-def test_a_rolled_back_submit_leaves_neither_row_nor_work(db: Database, queue: JobQueue, database_url: str) -> None:
-    def submit_and_change_my_mind() -> None:
+def test_a_rolled_back_submit_leaves_neither_row_nor_workflow(db: Database, queue: JobQueue, database_url: str) -> None:
+    def submit_and_roll_back() -> None:
         with db.transaction() as session:
             queue.submit(session, kind="pictures", spec={}, total=0, unit="images")
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        submit_and_change_my_mind()
+        submit_and_roll_back()
     with db.snapshot() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 0
     assert count_workflows(database_url) == 0
@@ -75,7 +75,9 @@ def test_a_running_job_is_cancelled_within_the_next_picture(
     assert dataset_status(db, job_id) == "cancelled"
 
 
-def test_a_finished_job_stays_as_it_is(db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path) -> None:
+def test_cancelling_a_finished_job_changes_nothing(
+    db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
+) -> None:
     job_id = submit_pictures(queue, db, tmp_path / "d")
     with working():
         finished = wait_for_end(db, job_id)
@@ -83,6 +85,6 @@ def test_a_finished_job_stays_as_it_is(db: Database, queue: JobQueue, working: S
     assert (job.status, job.version, job.cancel_requested) == ("succeeded", finished.version, False)
 
 
-def test_cancelling_what_is_not_there_says_so(queue: JobQueue) -> None:
+def test_cancelling_an_unknown_job_raises(queue: JobQueue) -> None:
     with pytest.raises(NotFound):
         queue.cancel(new_id())

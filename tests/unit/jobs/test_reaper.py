@@ -1,4 +1,4 @@
-"""Who is dead, and who may say so; the taking over itself is in tests/crash."""
+"""Which workers count as dead, and by whose clock; takeovers of real workers are in tests/crash."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ TTL_S = 20.0
 
 
 class Clock:
-    """The time of a worker's own, in seconds since some moment."""
+    """A worker's monotonic clock, in seconds."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -59,7 +59,7 @@ def reaper(db: Database, client: DBOSClient, heartbeat: Heartbeat, executions: E
 
 
 def pass_time(reaper: Reaper, clock: Clock, seconds: float) -> None:
-    """Let rounds go by as often as a worker makes them."""
+    """Run rounds at a worker's interval for so many seconds."""
     for _ in range(int(seconds / (TTL_S / 4))):
         clock.now += TTL_S / 4
         reaper.round()
@@ -71,7 +71,7 @@ def add_worker(db: Database, worker_id: str, *, host: str, pid: int) -> None:
 
 
 def beat(db: Database, worker_id: str, at: datetime) -> None:
-    """Beat as a worker whose clock shows this time."""
+    """Write a heartbeat as of a worker whose clock shows this time."""
     with db.transaction() as session:
         session.get_one(Worker, worker_id).beat_at = at
 
@@ -87,23 +87,27 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_a_worker_on_another_machine_lives_within_its_time(db: Database, reaper: Reaper, clock: Clock) -> None:
+def test_a_worker_on_another_machine_is_alive_within_its_time_to_live(
+    db: Database, reaper: Reaper, clock: Clock
+) -> None:
     add_worker(db, "far", host="elsewhere", pid=dead_pid())
     pass_time(reaper, clock, TTL_S)
     assert workers(db) == {"me", "far"}
 
 
-def test_a_worker_that_was_silent_too_long_is_removed(db: Database, reaper: Reaper, clock: Clock) -> None:
+def test_a_worker_without_a_heartbeat_for_its_time_to_live_is_removed(
+    db: Database, reaper: Reaper, clock: Clock
+) -> None:
     add_worker(db, "far", host="elsewhere", pid=1)
     pass_time(reaper, clock, 1.5 * TTL_S)  # the bound of docs/decisions/0029
     assert workers(db) == {"me"}
 
 
 @pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)])
-def test_a_clock_that_is_set_makes_nobody_look_dead_or_alive(
+def test_a_clock_change_makes_no_worker_look_dead_or_alive(
     db: Database, reaper: Reaper, clock: Clock, jump: timedelta
 ) -> None:
-    """Whichever it is, a worker's or the database's: a beat is only compared with the one before."""
+    """Of a worker or of the database: a heartbeat is only compared with the one before."""
     add_worker(db, "far", host="elsewhere", pid=1)
     pass_time(reaper, clock, TTL_S / 2)
     for beats in range(8):
@@ -114,26 +118,26 @@ def test_a_clock_that_is_set_makes_nobody_look_dead_or_alive(
     assert workers(db) == {"me"}
 
 
-def test_a_neighbour_whose_process_is_gone_is_removed_at_once(db: Database, reaper: Reaper) -> None:
+def test_a_worker_of_this_machine_without_a_process_is_removed_at_once(db: Database, reaper: Reaper) -> None:
     add_worker(db, "near", host=host_name(), pid=dead_pid())
     reaper.round()
     assert workers(db) == {"me"}
 
 
-def test_a_neighbour_whose_process_runs_is_left_alone(db: Database, reaper: Reaper) -> None:
+def test_a_worker_of_this_machine_with_a_process_is_kept(db: Database, reaper: Reaper) -> None:
     add_worker(db, "near", host=host_name(), pid=os.getppid())
     reaper.round()
     assert workers(db) == {"me", "near"}
 
 
-def test_a_predecessor_with_my_own_pid_is_dead(db: Database, reaper: Reaper) -> None:
+def test_an_earlier_worker_with_this_processs_pid_is_dead(db: Database, reaper: Reaper) -> None:
     """In a container every start may have the same pid."""
     add_worker(db, "before", host=host_name(), pid=os.getpid())
     reaper.round()
     assert workers(db) == {"me"}
 
 
-def test_a_worker_that_was_taken_for_dead_knows_at_its_next_beat(db: Database, heartbeat: Heartbeat) -> None:
+def test_a_worker_that_was_taken_over_is_lost_at_its_next_heartbeat(db: Database, heartbeat: Heartbeat) -> None:
     heartbeat.beat()
     assert not heartbeat.lost.is_set()
     with db.transaction() as session:
@@ -142,8 +146,10 @@ def test_a_worker_that_was_taken_for_dead_knows_at_its_next_beat(db: Database, h
     assert heartbeat.lost.is_set()
 
 
-def test_who_was_silent_himself_judges_nobody_yet(db: Database, reaper: Reaper, clock: Clock) -> None:
-    """After an outage of the database everybody was silent; the first to be back must not bury the rest."""
+def test_a_reaper_after_a_gap_of_its_own_declares_no_worker_dead_yet(
+    db: Database, reaper: Reaper, clock: Clock
+) -> None:
+    """After an outage of the database no worker has a recent heartbeat; the first one back must not remove the rest."""
     add_worker(db, "far", host="elsewhere", pid=1)
     pass_time(reaper, clock, TTL_S / 4)
     clock.now += 60
@@ -160,7 +166,7 @@ CLAIM_ON_POSTGRES = text(CLAIM.text.replace("workflow_status", "dbos.workflow_st
 
 @pytest.fixture
 def claimed(db: Database, queue: JobQueue, tmp_path: Path) -> str:
-    """A workflow that this worker holds by the database; no thread has it."""
+    """A workflow that this worker holds according to the database, without a thread."""
     workflow_id = durable.job_workflow_id(submit_pictures(queue, db, tmp_path / "d"))
     with db.transaction() as session:
         session.execute(CLAIM_ON_POSTGRES if db.engine.dialect.name == "postgresql" else CLAIM, {"id": workflow_id})
@@ -172,10 +178,10 @@ def state(client: DBOSClient, workflow_id: str) -> str:
     return workflow.status
 
 
-def test_what_a_worker_holds_and_no_thread_of_it_works_on_is_queued_again(
+def test_a_workflow_that_a_worker_holds_without_a_thread_is_requeued(
     reaper: Reaper, client: DBOSClient, clock: Clock, claimed: str
 ) -> None:
-    """As after an outage over which the thread ended, or the answer to the claim was lost."""
+    """As after an outage in which the thread ended, or the answer to the claim was lost."""
     reaper.round()
     pass_time(reaper, clock, TTL_S / 4)
     assert state(client, claimed) == "PENDING"  # it may have been claimed just now
@@ -183,7 +189,7 @@ def test_what_a_worker_holds_and_no_thread_of_it_works_on_is_queued_again(
     assert state(client, claimed) == "ENQUEUED"
 
 
-def test_what_a_thread_works_on_is_left_to_it(
+def test_a_workflow_with_a_thread_is_not_requeued(
     reaper: Reaper, client: DBOSClient, clock: Clock, executions: Executions, claimed: str
 ) -> None:
     reaper.round()

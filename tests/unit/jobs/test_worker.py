@@ -17,10 +17,10 @@ from app.db.models import Job, Worker
 from app.db.session import Database
 from app.db.session import database_url as parse_url
 from app.jobs import durable
-from app.jobs.handler import Json, TryLater
+from app.jobs.handler import JobContext
 from app.jobs.queue import JobQueue
 from app.jobs.record import set_total
-from app.jobs.run import JobRun
+from app.jobs.signals import Json, Requeue
 from testing.pictures import (
     Pictures,
     dataset_status,
@@ -49,7 +49,7 @@ def test_a_job_runs_to_its_result(db: Database, queue: JobQueue, working: StartW
 
 
 @pytest.mark.parametrize("in_parent", [False, True])
-def test_an_error_of_ours_becomes_the_jobs_problem(
+def test_an_app_error_becomes_the_jobs_problem(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path, in_parent: bool
 ) -> None:
     job_id = submit_pictures(queue, db, tmp_path / "d", num=300, refuse_at=4, in_parent=in_parent)
@@ -67,7 +67,7 @@ def test_an_error_of_ours_becomes_the_jobs_problem(
     assert dataset_status(db, job_id) == "failed"
 
 
-def test_an_unexpected_error_is_logged_and_not_told(
+def test_an_unexpected_error_is_logged_and_not_shown(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     job_id = submit_pictures(queue, db, tmp_path / "d", break_at=4)
@@ -79,7 +79,7 @@ def test_an_unexpected_error_is_logged_and_not_told(
     assert "a secret of the implementation" in caplog.text
 
 
-def test_what_a_stopped_worker_leaves_another_one_ends(
+def test_another_worker_ends_the_job_of_a_stopped_one(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     folder = tmp_path / "d"
@@ -95,24 +95,24 @@ def test_what_a_stopped_worker_leaves_another_one_ends(
     assert recorded_positions(db) == list(range(12))
 
 
-class Patient(Pictures):
-    """Says twice that it cannot go on now."""
+class Requeueing(Pictures):
+    """Raises Requeue twice."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         self.calls += 1
         if self.calls <= 2:
-            raise TryLater
+            raise Requeue
         return super().run_chunk(job, item)
 
 
-def test_work_given_back_is_done_later_and_counts_no_attempt(
+def test_requeued_work_is_done_later_and_counts_no_attempt(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     job_id = submit_pictures(queue, db, tmp_path / "d", num=3)
-    with working(handler := Patient()):
+    with working(handler := Requeueing()):
         job = wait_for_end(db, job_id)
     assert (job.status, job.attempts, handler.calls) == ("succeeded", 1, 3)
 
@@ -123,10 +123,10 @@ class Short:
     kind = "pictures"
     queue = "generate"
 
-    def run(self, job: JobRun) -> None:
+    def run(self, job: JobContext) -> None:
         job.transaction("count", lambda session: set_total(session, job.id, 7))
 
-    def run_chunk(self, job: JobRun, item: Json) -> Json:
+    def run_chunk(self, job: JobContext, item: Json) -> Json:
         raise AssertionError
 
     def on_end(self, session: Session, job: Job) -> None:
@@ -134,7 +134,7 @@ class Short:
 
 
 class Long(Pictures):
-    """The same kind of job as `Pictures` for who has it beside `Short`."""
+    """The same work as `Pictures` under another name, to be used beside `Short`."""
 
     kind = "long"
 
@@ -185,7 +185,7 @@ def test_an_operators_cancel_in_the_job_engine_reaches_the_row(
     assert (job.status, job.error) == ("cancelled", None)
 
 
-def test_an_api_that_writes_all_the_time_meets_no_locked_database(
+def test_an_api_that_writes_all_the_time_gets_no_locked_database(
     db: Database, queue: JobQueue, working: StartWorker, tmp_path: Path
 ) -> None:
     """SQLite keeps its rollback journal here: readers and writers wait for each other, but never fail."""

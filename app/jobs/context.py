@@ -1,7 +1,7 @@
-"""One execution of a job or of one of its chunks, as a handler sees it: recorded steps, chunks, cancellation.
+"""The job engine's implementation of `JobContext`: recorded steps, transactions, chunks and cancellation.
 
-Everything a handler needs of the job engine, and the only thing it sees of it. Runs in the worker
-process, on the thread of the workflow.
+`WorkerContext` is what all executions of a worker process share, `JobExecution` one execution of a job or of a chunk.
+Imports no kind of job. Runs in the worker process, on the thread of the workflow.
 """
 
 import logging
@@ -21,18 +21,18 @@ from app.db.session import Database
 from app.errors import AppError, DatabaseFull, DatabaseUnavailable
 from app.jobs import durable, record
 from app.jobs.executions import Executions
-from app.jobs.handler import JobCancelled, JobPaused, Json, TryLater, WorkLost
 from app.jobs.isolation import Isolation
+from app.jobs.signals import JobCancelled, JobPaused, Json, LeaseLost, Requeue
 
 logger = logging.getLogger(__name__)
 
-# Chunks of one job that are queued or running at a time: enough for eight workers, few enough that a
-# second job's chunks are reached soon.
+# Chunks of one job that are queued or running at a time: enough for eight workers, and few enough that the chunks
+# of a second job start soon.
 CHUNKS_AHEAD = 16
 
 
 class Failure(Exception):
-    """A handler's error as it is recorded: its problem alone; DBOS stores `data` and gives it back on replay."""
+    """A handler's error in the form that is recorded: its problem. DBOS stores `data` and returns it on replay."""
 
     def __init__(self, problem: dict[str, Json]) -> None:
         super().__init__(problem["detail"])
@@ -40,16 +40,20 @@ class Failure(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class WorkerContext:
     """What all executions in one worker process share.
 
     Attributes:
-        worker_id: The worker's id, under which the job engine knows what it holds.
-        own_row: Finds the worker's row as long as nobody has taken it over.
-        stopping: Set when the worker takes no new work; who only waits gives his work back.
-        leaving: Set when the worker's grace is over; everybody gives his work back.
-        isolation: What works here now.
-        executions: The workflows that have a thread here.
+        db: The database of the job rows.
+        datasource: Runs transactions that commit with their record.
+        client: The job engine.
+        poll_s: Time between two reads of a job's chunks, in seconds.
+        worker_id: The worker's id, the executor id of the workflows that it holds.
+        own_row: Selects the worker's row until another worker takes it over.
+        stopping: Set when the worker takes no new work; a workflow that only waits is requeued.
+        leaving: Set when the grace period is over; every workflow is requeued.
+        isolation: The chunks and steps that run in this process now.
+        executions: The workflows that have a thread in this process.
     """
 
     db: Database
@@ -65,75 +69,70 @@ class Workshop:
 
     @contextmanager
     def isolated(self, keep_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Do this workflow's work beside others, or alone if a worker has died over it or over what ran beside it.
+        """Run the block beside other workflows, or alone if this workflow is a suspect, see `attribute_crash.py`.
 
         Args:
-            keep_waiting: Called now and then while others work; raises to give up.
+            keep_waiting: Called while waiting for other workflows; raises to give up.
 
         Raises:
-            TryLater: The worker is to stop before its turn has come.
+            Requeue: The worker is stopping before the block could begin.
         """
         workflow_id = DBOS.workflow_id
         assert workflow_id is not None
         [workflow] = self.client.list_workflows(workflow_ids=[workflow_id], load_input=False, load_output=False)
-        noted = workflow.attributes or {}
-        is_suspect = bool(noted.get(durable.SUSPECT))
+        attributes = workflow.attributes or {}
+        is_suspect = bool(attributes.get(durable.SUSPECT))
 
-        def look_up() -> None:
+        def check() -> None:
             if self.stopping.is_set():
-                raise TryLater
+                raise Requeue
             keep_waiting()
 
-        with self.isolation.held(is_suspect=is_suspect, keep_waiting=look_up):
+        with self.isolation.held(is_suspect=is_suspect, keep_waiting=check):
             if not is_suspect:
                 yield
                 return
-            self.client.update_workflow_attributes(workflow_id, {**noted, durable.ALONE: True})
+            self.client.update_workflow_attributes(workflow_id, {**attributes, durable.ALONE: True})
             try:
                 yield
-            finally:  # before another one begins, whose death is not this one's
-                self.client.update_workflow_attributes(workflow_id, {**noted, durable.ALONE: False})
+            finally:  # before another workflow begins, whose crash must not be attributed to this one
+                self.client.update_workflow_attributes(workflow_id, {**attributes, durable.ALONE: False})
 
 
-class JobRun:
-    """A job under way.
+class JobExecution:
+    """One execution of a job or of one of its chunks; the methods that a handler uses are described in `JobContext`.
 
     Attributes:
         id: The job's id.
         spec: What was submitted.
     """
 
-    def __init__(self, job: Job, workshop: Workshop, *, is_isolated: bool = False) -> None:
+    def __init__(self, job: Job, worker: WorkerContext, *, is_isolated: bool = False) -> None:
         """Begin an execution.
 
         Args:
             job: The job's row.
-            workshop: What it shares with others.
-            is_isolated: Whether it is isolated as a whole, as a chunk is; else each of its steps is.
+            worker: What it shares with the other executions.
+            is_isolated: Whether the execution runs as one isolated block, as a chunk does; else each step is one.
         """
         self.id = job.id
         self.spec: dict[str, Json] = job.spec
-        self._place = durable.place(job.priority)
-        self._workshop = workshop
+        self._dbos_priority = durable.dbos_priority(job.priority)
+        self._worker = worker
         self._is_isolated = is_isolated
         self._num_chunks = 0
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the worker takes no new work: who only waits should give his work back."""
-        return self._workshop.stopping.is_set()
+        """Whether the worker is shutting down."""
+        return self._worker.stopping.is_set()
 
     def step(self, name: str, fn: Callable[[], Json]) -> Json:
-        """Run a function and record what it returns; after a crash in the middle it runs again.
-
-        Args:
-            name: The same at each execution.
-            fn: Its effects must bear repetition: write a file under a name that follows from the spec.
-        """
+        """Run a function and record what it returns."""
 
         def body() -> Json:
             try:
-                with nullcontext() if self._is_isolated else self._workshop.isolated(self.check_cancelled):
+                with nullcontext() if self._is_isolated else self._worker.isolated(self.check_cancelled):
                     self.check_cancelled()
                     return fn()
             except Exception as error:
@@ -142,13 +141,8 @@ class JobRun:
         return _recorded(lambda: DBOS.run_step({"name": name}, body))
 
     def transaction(self, name: str, fn: Callable[[Session], Json]) -> Json:
-        """Run a function in a database transaction that commits together with its record: exactly once.
-
-        Args:
-            name: The same at each execution.
-            fn: May run more than once, but only one of its transactions commits. No waiting inside.
-        """
-        datasource = self._workshop.datasource
+        """Run a function in a database transaction that commits together with its record."""
+        datasource = self._worker.datasource
 
         def body() -> Json:
             session = datasource.sql_session()
@@ -156,12 +150,12 @@ class JobRun:
                 raise JobCancelled
             try:
                 return fn(session)
-            except DBAPIError:  # DBOS tries again what a retry can mend
+            except DBAPIError:  # DBOS retries those that a retry can resolve
                 raise
             except Exception as error:
                 raise _as_recorded(error) from error
 
-        # Rows are guarded by constraints and locks; SQLite knows no other level than its own.
+        # Constraints and locks protect the rows, so READ COMMITTED is enough; SQLite has SERIALIZABLE alone.
         serializable = datasource.engine.dialect.name == "sqlite"
         return _recorded(
             lambda: datasource.run_tx_step(
@@ -170,11 +164,7 @@ class JobRun:
         )
 
     def chunks(self, items: Sequence[Json]) -> list[Json]:
-        """Hand every item to `run_chunk`, on any worker, and return the results in the items' order.
-
-        Raises:
-            Exception: A chunk failed: the job is to fail with that chunk's problem.
-        """
+        """Hand every item to `run_chunk`, on any worker, and return the results in the items' order."""
         results: list[Json] = [None] * len(items)
         waiting: dict[str, int] = {}
         for position, item in enumerate(items):
@@ -186,48 +176,38 @@ class JobRun:
         return results
 
     def check_cancelled(self) -> None:
-        """Return if the work may go on: a read of one row, to be called between images.
-
-        Raises:
-            JobCancelled: The job has to stop, or to rest (`JobPaused`); let it pass.
-            TryLater: The worker is leaving; let it pass.
-            WorkLost: Another worker does the work by now; let it pass.
-        """
-        job = self._look()
+        """Return if the work may go on; else raise."""
+        job = self._read_job()
         if record.must_stop(job):
             raise JobCancelled
-        if record.must_rest(job):
+        if record.should_pause(job):
             raise JobPaused
 
     def check_held(self) -> None:
-        """Return if this worker still answers for the work: before anything is removed.
-
-        Raises:
-            TryLater, WorkLost: As in `check_cancelled`.
-        """
-        self._look()
+        """Return if this worker still holds the work; else raise."""
+        self._read_job()
 
     def drain(self) -> None:
-        """Wait until no chunk of a stopped or resting job runs any more, and let none begin."""
-        client = self._workshop.client
+        """Wait until no chunk of a stopped or paused job runs any more; queued ones are cancelled in the job engine."""
+        client = self._worker.client
         parent_id = durable.job_workflow_id(self.id)
         while active := client.list_workflows(
             parent_workflow_id=parent_id, status=durable.ACTIVE, load_input=False, load_output=False
         ):
-            # One that is claimed meanwhile sees the row before it does anything, so cancelling is safe.
+            # A chunk that is claimed meanwhile reads the job's row before it does anything, so this is safe.
             client.cancel_workflows([chunk.workflow_id for chunk in active if chunk.status == "ENQUEUED"])
-            self._pause()
+            self._wait()
 
-    def _look(self) -> Job | None:
-        if self._workshop.leaving.is_set():
-            raise TryLater
+    def _read_job(self) -> Job | None:
+        if self._worker.leaving.is_set():
+            raise Requeue
         try:
-            with self._workshop.db.snapshot() as session:
-                job, own_row = session.get(Job, self.id), session.scalar(self._workshop.own_row)
+            with self._worker.db.snapshot() as session:
+                job, own_row = session.get(Job, self.id), session.scalar(self._worker.own_row)
         except (DatabaseUnavailable, DatabaseFull) as error:
-            raise TryLater from error
+            raise Requeue from error
         if own_row is None:
-            raise WorkLost
+            raise LeaseLost
         return job
 
     def _enqueue_chunk(self, item: Json) -> str:
@@ -239,7 +219,7 @@ class JobRun:
                 "queue_name": durable.CHUNK_QUEUE,
                 "workflow_id": workflow_id,
                 "app_version": durable.JOBS_VERSION,
-                "priority": self._place,
+                "priority": self._dbos_priority,
             },
             self.id,
             item,
@@ -247,24 +227,24 @@ class JobRun:
         return workflow_id
 
     def _collect(self, waiting: dict[str, int], results: list[Json]) -> None:
-        ended = self._workshop.client.list_workflows(workflow_ids=list(waiting), status=durable.ENDED, load_input=False)
-        put_aside = [chunk.workflow_id for chunk in ended if chunk.status == "CANCELLED"]
+        ended = self._worker.client.list_workflows(workflow_ids=list(waiting), status=durable.ENDED, load_input=False)
+        detached = [chunk.workflow_id for chunk in ended if chunk.status == "CANCELLED"]
         for chunk in ended:
             if chunk.status != "CANCELLED":
                 results[waiting.pop(chunk.workflow_id)] = _chunk_result(chunk)
-        if put_aside or not ended:
-            self._pause()
+        if detached or not ended:
+            self._wait()
             self.check_cancelled()
-        if put_aside:  # while the job rested; now it goes on
-            self._workshop.client.resume_workflows(put_aside, queue_name=durable.CHUNK_QUEUE)
+        if detached:  # while the job was paused; it has been resumed
+            self._worker.client.resume_workflows(detached, queue_name=durable.CHUNK_QUEUE)
 
-    def _pause(self) -> None:
-        if self._workshop.stopping.wait(self._workshop.poll_s):
-            raise TryLater
+    def _wait(self) -> None:
+        if self._worker.stopping.wait(self._worker.poll_s):
+            raise Requeue
 
 
 def problem_of(error: Exception) -> dict[str, Json]:
-    """Describe what a handler raised; the text of an unexpected exception goes to the log alone."""
+    """Describe a handler's exception as a problem; the text of an unexpected one goes to the log alone."""
     if isinstance(error, Failure):
         return error.data
     if isinstance(error, AppError):
@@ -274,8 +254,8 @@ def problem_of(error: Exception) -> dict[str, Json]:
 
 
 def _as_recorded(error: Exception) -> BaseException:
-    """Return what a step or transaction ends with: a failure to be recorded, unless it has only to wait."""
-    return TryLater() if is_outage(error) else Failure(problem_of(error))
+    """Return the exception that a step or transaction ends with: a recorded failure, or a requeue in an outage."""
+    return Requeue() if is_outage(error) else Failure(problem_of(error))
 
 
 def _recorded(call: Callable[[], Json]) -> Json:

@@ -1,4 +1,4 @@
-"""Work that is given back while the database is away; real outages are in tests/crash/test_outages.py."""
+"""Workflows that are requeued while the database is unavailable; real outages are in tests/crash/test_outages.py."""
 
 import threading
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.errors import DatabaseFull, DatabaseUnavailable
-from app.jobs.run import Workshop
-from app.jobs.workflows import give_back
+from app.jobs.context import WorkerContext
+from app.jobs.workflows import requeue
 
 OUTAGES = [
     DatabaseUnavailable(),
@@ -22,8 +22,8 @@ OUTAGES = [
 ]
 
 
-class Absent:
-    """A job engine whose database is away for the first calls, each time in another way."""
+class Disconnected:
+    """A job engine whose database is unavailable for the first calls, each time with another error."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
@@ -40,7 +40,7 @@ class Absent:
         self.queued.append((workflow_id, queue_name))
 
 
-class Hurried(threading.Event):
+class Immediate(threading.Event):
     """An event whose waits are over at once."""
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -48,32 +48,32 @@ class Hurried(threading.Event):
 
 
 @dataclass
-class FakeWorkshop:
-    client: Absent
+class FakeWorkerContext:
+    client: Disconnected
     leaving: threading.Event
     worker_id: str = "me"
 
 
-def give(client: Absent, leaving: threading.Event) -> None:
-    give_back(cast(Workshop, FakeWorkshop(client, leaving)), "job-1")
+def run_requeue(client: Disconnected, leaving: threading.Event) -> None:
+    requeue(cast(WorkerContext, FakeWorkerContext(client, leaving)), "job-1")
 
 
 @pytest.mark.parametrize("num", [1, 7])
-def test_giving_back_waits_for_the_database(num: int) -> None:
-    client = Absent(*OUTAGES * num)
-    give(client, Hurried())
+def test_a_requeue_waits_for_the_database(num: int) -> None:
+    client = Disconnected(*OUTAGES * num)
+    run_requeue(client, Immediate())
     assert client.queued == [("job-1", "jobs")]
 
 
-def test_who_leaves_meanwhile_waits_no_longer() -> None:
-    client, leaving = Absent(*OUTAGES * 9), Hurried()
+def test_a_worker_that_exits_meanwhile_waits_no_longer() -> None:
+    client, leaving = Disconnected(*OUTAGES * 9), Immediate()
     client.on_error = leaving.set
-    give(client, leaving)
+    run_requeue(client, leaving)
     assert client.queued == []
 
 
-def test_another_fault_is_left_to_the_reaper(caplog: pytest.LogCaptureFixture) -> None:
-    client = Absent(ValueError("a secret of the implementation"))
-    give(client, Hurried())
+def test_another_error_is_left_to_the_reaper(caplog: pytest.LogCaptureFixture) -> None:
+    client = Disconnected(ValueError("a secret of the implementation"))
+    run_requeue(client, Immediate())
     assert client.queued == []
-    assert "could not be given back" in caplog.text
+    assert "could not be requeued" in caplog.text

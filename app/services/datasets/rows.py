@@ -1,0 +1,40 @@
+"""The row of a dataset, found or refused: what both processes ask of it before they change or read the dataset.
+
+Imports neither inference nor the job queue, so that the worker process can use it. Called inside transactions.
+"""
+
+from sqlalchemy.orm import Session, joinedload
+
+from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
+from app.error_codes import ErrorCode
+from app.errors import Conflict, NotFound
+from app.services.datasets.places import is_held
+
+
+def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_texts: bool = False) -> Dataset:
+    """Return the row of a dataset.
+
+    Args:
+        session: The transaction to read in.
+        dataset_id: The dataset's id.
+        lock: Whether to lock the row until the transaction ends.
+        with_texts: Whether to read the prompts and variables too; not together with `lock`.
+
+    Raises:
+        NotFound: There is no dataset with this id.
+    """
+    options = [joinedload(Dataset.texts)] if with_texts else []
+    dataset = session.get(Dataset, dataset_id, with_for_update=lock or None, options=options)
+    if dataset is None:
+        raise NotFound("There is no dataset with this id.")
+    return dataset
+
+
+def refuse_in_use(session: Session, dataset: Dataset) -> None:
+    """Refuse to change a dataset that a job makes or reads.
+
+    Raises:
+        Conflict: `dataset_in_use`.
+    """
+    if dataset.status in ACTIVE_DATASET_STATUSES or is_held(session, dataset.id, by=("train", "repair")):
+        raise Conflict("A job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE)

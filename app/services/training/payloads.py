@@ -1,0 +1,167 @@
+"""What train jobs hand to other processes: the spec, chunk items and results, and the records between steps.
+
+Each type has one `from_json` and one `to_json`. The stored JSON may be older than this release, so members that older
+releases did not write have defaults. Imports no job engine, no inference and no torch; runs in every process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from app.jobs.signals import Json
+from app.services.images.lost_files import LostImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """The spec of a `train` job: the accepted request, with every value resolved.
+
+    The names and their order are those of the API's `spec`.
+
+    Attributes:
+        dataset: The request's dataset without its texts, if the job has to make it; None: the dataset exists.
+        optimizer: The fields of `OptimizerSettings`.
+    """
+
+    dataset_id: str
+    name: str
+    backbone: str
+    method: str
+    epochs: int
+    batch_size: int
+    optimizer: dict[str, Any]
+    seed: int
+    allow_incomplete: bool = False
+    dataset: dict[str, Any] | None
+    backbone_sha256: str
+
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Json]) -> "TrainSpec":
+        """Read a spec; it may have members that only `DatasetWork` reads, and none that is newer than its release."""
+        return cls(**{each.name: spec[each.name] for each in fields(cls) if each.name in spec})
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the spec."""
+        return asdict(self)
+
+    @property
+    def makes_dataset(self) -> bool:
+        """Whether the job has to make its dataset first."""
+        return self.dataset is not None
+
+    def settings(self) -> dict[str, Json]:
+        """Return how the head is trained, for the model's lineage."""
+        return {name: getattr(self, name) for name in ("method", "epochs", "batch_size", "optimizer", "seed")}
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The loaded backbone: what features depend on besides the image.
+
+    Attributes:
+        facts: As `NodeClient.backbone` returns it, for the model's lineage.
+    """
+
+    facts: dict[str, Any]
+
+    @property
+    def weights_sha256(self) -> str:
+        """The hash of the weights, in hexadecimal."""
+        return str(self.facts["weights_sha256"])
+
+    @property
+    def preprocessing(self) -> str:
+        """How an image becomes the backbone's input, a part of a feature's key."""
+        return str(self.facts["preprocessing"])
+
+    @classmethod
+    def from_json(cls, recorded: Mapping[str, Json]) -> "Backbone":
+        """Read the record of step `backbone`."""
+        return cls(dict(recorded))
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the record of step `backbone`."""
+        return self.facts
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesChunk:
+    """The images of a dataset whose features are needed, a fixed number from `start` on, in the order of training."""
+
+    dataset_id: str
+    start: int
+    backbone: Backbone
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Json]) -> "FeaturesChunk":
+        """Read a chunk item."""
+        return cls(item["dataset_id"], item["start"], Backbone.from_json(item["backbone"]))
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the chunk item; `part` distinguishes it from the chunks that make images."""
+        backbone = self.backbone.to_json()
+        return {"part": "features", "dataset_id": self.dataset_id, "start": self.start, "backbone": backbone}
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesChunkResult:
+    """How many images of a chunk have no sound file, and the first of them."""
+
+    num_lost: int = 0
+    lost: list[LostImage] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, result: Mapping[str, Json] | None) -> "FeaturesChunkResult":
+        """Read a chunk result; chunks of older releases returned nothing."""
+        return cls(result["num_lost"], [LostImage(**one) for one in result["lost"]]) if result else cls()
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the chunk result."""
+        return {"num_lost": self.num_lost, "lost": [one.to_json() for one in self.lost]}
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """A trained head whose file is written.
+
+    Attributes:
+        classes: The class names, by label.
+        path: Relative to the data folder.
+        sha256: Of the file, in hexadecimal.
+        num_bytes: The size of the file.
+        metrics: The evaluation of each split that has images, by its name.
+        dataset: What it was trained on, for the model's lineage.
+    """
+
+    classes: list[str]
+    path: str
+    sha256: str
+    num_bytes: int
+    metrics: dict[str, dict[str, Any]]
+    dataset: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, recorded: Mapping[str, Json]) -> "FittedModel":
+        """Read the record of step `fit`."""
+        return cls(**recorded)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the record of step `fit`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The images that a head is trained and tested on, as features of the frozen backbone; it stays in one process.
+
+    Attributes:
+        features: (N, D), float32.
+        labels: (N,), integers in 0 .. K - 1.
+        is_train: (N,), bool; the other rows are test images.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    is_train: np.ndarray
