@@ -1,1 +1,1 @@
-"""How the demo pack is drawn and trained; the service never imports this."""
+"""Builds the demo pack: `drawing` draws pictures, `build` trains models on them. The service never imports it."""

@@ -68,7 +68,7 @@ class FakeRunner:
         if self._is_gated:
             assert self._permits.acquire(timeout=PATIENCE_S), "no permit came"
         _fail_in("step", requests)
-        if self._memory_rows is not None and sum(request.demand.rows for request in requests) > self._memory_rows:
+        if self._memory_rows is not None and sum(request.cost.rows for request in requests) > self._memory_rows:
             raise OutOfMemoryError("a secret of the device")
         for request in requests:
             request.state += 1

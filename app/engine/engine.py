@@ -1,7 +1,7 @@
-"""The engine: one device thread that steps all models, once the loader has brought them up.
+"""The engine: one device thread that steps all models, and the loader thread that loads them.
 
-Knows queues, threads and futures, and nothing of torch: a `Runner` is all it sees of a model. `submit` and `status`
-are called from any thread and never block; the runners are called by the device thread alone.
+Imports no torch and no model; it calls models through `Runner`. `submit` and `status` are called from any thread and
+never block; the device thread alone calls the runners.
 """
 
 import logging
@@ -13,37 +13,36 @@ from functools import partial
 from typing import Any
 
 from app.engine.loader import FAILED_RETRY_AFTER_S, LOADING_RETRY_AFTER_S, ModelLoader, ModelStatus
-from app.engine.request import Demand, EngineRequest, Priority
+from app.engine.request import EngineRequest, Priority, RequestCost, Shape
 from app.engine.runner import Runner
 from app.engine.scheduling.batcher import Batch, Batcher
 from app.engine.scheduling.model_queue import row_pixels
-from app.engine.scheduling.row_budget import Shape
 from app.errors import AppError, InferenceFailed, Unavailable
 
 logger = logging.getLogger(__name__)
 
-# A step of the full-size model on a slow CPU fits; a model that hangs must not hold up the exit for ever.
+# Longer than a step of the full-size model on a slow CPU; a model that hangs must not block the exit for ever.
 CLOSE_TIMEOUT_S = 30.0
 
 CLOSING_DETAIL = "The service is shutting down; send the request again in a moment."
 
-ONE_ROW = Demand()  # what a request asks of the device unless it says otherwise: one step of one row
+ONE_ROW = RequestCost()  # the default: one step of one row
 
 
 class Engine:
     """Admits, steps, finishes and retires the requests of all models, one turn of one model at a time.
 
-    Exceptions that a model raises reach the futures they belong to, as `InferenceFailed` with the cause chained
-    (an `AppError` unchanged), and the loop lives on. A step that runs out of memory is taken again with fewer rows, and
-    that model's steps stay smaller. If the device thread itself dies, every future fails.
+    An exception that a model raises becomes the exception of the futures concerned, as `InferenceFailed` with the
+    cause chained (an `AppError` unchanged), and the device thread continues. A step that runs out of memory is taken
+    again with fewer rows, and that model's steps stay smaller. If the device thread itself ends, every future fails.
     """
 
     def __init__(self, *, max_queue_size: int = 64, batcher: Batcher | None = None) -> None:
-        """Make an engine without models.
+        """Create an engine without models and without running threads.
 
         Args:
             max_queue_size: Requests per model and priority that wait, see `Batcher`; >= 1.
-            batcher: Another policy; default: a new `Batcher`.
+            batcher: Another scheduling policy; default: a new `Batcher`.
         """
         self._batcher = batcher or Batcher(max_queue_size=max_queue_size)
         self._condition = threading.Condition()  # guards the batcher and the two flags
@@ -57,28 +56,29 @@ class Engine:
         """Register a model, before `start`.
 
         Args:
-            name: What `submit` calls it.
-            load: Brings it up, on the loader thread. If it raises an exception with a `detail` (`AppError`,
-                `PackError`), that text becomes the status; any other text stays in the log.
-            max_rows: Rows of one step, >= 1, until `set_row_budget` knows better. A request that demands more
-                still runs, alone.
+            name: The name that `submit` takes.
+            load: Loads the model, on the loader thread. If it raises an exception with a `detail` (`AppError`,
+                `PackError`), that text becomes the status; any other text goes to the log alone.
+            max_rows: Rows of one step, >= 1, until `set_row_budget` is called. A request of more rows still runs,
+                alone.
         """
         self._loader.add(name, load)
         self._batcher.add_model(name, max_rows=max_rows)
 
     def set_row_budget(
-        self, name: str, budget: Callable[[Shape], int], cost: Callable[[Shape, int], float] = row_pixels
+        self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
     ) -> None:
-        """Change how many rows a step takes, from the next step on; for the loader, once it has measured the model.
+        """Change the rows and the cost of a step, from the next step on; the loader calls it after measuring the model.
 
         Args:
             name: A model that was added.
-            budget: Rows of one step by shape, >= 1. Called by the device thread at every turn: quick and pure.
-            cost: What a step costs by shape and rows, > 0 in any unit; shapes share the device's time by it. Called
-                like `budget`. Default: rows times pixels.
+            budget: Rows of one step by shape, >= 1. The device thread calls it at every turn, so it must be quick and
+                without side effects.
+            step_cost: Cost of a step by shape and rows, > 0 in any unit; shapes share the device's time in proportion.
+                Called like `budget`. Default: rows times pixels.
         """
         with self._condition:
-            self._batcher.set_row_budget(name, budget, cost)
+            self._batcher.set_row_budget(name, budget, step_cost)
 
     def start(self) -> None:
         """Start the device thread, and load the models one after the other in the order they were added."""
@@ -91,25 +91,25 @@ class Engine:
         payload: object,
         *,
         priority: Priority = Priority.INTERACTIVE,
-        demand: Demand = ONE_ROW,
+        cost: RequestCost = ONE_ROW,
         on_step: Callable[[int, int], None] | None = None,
     ) -> "Future[Any]":
-        """Queue a request; `cancel()` on the future takes it out at the next step boundary.
+        """Queue a request; `cancel()` on the future removes it at the next step boundary.
 
         Args:
             model: The name that it was added under.
-            payload: What its runner takes.
-            priority: Who goes first.
-            demand: What the request asks of the device.
-            on_step: Called by the device thread after each step of this request with the steps done and those
-                demanded; must not block. If it raises, that is logged and it is called no more.
+            payload: The input of its runner.
+            priority: The order of service.
+            cost: Rows, steps and shape of the request.
+            on_step: Called by the device thread after each step of this request with the steps done and `cost.steps`;
+                must not block. If it raises, the error is logged and it is not called again.
 
         Raises:
             ModelNotReady: The model is unknown, loading, or could not be loaded.
             QueueFull: Too many requests wait for this model.
-            Unavailable: The engine is closing or dead.
+            Unavailable: The engine is closing, or its device thread has ended.
         """
-        request = EngineRequest(model, payload, priority, demand, on_step)
+        request = EngineRequest(model, payload, priority, cost, on_step)
         with self._condition:
             if self._is_closing or self._is_stopped:
                 raise Unavailable("The inference engine is not running.", retry_after_s=LOADING_RETRY_AFTER_S)
@@ -119,25 +119,20 @@ class Engine:
         return request.future
 
     def status(self) -> dict[str, ModelStatus]:
-        """Tell what is loaded, without waiting for anything."""
+        """Return the state of every model, without blocking."""
         return self._loader.status()
 
     def notes(self) -> dict[str, str]:
-        """Tell, by model, what an operator should know of those that serve all the same."""
+        """Return operator notes by model, of models that serve with restrictions."""
         return dict(self._notes)
 
     def expected_wait_s(self, model: str, priority: Priority = Priority.INTERACTIVE) -> float:
-        """Estimate the seconds until all that goes before a new request of this model is done, >= 0."""
+        """Estimate the seconds until all work ahead of a new request of this model is done, >= 0."""
         with self._condition:
             return self._batcher.expected_wait_s(model, priority)
 
-    def queue_depth(self) -> dict[str, int]:
-        """Count the requests of every model that wait for their first step or to be finished."""
-        with self._condition:
-            return self._batcher.depth()
-
     def in_flight(self) -> dict[str, int]:
-        """Count the requests of every model that the engine has not settled yet."""
+        """Count the requests of every model that are not resolved yet."""
         with self._condition:
             return self._batcher.in_flight()
 
@@ -147,14 +142,14 @@ class Engine:
         return self._device_thread.is_alive() and not self._is_stopped
 
     def refuse_waiting(self) -> None:
-        """Fail what was not begun, and go on with the rest: the service is about to stop."""
+        """Fail the requests that are not admitted yet and continue the others: the service is about to stop."""
         with self._condition:
             requests = self._batcher.take_waiting()
         for request in requests:
             request.fail(Unavailable(CLOSING_DETAIL, retry_after_s=LOADING_RETRY_AFTER_S))
 
     def close(self) -> None:
-        """Stop after the current step and fail what waits or runs. May be called again."""
+        """Stop after the current step and fail all waiting and running requests. May be called again."""
         with self._condition:
             self._is_closing = True
             self._condition.notify_all()
@@ -170,12 +165,12 @@ class Engine:
             while (turn := self._wait_for_turn()) is not None:
                 turn()
         except BaseException:
-            logger.critical("The device thread died.", exc_info=True)
+            logger.critical("The device thread ended with an error.", exc_info=True)
         finally:
             self._stop(Unavailable("The inference engine stopped.", retry_after_s=FAILED_RETRY_AFTER_S))
 
     def _wait_for_turn(self) -> Callable[[], None] | None:
-        """Return what the device does next, or None when the engine closes."""
+        """Wait for work and return the next turn as a call; None when the engine closes."""
         with self._condition:
             while not self._is_closing:
                 if (request := self._batcher.next_finish()) is not None:
@@ -186,12 +181,12 @@ class Engine:
         return None
 
     def _take_step(self, batch: Batch) -> None:
-        """Give one model one step: prepare who is new, step all, then retire who is settled or line up who is done."""
+        """Prepare new requests, step all, then retire the resolved ones and queue those that are to be finished."""
         started_at = time.monotonic()
         runner = self._loader.runners[batch.model]
         for request in batch.admitted:
             self._attempt(request, partial(runner.prepare, request))
-        stepping = [request for request in batch.requests if not request.settled]
+        stepping = [request for request in batch.requests if not request.resolved]
         has_stepped = bool(stepping) and self._step(runner, stepping)
         if has_stepped:
             for request in stepping:
@@ -199,38 +194,38 @@ class Engine:
                 self._attempt(request, partial(self._end_if_done, runner, request))
         with self._condition:
             if has_stepped:
-                self._batcher.learn(batch, time.monotonic() - started_at)
+                self._batcher.record_step(batch, time.monotonic() - started_at)
             for request in batch.requests:
-                if request.settled:
+                if request.resolved:
                     self._batcher.retire(request)
                 elif request.stepped_at is not None:
-                    self._batcher.line_up(request)
+                    self._batcher.move_to_finishing(request)
 
     def _take_finish(self, request: EngineRequest) -> None:
-        """Finish one request whose steps are done."""
+        """Finish one request that took its last step."""
         started_at = time.monotonic()
         self._attempt(request, partial(self._finish, self._loader.runners[request.model], request))
         with self._condition:
-            self._batcher.learn_finish(request, time.monotonic() - started_at)
+            self._batcher.record_finish(request, time.monotonic() - started_at)
             self._batcher.retire(request)
 
     def _step(self, runner: Runner, requests: Sequence[EngineRequest]) -> bool:
-        """Advance all requests; False when that failed them, or left them as they were for a smaller step."""
+        """Advance all requests; return False if they failed, or are unchanged and wait for a smaller step."""
         try:
             runner.step(requests)
-        except BaseException as error:  # also SystemExit and RecursionError: the loop lives
+        except BaseException as error:  # also SystemExit and RecursionError: the device thread must continue
             if not (_is_out_of_memory(error) and self._reduce_rows(requests)):
                 self._fail(requests, error)
             return False
         return True
 
     def _reduce_rows(self, requests: Sequence[EngineRequest]) -> bool:
-        """Make this model's steps smaller; False when they cannot be."""
+        """Make this model's steps smaller; return False if no smaller step is possible."""
         with self._condition:
             max_rows = self._batcher.reduce_rows(requests)
         if max_rows is None:
             return False
-        model, shape = requests[0].model, requests[0].demand.shape
+        model, shape = requests[0].model, requests[0].cost.shape
         size = f" of {'x'.join(map(str, shape))}" if shape else ""
         self._notes[model] = f"A step ran out of memory; steps now take at most {max_rows} rows{size}."
         logger.warning("Model %s: %s", model, self._notes[model])
@@ -241,30 +236,32 @@ class Engine:
         if request.on_step is None:
             return
         try:
-            request.on_step(request.steps_done, request.demand.steps)
-        except BaseException:  # a watcher's fault is not the request's
-            logger.exception("Nobody watches a request of model %s any longer: on_step failed.", request.model)
+            request.on_step(request.steps_done, request.cost.steps)
+        except BaseException:  # an error of the callback must not fail the request
+            logger.exception(
+                "The on_step callback of a request of model %s failed and is not called again.", request.model
+            )
             request.on_step = None
 
     def _end_if_done(self, runner: Runner, request: EngineRequest) -> None:
         if not runner.is_finished(request):
             return
         request.stepped_at = time.monotonic()
-        if not request.demand.finishes_apart:
+        if not request.cost.finishes_separately:
             self._finish(runner, request)
 
     def _finish(self, runner: Runner, request: EngineRequest) -> None:
         request.resolve(runner.finish(request))
 
     def _attempt(self, request: EngineRequest, call: Callable[[], None]) -> None:
-        """Call into a model for one request; whatever it raises fails that request and nothing else."""
+        """Call the runner for one request; an exception of any kind fails that request alone."""
         try:
             call()
         except BaseException as error:
             self._fail([request], error)
 
     def _fail(self, requests: Sequence[EngineRequest], error: BaseException) -> None:
-        """Give the requests what their model raised: an AppError as it is, anything else behind InferenceFailed."""
+        """Fail the requests with their model's error: an AppError unchanged, any other as cause of InferenceFailed."""
         if isinstance(error, AppError):
             failure: AppError = error
         else:
@@ -275,7 +272,7 @@ class Engine:
             request.fail(failure)
 
     def _stop(self, error: AppError) -> None:
-        """Fail all that is left; nothing is admitted afterwards."""
+        """Fail all remaining requests; none is admitted afterwards."""
         with self._condition:
             self._is_stopped = True
             requests = self._batcher.drain()
@@ -284,5 +281,5 @@ class Engine:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # By name: torch's class is not imported here.
+    # By name: this module does not import torch.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -1,7 +1,7 @@
-"""Brings models up, one after the other, on a thread of its own, and tells where each of them stands.
+"""Loads models one after the other on a thread of its own, and keeps the state of each.
 
-Knows nothing of requests, and nothing of torch: a `Runner` is all it sees of a model. `status` and `check_ready` are
-called from any thread and never block.
+Imports no torch and no model, and handles no requests. `status` and `check_ready` are called from any thread and never
+block.
 """
 
 import logging
@@ -22,11 +22,11 @@ FAILED_RETRY_AFTER_S = 60
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Where one model stands.
+    """The state of one model.
 
     Attributes:
-        detail: Why it failed, for a person, with the command that helps where there is one; else None.
-        loaded_s: Seconds that loading took; None until it is ready.
+        detail: Why loading failed, as a text for people, with the command that helps where there is one; else None.
+        loaded_s: Seconds that loading took; None until the model is ready.
     """
 
     state: Literal["loading", "ready", "failed"]
@@ -38,11 +38,11 @@ class ModelLoader:
     """The models by name.
 
     Attributes:
-        runners: Of the models that are ready.
+        runners: The runners of the models that are ready, by name.
     """
 
     def __init__(self) -> None:
-        """Know no models yet."""
+        """Start without models."""
         self.runners: dict[str, Runner] = {}
         self._loads: dict[str, Callable[[], Runner]] = {}
         self._status: dict[str, ModelStatus] = {}
@@ -55,21 +55,21 @@ class ModelLoader:
         self._status[name] = ModelStatus("loading")
 
     def start(self) -> None:
-        """Begin with the model that was added first."""
+        """Start the thread; it loads the models in the order in which they were added."""
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Begin with no further model, and wait for the one that is being loaded. May be called again."""
+        """Load no further model, and wait at most `timeout_s` for the one being loaded. May be called again."""
         self._is_closing = True
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def status(self) -> dict[str, ModelStatus]:
-        """Tell where every model stands."""
+        """Return the state of every model."""
         return dict(self._status)
 
     def check_ready(self, name: str) -> None:
-        """Refuse a model that cannot serve now.
+        """Check that a model can serve.
 
         Raises:
             ModelNotReady: It is unknown, loading, or could not be loaded.
@@ -89,9 +89,9 @@ class ModelLoader:
             started_at = time.monotonic()
             try:
                 self.runners[name] = load()
-            except BaseException as error:  # nothing that a model does may keep the next one from loading
+            except BaseException as error:  # no error of a model may prevent the next one from loading
                 logger.exception("Model %s could not be loaded.", name)
-                detail = getattr(error, "detail", None) or "The model could not be loaded; the log says why."
+                detail = getattr(error, "detail", None) or "The model could not be loaded. See the log of the service."
                 self._status[name] = ModelStatus("failed", detail=str(detail))
             else:
                 loaded_s = time.monotonic() - started_at

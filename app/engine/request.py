@@ -1,7 +1,7 @@
-"""One request to the engine and how its future is resolved.
+"""One request to the engine: what it costs, its priority, and its future.
 
-Knows nothing of torch or of any model: `payload` and `state` belong to the runner. Made on the caller's thread,
-afterwards changed by the device thread alone; the caller keeps the future.
+Imports nothing of the application: `payload` and `state` belong to the model's runner. The caller's thread creates a
+request; afterwards the device thread alone changes it, and the caller keeps the future.
 """
 
 import enum
@@ -11,61 +11,65 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.engine.scheduling.row_budget import Shape
+# Sides of what one row works on, for diffusion the latent's h and w; empty where all requests can share a forward.
+Shape = tuple[int, ...]
+
+# Smallest number of rows that a step or a forward is limited to: one guided request needs two.
+MIN_ROWS = 2
 
 
 class Priority(enum.IntEnum):
-    """Who goes first; the lower value does, at every step."""
+    """The order of service at every step: the lower value goes first."""
 
-    INTERACTIVE = 0  #: somebody waits for the answer
+    INTERACTIVE = 0  #: a client waits for the answer
     BACKGROUND = 1  #: datasets and training
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """What a request asks of the device, known before it runs.
+class RequestCost:
+    """The device work of a request, as far as it is known before the request runs.
 
     Attributes:
-        shape: Sides of what one row works on (for diffusion the latent's h, w), each >= 1. Requests of one shape
-            can share a forward; empty where all requests can.
+        shape: Sides of what one row works on, each >= 1. Requests of one shape can share a forward.
         rows: Rows of each step's forward, >= 1: two for a guided image.
-        steps: Steps it takes in all, >= 1; for progress and the expected wait, the runner has the last word.
-        finishes_apart: Whether `Runner.finish` is work for the device (for diffusion, decoding), so that it gets a turn
-            between two steps; else it comes with the last step.
+        steps: Number of steps, >= 1. Used for progress and the expected wait; `Runner.is_finished` decides.
+        finishes_separately: Whether `Runner.finish` is device work of its own (for diffusion, decoding), scheduled
+            between two steps; otherwise it is called right after the last step.
     """
 
     shape: Shape = ()
     rows: int = 1
     steps: int = 1
-    finishes_apart: bool = False
+    finishes_separately: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be computed from, on the caller's thread rather than on the device's."""
+        """Raise ValueError for numbers below 1, on the caller's thread rather than on the device thread."""
         if min(self.rows, self.steps, *self.shape) < 1:
-            raise ValueError(f"{self} must be of numbers >= 1")
+            raise ValueError(f"All numbers of {self} must be >= 1.")
 
 
 @dataclass(slots=True, eq=False)
 class EngineRequest:
-    """What one caller wants from one model, and the state of it.
+    """One call of one model, and its progress.
 
     The future stays pending while the request runs, so that `future.cancel()` works until the result is there; a
     cancelled request leaves at the next step boundary.
 
     Attributes:
-        on_step: Called by the device thread after each step with the steps done and those demanded; must not block.
+        cost: Rows, steps and shape.
+        on_step: Called by the device thread after each step with the steps done and `cost.steps`; must not block.
         steps_done: Steps taken, counted by the engine.
         submitted_at: Monotonic seconds.
-        started_at: Monotonic seconds of the admission; None while it waits.
+        started_at: Monotonic seconds of the admission; None while the request waits.
         stepped_at: Monotonic seconds of the end of its last step; None before.
-        state: The runner's own, from `prepare` on.
-        settled: The future was given its outcome; nothing more happens to this request.
+        state: Written and read by the runner alone, from `prepare` on.
+        resolved: Whether the future has its outcome; nothing more happens to the request then.
     """
 
     model: str
     payload: object
     priority: Priority = Priority.INTERACTIVE
-    demand: Demand = field(default_factory=Demand)
+    cost: RequestCost = field(default_factory=RequestCost)
     on_step: Callable[[int, int], None] | None = None
 
     steps_done: int = 0
@@ -74,31 +78,31 @@ class EngineRequest:
     started_at: float | None = None
     stepped_at: float | None = None
     state: Any = None
-    settled: bool = False
+    resolved: bool = False
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the caller no longer wants the answer."""
+        """Whether the caller cancelled the future."""
         return self.future.cancelled()
 
     def resolve(self, result: object) -> None:
-        """Give the caller the result, once."""
-        if self._settle():
+        """Set the future's result, unless the request is resolved or cancelled."""
+        if self._mark_resolved():
             self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Give the caller the error, once."""
-        if self._settle():
+        """Set the future's exception, unless the request is resolved or cancelled."""
+        if self._mark_resolved():
             self.future.set_exception(error)
 
     def abandon(self) -> None:
-        """Let go of a cancelled request; wakes those who wait for its future with `concurrent.futures.wait`."""
-        self._settle()
+        """Drop a cancelled request; wakes threads that wait for its future with `concurrent.futures.wait`."""
+        self._mark_resolved()
 
-    def _settle(self) -> bool:
-        """Take the right to set the future's outcome; False when it was taken before or the caller cancelled."""
-        if self.settled:
+    def _mark_resolved(self) -> bool:
+        """Free the state; return whether the future may still get an outcome."""
+        if self.resolved:
             return False
-        self.settled = True
+        self.resolved = True
         self.state = None
         return self.future.set_running_or_notify_cancel()

@@ -1,6 +1,6 @@
-"""ResNet: ImageNet-style classification, and the features that a linear probe is trained on.
+"""ResNet as a model of the engine: ImageNet-style classification, and the features for training a linear probe.
 
-Knows torchvision's networks, nothing of pictures or class names; runs on the device thread.
+Uses torchvision's networks; handles no image files and no class names. Runs on the device thread.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from app.engine.kernels.cpu_resnet import remake_resnet
+from app.engine.kernels.cpu_resnet import optimize_resnet
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyPayload:
-    """One image to classify; pixels: (3, H, W), float32, preprocessed as the weights want it."""
+    """One image to classify; pixels: (3, H, W), float32, preprocessed for the weights."""
 
     pixels: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """Probabilities: (K,), float32, in the order of the model's classes; they add up to 1."""
+    """Probabilities: (K,), float32, in the order of the model's classes; they sum to 1."""
 
     probabilities: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturePayload:
-    """One image to take the features of; pixels: (3, H, W), float32, preprocessed as the weights want it."""
+    """One image whose features are extracted; pixels: (3, H, W), float32, preprocessed for the weights."""
 
     pixels: torch.Tensor
 
@@ -44,12 +44,12 @@ class _ResNetRunner:
     """
 
     def __init__(self, *, model: nn.Module, device: torch.device) -> None:
-        """Take the network on the device, and put it into eval mode: BatchNorm neither drifts nor mixes neighbours."""
-        self._model = remake_resnet(model.eval()) if device.type == "cpu" else model.eval()
+        """Take the network on the device; sets eval mode, so that BatchNorm neither updates nor mixes images."""
+        self._model = optimize_resnet(model.eval()) if device.type == "cpu" else model.eval()
         self._device = device
 
     def prepare(self, request: EngineRequest) -> None:
-        """Nothing is left to do: the image was preprocessed before the request was queued."""
+        """Do nothing: the image was preprocessed before the request was queued."""
         assert isinstance(request.payload, ClassifyPayload | FeaturePayload)
 
     @torch.inference_mode()
@@ -62,7 +62,7 @@ class _ResNetRunner:
             request.state = outputs
 
     def is_finished(self, request: EngineRequest) -> bool:
-        """One step is all."""
+        """Return True: one step is all."""
         return True
 
 
@@ -70,7 +70,7 @@ class ClassifierRunner(_ResNetRunner):
     """A ResNet with its head."""
 
     def finish(self, request: EngineRequest) -> Classification:
-        """Turn the logits (K,) into probabilities; raises InferenceFailed where they are no numbers."""
+        """Turn the logits (K,) into probabilities; raises InferenceFailed where one is not finite."""
         return Classification(_finite(request.state.softmax(dim=0)))
 
 
@@ -78,12 +78,12 @@ class BackboneRunner(_ResNetRunner):
     """A ResNet without its head (`fc` is the identity)."""
 
     def finish(self, request: EngineRequest) -> np.ndarray:
-        """Hand over the features (D,), float32: what `fc` would see; raises InferenceFailed if they are no numbers."""
+        """Return the features (D,), float32, the input of `fc`; raises InferenceFailed where one is not finite."""
         return _finite(request.state)
 
 
 def _finite(values: torch.Tensor) -> np.ndarray:
     if not torch.isfinite(values).all():
-        raise InferenceFailed("The model's answer is not a number.")
+        raise InferenceFailed("The model returned a value that is not a finite number.")
     array: np.ndarray = values.numpy().copy()
     return array

@@ -1,6 +1,6 @@
-"""What the engine asks of a model.
+"""The interface between the engine and a model.
 
-Knows nothing of queues and threads: every method is called by the device thread, one at a time.
+Imports no torch. The device thread calls every method, one at a time.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from app.engine.request import EngineRequest
 
 
 class Runner(Protocol):
-    """One model in three phases; what it keeps of a request between them lives in `request.state`."""
+    """One model in three phases; between them its data of a request is in `request.state`."""
 
     def prepare(self, request: EngineRequest) -> None:
         """Build `request.state` from `request.payload`. An exception fails this request alone."""
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
-        """Advance every request by one step, in one forward if it can.
+        """Advance every request by one step, in one forward where possible.
 
-        All requests are of one shape. A step that raises leaves the states of all of them untouched: after running
-        out of memory the engine takes the same step again with fewer requests. Any other exception fails them all.
+        All requests have one shape. A step that raises leaves the states of all of them unchanged: after running out
+        of memory the engine takes the same step again with fewer requests. Any other exception fails them all.
         """
 
     def is_finished(self, request: EngineRequest) -> bool:
-        """Tell after a step whether this request took its last one."""
+        """Return, after a step, whether it was the request's last one."""
 
     def finish(self, request: EngineRequest) -> object:
         """Turn the state into the result for the caller. An exception fails this request alone.
 
-        Called right after the last step, or in a turn of its own where the request's `Demand.finishes_apart` says so.
+        Called right after the last step, or in a turn of its own where `request.cost.finishes_separately`.
         """

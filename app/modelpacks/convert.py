@@ -1,6 +1,6 @@
-"""Pickled state dicts to safetensors: the only place in the project that opens a pickle.
+"""Pickled state dicts to safetensors: the only module in the project that opens a pickle.
 
-Called by `fetch.py` alone, for a file whose hash was pinned and checked, with `weights_only`.
+`fetch.py` alone calls it, in the CLI, for a file whose hash was pinned and checked, with `weights_only`.
 """
 
 import json
@@ -15,15 +15,15 @@ from app.modelpacks.pack import PackError
 
 
 def convert_state_dict(pickle: Path, target: Path, source: str) -> None:
-    """Write the tensors of a pickled state dict as safetensors, with the source noted in the header.
+    """Write the tensors of a pickled state dict as safetensors, with the source in the header.
 
     Raises:
-        PackError: The file holds anything but tensors.
+        PackError: The file contains other objects than tensors, or cannot be read.
     """
     try:
         state = torch.load(pickle, map_location="cpu", weights_only=True)
         tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    except Exception as error:  # pickle raises whatever it likes
+    except Exception as error:  # pickle may raise any exception
         raise PackError(f"{source} is not a file of weights.") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -33,9 +33,9 @@ def convert_state_dict(pickle: Path, target: Path, source: str) -> None:
 
 
 def _sort_header(path: Path) -> None:
-    """Put a safetensors header into one order: the library writes several metadata keys in a random one.
+    """Sort the keys of a safetensors header: the library writes several metadata keys in random order.
 
-    Features and trained heads are tied to the hash of this file, which must be the same on every node.
+    Features and trained heads refer to the hash of this file, which must be the same on every node.
     """
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -45,7 +45,7 @@ def _sort_header(path: Path) -> None:
 
 
 def is_converted_from(target: Path, source: str) -> bool:
-    """Whether the file is there and was made from this source."""
+    """Whether the file exists and was converted from this source."""
     try:
         with safe_open(target, framework="pt") as file:
             return bool((file.metadata() or {}).get("source") == source)

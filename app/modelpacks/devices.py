@@ -1,4 +1,7 @@
-"""Which device and number format the models use, and with which promise, from the words of the settings."""
+"""Device, dtype and determinism of the models, resolved from the settings.
+
+Imports no models. Called before the engine starts.
+"""
 
 import os
 from typing import Literal
@@ -7,23 +10,25 @@ import torch
 
 from app.modelpacks.pack import PackError
 
+_UNKNOWN_DEVICE = "There is no such device. Set auto, cpu, cuda or cuda:n."
+
 
 def resolve_device(name: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:n` into a device; only `auto` may choose the CPU instead of a GPU.
 
     Raises:
-        PackError: The device asked for is not there, or the name is none.
+        PackError: The machine does not have the device, or the name is invalid.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise PackError("There is no such device; say auto, cpu, cuda or cuda:n.") from error
+        raise PackError(_UNKNOWN_DEVICE) from error
     if device.type not in ("cpu", "cuda"):
-        raise PackError("There is no such device; say auto, cpu, cuda or cuda:n.")
+        raise PackError(_UNKNOWN_DEVICE)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise PackError("The settings ask for a CUDA device that this machine does not have; say auto or cpu.")
+        raise PackError("The settings name a CUDA device that this machine does not have. Set auto or cpu.")
     return device
 
 
@@ -40,24 +45,24 @@ def resolve_dtype(name: Literal["auto", "float32", "float16", "bfloat16"], devic
         "bfloat16": torch.bfloat16,
     }
     if name not in dtypes:
-        raise PackError("There is no such dtype; say auto, float32, float16 or bfloat16.")
+        raise PackError("There is no such dtype. Set auto, float32, float16 or bfloat16.")
     return dtypes[name]
 
 
 def resolve_deterministic(wanted: bool | None, device: torch.device) -> bool:
-    """Turn the setting into a promise: that bytes do not depend on company costs nothing on the CPU alone."""
+    """Resolve whether results are batch-invariant: None means on the CPU only, where it costs no speed."""
     return device.type == "cpu" if wanted is None else wanted
 
 
 def use_deterministic_kernels() -> None:
-    """Let this process's GPU take no kernel whose result changes from run to run; before the first use of the GPU.
+    """Disable GPU kernels whose results change from run to run; must be called before the first use of the GPU.
 
     Source:
         "Reproducibility" of PyTorch's documentation.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch warns at each matrix product
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else torch warns at each matrix product
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # What this fills finds bugs, at the price of writing memory twice.
+    # Filling memory helps to find bugs, but writes all memory twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

@@ -1,6 +1,6 @@
-"""One file from a server onto the disk: resumable, and never under its name before its hash was checked.
+"""Downloads one file: resumable, and renamed to its final name only after its hash was checked.
 
-Knows HTTP and hashes, nothing of packs.
+Uses HTTP and hashes; reads no manifests. Runs in the CLI.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import httpx
 
 from app.modelpacks.pack import PackError
 
-# File, bytes so far, bytes in all (None where the server does not say).
+# File name, bytes so far, bytes in total (None where the server does not send it).
 OnProgress = Callable[[str, int, int | None], None]
 
 CHUNK_BYTES = 1024 * 1024
@@ -24,13 +24,13 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file to get.
+    """A file to download.
 
     Attributes:
-        name: For people.
-        size: Bytes; None when the source does not say beforehand.
+        name: Shown to people.
+        size: Bytes; None when unknown before the download.
         hash_kind: SHA-256 of the content, or git's SHA-1 of a blob.
-        hash_prefix: The first hexadecimal digits of it, all of them where they are known.
+        hash_prefix: The first hexadecimal digits of the hash, or all of them.
     """
 
     name: str
@@ -40,7 +40,7 @@ class RemoteFile:
     hash_prefix: str
 
     def matches(self, path: Path) -> bool:
-        """Whether the file on the disk is this one."""
+        """Whether the file on the disk has the size and the hash of this one."""
         if not path.is_file() or self.size not in (None, path.stat().st_size):
             return False
         digest = hashlib.sha256() if self.hash_kind == "sha256" else hashlib.sha1(usedforsecurity=False)
@@ -53,12 +53,13 @@ class RemoteFile:
 
 
 def download(client: httpx.Client, file: RemoteFile, target: Path, on_progress: OnProgress) -> None:
-    """Get a file, unless it is there already; goes on where an earlier attempt stopped.
+    """Download a file, unless it exists; continues where an earlier attempt stopped.
 
-    What has arrived is kept beside the target as `.part`.
+    The bytes received so far are kept beside the target as `.part`.
 
     Raises:
-        PackError: The server could not be reached, stopped half-way, refused, or sent another file.
+        PackError: The server could not be reached, closed the connection early, answered with an error, or sent a file
+            with another hash.
     """
     if file.matches(target):
         on_progress(file.name, target.stat().st_size, file.size)
@@ -69,21 +70,21 @@ def download(client: httpx.Client, file: RemoteFile, target: Path, on_progress: 
         try:
             _receive(client, file, part, on_progress)
         except httpx.HTTPError as error:
-            raise PackError(f"The download of {file.name} stopped; repeat the command to go on.") from error
+            raise PackError(f"The download of {file.name} stopped; repeat the command to continue.") from error
         if not file.matches(part):
             part.unlink(missing_ok=True)
-            raise PackError(f"{file.name} is not the file that was pinned; it was thrown away. Repeat the command.")
+            raise PackError(f"{file.name} is not the file that was pinned and was deleted. Repeat the command.")
     os.replace(part, target)
 
 
 def _receive(client: httpx.Client, file: RemoteFile, part: Path, on_progress: OnProgress) -> None:
-    """Append what is missing to the `.part` file, or write it anew where the server does not resume."""
+    """Append the missing bytes to the `.part` file, or overwrite it where the server does not resume."""
     done = part.stat().st_size if part.exists() else 0
-    # identity: a range of a compressed answer would be a range of other bytes
+    # identity: a range of a compressed response would be a range of other bytes
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     with client.stream("GET", file.url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # more is there than the file has; the hash will tell
+            return  # `.part` is longer than the file; the hash check follows
         if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise PackError(f"The server of {file.name} answered {response.status_code}; repeat the command later.")
         if response.status_code == httpx.codes.OK:
@@ -91,7 +92,7 @@ def _receive(client: httpx.Client, file: RemoteFile, part: Path, on_progress: On
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else file.size
         with part.open("ab" if done else "wb") as out:
-            for chunk in response.iter_raw():  # as it comes: what has arrived is never lost
+            for chunk in response.iter_raw():  # unbuffered: every received byte is kept
                 out.write(chunk)
                 done += len(chunk)
                 on_progress(file.name, done, total)

@@ -1,7 +1,7 @@
-"""Bringing a pack onto this machine, ahead of time: `foxhound models fetch sd15`.
+"""Downloads a pack to this machine before the service uses it: `foxhound models fetch sd15`.
 
-May be interrupted at any moment and repeated: what is complete and right is left alone, what is half there goes on,
-and the manifest is written last. Requests never come here.
+May be interrupted at any moment and repeated: complete files with the right hash are kept, partial ones continue, and
+the manifest is written last. Runs in the CLI; the service never calls it.
 """
 
 import json
@@ -21,7 +21,7 @@ from app.modelpacks.download import TIMEOUT_S, OnProgress, RemoteFile, download
 from app.modelpacks.pack import MANIFEST, PARTS, ModelPack, PackError, describe_file, read_pack, verify_file
 from app.modelpacks.sd15 import SD15_SOURCES, TORCHVISION_URL, HubSource, PackSources, TorchvisionSource
 
-# Pickles stay here until they are converted.
+# Subfolder for pickles until they are converted.
 DOWNLOADS = ".downloads"
 
 
@@ -38,17 +38,17 @@ def fetch_pack(
 
     Args:
         name: `sd15`; the demo pack needs no fetching.
-        models_dir: The pack becomes the folder of its name in there.
-        on_progress: Called with file, bytes so far, and bytes in all where known.
-        sources: What to fetch.
-        hub_url: Another hub; default: huggingface_hub's own setting.
-        torchvision_url: Where torchvision's state dicts are.
+        models_dir: The folder in which the pack gets a folder of its name.
+        on_progress: Called with file name, bytes so far, and bytes in total where known.
+        sources: The files of the pack.
+        hub_url: Another hub; default: the setting of huggingface_hub.
+        torchvision_url: URL below which torchvision's state dicts are.
 
     Raises:
-        PackError: Something could not be had; repeating the command goes on.
+        PackError: A file could not be fetched; repeating the command continues.
     """
     if name != sources.facts["name"]:
-        raise PackError(f"There is nothing to fetch for that pack; there is {sources.facts['name']}.")
+        raise PackError(f"There is nothing to fetch for that pack. The pack to fetch is {sources.facts['name']}.")
     folder = models_dir / name
     if _is_complete(folder, sources):
         return read_pack(folder)
@@ -63,7 +63,7 @@ def fetch_pack(
 
 
 def _is_complete(folder: Path, sources: PackSources) -> bool:
-    """Whether the pack is there as its manifest says; if not, make way for the files that have to come again."""
+    """Whether the pack matches its manifest; if not, delete the manifest and all wrong files."""
     try:
         pack = read_pack(folder)
     except PackError:
@@ -89,7 +89,7 @@ class _Hub:
     client: httpx.Client
 
     def fetch(self, folder: Path, on_progress: OnProgress) -> None:
-        """Bring its files into their part of the pack."""
+        """Download its files into their part of the pack."""
         files = {file.name: file for file in self._list_files()}
         for pattern in self.source.files:
             matching = [file for name, file in files.items() if fnmatchcase(name, pattern)]
@@ -109,7 +109,7 @@ class _Hub:
             convert_state_dict(folder / DOWNLOADS / pickle.name, target, origin)
 
     def _list_files(self) -> Iterator[RemoteFile]:
-        """Ask for the names, sizes and hashes of the commit: SHA-256 of large files, git's blob hash of small ones."""
+        """Request the commit's file names, sizes and hashes: SHA-256 of large files, git's blob hash of small ones."""
         repo_id, revision = self.source.repo_id, self.source.revision
         page: str | None = f"{self.url}/api/models/{repo_id}/tree/{revision}?recursive=true"
         try:
@@ -132,7 +132,7 @@ class _Hub:
 def _fetch_torchvision(
     client: httpx.Client, url: str, source: TorchvisionSource, folder: Path, on_progress: OnProgress
 ) -> None:
-    """Bring one of torchvision's state dicts into its part of the pack, as safetensors with a `config.json`."""
+    """Download one of torchvision's state dicts into its part of the pack, as safetensors with a `config.json`."""
     target = folder / source.part / "model.safetensors"
     if not is_converted_from(target, source.file_name):
         file = RemoteFile(

@@ -1,7 +1,7 @@
-"""Packs to models, by the same code for real and demo weights.
+"""Loads the models of a pack, with the same code for real and demo weights.
 
-Loads safetensors from local files, nothing else, and refuses files that do not fit the architecture: the libraries
-below would fill what is missing with random numbers. Runs on the engine's loader thread.
+Loads only safetensors from local files, and rejects files that do not fit the architecture: the libraries would replace
+missing weights by random numbers. Imports no engine. Runs on the engine's loader thread.
 """
 
 import json
@@ -24,20 +24,20 @@ from transformers.utils.logging import disable_progress_bar
 from app.modelpacks.pack import ModelPack, sha256_of, verify_part
 from app.modelpacks.preprocessing import Preprocessing
 
-# The networks a pack may hold, and the width of what their `fc` sees.
+# The networks that a pack may contain, and the number of input features of their `fc`.
 NUM_FEATURES = {"resnet18": 512, "resnet50": 2048}
 
-# What the libraries raise for files that are missing, broken or of another architecture.
+# The libraries raise these for files that are missing, broken or of another architecture.
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
 class DiffusionComponents:
-    """What `StableDiffusionPipeline` is made of; models on the device, in eval mode.
+    """The components of a `StableDiffusionPipeline`; models on the device, in eval mode.
 
     Attributes:
         noise_scheduler_config: The pack's `scheduler_config.json`.
-        safety_checker: None where the pack has none; then so is `feature_extractor`.
+        safety_checker: None where the pack has none; then `feature_extractor` is None too.
     """
 
     tokenizer: Any
@@ -62,7 +62,7 @@ class ClassifierComponents:
     """A ResNet on the device, in eval mode.
 
     Attributes:
-        preprocess: Picture (RGB) to (3, crop, crop).
+        preprocess: Image (RGB) to (3, crop, crop).
         classes: Names in the order of the logits.
     """
 
@@ -78,9 +78,9 @@ class BackboneComponents:
     """A ResNet whose `fc` is the identity, on the device, in eval mode.
 
     Attributes:
-        preprocess: Picture (RGB) to (3, crop, crop).
-        num_features: Width of what it returns (512 for ResNet18).
-        weights_sha256: Of its file; features made by other weights are other features.
+        preprocess: Image (RGB) to (3, crop, crop).
+        num_features: Length of its outputs (512 for ResNet18).
+        weights_sha256: Hash of its file; other weights give other features.
     """
 
     model: nn.Module
@@ -92,10 +92,10 @@ class BackboneComponents:
 
 
 def load_diffusion(pack: ModelPack, device: torch.device, dtype: torch.dtype) -> DiffusionComponents:
-    """Load the parts of a Stable Diffusion pipeline, the convolutional ones in the layout that is faster.
+    """Load the components of a Stable Diffusion pipeline, the convolutional ones in channels_last layout.
 
     Raises:
-        PackError: A file is missing, broken, or does not fit; names it.
+        PackError: A file is missing, broken, or does not fit the architecture; the message names it.
     """
     folder = verify_part(pack, "diffusion")
     index = _read_json(pack, folder / "model_index.json")
@@ -121,7 +121,7 @@ def load_clip(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.
     """Load CLIP.
 
     Raises:
-        PackError: A file is missing, broken, or does not fit; names it.
+        PackError: A file is missing, broken, or does not fit the architecture; the message names it.
     """
     folder = verify_part(pack, "clip")
     return ClipComponents(
@@ -134,7 +134,7 @@ def load_classifier(pack: ModelPack, device: torch.device, dtype: torch.dtype = 
     """Load the classifier with the names of its classes.
 
     Raises:
-        PackError: A file is missing, broken, or does not fit; names it.
+        PackError: A file is missing, broken, or does not fit the architecture; the message names it.
     """
     folder = verify_part(pack, "classifier")
     architecture, preprocessing, classes = _read_resnet_config(pack, folder)
@@ -149,10 +149,10 @@ def load_classifier(pack: ModelPack, device: torch.device, dtype: torch.dtype = 
 
 
 def load_backbone(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.float32) -> BackboneComponents:
-    """Load the network whose features a linear probe is trained on; the classifier's where the pack has no other.
+    """Load the network that extracts features for linear probes: the backbone, or else the pack's classifier.
 
     Raises:
-        PackError: A file is missing, broken, or does not fit; names it.
+        PackError: A file is missing, broken, or does not fit the architecture; the message names it.
     """
     folder = verify_part(pack, "backbone" if pack.part("backbone").is_dir() else "classifier")
     architecture, preprocessing, _ = _read_resnet_config(pack, folder)
@@ -168,16 +168,16 @@ def load_backbone(pack: ModelPack, device: torch.device, dtype: torch.dtype = to
 
 
 class _ModelLoader:
-    """Loads diffusers' and transformers' models, which share `from_pretrained`."""
+    """Loads models of diffusers and transformers, which both have `from_pretrained`."""
 
     def __init__(self, pack: ModelPack, device: torch.device, dtype: torch.dtype) -> None:
-        disable_progress_bar()  # a server has no terminal to draw on
+        disable_progress_bar()  # a server has no terminal
         self._pack = pack
         self._device = device
         self._dtype = dtype
 
     def __call__(self, model_class: Any, folder: Path) -> Any:
-        """Load one model in eval mode; raises PackError unless every weight of it was in the file."""
+        """Load one model in eval mode; raises PackError unless the file has every weight of it."""
         weights = _find_weights(self._pack, folder)
         try:
             model, report = model_class.from_pretrained(
@@ -196,7 +196,7 @@ class _ModelLoader:
 
 
 def _find_weights(pack: ModelPack, folder: Path) -> Path:
-    """Find a model's file; the half-precision variant where there is one."""
+    """Find a model's file; the half-precision variant where it exists."""
     candidates = sorted(folder.glob("*.fp16.safetensors")) + sorted(folder.glob("*.safetensors"))
     if not candidates:
         raise pack.fault(folder / "*.safetensors", "is missing")
@@ -213,7 +213,7 @@ def _load_processor(pack: ModelPack, processor_class: Any, folder: Path) -> Any:
 def _load_resnet(pack: ModelPack, folder: Path, architecture: str, num_classes: int | None) -> nn.Module:
     """Build a ResNet around its state dict; without `fc` when `num_classes` is None."""
     path = folder / "model.safetensors"
-    # on "meta": no time and no random numbers are spent on weights that are replaced
+    # on "meta": no time and no random numbers for weights that are replaced
     with torch.device("meta"):
         model: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes or 1)
     try:
@@ -230,7 +230,7 @@ def _load_resnet(pack: ModelPack, folder: Path, architecture: str, num_classes: 
 
 
 def _read_resnet_config(pack: ModelPack, folder: Path) -> tuple[str, Preprocessing, tuple[str, ...]]:
-    """Read architecture, preprocessing and class names, the latter two from torchvision's weights where it says so."""
+    """Read architecture, preprocessing and class names; the last two from torchvision's weights where it names them."""
     path = folder / "config.json"
     config = _read_json(pack, path)
     try:
@@ -243,7 +243,7 @@ def _read_resnet_config(pack: ModelPack, folder: Path) -> tuple[str, Preprocessi
             else Preprocessing.from_config(config["preprocessing"])
         )
         if config["architecture"] not in NUM_FEATURES or not all(isinstance(name, str) for name in names):
-            raise ValueError("an architecture or a class name that is none")
+            raise ValueError("The architecture is unknown or a class name is not a string.")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise pack.fault(path, "does not describe a classifier of a known architecture") from error
     return str(config["architecture"]), preprocessing, names

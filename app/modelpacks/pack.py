@@ -1,6 +1,6 @@
-"""What a model pack is, where it is found, and whether its files are the ones it was made of.
+"""Model packs: manifest, folder, and verification of files against the manifest.
 
-Reads manifests and hashes files; knows nothing of torch.
+Reads manifests and hashes files; imports no torch.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ PARTS = ("diffusion", "clip", "classifier", "backbone")
 
 MANIFEST = "manifest.json"
 
-# Where nothing was measured on the CLIP model at hand.
+# Used where no threshold was measured on the CLIP model.
 NEAR_DUPLICATE_COSINE = 0.99
 
-# What to do about a missing or broken file, by the pack's name.
+# Advice for a missing or broken file, by the pack's name.
 REMEDIES: Mapping[str, str] = {
     "demo": "It ships with Foxhound: install Foxhound again.",
     "sd15": "Run `foxhound models fetch sd15`.",
@@ -27,17 +27,17 @@ REMEDIES: Mapping[str, str] = {
 
 
 class PackError(Exception):
-    """A model pack cannot be used; the message names the file and what helps, without a path of this machine."""
+    """A model pack cannot be used; the message names the file and what to do, without a path of this machine."""
 
     def __init__(self, detail: str) -> None:
-        """Keep the text for a person to read as `detail` too."""
+        """Keep the text, which is for people, as `detail` too."""
         self.detail = detail
         super().__init__(detail)
 
 
 @dataclass(frozen=True, slots=True)
 class PackFile:
-    """One file of a pack: its path below the pack's folder, with `/`, and what it must be."""
+    """One file of a pack: its path below the pack's folder, with `/`, its hash and its size in bytes."""
 
     path: str
     sha256: str
@@ -49,17 +49,17 @@ class ModelPack:
     """A set of weights that work together.
 
     Attributes:
-        revision: Which edition of the weights.
-        folder: Where the parts are.
+        revision: The version of the weights.
+        folder: The folder with the parts.
         native_size: Width and height in pixels that the diffusion model was trained for.
         min_side: Least width or height in pixels.
         max_side: Largest width or height in pixels.
         default_noise_scheduler: Used where a request names none.
-        files: What the manifest lists; empty for a pack that is not fetched yet.
-        overrides: Parts that come from a local folder instead.
-        quality: What was measured on the weights, as the manifest tells it; empty where nothing was.
-        made: How the weights came to be, as the manifest tells it; empty where it does not.
-        near_duplicate_cosine: Cosine of CLIP embeddings from which on two images are near-duplicates.
+        files: The files that the manifest lists; empty for a pack that is not fetched yet.
+        overrides: Local folders that replace parts, by part.
+        quality: Measurements of the weights from the manifest; empty where it has none.
+        made: Provenance of the weights from the manifest; empty where it has none.
+        near_duplicate_cosine: Smallest cosine of CLIP embeddings of two near-duplicate images, -1 ... 1.
     """
 
     name: str
@@ -86,14 +86,14 @@ class ModelPack:
         return self.overrides.get(name, self.folder / name)
 
     def label(self, path: Path) -> str:
-        """Name a file for people: below the pack, or below the local folder that replaces a part."""
+        """Return a file's name for people, relative to the pack or to the local folder that replaces a part."""
         for name, folder in self.overrides.items():
             if path.is_relative_to(folder):
                 return f"the local folder for {name}: {path.relative_to(folder).as_posix()}"
         return f"{self.name}: {path.relative_to(self.folder).as_posix()}"
 
     def fault(self, path: Path, what: str) -> PackError:
-        """Build the error for a file that is missing or wrong, with what helps."""
+        """Build the error for a missing or wrong file, with advice."""
         is_override = any(path.is_relative_to(folder) for folder in self.overrides.values())
         remedy = "Check the folder in the settings." if is_override else REMEDIES.get(self.name, "")
         return PackError(f"{self.label(path)} {what}. {remedy}".strip())
@@ -107,16 +107,16 @@ def demo_pack_folder() -> Path:
 def find_pack(name: str, models_dir: Path, overrides: Mapping[str, Path] | None = None) -> ModelPack:
     """Find a pack by the name that the settings give it.
 
-    An `sd15` that was not fetched is returned all the same, with the facts known beforehand: each part then fails
-    to load with a `PackError` that names what is missing, and parts from local folders work.
+    An `sd15` that was not fetched is returned too, with its pinned properties: each part then fails to load with a
+    `PackError` that names the missing file, and parts from local folders work.
 
     Args:
         name: `demo` or `sd15`.
-        models_dir: Where fetched packs are kept.
+        models_dir: The folder of fetched packs.
         overrides: Part to local folder.
 
     Raises:
-        PackError: There is no pack of that name, or its manifest cannot be read.
+        PackError: There is no pack or part of that name, or the manifest cannot be read.
     """
     overrides = dict(overrides or {})
     if unknown := set(overrides) - set(PARTS):
@@ -124,7 +124,7 @@ def find_pack(name: str, models_dir: Path, overrides: Mapping[str, Path] | None 
     if name == "demo":
         return read_pack(demo_pack_folder(), overrides, name="demo")
     if name != "sd15":
-        raise PackError("There is no such model pack; there are demo and sd15.")
+        raise PackError("There is no such model pack. The packs are demo and sd15.")
     folder = models_dir / "sd15"
     if not (folder / MANIFEST).exists():
         return _make_pack({**SD15_FACTS, "files": []}, folder, overrides)
@@ -137,10 +137,10 @@ def read_pack(folder: Path, overrides: Mapping[str, Path] | None = None, *, name
     Args:
         folder: The pack's folder.
         overrides: Part to local folder.
-        name: The pack that is expected, for the message.
+        name: The name of the pack for the message.
 
     Raises:
-        PackError: The manifest is missing or not one.
+        PackError: The manifest is missing, unreadable or invalid.
     """
     remedy = REMEDIES.get(name, "A fetched pack has one: run `foxhound models fetch sd15`.")
     try:
@@ -148,7 +148,9 @@ def read_pack(folder: Path, overrides: Mapping[str, Path] | None = None, *, name
         return _make_pack(manifest, folder, dict(overrides or {}))
     except OSError as error:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise PackError(f"{name or folder.name}: {MANIFEST} cannot be read. See to its storage.") from error
+            raise PackError(
+                f"{name or folder.name}: {MANIFEST} cannot be read. Check its permissions and its disk."
+            ) from error
         raise PackError(f"{name or folder.name}: {MANIFEST} is missing. {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackError(f"{name or folder.name}: {MANIFEST} is not a manifest of a model pack. {remedy}") from error
@@ -157,10 +159,10 @@ def read_pack(folder: Path, overrides: Mapping[str, Path] | None = None, *, name
 def verify_part(pack: ModelPack, part: str) -> Path:
     """Check a part's files against the manifest, by size and SHA-256, and return its folder.
 
-    A part from a local folder has no manifest; there only the loading itself can tell.
+    A part from a local folder has no manifest; its errors show when it is loaded.
 
     Raises:
-        PackError: The part or one of its files is missing, truncated or another file.
+        PackError: The part is missing, or one of its files is missing, truncated or another file.
     """
     folder = pack.part(part)
     if not folder.is_dir():
@@ -188,13 +190,13 @@ def verify_file(pack: ModelPack, file: PackFile) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file."""
+    """Return the SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_file(folder: Path, path: Path) -> PackFile:
-    """Make the manifest's entry for a file below the pack's folder."""
+    """Create the manifest's entry for a file below the pack's folder."""
     return PackFile(path.relative_to(folder).as_posix(), sha256_of(path), path.stat().st_size)
 
 
@@ -203,8 +205,8 @@ def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str
     for file in files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise ValueError("a path that leaves the pack")
-    # What was measured on the pack's own CLIP model tells nothing of another one.
+            raise ValueError("A path of the manifest leads out of the pack.")
+    # A measurement of the pack's own CLIP model does not apply to another one.
     measured = {} if "clip" in overrides else dict(manifest.get("near_duplicates", {}))
     return ModelPack(
         name=str(manifest["name"]),

@@ -1,4 +1,7 @@
-"""How a picture becomes the tensor that a torchvision classifier was trained on."""
+"""Preprocessing of images for torchvision's classifiers: resize, centre crop, normalise.
+
+Imports nothing of the application. The transforms run on any thread.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize, centre crop, normalise.
+    """The settings of resize, centre crop and normalisation.
 
     Attributes:
         resize: Pixels of the shorter side.
@@ -30,7 +33,13 @@ class Preprocessing:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Preprocessing":
-        """Read the `preprocessing` of a part's `config.json`."""
+        """Read the `preprocessing` of a part's `config.json`.
+
+        Raises:
+            KeyError: A setting is missing.
+            TypeError: A setting has another type.
+            ValueError: A setting is no number, or the interpolation is unknown.
+        """
         return cls(
             resize=int(config["resize"]),
             crop=int(config["crop"]),
@@ -41,7 +50,7 @@ class Preprocessing:
 
     @classmethod
     def from_weights(cls, weights: Any) -> "Preprocessing":
-        """Take over what torchvision's weights (`ResNet50_Weights.IMAGENET1K_V2`) were evaluated with."""
+        """Copy the settings with which torchvision evaluated its weights (such as `ResNet50_Weights.IMAGENET1K_V2`)."""
         transform = weights.transforms()
         return cls(
             resize=transform.resize_size[0],
@@ -55,7 +64,7 @@ class Preprocessing:
         """Build the transform.
 
         Shapes:
-            returns: picture (RGB) to (3, crop, crop), float32.
+            returns: image (RGB) to (3, crop, crop), float32.
 
         Source:
             torchvision `ImageClassification`, the transform of its weights.

@@ -1,6 +1,6 @@
-"""The `sd15` pack: what it is and where each file comes from, pinned.
+"""The `sd15` pack: its properties, and the pinned source of each file.
 
-Facts only; `fetch.py` acts on them.
+Constants only; imports nothing of the application. `fetch.py` downloads the files.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ class HubSource:
     """Files of one hub repository at one commit.
 
     Attributes:
-        part: The pack's part they belong to.
-        revision: The commit; the hub tells size and hash of every file of it.
-        files: Patterns of paths in the repository, the same below the part; each must match something.
-        pickles: Safetensors file to the pickle it is made from where the commit has no such file.
+        part: The pack's part that gets the files.
+        revision: The commit; the hub lists size and hash of every file in it.
+        files: Patterns of paths in the repository, the same below the part; each must match a file.
+        pickles: Safetensors file to the pickle from which it is converted, where the commit lacks the former.
     """
 
     part: str
@@ -32,7 +32,7 @@ class TorchvisionSource:
     """One of torchvision's state dicts.
 
     Attributes:
-        part: The pack's part it becomes.
+        part: The pack's part that it becomes.
         file_name: Ends in the first digits of its SHA-256, by torchvision's convention.
         config: The part's `config.json`.
     """
@@ -44,10 +44,10 @@ class TorchvisionSource:
 
 @dataclass(frozen=True, slots=True)
 class PackSources:
-    """All of a pack.
+    """All sources of a pack.
 
     Attributes:
-        facts: The manifest but for its list of files.
+        facts: The manifest without its list of files.
     """
 
     facts: Mapping[str, object]
@@ -91,7 +91,7 @@ SD15_SOURCES = PackSources(
             repo_id="openai/clip-vit-base-patch32",
             revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
             files=("*.json", "merges.txt", "model.safetensors"),
-            # this commit offers the weights as a pickle only
+            # this commit has the weights as a pickle only
             pickles={"model.safetensors": "pytorch_model.bin"},
         ),
     ),

@@ -1,1 +1,1 @@
-"""Torch training on frozen features: no HTTP, no SQL, no pydantic."""
+"""Training on frozen features with torch. Imports no HTTP, SQL or pydantic. Runs in the worker."""

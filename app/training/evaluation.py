@@ -1,4 +1,7 @@
-"""How good a probe is: accuracy, the classes one by one, and which is taken for which. Sees arrays only."""
+"""Evaluation of a linear probe: accuracy, metrics per class, and the confusion matrix.
+
+Works on arrays; imports no models and no storage. Runs in the worker, on the thread of its caller.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +12,7 @@ from app.training.linear_probe import Features, Labels, LinearProbe, predict
 
 @dataclass(frozen=True, slots=True)
 class ClassMetrics:
-    """One class against the rest, each figure 0 where it is undefined; `support` counts its true rows."""
+    """One class against the rest; a metric is 0 where it is undefined, `support` counts the class's true rows."""
 
     precision: float
     recall: float
@@ -19,11 +22,11 @@ class ClassMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a probe gets right.
+    """The metrics of a probe on one set of images.
 
     Attributes:
-        accuracy: Share of rows whose most probable class is theirs.
-        macro_f1: Mean of the classes' F1, each class counting the same.
+        accuracy: Share of rows whose most probable class is the true one, 0 ... 1.
+        macro_f1: Unweighted mean of the classes' F1, 0 ... 1.
         per_class: In the order of the labels.
         confusion_matrix: `[true][predicted]` counts rows.
     """
@@ -38,8 +41,8 @@ def evaluate(probe: LinearProbe, features: Features, labels: Labels, num_classes
     """Compare a probe's most probable classes with the true ones.
 
     Args:
-        probe: The classifier head of `num_classes` classes.
-        features: What the backbone says of the images, N >= 1.
+        probe: A classifier head of `num_classes` classes.
+        features: The backbone's outputs for the images, N >= 1.
         labels: Their true classes.
         num_classes: K.
 
@@ -48,10 +51,10 @@ def evaluate(probe: LinearProbe, features: Features, labels: Labels, num_classes
         labels: (N,), int64, in 0 .. K - 1.
 
     Raises:
-        ValueError: The arrays and the number of classes do not fit together.
+        ValueError: The sizes of probe, features, labels and the number of classes differ, or there is no row.
     """
     if len(probe.bias) != num_classes or len(labels) != len(features) or len(labels) == 0:
-        raise ValueError("probe, features, labels and number of classes do not fit together")
+        raise ValueError("The sizes of probe, features, labels and the number of classes do not fit together.")
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (labels, predict(probe, features).argmax(axis=1)), 1)
     per_class = tuple(_class_metrics(confusion, index) for index in range(num_classes))

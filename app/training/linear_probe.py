@@ -1,8 +1,8 @@
-"""A linear probe: one linear layer on the features of a frozen backbone, trained as the practical trains it.
+"""A linear probe: one linear layer on the features of a frozen backbone, trained as in the practical.
 
-Sees arrays only: the backbone has run already, once, in `eval()`, so that every epoch sees the same features.
-Runs in the worker, on the CPU, in whichever thread calls; touches no global random state, and holds torch to
-one thread while an epoch runs.
+Works on arrays: the backbone ran before, once, in `eval()`, so that every epoch uses the same features. Runs in the
+worker, on the CPU, on the thread of its caller; uses no global random state, and limits torch to one thread while an
+epoch runs.
 """
 
 import json
@@ -26,7 +26,7 @@ Labels = npt.NDArray[np.int64]
 
 
 class Diverged(Exception):
-    """The loss or the weights left the finite numbers; a smaller learning rate may help."""
+    """The loss or the weights are no longer finite; a smaller learning rate may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +44,26 @@ class LinearProbe:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
-    """How the weights move; the defaults are the practical's.
+    """Stochastic gradient descent; the defaults are those of the practical.
 
     Attributes:
-        name: `sgd` or `adam`.
+        name: `sgd`, the only optimizer.
         lr: Learning rate, > 0.
-        momentum: In [0, 1); of SGD only.
+        momentum: In [0, 1).
     """
 
-    name: Literal["sgd", "adam"] = "sgd"
+    name: Literal["sgd"] = "sgd"
     lr: float = 0.001
     momentum: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
-    """What one epoch gave; training figures are averaged while the weights still move, as in the practical's loop.
+    """The metrics of one epoch; those of training are averaged while the weights change, as in the practical.
 
     Attributes:
         epoch: Counted from 1.
-        elapsed_ms: Wall time of the epoch with its test.
+        elapsed_ms: Milliseconds of wall time of the epoch, its test included.
     """
 
     epoch: int
@@ -77,11 +77,10 @@ class EpochMetrics:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """A probe and how it came to be; `was_stopped` when it was ended before its last epoch."""
+    """A trained probe and the metrics of its epochs, in order."""
 
     probe: LinearProbe
     epochs: tuple[EpochMetrics, ...]
-    was_stopped: bool
 
 
 def fit(
@@ -96,64 +95,62 @@ def fit(
     optimizer: OptimizerSettings = OptimizerSettings(),
     seed: int = 0,
     on_epoch: Callable[[EpochMetrics], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train a linear probe by mini-batches on cross-entropy.
 
-    Equal arguments give equal bytes, whatever torch's number of threads.
+    Equal arguments give equal bytes, for any number of torch's threads.
 
     Args:
-        train_features: What the backbone says of the training images.
+        train_features: The backbone's outputs for the training images.
         train_labels: Their classes; each class occurs.
-        test_features: The same of the test images; None or empty: no test figures.
+        test_features: The backbone's outputs for the test images; None or empty: no test metrics.
         test_labels: Their classes.
         num_classes: K, >= 2.
-        epochs: Turns over the training rows, >= 1.
+        epochs: Passes over the training rows, >= 1.
         batch_size: Rows of a gradient step, >= 1; the last batch may be smaller.
-        optimizer: How the weights move.
-        seed: Fixes the first weights and the order of the rows, 0 .. 2^63 - 1.
-        on_epoch: Called after each epoch.
-        should_stop: Asked before each epoch; True ends the training there.
+        optimizer: Learning rate and momentum.
+        seed: Determines the initial weights and the order of the rows, 0 ... 2^63 - 1.
+        on_epoch: Called after each epoch; an exception from it ends the training.
 
     Shapes:
         train_features, test_features: (N, D), float32.
         train_labels, test_labels: (N,), int64, in 0 .. K - 1.
 
     Raises:
-        ValueError: The arrays do not fit together, or a class has no training row.
+        ValueError: The arrays have wrong shapes or values, a count is too small, or a class has no training row.
         Diverged: The loss or the weights are no longer finite.
 
     Source:
-        PyTorch's transfer learning tutorial, `train_model` with a fixed extractor, but for the backbone's mode.
+        PyTorch's transfer learning tutorial, `train_model` with a fixed extractor, except for the backbone's mode.
     """
     if num_classes < 2 or epochs < 1 or batch_size < 1:
-        raise ValueError("at least two classes, one epoch and one row a batch")
+        raise ValueError("Training needs at least two classes, one epoch and one row per batch.")
     train = _to_tensors(train_features, train_labels, num_classes)
     if train[1].bincount(minlength=num_classes).min() == 0:
-        raise ValueError("a class has no training row")
+        raise ValueError("A class has no training row.")
     test = None
     if test_features is not None and test_labels is not None and len(test_features) > 0:
         test = _to_tensors(test_features, test_labels, num_classes)
 
     fc = _initial_layer(train[0].shape[1], num_classes, seed)
-    torch_optimizer = _torch_optimizer(fc, optimizer)
+    torch_optimizer = torch.optim.SGD(fc.parameters(), lr=optimizer.lr, momentum=optimizer.momentum)
     order = torch.Generator().manual_seed(seed)
     history: list[EpochMetrics] = []
-    while len(history) < epochs and not should_stop():
+    for epoch in range(1, epochs + 1):
         started_s = time.perf_counter()
         with _one_thread():
             train_loss, train_accuracy = _train_epoch(fc, torch_optimizer, train, batch_size, order)
             test_loss, test_accuracy = _measure(fc, test) if test else (None, None)
         elapsed_ms = (time.perf_counter() - started_s) * 1000
-        figures = (train_loss, train_accuracy, test_loss, test_accuracy)
-        history.append(EpochMetrics(len(history) + 1, *figures, lr=optimizer.lr, elapsed_ms=elapsed_ms))
+        metrics = (train_loss, train_accuracy, test_loss, test_accuracy)
+        history.append(EpochMetrics(epoch, *metrics, lr=optimizer.lr, elapsed_ms=elapsed_ms))
         on_epoch(history[-1])
     probe = LinearProbe(fc.weight.detach().numpy().copy(), fc.bias.detach().numpy().copy())
-    return FitResult(probe, tuple(history), was_stopped=len(history) < epochs)
+    return FitResult(probe, tuple(history))
 
 
 def predict(probe: LinearProbe, features: Features) -> npt.NDArray[np.float32]:
-    """Give each row's class probabilities.
+    """Return each row's class probabilities.
 
     Shapes:
         features: (N, D), float32.
@@ -170,9 +167,9 @@ def predict(probe: LinearProbe, features: Features) -> npt.NDArray[np.float32]:
 
 
 def save_probe(probe: LinearProbe, *, classes: Sequence[str], backbone: str) -> bytes:
-    """Write a probe as safetensors: `fc.weight` and `fc.bias`, as the backbone's own state dict names them.
+    """Serialize a probe as safetensors: `fc.weight` and `fc.bias`, the names in the backbone's state dict.
 
-    The metadata is one JSON text under `foxhound`, because safetensors writes several keys in a random order.
+    The metadata is one JSON text under `foxhound`, because safetensors writes several keys in random order.
     """
     metadata = json.dumps({"backbone": backbone, "classes": list(classes)}, sort_keys=True)
     data: bytes = safetensors.numpy.save(
@@ -183,7 +180,7 @@ def save_probe(probe: LinearProbe, *, classes: Sequence[str], backbone: str) -> 
 
 
 def load_probe(data: bytes) -> LinearProbe:
-    """Read what `save_probe` wrote.
+    """Read the bytes that `save_probe` wrote.
 
     Raises:
         ValueError: The bytes are no probe: not safetensors, other names, shapes or types, or not finite.
@@ -191,29 +188,29 @@ def load_probe(data: bytes) -> LinearProbe:
     try:
         tensors = safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
-        raise ValueError("not a safetensors file") from error
+        raise ValueError("The bytes are not a safetensors file.") from error
     if set(tensors) != {"fc.weight", "fc.bias"}:
-        raise ValueError("a probe holds fc.weight and fc.bias")
+        raise ValueError("The tensors of a probe are fc.weight and fc.bias.")
     weight, bias = tensors["fc.weight"], tensors["fc.bias"]
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or {weight.dtype, bias.dtype} != {np.dtype(np.float32)}:
-        raise ValueError("fc.weight must be (K, D) and fc.bias (K,), both float32")
+        raise ValueError("The shape of fc.weight must be (K, D) and that of fc.bias (K,), both float32.")
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ValueError("the probe's numbers are not finite")
+        raise ValueError("A value of the probe is not finite.")
     return LinearProbe(weight, bias)
 
 
 def _to_tensors(features: Features, labels: Labels, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
-        raise ValueError("features must be (N, D) and labels (N,), N >= 1")
+        raise ValueError("The shape of the features must be (N, D) and that of the labels (N,), N >= 1.")
     if not np.isfinite(features).all():
-        raise ValueError("the features are not finite")
+        raise ValueError("A value of the features is not finite.")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError("a label is not below the number of classes")
+        raise ValueError("A label is not in 0 ... K - 1.")
     return torch.from_numpy(np.array(features, np.float32)), torch.from_numpy(np.array(labels, np.int64))
 
 
 def _initial_layer(num_features: int, num_classes: int, seed: int) -> nn.Linear:
-    """Build the layer that `torch.manual_seed(seed); nn.Linear(...)` gives, without the global generator."""
+    """Build the layer of `torch.manual_seed(seed); nn.Linear(...)` without the global generator."""
     generator = torch.Generator().manual_seed(seed)
     fc = nn.Linear(num_features, num_classes, device="meta").to_empty(device="cpu")
     nn.init.kaiming_uniform_(fc.weight, a=math.sqrt(5), generator=generator)
@@ -224,7 +221,7 @@ def _initial_layer(num_features: int, num_classes: int, seed: int) -> nn.Linear:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch on this thread: a step of the head is too small to share.
+    """Limit torch to one thread: a step of the head is too small for more.
 
     (16, 512) x (512, 10) takes 0.4 ms on one thread and 6.7 ms on two, on two busy cores.
     """
@@ -234,12 +231,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-def _torch_optimizer(fc: nn.Linear, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    if settings.name == "adam":
-        return torch.optim.Adam(fc.parameters(), lr=settings.lr)
-    return torch.optim.SGD(fc.parameters(), lr=settings.lr, momentum=settings.momentum)
 
 
 def _train_epoch(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from app.engine.diffusion.calibration import ROW_BUCKETS
+from app.engine.diffusion.options import ROW_BUCKETS
 from bench.gpu.models import Models
 from bench.gpu.ours import decode, finish_all, make_decoder, make_denoiser, start_image
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from app.engine.diffusion.runner import demand_of
+from app.engine.diffusion.runner import cost_of
 from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.image_spec import ImageSpec
@@ -73,8 +73,7 @@ def engine_s(engine: Engine, per_class: int) -> float:
     ]
     began = time.monotonic()
     futures = [
-        engine.submit(DIFFUSION, payload, priority=Priority.BACKGROUND, demand=demand_of(payload))
-        for payload in payloads
+        engine.submit(DIFFUSION, payload, priority=Priority.BACKGROUND, cost=cost_of(payload)) for payload in payloads
     ]
     for future in futures:
         future.result()

@@ -17,9 +17,9 @@ from typing import Any
 
 from app.api.serving.server import Server
 from app.config import Settings
-from app.engine.diffusion.runner import demand_of
+from app.engine.diffusion.runner import cost_of
 from app.engine.engine import Engine
-from app.engine.request import Demand, Priority
+from app.engine.request import Priority, RequestCost
 from app.errors import AppError
 from app.image_spec import ImageSpec
 from app.main import create_app, server_config
@@ -62,20 +62,20 @@ class Gremlin:
             self._write_state()
 
     def _make_fault(self) -> None:
-        payloads: list[tuple[object, Demand]] = [
-            ("not a payload", demand_of(PAYLOAD)),  # fails in prepare
-            (ImageSpec("x", height=64, width=64), demand_of(PAYLOAD)),  # of another size than it says: fails a step
-            (ImageSpec("x", guidance_scale=1e38, height=128, width=128), demand_of(PAYLOAD)),  # no numbers
-            (PAYLOAD, demand_of(PAYLOAD)),  # its watcher fails, or it is cancelled
+        payloads: list[tuple[object, RequestCost]] = [
+            ("not a payload", cost_of(PAYLOAD)),  # fails in prepare
+            (ImageSpec("x", height=64, width=64), cost_of(PAYLOAD)),  # of another size than it says: fails a step
+            (ImageSpec("x", guidance_scale=1e38, height=128, width=128), cost_of(PAYLOAD)),  # no numbers
+            (PAYLOAD, cost_of(PAYLOAD)),  # its watcher fails, or it is cancelled
         ]
-        payload, demand = self._rng.choice(payloads)
+        payload, cost = self._rng.choice(payloads)
         try:
             self._futures.append(
                 self._engine.submit(
                     DIFFUSION,
                     payload,
                     priority=self._rng.choice(list(Priority)),
-                    demand=demand,
+                    cost=cost,
                     on_step=self._fail if self._rng.random() < 0.3 else None,
                 )
             )

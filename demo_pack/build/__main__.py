@@ -1,6 +1,6 @@
 """`python -m demo_pack.build STAGE`: one stage of the build, or all of them in order.
 
-Each training stage can be cut at any point and goes on from its checkpoint to the same weights.
+Each training stage can be interrupted at any point and continues from its checkpoint to the same weights.
 Run it with OMP_NUM_THREADS set to the number of cores.
 """
 

@@ -1,4 +1,4 @@
-"""Stage `clip`: a small CLIPModel taught on drawings and their VAE reconstructions, never on generated images."""
+"""Stage `clip`: a small CLIPModel trained on drawings and their VAE reconstructions, never on generated images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 class Pupil(nn.Module):
-    """The model, and for the training alone a linear reading of what the picture shows.
+    """The model and, for training only, a linear layer that predicts the content of the picture.
 
     The reading (class, colour, style, background of the drawing) gives every picture a target of its own, where a
     batch holds only 128 captions to compare with.
@@ -83,7 +83,7 @@ def _numbers(row: tuple[str | None, ...]) -> list[int]:
 
 
 def matches(words: list[str], shown: torch.Tensor) -> torch.Tensor:
-    """Whether each picture fits each caption: all that is said is shown. **Shapes**: (pictures, captions) bool."""
+    """Whether each picture fits each caption: it shows all that is stated. **Shapes**: (pictures, captions) bool."""
     spoken = torch.tensor([_numbers(astuple(said(text))) for text in words])
     return ((spoken[None] == -1) | (spoken[None] == shown[:, None])).all(dim=2)
 

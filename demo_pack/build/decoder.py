@@ -1,7 +1,7 @@
-"""Stage `decoder`: the autoencoder's decoder taught further, while its latents stay as the UNet learns them.
+"""Stage `decoder`: trains the autoencoder's decoder further; its encoder, and so the UNet's latents, stay fixed.
 
-Once the encoder is fixed, the decoder alone decides how sharp a picture becomes, and a step costs little more than
-half. It sees slightly noisy latents as well: those that sampling ends with are never perfect.
+The decoder alone determines the sharpness of a picture once the encoder is fixed, and a step costs little more than
+half. It is trained on slightly noisy latents too, because sampled latents are never perfect.
 """
 
 from __future__ import annotations

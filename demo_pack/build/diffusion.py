@@ -88,7 +88,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
 
 
 def tokenizer_of(workdir: Path, drawings: Drawings) -> CLIPTokenizer:
-    """The pack's tokenizer, trained when it is first asked for."""
+    """The pack's tokenizer, which the first call trains."""
     folder = workdir / "tokenizer"
     if (folder / "merges.txt").exists():
         return CLIPTokenizer.from_pretrained(folder)
@@ -97,7 +97,7 @@ def tokenizer_of(workdir: Path, drawings: Drawings) -> CLIPTokenizer:
 
 @dataclass(frozen=True)
 class Lessons:
-    """One drawn set as the UNet sees it. **Shapes**: latents (N, 4, H, W), token ids (N, captions, 77)."""
+    """One drawn set as training data of the UNet. **Shapes**: latents (N, 4, H, W), token ids (N, captions, 77)."""
 
     latents: torch.Tensor
     token_ids: torch.Tensor
@@ -120,7 +120,7 @@ def lessons_of(workdir: Path, name: str, tokenizer: CLIPTokenizer) -> Lessons:
 
 
 class Course:
-    """What the UNet learns from: square drawings, and in every fifth step another size."""
+    """The training data of the UNet: square drawings, and in every fifth step another size."""
 
     def __init__(self, workdir: Path) -> None:
         """Take the drawn sets and their latents."""
@@ -153,7 +153,7 @@ class Course:
 
 
 def train_diffusion(workdir: Path, steps: int | None = None) -> None:
-    """Train UNet and text tower together; what the stage `guidance` learned from an earlier pair is removed."""
+    """Train UNet and text tower together; removes outdated weights of the stage `guidance`."""
     course = Course(workdir)
     torch.manual_seed(0)
     model = Diffusion(course.tokenizer)

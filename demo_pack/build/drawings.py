@@ -20,10 +20,10 @@ CHUNK = 250
 TRAINING = 24000
 HELD_OUT = 1000
 
-# Width and height of the pictures that teach the UNet other sizes than its own, and how many of each.
+# Width and height of the UNet's training pictures of other sizes, and the number of each.
 OTHER_SIZES = ((64, 64), (96, 96), (160, 160), (192, 192), (128, 192), (192, 128), (96, 160), (160, 96))
 OF_EACH_SIZE = 1000
-FIRST_OTHER = 1_000_000  # their scenes are none of the square training set's
+FIRST_OTHER = 1_000_000  # beyond the indices of the square training set
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Drawings:
 
 @dataclass(frozen=True)
 class Order:
-    """What to draw: `count` pictures of world `seed`, from index `first` on."""
+    """A set to draw: `count` pictures of `seed`, from index `first` on."""
 
     seed: int
     count: int
@@ -89,7 +89,7 @@ def draw_all(workdir: Path) -> None:
 
 
 def draw_held_out(workdir: Path) -> None:
-    """Drawings of a seed that no training sees."""
+    """Drawings of a seed that is not used for training."""
     draw_set(workdir, "held_out", Order(HELD_OUT_SEED, HELD_OUT))
 
 

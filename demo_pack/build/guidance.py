@@ -1,8 +1,8 @@
-"""Stage `guidance`: makes guidance 7.5 do here what it does in Stable Diffusion 1.5.
+"""Stage `guidance`: gives guidance 7.5 the strength that it has in Stable Diffusion 1.5.
 
-The drawings' captions are always true and the world is small, so that a caption moves the prediction far more than
-captions of the web do, and 7.5 times that is too steep for few steps (PNDM's most of all). The model is taught to
-answer with `SHARE` of its own difference between caption and no caption; nothing else of it changes.
+The drawings' captions are always true and the vocabulary is small, so that a caption changes the prediction far more
+than captions of the web do, and 7.5 times that is too much for few steps (of PNDM in particular). The model is trained
+to predict `SHARE` of its own difference between caption and no caption; nothing else of it changes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from demo_pack.build.diffusion import Course, Diffusion, load_diffusion
 from demo_pack.build.loop import Moment, Recipe, train
 
-# Guidance 7.5 of the taught model is 1 + 6.5 * SHARE, 3.6, of its teacher.
+# Guidance 7.5 of the distilled model equals 1 + 6.5 * SHARE = 3.6 of its teacher.
 SHARE = 0.4
 RECIPE = Recipe(steps=800, learning_rate=3e-4, hidden_learning_rate=0.004, ema_decay=0.99)
 
@@ -33,7 +33,7 @@ def gentle_noise(
 
 
 def train_guidance(workdir: Path, steps: int | None = None) -> None:
-    """Teach a copy of the stage `diffusion` its own, gentler predictions."""
+    """Train a copy of the model of stage `diffusion` on that model's own predictions, with less guidance."""
     course = Course(workdir)
     teacher, _ = load_diffusion(workdir, "diffusion")
     model, _ = load_diffusion(workdir, "diffusion")

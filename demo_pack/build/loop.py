@@ -1,7 +1,7 @@
-"""The training loop that every stage shares: counted steps, averaged weights, checkpoints, one log.
+"""The training loop of all stages: counted steps, averaged weights, checkpoints, one log.
 
-Every step draws its randomness from its own number, so a run that was cut and goes on ends with the weights of an
-undisturbed one. Knows nothing of pictures; the loss comes from the stage.
+Every step seeds its random generators with its own number, so a run that was interrupted and continued ends with the
+weights of an uninterrupted one. Imports no drawings; the loss comes from the stage.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from demo_pack.build.workdir import TORCH_SEED, load, log, save
 CHECKPOINT_EVERY = 100
 
 
-# The first and last layers and the embeddings are no maps between hidden features: AdamW suits them better.
+# The first and last layers and the embeddings do not map between hidden features: AdamW suits them better.
 OUTER = ("embedding", "conv_in", "conv_out", "quant_conv", "reading")
 OUTERMOST = ("conv1", "fc")  # of torchvision's ResNet; its blocks have a conv1 too
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a stage is trained: Muon on the hidden matrices, AdamW on the rest.
+    """The hyperparameters of a stage: Muon on the hidden matrices, AdamW on the rest.
 
-    The learning rates warm up, stay, and fall in a straight line over the last half.
+    The learning rates warm up, stay constant, and fall linearly over the last half.
 
     Attributes:
         steps: Optimizer steps of the whole stage.
-        learning_rate: AdamW's, at its highest.
-        hidden_learning_rate: Muon's, at its highest.
-        weight_decay: Of both.
-        ema_decay: Of the exponential moving average of the weights, 0 to 1; the average is what ships.
+        learning_rate: Highest learning rate of AdamW.
+        hidden_learning_rate: Highest learning rate of Muon.
+        weight_decay: Of both optimizers.
+        ema_decay: Of the exponential moving average of the weights, 0 to 1; the pack contains the average.
     """
 
     steps: int
@@ -88,10 +88,10 @@ def pace(share: float, warm: float = 0.01, floor: float = 0.02) -> float:
 
 
 def train(workdir: Path, name: str, model: nn.Module, loss: Loss, recipe: Recipe) -> bool:
-    """Train `model` in place to the recipe's last step, going on from the checkpoint `{name}.pt` where one is.
+    """Train `model` in place to the recipe's last step, from the checkpoint `{name}.pt` where it exists.
 
     Returns:
-        Whether there was anything left to train.
+        Whether any step was left to train.
     """
     optimizers = recipe.optimizers(model)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
@@ -145,6 +145,6 @@ def _average(average: dict[str, torch.Tensor], model: nn.Module, decay: float) -
 
 
 def load_average(workdir: Path, name: str, model: nn.Module) -> None:
-    """Put the averaged weights of the stage `name` into `model`; leave it untrained where no checkpoint is."""
+    """Load the averaged weights of the stage `name` into `model`; without a checkpoint the model stays untrained."""
     if state := load(workdir / f"{name}.pt"):
         model.load_state_dict(state["ema"])

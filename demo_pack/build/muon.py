@@ -1,7 +1,7 @@
-"""Muon: every weight matrix moves by an orthogonal matrix close to its momentum, so that all directions learn alike.
+"""Muon: updates every weight matrix by an orthogonal matrix close to its momentum, which trains all directions equally.
 
-For a small budget nothing matters more here: the autoencoder was as good after 400 of these steps as after 4,000 of
-AdamW's. Knows nothing of models beyond their parameters.
+Important for a small budget: the autoencoder was as good after 400 of these steps as after 4,000 of AdamW's. Imports
+no models.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

@@ -1,7 +1,7 @@
 """Stage `pack`: the trained weights in the formats that diffusers, transformers and torchvision read.
 
-Everything is float16 safetensors under plain file names. A stage that has not been trained yet is
-written with random weights, so that a pack of the right shape exists from the first minute.
+All weights are float16 safetensors under plain file names. A stage that is not trained yet is written with random
+weights, so that a complete pack can be written at any time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LIMIT_BYTES = 48_000_000
 
 
 def write_pack(workdir: Path, folder: Path = PACK, quality: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Write the whole pack beside `folder`, then put it in its place; returns the manifest.
+    """Write the whole pack beside `folder`, then replace `folder` by it; return the manifest.
 
     Raises:
         ValueError: The pack is larger than `LIMIT_BYTES`.
@@ -103,7 +103,7 @@ def write_classifier(workdir: Path, folder: Path) -> None:
 
 
 def write_manifest(workdir: Path, folder: Path, quality: dict[str, Any]) -> dict[str, Any]:
-    """`manifest.json`: what the pack holds, how it was made and what was measured."""
+    """`manifest.json`: files, provenance and measurements of the pack."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
     files = [
         {"path": path.relative_to(folder).as_posix(), "sha256": _sha256(path), "size": path.stat().st_size}
@@ -131,7 +131,7 @@ def write_manifest(workdir: Path, folder: Path, quality: dict[str, Any]) -> dict
 
 
 def _made(workdir: Path) -> dict[str, Any]:
-    """How it was made: command, seeds, and steps and minutes of each stage (no steps: random weights)."""
+    """The provenance: command, seeds, and steps and minutes of each stage (no steps: random weights)."""
     stages = {}
     for name in ("vae", "decoder", "diffusion", "guidance", "clip", "classifier"):
         state = load(workdir / f"{name}.pt") or {"step": 0, "spent": 0.0}

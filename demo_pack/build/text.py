@@ -1,4 +1,4 @@
-"""The words of the pack: a byte-level BPE tokenizer trained on captions, in CLIP's file format."""
+"""The tokenizer of the pack: byte-level BPE trained on captions, in CLIP's file format."""
 
 from __future__ import annotations
 

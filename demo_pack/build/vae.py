@@ -17,7 +17,7 @@ from demo_pack.build.workdir import load, log, save
 
 RECIPE = Recipe(steps=3600, learning_rate=1.5e-3)
 CROP, CROPS = 64, 16
-WHOLE_FROM = 0.85  # share of the steps after which whole pictures follow: GroupNorm's statistics are those of use
+WHOLE_FROM = 0.85  # share of the steps before whole pictures, which give GroupNorm its later statistics
 WHOLE = 4
 KL_WEIGHT = 2e-6
 
@@ -40,7 +40,7 @@ def new_vae() -> AutoencoderKL:
 
 @torch.no_grad()
 def initialise(vae: AutoencoderKL) -> None:
-    """Let the untrained autoencoder pass on what it sees: silent residuals, orthogonal resampling, little noise.
+    """Initialise the autoencoder close to the identity: zero residuals, orthogonal resampling, little noise.
 
     Source: zero residual branches as in Goyal et al. 2017 (arXiv:1706.02677), orthogonal maps as in Saxe et al. 2013.
     """
@@ -70,7 +70,7 @@ def _edges(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def reconstruction_loss(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Absolute and squared error at four scales, edges at the two finest, hues at the two coarsest.
 
-    Edges keep lines sharp; without the hues a small autoencoder learns brightness first and paints in grey.
+    The edges keep lines sharp; without the hues a small autoencoder learns brightness first and decodes in grey.
     """
     total = torch.zeros(())
     for scale in range(4):
@@ -113,7 +113,7 @@ def train_vae(workdir: Path, steps: int | None = None) -> None:
 
 
 def forget_what_follows(workdir: Path) -> None:
-    """Remove what was made with an earlier autoencoder: its decoder, its latents, and what learned from those."""
+    """Remove all files that depend on an earlier autoencoder: decoder, latents, and models trained on them."""
     learned = ("decoder.pt", "diffusion.pt", "guidance.pt", "clip.pt", "classifier.pt")
     followers = ("latents-*.pt", "reconstructions.pt", *learned)
     for path in [path for pattern in followers for path in workdir.glob(pattern)]:

@@ -1,6 +1,6 @@
-"""The pictures that CLIP and the classifier learn from: drawings and their VAE reconstructions, varied a little.
+"""The training pictures of CLIP and the classifier: drawings and their VAE reconstructions, slightly varied.
 
-Never a generated picture: a judge that learned from them would trust whatever the accused says of itself.
+Never a generated picture: models trained on generated pictures could not measure the quality of generated pictures.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Views:
 
 
 def load_views(workdir: Path) -> Views:
-    """The training set with its reconstructions, made when they are first asked for."""
+    """The training set with its reconstructions, which the first call computes."""
     return Views(load_set(workdir, "train"), reconstructions(workdir))
 
 
 @torch.inference_mode()
 def reconstructions(workdir: Path) -> torch.Tensor:
-    """The first training drawings as the VAE gives them back from slightly noisy latents.
+    """The first training drawings, reconstructed by the VAE from slightly noisy latents.
 
-    The noise shows the judges what the decoder makes of imperfect latents. **Shapes**: (6000, 128, 128, 3) uint8.
+    The noise makes the reconstructions resemble decoded imperfect latents. **Shapes**: (6000, 128, 128, 3) uint8.
     """
     path = workdir / "reconstructions.pt"
     if state := load(path):

@@ -1,6 +1,6 @@
-"""Where a build keeps what it made so far: seeds, checkpoints that survive a cut, and the log.
+"""The working folder of a build: seeds, checkpoints that survive an interruption, and the log.
 
-Knows nothing of what is trained.
+Imports no models.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The drawn world: small captioned pictures made by procedure, the only teacher of the demo pack.
+"""Procedural drawings: small captioned pictures, the only training data of the demo pack.
 
-Picture `index` of `seed` is a pure function of the two. Knows nothing of models or training.
+Picture `index` of `seed` is a pure function of the two. Imports no models and no training code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LIGHT_SHARES = (0.65, 0.2, 0.15)
 
 @dataclass(frozen=True)
 class Scene:
-    """What a drawing shows."""
+    """The content of a drawing."""
 
     class_name: str
     colour: str
@@ -47,7 +47,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished picture, what it shows and several captions for it."""
+    """A finished picture, its content and several captions for it."""
 
     image: Image.Image
     captions: tuple[str, ...]
@@ -63,7 +63,7 @@ def _pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
 
 
 def scene(rng: np.random.Generator) -> Scene:
-    """A random scene with the world's weights."""
+    """A random scene, by the probabilities of the vocabulary."""
     class_name = _pick(rng, {name: subject.weight for name, subject in SUBJECTS.items()})
     subject = SUBJECTS[class_name]
     if rng.random() < subject.natural_share:
@@ -74,15 +74,15 @@ def scene(rng: np.random.Generator) -> Scene:
 
 
 def draw(seed: int, index: int, width: int = 128, height: int = 128) -> Drawing:
-    """Picture `index` of the world `seed` in the given size; the same arguments give the same picture."""
+    """Draw picture `index` of `seed` in the given size; the same arguments give the same picture."""
     rng = np.random.default_rng([seed, index])
     return draw_scene(scene(rng), rng, width, height)
 
 
 def draw_scene(shown: Scene, rng: np.random.Generator, width: int = 128, height: int = 128) -> Drawing:
-    """A picture of the given scene; pose, place, light and wording come from `rng`.
+    """Draw a picture of the given scene; pose, position, light and wording come from `rng`.
 
-    The same generator state gives the same pose and place whatever the colour and style.
+    The same generator state gives the same pose and position for every colour and style.
     """
     young = bool(rng.random() < YOUNG_SHARE)
     telling = np.random.default_rng(int(rng.integers(2**32)))
@@ -105,7 +105,7 @@ def draw_scene(shown: Scene, rng: np.random.Generator, width: int = 128, height:
 
 
 def _placement(rng: np.random.Generator, place: Place, grounded: bool) -> Placement:
-    """Standing near the lower edge, or floating about the middle; never across the left or right edge by much."""
+    """Place the subject near the lower edge, or floating about the middle; it may cross a side edge by a little."""
     share = 0.3 + 0.18 * float(rng.random()) ** 0.7
     scale, tall = share * place.side, place.height - place.side
     x = place.width / 2 + rng.uniform(-0.7, 0.7) * max(0.0, place.width / 2 - 1.1 * scale)
@@ -118,13 +118,13 @@ def _placement(rng: np.random.Generator, place: Place, grounded: bool) -> Placem
 
 
 def _light(rng: np.random.Generator, background: str) -> NDArray[np.float32]:
-    """The tint of the hour as a factor for each colour channel; paper and night keep their own light."""
+    """A random light as a factor for each colour channel; the backgrounds plain and night are not tinted."""
     hour = LIGHTS[int(rng.choice(len(LIGHTS), p=LIGHT_SHARES))]
     return np.array(LIGHTS[0] if background in ("plain", "night") else hour, dtype=np.float32)
 
 
 def _varied(rng: np.random.Generator, colour: Colour) -> Colour:
-    """The colour as this day's pigment shows it: a little lighter, darker or warmer."""
+    """Vary the colour at random: a little lighter, darker or warmer."""
     share = float(rng.uniform(-0.04, 0.08))
     shaded = darker(colour, -share) if share < 0 else mix(colour, (255, 250, 240), share)
     return mix(shaded, (255, 190, 120), float(rng.uniform(0, 0.03)))

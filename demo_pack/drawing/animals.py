@@ -1,6 +1,6 @@
 """Fox, dog, cat and rabbit: shared bodies in four poses, with the head, tail and legs of each kind.
 
-Knows nothing of styles, backgrounds or captions.
+Imports no styles, backgrounds or captions.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _tail_wrapped(canvas: Canvas, animal: Animal) -> None:
 
 
 def _leg(canvas: Canvas, animal: Animal, fur: Fur, top: tuple[float, float], foot: tuple[float, float]) -> None:
-    """One leg from hip to foot; a fox wears dark stockings, the others light paws."""
+    """One leg from hip to foot; a fox has dark legs, the others have light paws."""
     (x, y), (fx, fy), half = top, foot, 0.095
     canvas.blob([(x - half, y), (x + half, y), (fx + half, fy - 0.04), (fx, fy), (fx - half, fy - 0.04)], fur.main)
     if animal.class_name == "fox":

@@ -1,6 +1,6 @@
-"""Six places where a subject can stand, painted on a supersampled picture before the subject.
+"""The six backgrounds, painted on a supersampled picture before the subject.
 
-Sizes of things follow the smaller side of the picture. Knows nothing of subjects or styles.
+Sizes scale with the smaller side of the picture. Imports no subjects and no styles.
 """
 
 from __future__ import annotations

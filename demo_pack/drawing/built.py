@@ -1,7 +1,7 @@
 """House, boat, car and balloon, each in two or three kinds.
 
-Each takes the canvas, the main colour and a random generator, and draws itself in the unit square.
-Knows nothing of styles, backgrounds or captions.
+Each function takes the canvas, the main colour and a random generator, and draws its subject in the unit square.
+Imports no styles, backgrounds or captions.
 """
 
 from __future__ import annotations

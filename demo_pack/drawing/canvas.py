@@ -1,7 +1,7 @@
-"""Smooth coloured shapes on a supersampled picture, with the mask of what they cover.
+"""Smooth coloured shapes on a supersampled picture, with the mask of the pixels that they cover.
 
 Shapes are given in the subject's own unit square (x right, y down, -1 to 1, feet at y = 0.9); a
-`Placement` says where that square lies in the picture. Knows nothing of foxes, styles or captions.
+`Placement` maps that square to the picture. Imports no subjects, styles or captions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is said about a drawing: several captions for each, in the words that people type.
+"""Captions of a drawing: several for each, in the words that people type.
 
-Knows nothing of pictures.
+Imports no painting code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _article(words: str) -> str:
 
 
 def subject_phrase(rng: np.random.Generator, class_name: str, colour: str, young: bool = False) -> str:
-    """The subject with its colour word; natural colours are sometimes left unsaid, others never."""
+    """The subject with its colour word; natural colours are sometimes omitted, others never."""
     subject, baby = SUBJECTS[class_name], YOUNG_WORDS.get(class_name)
     word = str(rng.choice([name for name in subject.words if name != baby]))
     if young and baby and rng.random() < 0.7:
@@ -34,7 +34,7 @@ def subject_phrase(rng: np.random.Generator, class_name: str, colour: str, young
 def caption(
     rng: np.random.Generator, class_name: str, colour: str, style: str, background: str, young: bool = False
 ) -> str:
-    """One caption; style and background are each sometimes left unsaid."""
+    """One caption; style and background are each sometimes omitted."""
     subject = subject_phrase(rng, class_name, colour, young)
     unsaid = 0.7 if background == "plain" else 0.2
     place = "" if rng.random() < unsaid else " " + str(rng.choice(BACKGROUNDS[background]))
@@ -54,7 +54,7 @@ def captions(
 
 @dataclass(frozen=True)
 class Said:
-    """What a caption states of its picture; None where it is silent."""
+    """The statements of a caption about its picture; None where it makes none."""
 
     class_name: str | None
     colour: str | None
@@ -63,7 +63,7 @@ class Said:
 
 
 def said(text: str) -> Said:
-    """What a caption, or a label such as "a photo of a red fox", states."""
+    """Parse a caption, or a label such as "a photo of a red fox"."""
     style = next((name for name, phrases in STYLES.items() if text.startswith(phrases)), None)
     background = None
     for name, phrases in BACKGROUNDS.items():

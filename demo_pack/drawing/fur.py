@@ -1,6 +1,6 @@
-"""What the furred animals share: the square a head is drawn in, the colours of a coat, and the eyes.
+"""Common parts of the furred animals: the square of a head, the colours of a coat, and the eyes.
 
-Knows nothing of particular animals, poses or styles.
+Imports no particular animals, poses or styles.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Fur:
 
     @property
     def is_dark(self) -> bool:
-        """Whether ink would vanish on it."""
+        """Whether the fur is too dark for lines of ink."""
         return sum(self.main) < 300
 
 

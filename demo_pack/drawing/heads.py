@@ -1,6 +1,6 @@
 """The heads of fox, dog, cat and rabbit, each in its own square with the ears above.
 
-Knows nothing of bodies, poses or styles.
+Imports no bodies, poses or styles.
 """
 
 from __future__ import annotations

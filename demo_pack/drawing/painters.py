@@ -1,4 +1,4 @@
-"""Who paints which class, for all subjects but the furred animals. Knows nothing of styles or captions."""
+"""The painting function of each class, except the furred animals. Imports no styles and no captions."""
 
 from __future__ import annotations
 

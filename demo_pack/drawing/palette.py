@@ -1,4 +1,4 @@
-"""The fixed paints that several subjects share: ink, wood, leaves, glass. Knows nothing of who uses them."""
+"""The fixed paints that several subjects share: ink, wood, leaves, glass. Imports no subjects."""
 
 from __future__ import annotations
 

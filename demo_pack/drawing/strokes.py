@@ -1,6 +1,6 @@
-"""Brush strokes: a picture repainted with short thick lines in its own colours.
+"""Brush strokes: repaints a picture with short thick lines in its own colours.
 
-**Shapes**: picture (H, W, 3), flow (H, W), float32. Knows nothing of styles or subjects.
+**Shapes**: picture (H, W, 3), flow (H, W), float32. Imports no styles and no subjects.
 """
 
 from __future__ import annotations

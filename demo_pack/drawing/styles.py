@@ -1,8 +1,8 @@
-"""Four ways to finish a drawing: watercolor, pencil, oil and flat.
+"""The four styles of a drawing: watercolor, pencil, oil and flat.
 
-Each takes the plain picture and its subject mask as arrays and gives a picture of the same size; strokes and
-grain follow the smaller side, so a picture looks the same at every resolution.
-**Shapes**: picture (H, W, 3) and mask (H, W), float32 from 0 to 1. Knows nothing of subjects or captions.
+Each function takes the plain picture and its subject mask as arrays and returns a picture of the same size; strokes and
+grain scale with the smaller side, so a picture looks the same at every resolution.
+**Shapes**: picture (H, W, 3) and mask (H, W), float32 from 0 to 1. Imports no subjects and no captions.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ LUMA = np.array([0.3, 0.59, 0.11], dtype=np.float32)
 
 
 def pixels(image: Image.Image) -> Array:
-    """The picture's numbers as they are, in float32."""
+    """The picture's values, unscaled, in float32."""
     return np.asarray(image).astype(np.float32)
 
 
 def unit(shape: tuple[int, ...]) -> float:
-    """How many pixels one pixel of a 128-pixel picture takes."""
+    """The scale relative to a 128-pixel picture."""
     return min(shape[0], shape[1]) / 128
 
 
@@ -79,7 +79,7 @@ def _saturated(picture: Array, share: float) -> Array:
 
 
 def _painted_edge(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """How much of the wash reaches each pixel: 1 inside, falling to 0 at an uneven margin."""
+    """The share of the wash at each pixel: 1 inside, falling to 0 at an uneven margin."""
     height, width = shape[0], shape[1]
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     inside = np.minimum(np.minimum(xs, width - 1 - xs), np.minimum(ys, height - 1 - ys)) / min(height, width)

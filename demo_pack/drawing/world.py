@@ -1,6 +1,6 @@
-"""The vocabulary of the drawn world: classes, colours, styles, backgrounds and how often each is drawn.
+"""The vocabulary of the drawings: classes, colours, styles and backgrounds, and the probability of each.
 
-Knows nothing of how any of them is painted.
+Imports no painting code.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_a_client_that_leaves_frees_its_rows_at_the_next_step(node: Node) -> Non
     # Scoring takes a turn of the device after that of the image, when the image itself is gone from the engine.
     assert told(node.http, num_inference_steps=1, labels=["fox"])[-1].name == "result"
     assert diffusion.num_steps == 2, "the one under way, and the next request's"
-    assert set(engine.queue_depth().values()) == {0}
+    assert set(engine.in_flight().values()) == {0}
     assert engine.expected_wait_s("diffusion") == 0, "nothing waits or runs"
     assert len(node.http.get("/generations").json()["items"]) == 1
 

@@ -1,6 +1,6 @@
 """Our batched CLIP against `CLIPModel(**processor(text=..., images=..., padding=True))`, one request at a time.
 
-Tolerance: 1e-4 on logits of the order of 10 and 1e-5 on probabilities, float32, alone as in company: other matrix
+Tolerance: 1e-4 on logits of the order of 10 and 1e-5 on probabilities, float32, alone as in a batch: other matrix
 heights and paddings move the last digits. Pictures are prepared bit for bit as the processor does.
 """
 
@@ -93,7 +93,9 @@ def test_one_request_equals_clip_called_directly(
     np.testing.assert_allclose(scores.probabilities, logits.softmax(dim=0).numpy(), rtol=0, atol=1e-5)
 
 
-def test_every_layer_of_both_towers_is_remade_and_no_other_is(components: ClipComponents, tiny_pack: ModelPack) -> None:
+def test_every_layer_of_both_towers_is_optimized_and_no_other_is(
+    components: ClipComponents, tiny_pack: ModelPack
+) -> None:
     make_runner(components)
     towers = (components.model.vision_model, components.model.text_model)
     assert {type(layer) for tower in towers for layer in tower.encoder.layers} == {CpuClipLayer}
@@ -107,7 +109,7 @@ def test_every_layer_of_both_towers_is_remade_and_no_other_is(components: ClipCo
 @torch.inference_mode()
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize("attention", ["all", "causal", "masked"])
-def test_a_remade_layer_gives_what_transformers_gives(activation: str, attention: str) -> None:
+def test_an_optimized_layer_equals_that_of_transformers(activation: str, attention: str) -> None:
     torch.manual_seed(0)
     config = CLIPTextConfig(hidden_size=32, intermediate_size=64, num_attention_heads=4, hidden_act=activation)
     config._attn_implementation = "sdpa"

@@ -1,7 +1,7 @@
-"""Layers remade for the CPU against diffusers' own: the same numbers, and where they would differ, diffusers' stay.
+"""Layers optimized for the CPU against diffusers' own: the same numbers, and where they would differ, diffusers' stay.
 
 Tolerance in float32: 1e-5 of the largest number; on the processors that this was written on they are the same bytes. In
-bfloat16 the judge is diffusers in float32: remade layers are no farther from it than the originals, but for chance.
+bfloat16 the reference is diffusers in float32: optimized layers are no farther from it than the originals.
 """
 
 import copy
@@ -13,7 +13,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
-from app.engine.kernels.cpu_diffusion import CpuGroupNorm, CpuResnetBlock, CpuTransformer, remake
+from app.engine.kernels.cpu_diffusion import CpuGroupNorm, CpuResnetBlock, CpuTransformer, optimize_diffusion
 from app.engine.kernels.cpu_layers import CpuConv2d, CpuPixelConv2d
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
@@ -38,9 +38,9 @@ def half_components(tiny_pack: ModelPack) -> DiffusionComponents:
     return load_diffusion(tiny_pack, CPU, HALF)
 
 
-def remade(model: nn.Module) -> nn.Module:
+def optimized(model: nn.Module) -> nn.Module:
     other = copy.deepcopy(model)
-    remake(other)
+    optimize_diffusion(other)
     return other
 
 
@@ -60,7 +60,7 @@ def assert_alike(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (6, 10)])
-def test_a_remade_unet_predicts_what_the_original_predicts(
+def test_an_optimized_unet_predicts_what_the_original_predicts(
     components: DiffusionComponents, rows: int, size: tuple[int, int]
 ) -> None:
     unet: Any = components.unet
@@ -68,26 +68,26 @@ def test_a_remade_unet_predicts_what_the_original_predicts(
     texts = draw(rows, 77, unet.config.cross_attention_dim)
     ours, theirs = (
         model(*(part.clone() for part in inputs), encoder_hidden_states=texts, return_dict=False)[0]
-        for model in (remade(unet), unet)
+        for model in (optimized(unet), unet)
     )
     assert_alike(ours, theirs)
 
 
 @torch.inference_mode()
-def test_a_remade_decoder_decodes_as_the_original_does(components: DiffusionComponents) -> None:
+def test_an_optimized_decoder_decodes_as_the_original_does(components: DiffusionComponents) -> None:
     latents = draw(1, components.vae.config.latent_channels, 8, 12)
-    assert_alike(remade(components.vae.decoder)(latents), components.vae.decoder(latents))
+    assert_alike(optimized(components.vae.decoder)(latents), components.vae.decoder(latents))
 
 
-def test_every_block_of_stable_diffusion_is_remade(components: DiffusionComponents) -> None:
-    unet, decoder = remade(components.unet), remade(components.vae.decoder)
+def test_every_block_of_stable_diffusion_is_optimized(components: DiffusionComponents) -> None:
+    unet, decoder = optimized(components.unet), optimized(components.vae.decoder)
     assert kinds(unet) >= {CpuConv2d, CpuPixelConv2d, CpuResnetBlock, CpuTransformer}
     assert not (kinds(unet) | kinds(decoder)) & {nn.Conv2d, ResnetBlock2D, Transformer2DModel}
 
 
 @needs_bfloat16
-def test_every_block_of_stable_diffusion_is_remade_in_bfloat16_too(half_components: DiffusionComponents) -> None:
-    unet, decoder = remade(half_components.unet), remade(half_components.vae.decoder)
+def test_every_block_of_stable_diffusion_is_optimized_in_bfloat16_too(half_components: DiffusionComponents) -> None:
+    unet, decoder = optimized(half_components.unet), optimized(half_components.vae.decoder)
     assert kinds(unet) >= {CpuConv2d, CpuPixelConv2d, CpuGroupNorm, CpuResnetBlock, CpuTransformer}
     originals = {nn.Conv2d, nn.GroupNorm, ResnetBlock2D, Transformer2DModel}
     assert not (kinds(unet) | kinds(decoder)) & originals
@@ -103,7 +103,7 @@ def assert_no_farther(ours: torch.Tensor, theirs: torch.Tensor, truth: torch.Ten
 @torch.inference_mode()
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (32, 32)])
-def test_a_unet_remade_in_bfloat16_is_as_near_to_float32_as_the_original(
+def test_a_unet_optimized_in_bfloat16_is_as_near_to_float32_as_the_original(
     components: DiffusionComponents, half_components: DiffusionComponents, rows: int, size: tuple[int, int]
 ) -> None:
     config: Any = components.unet.config
@@ -113,17 +113,17 @@ def test_a_unet_remade_in_bfloat16_is_as_near_to_float32_as_the_original(
     def predict(unet: Any, dtype: torch.dtype) -> torch.Tensor:
         return unet(samples.to(dtype), timesteps, encoder_hidden_states=texts.to(dtype), return_dict=False)[0]
 
-    ours, theirs = (predict(unet, HALF) for unet in (remade(half_components.unet), half_components.unet))
+    ours, theirs = (predict(unet, HALF) for unet in (optimized(half_components.unet), half_components.unet))
     assert_no_farther(ours, theirs, predict(components.unet, torch.float32))
 
 
 @torch.inference_mode()
-def test_a_decoder_remade_in_bfloat16_is_as_near_to_float32_as_the_original(
+def test_a_decoder_optimized_in_bfloat16_is_as_near_to_float32_as_the_original(
     components: DiffusionComponents, half_components: DiffusionComponents
 ) -> None:
     latents = draw(1, components.vae.config.latent_channels, 8, 12).to(HALF)
     original = half_components.vae.decoder
-    assert_no_farther(remade(original)(latents), original(latents), components.vae.decoder(latents.float()))
+    assert_no_farther(optimized(original)(latents), original(latents), components.vae.decoder(latents.float()))
 
 
 @torch.inference_mode()
@@ -152,27 +152,27 @@ def test_a_convolution_of_single_pixels_is_one_product_and_stays_in_channels_las
 @pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 1}, {"groups": 2}])
 def test_other_convolutions_of_single_pixels_are_left_to_onednn(options: dict[str, int]) -> None:
     model = nn.Sequential(nn.Conv2d(12, 20, 1, **options)).eval()
-    other, inputs = remade(model), draw(3, 12, 6, 4)
+    other, inputs = optimized(model), draw(3, 12, 6, 4)
     assert type(other[0]) is CpuConv2d
     assert_alike(other(inputs), model(inputs))
 
 
-def test_what_is_remade_stays_as_it_is(components: DiffusionComponents) -> None:
-    unet = remade(components.unet)
+def test_optimizing_twice_changes_nothing(components: DiffusionComponents) -> None:
+    unet = optimized(components.unet)
     before = list(unet.modules())
-    remake(unet)
+    optimize_diffusion(unet)
     assert list(unet.modules()) == before
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("part", ["resnet", "transformer"])
-def test_a_remade_block_leaves_its_inputs_alone(part: str) -> None:
+def test_an_optimized_block_leaves_its_inputs_alone(part: str) -> None:
     block: nn.Module = (
         ResnetBlock2D(in_channels=64, temb_channels=8)
         if part == "resnet"
         else Transformer2DModel(2, 16, 32, cross_attention_dim=8)
     )
-    layer = remade(nn.Sequential(block.eval())).get_submodule("0")
+    layer = optimized(nn.Sequential(block.eval())).get_submodule("0")
     assert isinstance(layer, CpuResnetBlock | CpuTransformer)
     inputs = [draw(2, 64 if part == "resnet" else 32, 4, 4), draw(2, 8) if part == "resnet" else draw(2, 7, 8)]
     before = [tensor.clone() for tensor in inputs]
@@ -198,12 +198,12 @@ def test_a_remade_block_leaves_its_inputs_alone(part: str) -> None:
 def test_a_block_of_another_architecture_stays_the_original(block: Any) -> None:
     torch.manual_seed(0)
     original = block().eval()
-    assert type(remade(nn.Sequential(original)).get_submodule("0")) is type(original)
+    assert type(optimized(nn.Sequential(original)).get_submodule("0")) is type(original)
 
 
-def test_layers_of_another_dtype_are_remade_in_it() -> None:
+def test_layers_of_another_dtype_are_optimized_in_it() -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1)).eval().to(torch.bfloat16)
-    other = remade(model)
+    other = optimized(model)
     pixels = draw(2, 4, 6, 6).to(torch.bfloat16)
     with torch.inference_mode():
         ours, theirs = other(pixels), model(pixels)

@@ -3,7 +3,7 @@
 Tolerance: 1e-4 on the final latents of the demo pack, and of the tiny pack's largest one (random weights under guidance
 leave the range of latents); one step of 8-bit colour on pixels. Our noise schedulers are tables of coefficients,
 rounded once, where the pipeline's compute in float32 at every step. Against ourselves: none. An image is the same bytes
-alone and in any company.
+alone and in any batch.
 """
 
 import itertools
@@ -279,7 +279,7 @@ def mixed_payloads() -> list[ImageSpec]:
     ]
 
 
-def test_a_mixed_batch_whose_images_come_and_go_equals_the_pipelines(
+def test_a_mixed_batch_with_images_that_join_and_leave_equals_the_pipelines(
     runner: DiffusionRunner, pipeline: StableDiffusionPipeline, components: DiffusionComponents
 ) -> None:
     """One more image joins before every step; each leaves after its own last one."""
@@ -413,7 +413,7 @@ def test_a_prompt_of_exactly_77_tokens_is_not_cut(runner: DiffusionRunner) -> No
     assert image.negative_prompt_cut is None
 
 
-def test_timings_are_told(runner: DiffusionRunner) -> None:
+def test_timings_are_returned(runner: DiffusionRunner) -> None:
     [image] = generate(runner, PAYLOAD)
     assert image.queued_ms >= 0
     assert image.denoising_ms > 0
@@ -457,7 +457,9 @@ def test_an_image_that_is_not_a_number_is_an_error(tiny_pack: ModelPack) -> None
     ],
     ids=["lcm takes 50 steps at most", "unknown"],
 )
-def test_what_a_noise_scheduler_cannot_do_is_an_invalid_request(runner: DiffusionRunner, payload: ImageSpec) -> None:
+def test_unsupported_steps_of_a_noise_scheduler_are_an_invalid_request(
+    runner: DiffusionRunner, payload: ImageSpec
+) -> None:
     with pytest.raises(Invalid):
         runner.prepare(EngineRequest("diffusion", payload))
 

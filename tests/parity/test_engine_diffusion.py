@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
-from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage, demand_of
+from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage, cost_of
 from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.errors import InferenceFailed
@@ -57,7 +57,7 @@ class Studio:
         self.events.append("decode")
 
     def submit(self, payload: ImageSpec, **how: Any) -> "Future[Any]":
-        return self.engine.submit("diffusion", payload, demand=demand_of(payload), **how)
+        return self.engine.submit("diffusion", payload, cost=cost_of(payload), **how)
 
     def together(self, *payloads: ImageSpec, **how: Any) -> "list[Future[Any]]":
         """Submit them all before any of them can take its first step."""
@@ -171,7 +171,7 @@ def test_background_work_delays_an_interactive_image_by_one_step_at_most(
     assert waits.sum() <= 2, "one step in eight belongs to the background"
 
 
-def test_one_image_is_decoded_between_two_steps_and_all_when_nobody_steps(studio: Studio) -> None:
+def test_one_image_is_decoded_between_two_steps_and_all_without_steps(studio: Studio) -> None:
     short = replace(DDIM, num_inference_steps=5, guidance_scale=1.0)
     studio.make(*(replace(short, seed=seed) for seed in range(6)), replace(DDIM, num_inference_steps=9))
     steps = [event if event == "decode" else "step" for event in studio.events]

@@ -11,20 +11,19 @@ from functools import partial
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
-from tests.unit.engine.test_gpu import Recorder
 
-from app.engine.diffusion.calibration import ROW_BUCKETS
 from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
-from app.engine.diffusion.invariance import FALLBACK_ROWS, FixedRowsLinear
+from app.engine.diffusion.invariance import FixedRowsLinear
 from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
-from app.engine.diffusion.options import DenoisingOptions, options_for
+from app.engine.diffusion.options import FALLBACK_ROWS, ROW_BUCKETS, DenoisingOptions, options_for
 from app.engine.kernels.compile import compile_forward
 from app.modelpacks.loading import load_diffusion
 from app.modelpacks.pack import ModelPack
 from testing.tiny import NOISE_SCHEDULER
 from tests.parity.conftest import CPU
+from tests.unit.engine.kernels.test_cuda import Recorder
 
-BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, same_bytes=False)
+BUCKETS = DenoisingOptions(sizes=ROW_BUCKETS, batch_invariant=False)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def mixed(num_images: int) -> list[ImageState]:
     return [start(seed, 1 + seed % 2, ("ddim", "euler_a")[seed % 2]) for seed in range(num_images)]
 
 
-def test_forwards_have_the_rows_of_a_bucket_and_the_images_stay_what_they_are(unet: torch.nn.Module) -> None:
+def test_forwards_have_the_rows_of_a_bucket_and_the_images_do_not_change(unet: torch.nn.Module) -> None:
     denoiser = make_denoiser(unet, BUCKETS)
     expected = [finish(make_denoiser(unet, DenoisingOptions()), *mixed(seed + 1))[seed] for seed in range(4)]
     forwards: list[int] = []
@@ -112,7 +111,7 @@ def test_a_compiled_unet_is_traced_once_for_all_numbers_of_rows_and_makes_the_sa
     assert len(traced) == 1
 
 
-def test_with_one_number_of_rows_bytes_do_not_depend_on_company(unet: torch.nn.Module) -> None:
+def test_with_one_number_of_rows_results_are_batch_invariant(unet: torch.nn.Module) -> None:
     denoiser = make_denoiser(unet, DenoisingOptions(sizes=(FALLBACK_ROWS,)))
     (alone,) = finish(denoiser, start(5))
     assert torch.equal(finish(denoiser, *mixed(3), start(5), *mixed(4))[3], alone)
@@ -141,7 +140,7 @@ def test_forwards_that_need_preparing_are_all_taken_while_the_model_loads(unet: 
     assert recorder.num_recordings == len(ROW_BUCKETS)
 
 
-def test_what_is_known_of_a_promise_is_checked_first(unet: torch.nn.Module) -> None:
+def test_a_known_calibration_is_tested_first(unet: torch.nn.Module) -> None:
     found = make_denoiser(unet, DenoisingOptions()).calibrate(8, 8, 60.0)
     assert found.is_invariant
 
@@ -155,7 +154,7 @@ def test_what_is_known_of_a_promise_is_checked_first(unet: torch.nn.Module) -> N
 def test_the_options_follow_from_the_device_and_the_promise() -> None:
     gpu = torch.device("cuda")
     assert options_for(CPU, deterministic=True, graphs=True) == DenoisingOptions()
-    assert not options_for(CPU, deterministic=False, graphs=False).must_look
+    assert not options_for(CPU, deterministic=False, graphs=False).needs_probe
     assert options_for(CPU, deterministic=True, graphs=True, compiles=True) == DenoisingOptions()
     assert options_for(gpu, deterministic=False, graphs=False) == BUCKETS
     assert options_for(gpu, deterministic=False, graphs=False, compiles=True) == replace(

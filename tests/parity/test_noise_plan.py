@@ -165,7 +165,7 @@ def test_only_the_ancestral_ones_draw_and_lcm_not_in_the_end() -> None:
     assert draws["lcm"] == (True, True, False)
 
 
-def test_rows_that_join_midway_are_bitwise_what_they_are_alone() -> None:
+def test_rows_that_join_midway_equal_single_rows_bitwise() -> None:
     """All noise schedulers at different step counts, one more row every other step, and their places change."""
     arguments = [(name, 4 + 3 * index, "demo", index) for index, name in enumerate(NOISE_SCHEDULERS)] * 2
     waiting = [(make_row(*argument), argument) for argument in arguments]
@@ -223,7 +223,7 @@ def make_batch(num_rows: int, size: tuple[int, int, int], generator: torch.Gener
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-def test_what_goes_in_is_left_as_it_was() -> None:
+def test_inputs_are_not_changed() -> None:
     batch = make_batch(3, (4, 5, 3), torch.Generator().manual_seed(1))
     before = [tensor.clone() for tensor in batch]
     states, outputs, noises, coefficients = batch
@@ -241,7 +241,7 @@ def test_plans_are_made_once_and_not_changed_by_use() -> None:
     assert all(map(torch.equal, before, (plan.coefficients, plan.input_scales, plan.timesteps)))
 
 
-def test_the_places_for_remembered_tensors_are_all_needed() -> None:
+def test_all_remembered_tensors_are_needed() -> None:
     used = {
         name: int(make_noise_plan(name, 20, CONFIGS["demo"]).coefficients[:, 1:].any(dim=2).any(dim=0).sum())
         for name in NOISE_SCHEDULERS
@@ -261,7 +261,7 @@ def test_the_places_for_remembered_tensors_are_all_needed() -> None:
         ("dpmpp_2m", 1001, "unsupported_num_inference_steps"),  # diffusers would divide by zero
     ],
 )
-def test_what_a_noise_scheduler_cannot_do_is_an_invalid_request(name: str, num_steps: int, code: str) -> None:
+def test_unsupported_steps_of_a_noise_scheduler_are_an_invalid_request(name: str, num_steps: int, code: str) -> None:
     with pytest.raises(Invalid) as caught:
         make_noise_plan(name, num_steps, CONFIGS["demo"])
     assert caught.value.code == code
@@ -277,7 +277,7 @@ def test_what_a_noise_scheduler_cannot_do_is_an_invalid_request(name: str, num_s
         ("unipc", {"solver_order": 3}, "remembers more than 3"),
     ],
 )
-def test_a_config_that_no_plan_can_say_is_refused(name: str, changes: dict[str, object], message: str) -> None:
+def test_a_config_that_is_not_linear_is_rejected(name: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_noise_plan(name, 7, {**CONFIGS["demo"], **changes})
 

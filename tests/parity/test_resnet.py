@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
-from app.engine.kernels.cpu_resnet import CpuResNet, remake_resnet
+from app.engine.kernels.cpu_resnet import CpuResNet, optimize_resnet
 from app.engine.request import EngineRequest
 from app.engine.resnet import BackboneRunner, ClassifierRunner, ClassifyPayload, FeaturePayload
 from app.errors import InferenceFailed
@@ -101,7 +101,7 @@ def test_the_full_size_resnet50_classifies_as_torchvision_does(resnet50_pack: Mo
 
 
 @torch.inference_mode()
-def test_the_backbone_gives_what_fc_would_see(resnet50_pack: ModelPack) -> None:
+def test_the_backbone_returns_the_input_of_fc(resnet50_pack: ModelPack) -> None:
     backbone = load_backbone(resnet50_pack, CPU)
     upstream = torchvision.models.resnet18(weights=None)
     upstream.load_state_dict(load_file(resnet50_pack.part("backbone") / "model.safetensors"))
@@ -123,13 +123,13 @@ def test_the_backbone_gives_what_fc_would_see(resnet50_pack: ModelPack) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_remade_resnet_says_what_torchvisions_says(architecture: str, batch: int) -> None:
+def test_an_optimized_resnet_returns_what_torchvisions_returns(architecture: str, batch: int) -> None:
     model = torchvision.models.get_model(architecture, weights=None).eval()
     model.load_state_dict(random_state(architecture))
-    remade = remake_resnet(model)
+    optimized = optimize_resnet(model)
     images = torch.randn(batch, 3, 96, 64, generator=torch.Generator().manual_seed(0))
-    assert isinstance(remade, CpuResNet)
-    ours, theirs = remade(images), model(images)
+    assert isinstance(optimized, CpuResNet)
+    ours, theirs = optimized(images), model(images)
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
@@ -142,7 +142,7 @@ def test_another_network_stays_as_it_is(network: str) -> None:
         model = torchvision.models.resnet18(weights=None, norm_layer=norm).eval()
         if network == "no numbers":
             model.fc.bias.data.fill_(math.nan)
-    assert remake_resnet(model) is model
+    assert optimize_resnet(model) is model
 
 
 def test_a_pack_without_a_backbone_uses_its_classifier(tiny_pack: ModelPack) -> None:

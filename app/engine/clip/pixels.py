@@ -1,6 +1,7 @@
-"""Pictures as CLIP reads them: what transformers' image processor makes of them, to the bit, in half of its time.
+"""Images to CLIP's input pixels: bitwise the result of transformers' image processor, in half of its time.
 
-Knows no model, no texts and no files. Made by the loader thread; its functions are called from any.
+Handles no model, no texts and no files. The loader thread calls `pixels_by`; the returned function is called from any
+thread.
 """
 
 import logging
@@ -22,14 +23,16 @@ Pixels = Callable[[Image.Image], torch.Tensor]
 
 
 def pixels_by(processor: Any) -> Pixels:
-    """Return the function from a picture (RGB) to the pixels that a `CLIPImageProcessor` makes of it.
+    """Return a function from an image (RGB) to the pixels of a `CLIPImageProcessor`.
+
+    The fast implementation is used only where its results are bitwise those of the processor on trial images, which
+    protects against unknown settings and versions.
 
     Shapes:
         returns: to (3, H, W), float32, contiguous.
 
     Source:
-        transformers `CLIPImageProcessor`; what does not give its very bits, for settings or versions that nobody knew
-        of, is not used.
+        transformers `CLIPImageProcessor`.
     """
 
     def original(picture: Image.Image) -> torch.Tensor:
@@ -40,26 +43,26 @@ def pixels_by(processor: Any) -> Pixels:
         quick = _QuickPixels(processor)
         is_same = all(torch.equal(quick(picture), original(picture)) for picture in map(_draw, _TRIAL_SIZES))
     except (AttributeError, KeyError, TypeError, RuntimeError, ValueError):
-        logger.debug("The image processor cannot be remade.", exc_info=True)
+        logger.debug("The image processor cannot be optimized.", exc_info=True)
         return original
     return quick if is_same else original
 
 
 class _QuickPixels:
-    """Resize, centre crop and normalise, for a processor that does all three."""
+    """Resize, centre crop and normalise, for a processor that does exactly these three."""
 
     def __init__(self, processor: Any) -> None:
         self._size = [processor.size["shortest_edge"]]
         self._interpolation = _INTERPOLATIONS[int(processor.resample)]
         self._crop = [processor.crop_size["height"], processor.crop_size["width"]]
-        # The factor from bytes to 0 ... 1 is within mean and deviation, as in the original.
+        # The factor from bytes to 0 ... 1 is folded into mean and deviation, as in the original.
         scale = 1.0 / processor.rescale_factor
         self._mean, self._std = (
             (torch.tensor(values) * scale)[:, None, None] for values in (processor.image_mean, processor.image_std)
         )
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
-        # Resized as bytes with the channels side by side, for which torch has a kernel of its own.
+        # Resized as uint8 in channels_last order, for which torch has a fast kernel.
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         resized = functional.resize(pixels, self._size, self._interpolation, antialias=True)
         cropped: torch.Tensor = functional.center_crop(resized, self._crop)[0].contiguous()

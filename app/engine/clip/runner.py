@@ -1,7 +1,7 @@
-"""CLIP: how well texts describe an image. One step serves all requests of a batch.
+"""CLIP as a model of the engine: the similarity of an image and texts. One step serves all requests of a batch.
 
-Knows `CLIPModel` and its processor, nothing of files or requests over the wire. The runner belongs to the device
-thread; `ClipPreparation` is called from any.
+Uses `CLIPModel` and its processor; handles no files and no HTTP. The runner runs on the device thread;
+`ClipPreparation` is called from any thread.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from PIL import Image
 
 from app.engine.clip.pixels import pixels_by
 from app.engine.clip.texts import TextEmbeddings, TokenIds, unit_length
-from app.engine.kernels.cpu_clip import remake_clip
+from app.engine.kernels.cpu_clip import optimize_clip
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPayload:
-    """One image and the texts to compare it with, as the model reads them.
+    """One image and the texts to compare it with, as inputs of the model.
 
     Attributes:
         pixels: (3, H, W), float32, normalised.
@@ -34,7 +34,7 @@ class ClipPayload:
 
 @dataclass(frozen=True, slots=True)
 class ClipScores:
-    """How one image compares with each of its texts, in their order.
+    """The similarity of one image to each of its texts, in their order.
 
     Attributes:
         probabilities: Softmax of the logits over the texts.
@@ -50,18 +50,18 @@ class ClipScores:
 
 
 class ClipPreparation:
-    """From pictures and texts to what the model reads; as `CLIPProcessor` does it."""
+    """Images and texts to inputs of the model, as in `CLIPProcessor`."""
 
     def __init__(self, processor: Any, *, max_tokens: int) -> None:
-        """Take the pack's `CLIPProcessor` and how many tokens its model takes."""
+        """Take the pack's `CLIPProcessor` and the largest number of tokens of its model."""
         self._pixels = pixels_by(processor.image_processor)
         self._tokenizer = processor.tokenizer
         self._max_tokens = max_tokens
-        # A tokenizer keeps the settings of its last call and may not change them under another thread's: set here.
+        # A tokenizer stores the settings of its last call, which is not thread-safe: the first call sets them here.
         self._tokenize([""])
 
     def __call__(self, image: Image.Image, texts: Sequence[str]) -> ClipPayload:
-        """Resize and normalise an image (RGB) and tokenize texts; those beyond `max_tokens` are truncated."""
+        """Resize and normalise an image (RGB) and tokenize texts, truncated to `max_tokens`."""
         return ClipPayload(self._pixels(image), self._tokenize(texts))
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
@@ -72,24 +72,24 @@ class ClipPreparation:
 class ClipRunner:
     """Image-text scores, equal to `CLIPModel(**processor(...)).logits_per_image` for each request alone.
 
-    Equal means 1e-4 on logits and 1e-5 on probabilities in float32: matrices of other heights round differently.
+    Equal means within 1e-4 for logits and 1e-5 for probabilities in float32: other batch sizes round differently.
     """
 
     def __init__(self, *, model: Any, device: torch.device) -> None:
-        """Take a `CLIPModel` on the device, in eval mode; on the CPU its layers are changed in place."""
+        """Take a `CLIPModel` on the device, in eval mode; on the CPU its layers are replaced in place."""
         if device.type == "cpu":
-            remake_clip(model)
+            optimize_clip(model)
         self._model = model
         self._device = device
         self._texts = TextEmbeddings(model, device)
 
     def prepare(self, request: EngineRequest) -> None:
-        """Nothing is left to do: `ClipPreparation` did it before the request was queued."""
+        """Do nothing: `ClipPreparation` prepared the payload before the request was queued."""
         assert isinstance(request.payload, ClipPayload)
 
     @torch.inference_mode()
     def step(self, requests: Sequence[EngineRequest]) -> None:
-        """Compare all images with all texts; one forward of the image tower, none for texts that are remembered.
+        """Compare all images with all texts: one forward of the image tower, none for cached texts.
 
         Shapes:
             logits: (B, number of different texts of all requests), float32.
@@ -115,16 +115,16 @@ class ClipRunner:
             )
 
     def is_finished(self, request: EngineRequest) -> bool:
-        """One step is all."""
+        """Return True: one step is all."""
         return True
 
     def finish(self, request: EngineRequest) -> ClipScores:
-        """Hand over the scores.
+        """Return the scores.
 
         Raises:
-            InferenceFailed: They are no numbers.
+            InferenceFailed: A logit is not a finite number.
         """
         scores: ClipScores = request.state
         if not np.isfinite(scores.logits).all():
-            raise InferenceFailed("The model's answer is not a number.")
+            raise InferenceFailed("The model returned a value that is not a finite number.")
         return scores

@@ -1,1 +1,1 @@
-"""Stable Diffusion, step by step: prompts, noise plans, denoising, decoding."""
+"""Stable Diffusion in steps: prompts, noise plans, denoising, decoding."""

@@ -1,7 +1,7 @@
-"""What a forward costs by its number of rows, and up to which number a row's result does not depend on it.
+"""Measures the cost of a forward by its number of rows, and tests up to which number rows are batch-invariant.
 
-One look at a model for each size of its latents: the same forwards answer both questions. Knows nothing of requests.
-Runs on the loader thread for the native size, on the device thread for others.
+One probe for each size of latents: the same forwards answer both questions. Handles no requests. Runs on the loader
+thread for the native size, on the device thread for others.
 """
 
 import time
@@ -12,26 +12,19 @@ from statistics import median
 
 import torch
 
-from app.engine.diffusion.invariance import FALLBACK_ROWS, LEAST_ROWS, RowPadding
-
-MOST_ROWS = 32
-
-# Every number of rows, for a device that computes a row alike whatever their number.
-ANY_ROWS = tuple(range(LEAST_ROWS, MOST_ROWS + 1))
-
-# A GPU chooses kernels, and records graphs, for each number of rows anew: so it gets few of them to choose from.
-ROW_BUCKETS = (2, 4, 8, 12, 16, 24, MOST_ROWS)
+from app.engine.diffusion.options import ANY_ROWS, FALLBACK_ROWS, RowPadding
+from app.engine.request import MIN_ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was found.
+    """The result of a probe.
 
     Attributes:
-        seconds: Of one forward by the number of rows that are wanted, >= 1 of them; what fills it up is paid for.
-        padding: How rows are put into forwards.
-        is_invariant: No row's result was seen to depend on its place or on the others; where bytes are not promised,
-            False.
+        seconds: Of one forward, by the number of requested rows, >= 1; includes the padding.
+        padding: How rows are distributed over forwards.
+        is_invariant: Whether no row's result changed with its position or with the other rows; False where batch
+            invariance is not required.
     """
 
     seconds: dict[int, float]
@@ -48,19 +41,19 @@ def calibrate(
     must_match: bool = True,
     warms_up: bool = False,
 ) -> Calibration:
-    """Run forwards of more and more rows until time or memory is over or a row's result changes.
+    """Run forwards of more and more rows until the time limit or the memory is reached or a row's result changes.
 
     Args:
-        forward: Runs so many rows, the first and the last always the same, waits for the device, and returns the
-            results of these two.
-        time_limit_s: No further number of rows is tried after so many seconds of timed forwards; one is always.
-        clock: Seconds.
+        forward: Runs a forward of the given number of rows, of which the first and the last are always the same, waits
+            for the device, and returns the results of these two.
+        time_limit_s: No further number of rows is tried after this many seconds of timed forwards; one is always.
+        clock: Returns seconds.
         sizes: The numbers of rows to try, ascending.
-        must_match: Whether a row's result has to be the same bytes whatever the number of rows.
-        warms_up: Whether each number of rows is run once before it is timed: its first forward makes kernels, on the
-            CPU too (oneDNN), which takes up to as long again.
+        must_match: Whether a row's result must be the same bytes whatever the number of rows.
+        warms_up: Whether each number of rows is run once before it is timed: its first forward creates kernels, on the
+            CPU too (oneDNN), which can double its time.
     """
-    alone = forward(sizes[0])  # the first forward also sets up the device, so its time tells nothing
+    alone = forward(sizes[0])  # not timed: the first forward also initializes the device
     seconds: dict[int, float] = {}
     for rows in sizes:
         if sum(seconds.values()) > time_limit_s:
@@ -81,22 +74,22 @@ def calibrate(
 
 
 def still_holds(forward: Callable[[int], torch.Tensor], known: Calibration) -> bool:
-    """Tell whether rows are still as independent as they were when this was found: two forwards instead of many.
+    """Test an earlier calibration's batch invariance again, with two forwards instead of many.
 
     Args:
         forward: As for `calibrate`.
-        known: What was found before, on this device with this model.
+        known: A calibration of this model on this device.
     """
     fewest, most = known.padding.sizes[0], known.padding.most
     if not known.is_invariant or fewest == most:
-        return True  # nothing was promised, or there is no other number of rows to differ from
+        return True  # there is no invariance to test, or only one number of rows
     return torch.equal(forward(fewest), forward(most))
 
 
 def _with_few_rows(
     forward: Callable[[int], torch.Tensor], seconds: dict[int, float], clock: Callable[[], float]
 ) -> Calibration:
-    """Stay below the number where results change; if that would be too few, always use the same number."""
+    """Use the numbers of rows below the one that changed results; if those are too few, always use `FALLBACK_ROWS`."""
     if max(seconds, default=0) >= FALLBACK_ROWS:
         return _conclude(seconds, is_invariant=True)
     once = forward(FALLBACK_ROWS)
@@ -108,19 +101,19 @@ def _with_few_rows(
 
 
 def _conclude(measured: dict[int, float], *, is_invariant: bool) -> Calibration:
-    """Use the numbers of rows that were measured, and tell what rows in between cost, filled up to the next."""
+    """Allow the numbers of rows that were measured; rows in between cost as much as the next allowed number."""
     padding = RowPadding(tuple(measured))
-    undisturbed = _undisturbed(measured)
-    seconds = {rows: undisturbed[padding.size(rows)] for rows in range(LEAST_ROWS, padding.most + 1)}
+    fitted = _fit_line(measured)
+    seconds = {rows: fitted[padding.size(rows)] for rows in range(MIN_ROWS, padding.most + 1)}
     return Calibration(seconds, padding, is_invariant)
 
 
-def _undisturbed(measured: Mapping[int, float]) -> dict[int, float]:
-    """Return what a forward costs by a line through what was measured, at the same numbers of rows.
+def _fit_line(measured: Mapping[int, float]) -> dict[int, float]:
+    """Fit a line through the measured seconds and return its values at the same numbers of rows.
 
-    One forward of each is measured, while other things start, and some take three times as long. A forward costs what
-    it always costs and the same for each row: close to a line on CPU and GPU (docs/decisions/0015). The line is the
-    median one, which a quarter of bad points does not move.
+    Each number of rows is measured once, while other programs run, and some forwards take three times as long. A
+    forward costs a constant and an amount per row: close to a line on CPU and GPU (docs/decisions/0015). The line is
+    the median one, which a quarter of outliers does not change.
 
     Source:
         Theil-Sen: Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968.
@@ -129,5 +122,5 @@ def _undisturbed(measured: Mapping[int, float]) -> dict[int, float]:
     if len(points) == 1:
         return dict(measured)
     per_row_s = max(0.0, median((b_s - a_s) / (b - a) for (a, a_s), (b, b_s) in combinations(points, 2)))
-    always_s = median(took_s - per_row_s * rows for rows, took_s in points)
-    return {rows: max(always_s, 0.0) + per_row_s * rows for rows, _ in points}
+    constant_s = median(took_s - per_row_s * rows for rows, took_s in points)
+    return {rows: max(constant_s, 0.0) + per_row_s * rows for rows, _ in points}

@@ -1,6 +1,6 @@
 """Latents to pixels: the VAE's decoder, then the safety checker where the pack has one.
 
-Knows nothing of prompts and steps. Runs on the device thread.
+Handles no prompts and no steps. Runs on the device thread.
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ class ImageDecoder:
             vae: An `AutoencoderKL`.
             safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
             feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
-            compiler: Fuses what decoding is made of; None: it runs as it is.
-            side: Height and width of the latents that decoding is compiled for.
+            compiler: Compiles the decoding; None: it runs uncompiled.
+            side: Height and width of the latents for which decoding is compiled.
         """
         self._vae = vae
         self._run: Forward = CompiledForward(self._run_vae, compiler, side) if compiler else self._run_vae
@@ -43,21 +43,21 @@ class ImageDecoder:
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, bool | None]:
         """Return the image and whether the safety checker flagged it (None: there is no checker).
 
-        A flagged image comes back as the checker leaves it: black.
+        A flagged image is returned black, as the checker leaves it.
 
         Shapes:
             latents: (1, C, h, w) float32.
             returns: (H, W, 3), uint8.
 
         Raises:
-            InferenceFailed: The image holds values that are not numbers.
+            InferenceFailed: A value of the image is not a finite number.
 
         Source:
             diffusers `StableDiffusionPipeline.__call__`, `run_safety_checker` and `VaeImageProcessor.postprocess`.
         """
         image = self._run(latents)
         if not torch.isfinite(image).all():
-            raise InferenceFailed("The model made an image that is not a number.")
+            raise InferenceFailed("The model returned an image with values that are not finite numbers.")
         image, flagged = self._check_safety(image)
         values = self._image_processor.postprocess(image, output_type="pt", do_denormalize=[not flagged])[0]
         pixels = (values.permute(1, 2, 0).float() * 255).round().to(torch.uint8)

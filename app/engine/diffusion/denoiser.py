@@ -1,7 +1,7 @@
-"""One denoising step of many images in one UNet forward, whatever their timesteps, guidance and noise schedulers.
+"""One denoising step of many images in one UNet forward, with any timesteps, guidance and noise schedulers.
 
-A batch is made of rows, not of requests: a guided image has two, an unguided one has one. Knows nothing of queues,
-prompts as text, or pixels. Runs on the device thread.
+A batch consists of rows, not of requests: a guided image has two rows, an unguided one has one. Handles no queues, no
+text and no pixels. Runs on the device thread.
 """
 
 import logging
@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from app.engine.diffusion.calibration import MOST_ROWS, Calibration, calibrate, still_holds
-from app.engine.diffusion.invariance import RowPadding, fix_timestep_rows
+from app.engine.diffusion.calibration import Calibration, calibrate, still_holds
+from app.engine.diffusion.invariance import fix_timestep_rows
 from app.engine.diffusion.noise_plan import NoisePlan
 from app.engine.diffusion.noise_update import advance, scale_inputs
-from app.engine.diffusion.options import DenoisingOptions, options_for
+from app.engine.diffusion.options import MAX_ROWS, DenoisingOptions, RowPadding, options_for
 from app.engine.kernels.compile import CompiledForward
-from app.engine.kernels.cuda import Forward, GraphedForward, Pace, cuda_mark, upload
+from app.engine.kernels.cuda import Forward, GraphedForward, LaunchThrottle, cuda_mark, upload
 
 logger = logging.getLogger(__name__)
 
-# The first image of a size waits this long at most for the look at it.
+# Time limit of the probe for which the first image of a new size waits.
 FIRST_USE_LIMIT_S = 0.5
 
 _CPU = torch.device("cpu")
@@ -32,10 +32,10 @@ _CPU = torch.device("cpu")
 
 @dataclass(slots=True)
 class ImageState:
-    """One image on its way.
+    """One image between two steps.
 
     Attributes:
-        generator: Gives the noise that some noise schedulers add in a step; on the CPU, whatever the device.
+        generator: Source of the noise that some noise schedulers add in a step; always on the CPU.
 
     Shapes:
         prompt_embeds: (R, T, D); R = 2 when guided, the unconditional row first, else 1.
@@ -51,12 +51,12 @@ class ImageState:
 
     @property
     def latents(self) -> torch.Tensor:
-        """The sample as it is now. **Shapes**: (C, h, w) float32."""
+        """The current sample. **Shapes**: (C, h, w) float32."""
         return self.tensors[0]
 
     @property
     def rows(self) -> int:
-        """How many rows a step takes."""
+        """The number of rows of a step."""
         return self.prompt_embeds.shape[0]
 
     @property
@@ -67,11 +67,11 @@ class ImageState:
 
 @dataclass(slots=True)
 class RowCount:
-    """Rows of all steps so far, for figures.
+    """Rows of all forwards so far, for benchmarks.
 
     Attributes:
-        wanted: Of images.
-        padding: That filled forwards up.
+        wanted: Rows of images.
+        padding: Rows that padded forwards.
     """
 
     wanted: int = 0
@@ -79,13 +79,13 @@ class RowCount:
 
 
 class Denoiser:
-    """Takes images one step on, together.
+    """Advances images by one step, together.
 
     Attributes:
         options: How forwards are taken.
-        forward: The UNet's, as it is taken here: samples (R, C, h, w), timesteps (R,) and embeddings (R, T, D) to
-            (R, C, h, w); float32 but for the embeddings.
-        row_count: What the forwards were made of.
+        forward: The UNet's, possibly compiled and recorded: samples (R, C, h, w), timesteps (R,) and embeddings
+            (R, T, D) to (R, C, h, w); float32 except the embeddings.
+        row_count: The rows of all forwards so far.
     """
 
     def __init__(
@@ -94,67 +94,62 @@ class Denoiser:
         """Take a `UNet2DConditionModel` on the device, in eval mode.
 
         Args:
-            unet: Where bytes are promised for several numbers of rows, its timestep layers are changed in place; its
-                results stay those of the original for any fixed number of rows.
-            device: Where it is.
-            embeds: Of any prompt; calibration uses it.
-            options: None: what suits the device, with the same bytes in any company.
+            unet: With `options.needs_probe` its timestep layers are replaced in place; its results stay those of the
+                original for any fixed number of rows.
+            device: The device of the UNet.
+            embeds: The embedding of any prompt, for calibration.
+            options: None: the options for the device, batch-invariant.
 
         Shapes:
             embeds: (1, T, D).
         """
         self.options = options or options_for(device, deterministic=True, graphs=False)
-        if self.options.must_look:
+        if self.options.needs_probe:
             fix_timestep_rows(unet)
         self._unet = unet
-        self._dtype = unet.dtype  # diffusers looks through all modules for it, half a millisecond each time
+        self._dtype = unet.dtype  # diffusers searches all modules for it, which takes 0.5 ms each time
         self._device = device
         self._embeds = embeds
         self._paddings: dict[tuple[int, int], RowPadding] = {}
         self.forward = self._make_forward()
-        self._pace = Pace(partial(cuda_mark, device)) if device.type == "cuda" else None
+        self._throttle = LaunchThrottle(partial(cuda_mark, device)) if device.type == "cuda" else None
         self.row_count = RowCount()
 
     @torch.inference_mode()
     def calibrate(self, height: int, width: int, time_limit_s: float, known: Calibration | None = None) -> Calibration:
-        """Measure forwards of this latent size, and find what keeps its rows independent of each other.
+        """Measure forwards of this latent size, and find the numbers of rows that are batch-invariant.
 
         Args:
             height: Of the latents.
             width: Of the latents.
-            time_limit_s: No further number of rows is tried after so many seconds of timed forwards.
-            known: What was found before on such a device; taken over if a look at two forwards does not contradict,
-                and forwards need no preparing.
+            time_limit_s: No further number of rows is tried after this many seconds of timed forwards.
+            known: A calibration of an earlier start on such a device; used if forwards need no warm-up and two
+                forwards confirm it.
         """
         forward = self._sample_forward(height, width)
-        if known is not None and not self.options.must_prepare and still_holds(forward, known):
-            return self._learn(height, width, known)
-        return self._look(forward, height, width, time_limit_s, warms_up=True)
+        if known is not None and not self.options.needs_warmup and still_holds(forward, known):
+            return self._use(height, width, known)
+        return self._probe(forward, height, width, time_limit_s, warms_up=True)
 
-    def _look(
+    def _probe(
         self, forward: Callable[[int], torch.Tensor], height: int, width: int, time_limit_s: float, *, warms_up: bool
     ) -> Calibration:
-        calibration = calibrate(
-            forward,
-            time_limit_s,
-            sizes=self.options.sizes,
-            must_match=self.options.same_bytes,
-            warms_up=warms_up,
-        )
-        return self._learn(height, width, calibration)
+        sizes, must_match = self.options.sizes, self.options.batch_invariant
+        calibration = calibrate(forward, time_limit_s, sizes=sizes, must_match=must_match, warms_up=warms_up)
+        return self._use(height, width, calibration)
 
-    def _learn(self, height: int, width: int, calibration: Calibration) -> Calibration:
-        """Put rows of this latent size into forwards as was found."""
-        if self.options.same_bytes and not calibration.is_invariant:
-            logger.warning("On this device the place of a row changes its last bits: bytes depend on the company.")
+    def _use(self, height: int, width: int, calibration: Calibration) -> Calibration:
+        """Pad forwards of this latent size as the calibration says."""
+        if self.options.batch_invariant and not calibration.is_invariant:
+            logger.warning("On this device the position of a row changes its last bits: bytes depend on the batch.")
         self._paddings[height, width] = calibration.padding
         return calibration
 
     @torch.inference_mode()
     def step(self, images: Sequence[ImageState]) -> None:
-        """Predict the noise of all images, guide it, and take it out. If it raises, no image has changed.
+        """Predict the noise of all images, guide it, and update the samples. If it raises, no image has changed.
 
-        All images are of one latent size. Nothing here waits for a GPU but `Pace`, for the step before.
+        All images have one latent size. Only `LaunchThrottle` waits for a GPU, until the step before is done.
 
         Source:
             diffusers `StableDiffusionPipeline.__call__`, step 7; guidance as in arXiv:2207.12598, with the weight
@@ -170,11 +165,11 @@ class Denoiser:
         for image, tensors in zip(images, states.unbind(), strict=True):
             image.tensors = tensors
             image.step_index += 1
-        if self._pace is not None:
-            self._pace.step_launched()
+        if self._throttle is not None:
+            self._throttle.step_launched()
 
     def _upload_numbers(self, images: Sequence[ImageState]) -> list[torch.Tensor]:
-        """Bring what each image's plan says of its step to the device, in one piece.
+        """Copy the numbers of each image's step to the device, in one transfer.
 
         Shapes:
             returns: input scales, timesteps and guidance scales (B,); coefficients (B, 1 + H, 3 + H).
@@ -191,7 +186,7 @@ class Denoiser:
     def _predict_noise(
         self, images: Sequence[ImageState], inputs: torch.Tensor, timesteps: torch.Tensor, guidances: torch.Tensor
     ) -> torch.Tensor:
-        """Run the UNet over the rows of all images, and guide what it says.
+        """Run the UNet over the rows of all images, and apply guidance.
 
         Shapes:
             inputs, returns: (B, C, h, w) float32.
@@ -205,34 +200,34 @@ class Denoiser:
         self.row_count.wanted += len(owners)
         self.row_count.padding += len(rows) - len(owners)
         indices = [rows, [owners[row] for row in rows], firsts, lasts]
-        places = upload(torch.tensor([index for part in indices for index in part]), self._device)
-        row_places, owner_places, first_places, last_places = torch.split(places, [len(part) for part in indices])
-        embeds = torch.cat([image.prompt_embeds for image in images])[row_places]
+        uploaded = upload(torch.tensor([index for part in indices for index in part]), self._device)
+        row_index, owner_index, first_index, last_index = torch.split(uploaded, [len(part) for part in indices])
+        embeds = torch.cat([image.prompt_embeds for image in images])[row_index]
         parts = [
             torch.split(part, [len(block) for block in blocks])
-            for part in (inputs[owner_places], timesteps[owner_places], embeds)
+            for part in (inputs[owner_index], timesteps[owner_index], embeds)
         ]
         outputs = torch.cat([self.forward(*block) for block in zip(*parts, strict=True)])
-        unconditional, conditional = outputs[first_places], outputs[last_places]
-        # Where both are the same row, nothing is added to it.
+        unconditional, conditional = outputs[first_index], outputs[last_index]
+        # For an unguided image both are the same row, so the sum is that row.
         return unconditional + guidances[:, None, None, None] * (conditional - unconditional)
 
     def _padding(self, height: int, width: int) -> RowPadding:
-        """Look up, or find out once, how rows of this latent size are put into forwards."""
+        """Return the padding of this latent size; probe it at the first use."""
         if (height, width) not in self._paddings:
-            if self.options.must_look:
-                # An image waits: which numbers of rows are alike is asked, not what they cost.
-                self._look(self._sample_forward(height, width), height, width, FIRST_USE_LIMIT_S, warms_up=False)
+            if self.options.needs_probe:
+                # No warm-up, because an image waits: only invariance matters here, not the cost.
+                self._probe(self._sample_forward(height, width), height, width, FIRST_USE_LIMIT_S, warms_up=False)
             else:
                 self._paddings[height, width] = RowPadding(self.options.sizes)
         return self._paddings[height, width]
 
     def _sample_forward(self, height: int, width: int) -> Callable[[int], torch.Tensor]:
-        """Make forwards to look at: the first and the last row are the same, those between are others."""
+        """Return a function that runs a probe forward: its first and last row are the same, the others differ."""
         generator = torch.Generator("cpu").manual_seed(0)
         shape = (self._unet.config.in_channels, height, width)
-        inputs = torch.stack([draw_noise(shape, generator, self._device, torch.float32) for _ in range(MOST_ROWS)])
-        timesteps = torch.linspace(981, 1, MOST_ROWS, device=self._device).round()
+        inputs = torch.stack([draw_noise(shape, generator, self._device, torch.float32) for _ in range(MAX_ROWS)])
+        timesteps = torch.linspace(981, 1, MAX_ROWS, device=self._device).round()
 
         def forward(rows: int) -> torch.Tensor:
             taken = [*range(rows - 1), 0]
@@ -277,7 +272,7 @@ class Denoiser:
 def draw_noise(
     shape: torch.Size | Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Draw the noise of one image in the dtype of the model: another dtype is another stream of numbers.
+    """Draw the noise of one image in the dtype of the model: another dtype gives other numbers.
 
     Shapes:
         shape: C, h, w; returns: (C, h, w) float32.
@@ -291,7 +286,7 @@ def draw_noise(
 
 @contextmanager
 def _rewound(images: Sequence[ImageState]) -> Iterator[None]:
-    """Put the generators back when the block raises: the step will be taken again."""
+    """Restore the generators when the block raises: the step will be taken again."""
     drawing = [image.generator for image in images if image.plan.draws[image.step_index]]
     before = [generator.get_state() for generator in drawing]
     try:

@@ -1,9 +1,9 @@
-"""What a noise scheduler does at each step, as numbers.
+"""The steps of a noise scheduler as coefficients.
 
-Every noise scheduler on offer is linear: the new sample is a weighted sum of the old one, the model's output, fresh
-noise and a few remembered tensors. The weights are read off diffusers' own object, so they cannot drift from the
-installed version, and any number of images with different ones can take their step in one update. Knows nothing of
-requests, models or batches. A plan is made once for all requests with the same settings, on any thread.
+Every supported noise scheduler is linear: the new sample is a weighted sum of the old one, the model's output, fresh
+noise and a few remembered tensors. The weights are read from diffusers' own object, so they always match the installed
+version, and images with different noise schedulers take their step in one update. Handles no requests, models or
+batches. A plan is made once for all requests with the same settings, on any thread.
 """
 
 import functools
@@ -19,26 +19,26 @@ from app.engine.diffusion.noise_schedulers import make_noise_scheduler, set_time
 from app.error_codes import ErrorCode
 from app.errors import Invalid
 
-REMEMBERED = 3  #: tensors that an image carries beside its sample; PNDM and UniPC need as many
+REMEMBERED = 3  #: tensors of an image beside its sample; PNDM and UniPC need this many
 SAMPLE, MODEL_OUTPUT, NOISE, FIRST_REMEMBERED = range(4)  #: the columns of the coefficients
 
-_SCALE = 1024.0  # a power of two: what is linear scales with it without rounding
+_SCALE = 1024.0  # a power of two: scaling by it does not round
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class NoisePlan:
-    """What a noise scheduler does at each step; shared by all requests with the same settings, so never written to.
+    """The steps of a noise scheduler; shared by all requests with the same settings, so never written to.
 
-    An image's state is its sample and `REMEMBERED` = H more tensors, which start as zeros. A step makes the new state
-    `coefficients[i] @ [sample, model output, noise, remembered 1, ..., remembered H]`.
+    An image's state is its sample and `REMEMBERED` = H more tensors, which start as zeros. A step computes the new
+    state `coefficients[i] @ [sample, model output, noise, remembered 1, ..., remembered H]`.
 
     Attributes:
-        init_noise_sigma: What the initial noise is multiplied with.
-        draws: Whether step i takes fresh noise from the request's generator.
+        init_noise_sigma: Factor of the initial noise.
+        draws: Whether step i draws fresh noise from the request's generator.
 
     Shapes:
-        timesteps: (S,), as diffusers gives them (PNDM: one more than asked); integers or float32.
+        timesteps: (S,), as diffusers computes them (PNDM: one more than requested); integers or float32.
         input_scales: (S,) float32; `scale_model_input` as a factor.
         coefficients: (S, 1 + H, 3 + H) float32.
     """
@@ -59,19 +59,19 @@ def make_noise_plan(name: str, num_inference_steps: int, config: Mapping[str, ob
         config: The pack's `scheduler_config.json`.
 
     Raises:
-        Invalid: The noise scheduler is unknown or cannot take that many steps.
-        ValueError: With this config the noise scheduler is not linear, or remembers too much.
+        Invalid: The noise scheduler is unknown or does not support that many steps.
+        ValueError: With this config the noise scheduler is not linear, or remembers more than `REMEMBERED` tensors.
     """
     return _make_noise_plan(name, num_inference_steps, json.dumps(dict(config), sort_keys=True))
 
 
 @functools.lru_cache(maxsize=256)
 def _make_noise_plan(name: str, num_inference_steps: int, config: str) -> NoisePlan:
-    """Plan from a config that can be hashed."""
+    """Compute the plan; the config is JSON, which can be hashed."""
     noise_scheduler = make_noise_scheduler(name, json.loads(config))
     timesteps = set_timesteps(noise_scheduler, num_inference_steps, _CPU)
     init_noise_sigma = float(noise_scheduler.init_noise_sigma)
-    steps = _probe(noise_scheduler, timesteps)
+    steps = _read_steps(noise_scheduler, timesteps)
     return NoisePlan(
         timesteps=torch.stack(timesteps),
         init_noise_sigma=init_noise_sigma,
@@ -81,8 +81,8 @@ def _make_noise_plan(name: str, num_inference_steps: int, config: str) -> NoiseP
     )
 
 
-class _Place(NamedTuple):
-    """Where diffusers' object keeps a tensor: an attribute, or one item of a list that is an attribute."""
+class _TensorSlot(NamedTuple):
+    """Where diffusers' object keeps a tensor: in an attribute, or at a position of a list that is an attribute."""
 
     attribute: str
     position: int | None
@@ -90,10 +90,10 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One step of diffusers' object, with as many remembered tensors as that object happens to keep.
+    """The weights of one step of diffusers' object, with as many remembered tensors as that object keeps.
 
     Attributes:
-        held: Where the object kept the tensors that it had before the step.
+        held: The slots of the tensors that the object had before the step.
         keeps: The weights of every tensor that it has after the step.
 
     Shapes:
@@ -103,13 +103,13 @@ class _Step:
 
     input_scale: torch.Tensor
     sample: torch.Tensor
-    held: Sequence[_Place]
-    keeps: Mapping[_Place, torch.Tensor]
+    held: Sequence[_TensorSlot]
+    keeps: Mapping[_TensorSlot, torch.Tensor]
     draws: bool
 
 
 class _GivenNoise(TorchFunctionMode):
-    """Answers `torch.randn` with a given tensor, on this thread, inside the `with` block."""
+    """Makes `torch.randn` return a given tensor, on this thread, inside the `with` block."""
 
     def __init__(self, noise: torch.Tensor) -> None:
         super().__init__()
@@ -117,43 +117,43 @@ class _GivenNoise(TorchFunctionMode):
         self.num_draws = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count and answer the draws; leave everything else as it is."""
+        """Replace and count calls of `torch.randn`; pass all other calls through."""
         if func is not torch.randn:
             return func(*args, **(kwargs or {}))
         self.num_draws += 1
         return self._noise
 
 
-def _probe(noise_scheduler: Any, timesteps: Sequence[torch.Tensor]) -> list[_Step]:
-    """Read the weights of every step off diffusers' object while it walks along its schedule.
+def _read_steps(noise_scheduler: Any, timesteps: Sequence[torch.Tensor]) -> list[_Step]:
+    """Run diffusers' object over its schedule on unit vectors, and read the weights of every step.
 
     Before each step the tensors that the object remembers are replaced, so that it computes on unit vectors alone: the
-    sample, the model's output, the noise and each remembered tensor are one each. What comes out, and what the object
-    remembers afterwards, then are the weights themselves.
+    sample, the model's output, the noise and each remembered tensor are one each. The result of the step, and the
+    tensors that the object remembers afterwards, are then the weights themselves.
 
     Raises:
         Invalid: A weight is not a finite number.
-        ValueError: The object is not linear, or draws twice.
+        ValueError: The object is not linear, or draws noise more than once a step.
     """
     steps: list[_Step] = []
-    held: list[_Place] = []
+    held: list[_TensorSlot] = []
     for timestep in timesteps:
         units = _units(FIRST_REMEMBERED + len(held))
-        for place, unit in zip(held, units[FIRST_REMEMBERED:], strict=True):
-            _put(noise_scheduler, place, unit)
+        for slot, unit in zip(held, units[FIRST_REMEMBERED:], strict=True):
+            _put(noise_scheduler, slot, unit)
         scaled = noise_scheduler.scale_model_input(units[SAMPLE], timestep)
         with _GivenNoise(units[NOISE]) as given:
             sample = noise_scheduler.step(units[MODEL_OUTPUT], timestep, units[SAMPLE], return_dict=False)[0]
         if given.num_draws > 1:
             raise ValueError("This noise scheduler draws noise more than once a step.")
-        keeps = {place: _weights(tensor) for place, tensor in _find(noise_scheduler, units[SAMPLE].shape).items()}
+        keeps = {slot: _weights(tensor) for slot, tensor in _find(noise_scheduler, units[SAMPLE].shape).items()}
         steps.append(_Step(_weights(scaled)[SAMPLE], _weights(sample), held, keeps, given.num_draws == 1))
         held = list(keeps)
     return steps
 
 
 def _units(count: int) -> torch.Tensor:
-    """Make the unit vectors, each once as it is and once scaled, to see whether the results scale too.
+    """Make the unit vectors, each once unscaled and once scaled, to test whether the results scale too.
 
     Shapes:
         returns: (count, 2, 1, 1, count) float64; an image of one row for each.
@@ -179,27 +179,27 @@ def _weights(tensor: torch.Tensor) -> torch.Tensor:
     return weights
 
 
-def _find(noise_scheduler: Any, shape: torch.Size) -> dict[_Place, torch.Tensor]:
-    """Find the tensors of this shape that diffusers' object remembers."""
-    found: dict[_Place, torch.Tensor] = {}
+def _find(noise_scheduler: Any, shape: torch.Size) -> dict[_TensorSlot, torch.Tensor]:
+    """Find the tensors of this shape in the attributes of diffusers' object."""
+    found: dict[_TensorSlot, torch.Tensor] = {}
     for attribute, value in vars(noise_scheduler).items():
         items = enumerate(value) if isinstance(value, list) else [(None, value)]
         for position, item in items:
             if isinstance(item, torch.Tensor) and item.shape == shape:
-                found[_Place(attribute, position)] = item
+                found[_TensorSlot(attribute, position)] = item
     return found
 
 
-def _put(noise_scheduler: Any, place: _Place, tensor: torch.Tensor) -> None:
+def _put(noise_scheduler: Any, slot: _TensorSlot, tensor: torch.Tensor) -> None:
     """Replace a tensor that diffusers' object remembers."""
-    if place.position is None:
-        setattr(noise_scheduler, place.attribute, tensor)
+    if slot.position is None:
+        setattr(noise_scheduler, slot.attribute, tensor)
     else:
-        getattr(noise_scheduler, place.attribute)[place.position] = tensor
+        getattr(noise_scheduler, slot.attribute)[slot.position] = tensor
 
 
 def _coefficients(steps: Sequence[_Step]) -> torch.Tensor:
-    """Keep only what a later step still reads, from the last step back, and put it in few places.
+    """Keep only tensors that a later step reads, from the last step back, and renumber them to at most H.
 
     Shapes:
         returns: (S, 1 + H, 3 + H) float32.
@@ -208,9 +208,9 @@ def _coefficients(steps: Sequence[_Step]) -> torch.Tensor:
         ValueError: A later step reads more than H remembered tensors.
     """
     coefficients = torch.zeros(len(steps), 1 + REMEMBERED, FIRST_REMEMBERED + REMEMBERED)
-    needed: list[_Place] = []
+    needed: list[_TensorSlot] = []
     for matrix, step in zip(reversed(coefficients.unbind()), reversed(steps), strict=True):
-        weights = torch.stack([step.sample, *(step.keeps[place] for place in needed)])
+        weights = torch.stack([step.sample, *(step.keeps[slot] for slot in needed)])
         is_read = weights.any(dim=0).tolist()
         columns = [column for column in range(FIRST_REMEMBERED, len(is_read)) if is_read[column]]
         if len(columns) > REMEMBERED:

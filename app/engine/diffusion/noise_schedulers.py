@@ -1,7 +1,7 @@
-"""The noise schedulers on offer, by the names that the API uses.
+"""The supported noise schedulers, by their names in the API.
 
-Knows how to build diffusers' own objects from a pack's scheduler config, and nothing of requests. Every image gets a
-fresh object, because multistep samplers keep their history in it.
+Builds diffusers' own objects from a pack's scheduler config; handles no requests. Every call builds a new object,
+because multistep samplers keep their history in it. Called from any thread.
 """
 
 from collections.abc import Mapping
@@ -24,54 +24,54 @@ from app.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True)
-class _Recipe:
-    """A diffusers class and what it changes in the pack's config."""
+class _SchedulerSpec:
+    """A diffusers class and its overrides of the pack's config."""
 
     scheduler_class: Any
     overrides: Mapping[str, object] = field(default_factory=dict)
 
 
-NOISE_SCHEDULERS: Mapping[str, _Recipe] = {
-    "pndm": _Recipe(PNDMScheduler, {"skip_prk_steps": True}),
-    "ddim": _Recipe(DDIMScheduler),
-    "euler": _Recipe(EulerDiscreteScheduler),
-    "euler_a": _Recipe(EulerAncestralDiscreteScheduler),
-    "dpmpp_2m": _Recipe(DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "dpmpp_2m_karras": _Recipe(
+NOISE_SCHEDULERS: Mapping[str, _SchedulerSpec] = {
+    "pndm": _SchedulerSpec(PNDMScheduler, {"skip_prk_steps": True}),
+    "ddim": _SchedulerSpec(DDIMScheduler),
+    "euler": _SchedulerSpec(EulerDiscreteScheduler),
+    "euler_a": _SchedulerSpec(EulerAncestralDiscreteScheduler),
+    "dpmpp_2m": _SchedulerSpec(DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "dpmpp_2m_karras": _SchedulerSpec(
         DPMSolverMultistepScheduler,
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": True},
     ),
-    "unipc": _Recipe(UniPCMultistepScheduler),
-    "lcm": _Recipe(LCMScheduler),
+    "unipc": _SchedulerSpec(UniPCMultistepScheduler),
+    "lcm": _SchedulerSpec(LCMScheduler),
 }
 
 
 def make_noise_scheduler(name: str, config: Mapping[str, object]) -> Any:
-    """Build a fresh diffusers scheduler object.
+    """Build a new diffusers scheduler object.
 
     Args:
         name: A key of `NOISE_SCHEDULERS`.
         config: The pack's `scheduler_config.json`.
 
     Raises:
-        Invalid: There is no noise scheduler of that name.
+        Invalid: `name` is not a key of `NOISE_SCHEDULERS`.
 
     Source:
         diffusers `SchedulerMixin.from_config`, as `pipe.scheduler = X.from_config(pipe.scheduler.config)` does.
     """
-    recipe = NOISE_SCHEDULERS.get(name)
-    if recipe is None:
+    spec = NOISE_SCHEDULERS.get(name)
+    if spec is None:
         raise Invalid("There is no noise scheduler of that name.", code=ErrorCode.UNKNOWN_NOISE_SCHEDULER)
-    return recipe.scheduler_class.from_config(dict(config), **recipe.overrides)
+    return spec.scheduler_class.from_config(dict(config), **spec.overrides)
 
 
 def set_timesteps(noise_scheduler: Any, num_inference_steps: int, device: torch.device) -> list[torch.Tensor]:
     """Plan the denoising steps and return their timesteps, first to last, as tensors on the device.
 
-    PNDM plans one forward more than steps asked (its second timestep comes twice).
+    PNDM takes one forward more than `num_inference_steps` (its second timestep occurs twice).
 
     Raises:
-        Invalid: This noise scheduler cannot take that many steps (LCM: no more than its distillation used, 50).
+        Invalid: The noise scheduler does not support that many steps (LCM: at most 50, as in its distillation).
     """
     try:
         noise_scheduler.set_timesteps(num_inference_steps, device=device)

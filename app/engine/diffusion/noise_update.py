@@ -1,14 +1,14 @@
-"""One step of any number of images, whatever their noise schedulers, in one update.
+"""One step of any number of images with any noise schedulers, in one update.
 
-Elementwise arithmetic in a fixed order, each operation rounded by itself: a row's result is the same bytes alone and
-in any batch. Knows nothing of requests or of where the coefficients come from; runs on the device thread.
+Elementwise arithmetic in a fixed order, each operation rounded separately: a row's result is the same bytes alone and
+in any batch. Handles no requests and does not compute the coefficients. Runs on the device thread.
 """
 
 import torch
 
 
 def scale_inputs(samples: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Scale the samples to what the model takes.
+    """Scale the samples to the range of the model's inputs.
 
     Shapes:
         samples: (B, C, h, w).
@@ -24,16 +24,16 @@ def scale_inputs(samples: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 def advance(
     states: torch.Tensor, model_outputs: torch.Tensor, noises: torch.Tensor | None, coefficients: torch.Tensor
 ) -> torch.Tensor:
-    """Take every row one step on.
+    """Advance every row by one step.
 
-    A product and a sum are two operations, as a fused one may round differently at a tensor's edge. The sum starts
-    from +0, to which a column of zero coefficients adds nothing, not even a sign: so leaving out the noise changes no
+    Product and sum are two operations, because a fused one may round differently at a tensor's edge. The sum starts
+    from +0, to which a column of zero coefficients adds nothing, not even a sign: so omitting the noise changes no
     bit.
 
     Args:
         states: The sample and the remembered tensors of each row.
-        model_outputs: What the model said at each row's sample, guided already.
-        noises: Fresh noise; finite numbers, say zeros, in a row that draws none. None where no row draws.
+        model_outputs: The model's guided output for each row's sample.
+        noises: Fresh noise; any finite numbers, such as zeros, in a row that draws none. None where no row draws.
         coefficients: `NoisePlan.coefficients` at each row's step.
 
     Shapes:

@@ -1,16 +1,58 @@
-"""How forwards of the UNet are taken: by which numbers of rows, with which promise, compiled and recorded or not.
+"""How forwards of the UNet are taken: allowed numbers of rows, padding, batch invariance, compiling and recording.
 
-Knows nothing of images and queues. Chosen once, while the model loads.
+Uses no images and no queues. The loader thread chooses the options once, while the model loads.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
 
-from app.engine.diffusion.calibration import ANY_ROWS, ROW_BUCKETS
-from app.engine.diffusion.invariance import FALLBACK_ROWS
 from app.engine.kernels.compile import Compiler, compile_forward
 from app.engine.kernels.cuda import CudaRecorder, Recorder
+from app.engine.request import MIN_ROWS
+
+# Most rows of one forward.
+MAX_ROWS = 32
+
+# Every number of rows, for a device on which the number does not change a row's result.
+ANY_ROWS = tuple(range(MIN_ROWS, MAX_ROWS + 1))
+
+# A GPU selects kernels, and records graphs, for each number of rows separately, so it gets few numbers.
+ROW_BUCKETS = (2, 4, 8, 12, 16, 24, MAX_ROWS)
+
+# The number of rows of every forward on devices where results depend on the number even for few rows.
+FALLBACK_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RowPadding:
+    """Distributes requested rows over forwards of allowed sizes.
+
+    Attributes:
+        sizes: The numbers of rows that a forward may have, >= 1, ascending. More rows than the last are split; a
+            number in between is padded to the next.
+    """
+
+    sizes: tuple[int, ...]
+
+    @property
+    def most(self) -> int:
+        """The most rows of one forward."""
+        return self.sizes[-1]
+
+    def size(self, rows: int) -> int:
+        """Return the rows of a forward after padding, for 1 ... `most` requested rows."""
+        return self.sizes[bisect_left(self.sizes, rows)]
+
+    def blocks(self, rows: int) -> list[list[int]]:
+        """Return the row indices of each forward, in order; only the last is padded, with copies of row 0.
+
+        The concatenated results of all forwards begin with those of the requested rows.
+        """
+        blocks = [list(range(start, min(start + self.most, rows))) for start in range(0, rows, self.most)]
+        blocks[-1] += [0] * (self.size(len(blocks[-1])) - len(blocks[-1]))
+        return blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,43 +60,43 @@ class DenoisingOptions:
     """How a device takes its forwards.
 
     Attributes:
-        sizes: The numbers of rows a forward may have, ascending.
-        same_bytes: An image's bytes must not depend on its company.
-        record: Repeats forwards from recordings; None: they run one by one.
-        compiler: Fuses what a forward is made of, and a decoding; None: they run as they are.
+        sizes: The numbers of rows that a forward may have, ascending.
+        batch_invariant: Whether an image's bytes must not depend on the other images of its batch.
+        record: Records forwards and replays them; None: forwards run without recording.
+        compiler: Compiles the UNet's forward and the decoding; None: they run uncompiled.
     """
 
     sizes: tuple[int, ...] = ANY_ROWS
-    same_bytes: bool = True
+    batch_invariant: bool = True
     record: Recorder | None = None
     compiler: Compiler | None = None
 
     @property
-    def must_look(self) -> bool:
-        """Whether each size of latents has to be looked at before bytes can be promised."""
-        return self.same_bytes and len(self.sizes) > 1
+    def needs_probe(self) -> bool:
+        """Whether batch invariance has to be tested for each size of latents."""
+        return self.batch_invariant and len(self.sizes) > 1
 
     @property
-    def must_prepare(self) -> bool:
-        """Whether the first forwards take so long that they belong to loading the model."""
+    def needs_warmup(self) -> bool:
+        """Whether the first forwards compile or record, which belongs to loading the model."""
         return self.record is not None or self.compiler is not None
 
 
 def options_for(device: torch.device, *, deterministic: bool, graphs: bool, compiles: bool = False) -> DenoisingOptions:
-    """Choose what suits the device.
+    """Choose the options for a device.
 
     Args:
-        device: Where the UNet is.
-        deterministic: Whether an image's bytes must not depend on its company. A GPU takes other kernels for other
-            numbers of rows, so there every forward then has the same number.
-        graphs: Whether a GPU records its forwards; a CPU has nothing to record.
-        compiles: Whether a GPU's models are compiled; a CPU's are not.
+        device: The device of the UNet.
+        deterministic: Whether an image's bytes must not depend on the other images of its batch. A GPU selects other
+            kernels for other numbers of rows, so there every forward then has the same number.
+        graphs: Whether a GPU records its forwards as CUDA graphs; without effect on a CPU.
+        compiles: Whether a GPU's models are compiled; without effect on a CPU.
     """
     if device.type != "cuda":
-        return DenoisingOptions(same_bytes=deterministic)
+        return DenoisingOptions(batch_invariant=deterministic)
     return DenoisingOptions(
         sizes=(FALLBACK_ROWS,) if deterministic else ROW_BUCKETS,
-        same_bytes=deterministic,
+        batch_invariant=deterministic,
         record=CudaRecorder(device) if graphs else None,
         compiler=compile_forward if compiles else None,
     )

@@ -1,8 +1,8 @@
 """Stable Diffusion as a model of the engine: many images share each denoising step.
 
-Our own sampling loop over diffusers' models: `StableDiffusionPipeline` keeps the guidance and the noise scheduler of
-its one run on itself, so it can neither pause between steps nor serve two images that differ in them. Knows nothing
-of queues; runs on the device thread.
+A sampling loop of its own over diffusers' models: `StableDiffusionPipeline` keeps the guidance and the noise scheduler
+of its one run as attributes, so it can neither pause between steps nor serve two images that differ in them. Handles no
+queues. Runs on the device thread; `calibrate` on the loader thread.
 """
 
 import time
@@ -19,38 +19,38 @@ from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
 from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
 from app.engine.diffusion.options import DenoisingOptions
 from app.engine.diffusion.prompts import PromptEncoder
-from app.engine.kernels.cpu_diffusion import remake
-from app.engine.request import Demand, EngineRequest
+from app.engine.kernels.cpu_diffusion import optimize_diffusion
+from app.engine.request import EngineRequest, RequestCost
 from app.image_spec import SIDE_MULTIPLE, ImageSpec
 
-# A node must not start late for this, and does so once a device: the demo pack gets beyond the sixteen rows of eight
-# guided images on two cores.
+# Bounds the delay of a node's start; the result is stored for the next one. Enough for the demo pack to get beyond the
+# sixteen rows of eight guided images on two cores.
 CALIBRATION_LIMIT_S = 2.0
 
 
-def demand_of(spec: ImageSpec) -> Demand:
-    """Return what this image asks of the device."""
-    takes_one_more = spec.scheduler == "pndm" and spec.num_inference_steps > 1  # its second step, twice
-    return Demand(
+def cost_of(spec: ImageSpec) -> RequestCost:
+    """Return the device work of an image."""
+    takes_one_more = spec.scheduler == "pndm" and spec.num_inference_steps > 1  # its second step is taken twice
+    return RequestCost(
         shape=(spec.height // SIDE_MULTIPLE, spec.width // SIDE_MULTIPLE),
         rows=2 if spec.is_guided else 1,
         steps=spec.num_inference_steps + takes_one_more,
-        finishes_apart=True,
+        finishes_separately=True,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """One image and how it went.
+    """One image, and the times of its phases.
 
     Attributes:
         pixels: (H, W, 3), uint8.
-        flagged: The safety checker's verdict; None where the pack has no checker.
-        prompt_cut: The end of the prompt that CLIP's 77 tokens left out.
-        negative_prompt_cut: The same of the negative prompt; None too when it was not used.
-        queued_ms: From submission to admission.
-        denoising_ms: From admission to the end of the last step, the turns of others included.
-        decoding_ms: From then to the pixels: the wait for a place between two steps, decoding and safety check.
+        flagged: Whether the safety checker flagged the image; None where the pack has no checker.
+        prompt_cut: The end of the prompt that exceeds CLIP's 77 tokens; None if all fits.
+        negative_prompt_cut: The same for the negative prompt; also None when it was not used.
+        queued_ms: Milliseconds from submission to admission.
+        denoising_ms: Milliseconds from admission to the end of the last step, turns of other requests included.
+        decoding_ms: Milliseconds from then to the pixels: the wait for a turn, decoding and safety check.
     """
 
     pixels: np.ndarray
@@ -82,18 +82,18 @@ class DiffusionRunner:
 
         Args:
             tokenizer: A `CLIPTokenizer`.
-            text_encoder: A `CLIPTextModel`; its dtype is the one the noise is drawn in.
+            text_encoder: A `CLIPTextModel`; the noise is drawn in its dtype.
             unet: A `UNet2DConditionModel` without `time_cond_proj_dim`; on the CPU its layers are changed in place.
             vae: An `AutoencoderKL`; on the CPU its decoder's layers are changed in place.
             noise_scheduler_config: The pack's `scheduler_config.json`.
             safety_checker: A `StableDiffusionSafetyChecker`, or None where the pack has none.
             feature_extractor: The `CLIPImageProcessor` that feeds the safety checker.
-            device: Where the models are.
-            options: How the UNet's forwards are taken; None: what suits the device.
+            device: The device of the models.
+            options: How the UNet's forwards are taken; None: the options for the device.
         """
         if device.type == "cpu":
-            remake(unet)
-            remake(vae.decoder)
+            optimize_diffusion(unet)
+            optimize_diffusion(vae.decoder)
         self._prompts = PromptEncoder(tokenizer, text_encoder, device)
         with torch.inference_mode():
             self._denoiser = Denoiser(unet, device, self._prompts.encode(""), options)
@@ -113,9 +113,9 @@ class DiffusionRunner:
         *,
         time_limit_s: float = CALIBRATION_LIMIT_S,
     ) -> Calibration:
-        """Measure, before the first request, steps of this size in pixels; see `Denoiser.calibrate`."""
+        """Measure steps of this size in pixels, before the first request; see `Denoiser.calibrate`."""
         latent_height, latent_width = height // self._vae_scale_factor, width // self._vae_scale_factor
-        if self._denoiser.options.must_prepare:
+        if self._denoiser.options.needs_warmup:
             blank = torch.zeros(1, self._latent_channels, latent_height, latent_width, device=self._device)
             self._decoder.decode(blank)
         return self._denoiser.calibrate(latent_height, latent_width, time_limit_s, known)
@@ -125,7 +125,7 @@ class DiffusionRunner:
         """Encode the prompts, plan the steps and draw the initial noise.
 
         Raises:
-            Invalid: The noise scheduler is unknown or cannot take that many steps.
+            Invalid: The noise scheduler is unknown or does not support that many steps.
 
         Source:
             diffusers `StableDiffusionPipeline.__call__`, steps 3 to 6.
@@ -153,7 +153,7 @@ class DiffusionRunner:
         self._denoiser.step([request.state for request in requests])
 
     def is_finished(self, request: EngineRequest) -> bool:
-        """Tell whether the last step is taken."""
+        """Return whether the last step is taken."""
         image: ImageState = request.state
         return image.is_denoised
 
@@ -162,7 +162,7 @@ class DiffusionRunner:
         """Decode the latents.
 
         Raises:
-            InferenceFailed: The image holds values that are not numbers.
+            InferenceFailed: A value of the image is not a finite number.
         """
         image: ImageState = request.state
         payload = request.payload

@@ -1,1 +1,1 @@
-"""Layers and forwards that are optimized for a processor or a GPU."""
+"""Layers and forwards that are optimized for a CPU or a GPU. Imports nothing else of the application."""

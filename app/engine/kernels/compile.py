@@ -1,7 +1,7 @@
-"""Forwards that a compiler has fused, for the size that a model was made for.
+"""Forwards compiled by torch, for the native size of a model.
 
-Another size would be compiled anew, a minute in which nobody is served, so it runs as it is. Knows nothing of what the
-model is. The loader thread makes the first call, which compiles; from then on it is the device thread's.
+Compiling another size would block the device for a minute, so other sizes run uncompiled. Imports no model. The loader
+thread makes the first call, which compiles; afterwards the device thread alone calls.
 """
 
 import logging
@@ -15,22 +15,22 @@ logger = logging.getLogger(__name__)
 
 
 class Compiler(Protocol):
-    """Makes a forward that gives the same up to rounding, faster."""
+    """Turns a forward into a faster one with the same results up to rounding."""
 
     def __call__(self, forward: Forward) -> Forward:
-        """Compile it, at its first call."""
+        """Return a forward that compiles at its first call."""
 
 
 def compile_forward(forward: Forward) -> Forward:
-    """Compile with what comes with torch."""
+    """Compile with `torch.compile`."""
     compiled: Forward = torch.compile(forward)
     return compiled
 
 
 class CompiledForward:
-    """A forward that is compiled for one size, whatever the number of rows.
+    """A forward that is compiled for one size and any number of rows.
 
-    Where compiling fails, the forward runs as it is.
+    Where compiling fails, the forward runs uncompiled.
     """
 
     def __init__(self, forward: Forward, compiler: Compiler, side: int) -> None:
@@ -38,8 +38,8 @@ class CompiledForward:
 
         Args:
             forward: Takes samples (R, C, h, w) first; its other inputs begin with R too.
-            compiler: `compile_forward`, or what a test takes for it.
-            side: Height and width of the samples that it is compiled for.
+            compiler: `compile_forward`, or a fake of it in tests.
+            side: Height and width of the samples for which it is compiled.
         """
         self._forward = forward
         self._compiled: Forward | None = compiler(forward)
@@ -49,7 +49,7 @@ class CompiledForward:
         """Run the forward.
 
         Raises:
-            torch.OutOfMemoryError: It does not fit.
+            torch.OutOfMemoryError: The forward does not fit into memory.
         """
         if self._compiled is None or inputs[0].shape[2:] != self._size:
             return self._forward(*inputs)
@@ -61,6 +61,6 @@ class CompiledForward:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
-            logger.warning("The model cannot be compiled on this device; it runs as it is.", exc_info=True)
+            logger.warning("The model cannot be compiled on this device; it runs uncompiled.", exc_info=True)
             self._compiled = None
             return self._forward(*inputs)

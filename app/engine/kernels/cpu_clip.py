@@ -1,8 +1,8 @@
-"""CLIP's towers, remade for a CPU: the same arithmetic as transformers' layers in fewer passes.
+"""CLIP's towers, optimized for a CPU: the same arithmetic as transformers' layers in fewer passes.
 
 Queries, keys and values are one product; QuickGELU, x * sigmoid(1.702 x), is silu(1.702 x) / 1.702, whose factors are
-in the weights around it. Knows nothing of pictures, texts and requests. Called once, by the loader thread; the layers
-run on the device thread.
+folded into the weights around it. Handles no images, texts or requests. The loader thread calls `optimize_clip` once;
+the layers run on the device thread.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from app.engine.kernels.cpu_layers import try_remake
+from app.engine.kernels.cpu_layers import replace_if_equivalent
 
 _QUICK_GELU_FACTOR = 1.702
 
@@ -75,15 +75,15 @@ class _QuickMlp(nn.Module):
 
 
 @torch.inference_mode()
-def remake_clip(model: Any) -> None:
-    """Put remade layers in the place of those of a `CLIPModel` on the CPU, in eval mode.
+def optimize_clip(model: Any) -> None:
+    """Replace the layers of a `CLIPModel` on the CPU, in eval mode, by optimized ones.
 
-    Each is tried beside its original first; where it does not give the same, the original stays.
+    Each is compared with its original first; where the results differ, the original stays.
     """
     for tower in (model.vision_model, model.text_model):
         for index, layer in enumerate(tower.encoder.layers):
-            remade = try_remake(CpuClipLayer, layer, _draw_inputs) if isinstance(layer, CLIPEncoderLayer) else None
-            tower.encoder.layers[index] = remade or layer
+            if isinstance(layer, CLIPEncoderLayer):
+                tower.encoder.layers[index] = replace_if_equivalent(CpuClipLayer, layer, _draw_inputs) or layer
 
 
 def _draw_inputs(layer: Any) -> list[torch.Tensor | None]:

@@ -1,9 +1,9 @@
-"""UNet and VAE of Stable Diffusion, remade for a CPU: the same arithmetic as diffusers' layers in fewer passes.
+"""UNet and VAE of Stable Diffusion, optimized for a CPU: the same arithmetic as diffusers' layers in fewer passes.
 
-At the sizes of a few rows a CPU spends a third of a step's time on what diffusers' generality takes: weights of
-convolutions are reordered in every forward, tensors are copied to be added to, modules ask for signatures of functions.
-In bfloat16, which newer processors multiply many times as fast, two layers that torch is slow at are made anew (0034).
-Knows nothing of images and requests. Called once, by the loader thread; the layers run on the device thread.
+With a few rows a CPU spends a third of a step's time on diffusers' generality: the weights of convolutions are
+reordered in every forward, tensors are copied before additions, modules inspect the signatures of functions. In
+bfloat16, which newer processors multiply many times as fast, two layers that are slow in torch are replaced (0034).
+Handles no images or requests. The loader thread calls `optimize_diffusion` once; the layers run on the device thread.
 """
 
 from typing import Any
@@ -14,25 +14,25 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from torch.nn import functional
 
-from app.engine.kernels.cpu_layers import CpuConv2d, CpuLinear, CpuPixelConv2d, try_remake
+from app.engine.kernels.cpu_layers import CpuConv2d, CpuLinear, CpuPixelConv2d, replace_if_equivalent
 
-# Below so many pixels torch normalizes groups of channels_last pixels in a way that bfloat16 makes four times slower
-# (`feature_map_threshold` of ATen's `group_norm_kernel.cpp`).
+# Below this number of pixels torch normalizes groups of channels_last pixels with a kernel that is four times slower in
+# bfloat16 (`feature_map_threshold` of ATen's `group_norm_kernel.cpp`).
 _FEW_PIXELS = 1024
 
-# Small enough that all layers of Stable Diffusion v1.5 are tried in seconds.
+# Small enough that all layers of Stable Diffusion v1.5 are compared in seconds.
 _TRIAL_SIDE = 4
 _TRIAL_TOKENS = 7
 
 
 class CpuGroupNorm(nn.Module):
-    """A `GroupNorm` in half precision that passes through float32 where that is faster, and no less exact."""
+    """A `GroupNorm` in half precision that computes in float32 where that is faster; it is no less exact."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         """Copy the weights of `norm` in float32."""
         super().__init__()
         if norm.weight.dtype == torch.float32:
-            raise TypeError("in float32 already")
+            raise TypeError("The layer is in float32 already.")
         self._groups, self._eps = norm.num_groups, norm.eps
         self._weight, self._bias = norm.weight.detach().float(), norm.bias.detach().float()
 
@@ -44,7 +44,7 @@ class CpuGroupNorm(nn.Module):
 
 
 class CpuResnetBlock(nn.Module):
-    """A `ResnetBlock2D` that writes over its own intermediate results."""
+    """A `ResnetBlock2D` that overwrites its own intermediate results."""
 
     def __init__(self, block: ResnetBlock2D) -> None:
         """Share the layers of `block`."""
@@ -68,7 +68,7 @@ class CpuResnetBlock(nn.Module):
 
 
 class CpuTransformer(nn.Module):
-    """A `Transformer2DModel` over pixels that makes queries, keys and values together."""
+    """A `Transformer2DModel` over pixels that computes queries, keys and values in one product."""
 
     def __init__(self, model: Transformer2DModel) -> None:
         """Share the layers of `model`."""
@@ -114,7 +114,7 @@ class _CpuTransformerBlock(nn.Module):
 
 
 class _CpuGatedGelu(nn.Module):
-    """The first half of the feed-forward layer; in bfloat16 oneDNN applies GELU and gate while it writes."""
+    """The first half of the feed-forward layer; in bfloat16 oneDNN applies GELU and gate while it writes its output."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _CpuGatedGelu(nn.Module):
 
 
 class _CpuAttention(nn.Module):
-    """What the two kinds of attention share: projections that are one product, and heads."""
+    """The common part of self-attention and cross-attention: joined projections, and heads."""
 
     def __init__(self, attention: Any, projections: list[nn.Linear]) -> None:
         super().__init__()
@@ -155,33 +155,34 @@ class _CpuAttention(nn.Module):
 
 
 @torch.inference_mode()
-def remake(model: nn.Module) -> None:
-    """Put remade layers in the place of those of a model on the CPU, in eval mode.
+def optimize_diffusion(model: nn.Module) -> None:
+    """Replace the layers of a model on the CPU, in eval mode, by optimized ones.
 
-    Each is tried beside its original first. Where it does not give the same, or cannot be made of it at all, the
-    original stays: another architecture is served as diffusers serves it.
+    Each is compared with its original first. Where the results differ, or the layer cannot be built from the original,
+    the original stays: another architecture runs as in diffusers.
     """
     for name, layer in list(model.named_children()):
-        remake(layer)
-        if (remade := _remake_layer(layer)) is not None:
-            setattr(model, name, remade)
+        optimize_diffusion(layer)
+        if (optimized := _optimize_layer(layer)) is not None:
+            setattr(model, name, optimized)
 
 
-def _remake_layer(layer: nn.Module) -> nn.Module | None:
-    """Remake one layer whose own layers are remade already; None where it is of no kind that is known here."""
+def _optimize_layer(layer: nn.Module) -> nn.Module | None:
+    """Optimize one layer whose sublayers are optimized already; None where there is no replacement."""
     if isinstance(layer, nn.Conv2d):
-        return try_remake(CpuPixelConv2d, layer, _draw_inputs) or try_remake(CpuConv2d, layer, _draw_inputs)
+        pixel_conv = replace_if_equivalent(CpuPixelConv2d, layer, _draw_inputs)
+        return pixel_conv or replace_if_equivalent(CpuConv2d, layer, _draw_inputs)
     if isinstance(layer, nn.GroupNorm):
-        return try_remake(CpuGroupNorm, layer, _draw_inputs)
+        return replace_if_equivalent(CpuGroupNorm, layer, _draw_inputs)
     if isinstance(layer, ResnetBlock2D):
-        return try_remake(CpuResnetBlock, layer, _draw_inputs)
+        return replace_if_equivalent(CpuResnetBlock, layer, _draw_inputs)
     if isinstance(layer, Transformer2DModel):
-        return try_remake(CpuTransformer, layer, _draw_inputs, return_dict=False)
+        return replace_if_equivalent(CpuTransformer, layer, _draw_inputs, return_dict=False)
     return None
 
 
 def _draw_inputs(layer: Any) -> list[torch.Tensor | None]:
-    """Draw what a layer takes, in the layout that it is served in."""
+    """Draw inputs of a layer, in the memory layout that it gets when it serves."""
     generator = torch.Generator().manual_seed(0)
     dtype = next(layer.parameters()).dtype
 

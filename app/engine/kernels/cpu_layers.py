@@ -1,7 +1,8 @@
-"""What remaking layers for a CPU takes, whatever the model: convolutions, and the trial that each layer has to pass.
+"""Optimized layers for a CPU that several models share, and the comparison that each replacement has to pass.
 
-A library's layers serve training, every architecture and every device; ours do the same arithmetic in fewer passes.
-Knows no model. Called by the loader thread; the layers run on the device thread.
+The layers of diffusers, transformers and torchvision support training, every architecture and every device; these do
+the same arithmetic in fewer passes. Imports no model. The loader thread calls `replace_if_equivalent`; the layers run
+on the device thread.
 """
 
 import logging
@@ -14,22 +15,23 @@ from torch.nn import functional
 
 logger = logging.getLogger(__name__)
 
-# How far a remade layer may be from its original: what another order of summation can make of float32.
-_MOST_EPS = 32
+# Largest difference between a layer and its replacement, in units of the dtype's epsilon: another order of summation
+# changes results by this much.
+_MAX_EPS = 32
 
 
 class CpuConv2d(nn.Module):
-    """A convolution whose weights lie as oneDNN wants them; in float32 it gives the very bytes of `nn.Conv2d`.
+    """A convolution with weights in oneDNN's memory order; in float32 its bytes are those of `nn.Conv2d`.
 
     Source:
-        What torch's inductor makes of a frozen convolution on the CPU (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
+        torch's inductor for a frozen convolution on the CPU (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
     """
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
         """Copy the weights of `conv` in oneDNN's order; `relu`: whether negative results become 0.
 
-        For single pixels that order depends on the number of pixels: such weights are as fast as they come, and up to
-        nine times slower in the order of another number.
+        For 1x1 kernels that order depends on the number of pixels: such weights are fast in their original order, and
+        up to nine times slower in the order of another number.
         """
         super().__init__()
         self._how: tuple[Any, ...] = (conv.padding, conv.stride, conv.dilation, conv.groups)
@@ -50,7 +52,7 @@ class CpuConv2d(nn.Module):
 
 
 class CpuLinear(nn.Module):
-    """A linear layer that in bfloat16 asks oneDNN at once: torch first copies the bias to where the results go."""
+    """A linear layer that calls oneDNN directly in bfloat16: torch first copies the bias into the output."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         """Take the weights.
@@ -71,48 +73,49 @@ class CpuLinear(nn.Module):
 
 
 class CpuPixelConv2d(nn.Module):
-    """A convolution of single pixels as what it is, one product of matrices; oneDNN prepares each of its calls anew."""
+    """A 1x1 convolution as one matrix product; oneDNN would prepare each call of the convolution again."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        """Share the weights of `conv`, which has stride 1, one group and no padding."""
+        """Share the weights of `conv`, which must have stride 1, one group and no padding."""
         super().__init__()
         if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.padding != (0, 0) or conv.groups != 1:
-            raise TypeError("not a convolution of single pixels")
+            raise TypeError("The layer is not a 1x1 convolution.")
         self.linear = CpuLinear(conv.weight.flatten(1), conv.bias)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply it. **Shapes**: (R, C, h, w) to (R, D, h, w), in channels_last as `inputs` should be."""
+        """Apply it. **Shapes**: (R, C, h, w) to (R, D, h, w), in channels_last like `inputs`."""
         rows, channels, height, width = inputs.shape
         outputs: torch.Tensor = self.linear(inputs.permute(0, 2, 3, 1).reshape(-1, channels))
         return outputs.view(rows, height, width, -1).permute(0, 3, 1, 2)
 
 
-def try_remake(
+def replace_if_equivalent(
     make: Callable[[Any], nn.Module],
     layer: nn.Module,
     draw: Callable[[Any], Sequence[torch.Tensor | None]],
     **options: object,
 ) -> nn.Module | None:
-    """Remake a layer, in eval mode; None where it does not give what the original gives, or cannot be made of it.
+    """Build the replacement of a layer; None where its results differ from the original's, or it cannot be built.
 
     Args:
-        make: Makes it of the original.
+        make: Builds the replacement from the original.
         layer: The original, on the CPU and in eval mode.
-        draw: Draws, for the original, what both are tried with.
-        **options: Keyword arguments of both.
+        draw: Draws the inputs with which both are called.
+        **options: Keyword arguments with which both are called.
     """
     try:
         inputs = draw(layer)
         expected = _first(layer(*inputs, **options))
-        remade = make(layer).eval()
-        off = (_first(remade(*inputs, **options)) - expected).abs().max()
+        replacement = make(layer).eval()
+        difference = (_first(replacement(*inputs, **options)) - expected).abs().max()
     except (AssertionError, AttributeError, TypeError, RuntimeError):
-        logger.debug("A %s cannot be remade.", type(layer).__name__, exc_info=True)
+        logger.debug("A %s cannot be optimized.", type(layer).__name__, exc_info=True)
         return None
-    return remade if off <= _MOST_EPS * torch.finfo(expected.dtype).eps * expected.abs().max() else None
+    tolerance = _MAX_EPS * torch.finfo(expected.dtype).eps * expected.abs().max()
+    return replacement if difference <= tolerance else None
 
 
 def _first(outputs: Any) -> torch.Tensor:
-    """Take the first of several results."""
+    """Return the first of several results."""
     tensor: torch.Tensor = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
     return tensor

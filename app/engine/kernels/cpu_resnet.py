@@ -1,6 +1,6 @@
-"""torchvision's ResNets, remade for a CPU: BatchNorm is in the convolutions' weights, and ReLU in their results.
+"""torchvision's ResNets, optimized for a CPU: BatchNorm is folded into the convolutions' weights, ReLU is fused.
 
-Knows nothing of pictures and requests. Called once, by the loader thread; the layers run on the device thread.
+Handles no images or requests. The loader thread calls `optimize_resnet` once; the layers run on the device thread.
 """
 
 from typing import Any
@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from app.engine.kernels.cpu_layers import CpuConv2d, try_remake
+from app.engine.kernels.cpu_layers import CpuConv2d, replace_if_equivalent
 
-# The smallest picture that leaves something for the last layers.
+# Smallest side that leaves at least one pixel for the last layers.
 _TRIAL_SIDE = 64
 
 
@@ -19,7 +19,7 @@ class CpuResNet(nn.Module):
     """A `torchvision.models.ResNet` in eval mode."""
 
     def __init__(self, model: Any) -> None:
-        """Fold the weights of `model`, which stays as it is."""
+        """Fold the weights of `model`, which is not changed."""
         super().__init__()
         self.stem = _folded(model.conv1, model.bn1, relu=True)
         self.maxpool, self.avgpool, self.fc = model.maxpool, model.avgpool, model.fc
@@ -57,9 +57,9 @@ class _CpuResidualBlock(nn.Module):
 
 
 @torch.inference_mode()
-def remake_resnet(model: nn.Module) -> nn.Module:
-    """Remake a ResNet on the CPU, in eval mode; return it as it is where ours would not give the same."""
-    return try_remake(CpuResNet, model, _draw_inputs) or model
+def optimize_resnet(model: nn.Module) -> nn.Module:
+    """Optimize a ResNet on the CPU, in eval mode; return it unchanged where the results would differ."""
+    return replace_if_equivalent(CpuResNet, model, _draw_inputs) or model
 
 
 def _draw_inputs(model: nn.Module) -> list[torch.Tensor]:

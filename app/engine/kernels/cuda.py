@@ -1,7 +1,7 @@
-"""What a GPU needs and a CPU does not: recorded forwards, uploads that nobody waits for, and a host that stays close.
+"""GPU support: recorded forwards (CUDA graphs), asynchronous uploads, and a limit on steps launched ahead.
 
-Knows nothing of images, rows or noise schedulers. Used by the device thread; while models load, by the loader thread
-for the model it loads.
+Handles no images, rows or noise schedulers. Used by the device thread; while models load, also by the loader thread for
+the model that it loads.
 """
 
 import logging
@@ -14,18 +14,18 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# The row buckets of the native size, and of one more size; each further recording takes its outputs' memory and time.
+# Enough for the row buckets of two sizes; each recording takes memory for its outputs, and time.
 MAX_GRAPHS = 16
 
-# Kernels are chosen and workspaces allocated in the first runs, which a recording must not see.
+# Kernels are selected and workspaces allocated in the first runs, which must not be part of a recording.
 RUNS_BEFORE_RECORDING = 2
 
-# The host prepares one step while the device takes another. More would let newcomers wait for steps that are launched.
+# The host prepares one step while the device runs another. With more, a new request would wait for launched steps.
 MAX_STEPS_AHEAD = 1
 
 
 class Forward(Protocol):
-    """A model's forward: tensors in, one tensor out, the same operations whatever the values."""
+    """A model's forward: tensors in, one tensor out; its operations do not depend on the values."""
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Run it."""
@@ -33,11 +33,11 @@ class Forward(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A forward that can be repeated on the same memory.
+    """A forward that can be replayed on the same memory.
 
     Attributes:
-        replay: Does it again.
-        output: Where its result then is; the next replay of any recording may overwrite it.
+        replay: Runs the forward again.
+        output: The result of the last replay; the next replay of any recording may overwrite it.
     """
 
     replay: Callable[[], None]
@@ -48,14 +48,14 @@ class Recorder(Protocol):
     """Records a forward."""
 
     def __call__(self, run: Callable[[], torch.Tensor]) -> Recording:
-        """Run it as often as it takes, and say how to repeat it."""
+        """Run the forward at least once, and return its recording."""
 
 
 class CudaRecorder:
-    """Records forwards as CUDA graphs that share one pool of memory: only one of them runs at a time."""
+    """Records forwards as CUDA graphs that share one memory pool, because only one of them runs at a time."""
 
     def __init__(self, device: torch.device) -> None:
-        """Reserve nothing yet.
+        """Create the stream and the memory pool; allocates no memory yet.
 
         Args:
             device: A CUDA device.
@@ -77,16 +77,16 @@ class CudaRecorder:
                     run()
             torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            # thread_local: the loader may be copying another model to the device meanwhile.
+            # thread_local: the loader thread may copy another model to the device at the same time.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 output = run()
         return Recording(graph.replay, output)
 
 
 class GraphedForward:
-    """A forward that is recorded for each combination of shapes and then replayed; the same numbers, fewer launches.
+    """A forward that is recorded once for each combination of shapes and then replayed: same results, fewer launches.
 
-    The recordings that were not used the longest are forgotten. Where recording fails, the forward runs as it is.
+    The least recently used recordings are dropped. Where recording fails, the forward runs without.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class GraphedForward:
         """Record nothing yet.
 
         Args:
-            forward: What to record.
-            record: `CudaRecorder`, or what a test takes for it.
+            forward: The forward to record.
+            record: `CudaRecorder`, or a fake of it in tests.
             max_graphs: Recordings kept, >= 1.
         """
         self._forward = forward
@@ -108,66 +108,66 @@ class GraphedForward:
         self._graphs: OrderedDict[tuple[torch.Size, ...], tuple[tuple[torch.Tensor, ...], Recording]] = OrderedDict()
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Run the forward; the result is the caller's own.
+        """Run the forward; the result is a new tensor.
 
         Raises:
-            torch.OutOfMemoryError: The recording or the forward does not fit.
+            torch.OutOfMemoryError: The recording or the forward does not fit into memory.
         """
         shapes = tuple(tensor.shape for tensor in inputs)
         if shapes not in self._graphs and not self._add(shapes, inputs):
             return self._forward(*inputs)
         self._graphs.move_to_end(shapes)
-        places, recording = self._graphs[shapes]
-        for place, tensor in zip(places, inputs, strict=True):
-            place.copy_(tensor)
+        buffers, recording = self._graphs[shapes]
+        for buffer, tensor in zip(buffers, inputs, strict=True):
+            buffer.copy_(tensor)
         recording.replay()
         return recording.output.clone()
 
     def _add(self, shapes: tuple[torch.Size, ...], inputs: tuple[torch.Tensor, ...]) -> bool:
-        """Record the forward of these shapes on copies of the inputs; False where that is not possible."""
+        """Record the forward of these shapes on copies of the inputs; return False where recording fails."""
         if self._record is None:
             return False
-        places = tuple(tensor.clone() for tensor in inputs)
+        buffers = tuple(tensor.clone() for tensor in inputs)
         try:
-            recording = self._record(lambda: self._forward(*places))
+            recording = self._record(lambda: self._forward(*buffers))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
-            logger.warning("Forwards cannot be recorded on this device; they run one by one.", exc_info=True)
+            logger.warning("Forwards cannot be recorded on this device; they run without recording.", exc_info=True)
             self._record = None
             return False
-        self._graphs[shapes] = (places, recording)
+        self._graphs[shapes] = (buffers, recording)
         if len(self._graphs) > self._max_graphs:
             self._graphs.popitem(last=False)
         return True
 
 
-class Pace:
+class LaunchThrottle:
     """Keeps the host at most `MAX_STEPS_AHEAD` steps ahead of the device.
 
-    Nothing in a step waits for the device, so a host could launch all steps of an image at once: then nobody could
-    join or leave, and a step's time would be that of its launch.
+    Nothing else in a step waits for the device, so the host could launch all steps of an image at once: then no request
+    could join or leave between steps, and the measured time of a step would be that of its launch.
     """
 
     def __init__(self, mark: Callable[[], Callable[[], None]]) -> None:
-        """Begin before the first step.
+        """Start with no step launched.
 
         Args:
-            mark: Marks the end of all that was launched so far, and returns how to wait for it; `cuda_mark`, or what
-                a test takes for it.
+            mark: Marks the end of the work launched so far, and returns a function that waits for it; `cuda_mark`, or
+                a fake of it in tests.
         """
         self._mark = mark
-        self._under_way: deque[Callable[[], None]] = deque()
+        self._launched: deque[Callable[[], None]] = deque()
 
     def step_launched(self) -> None:
-        """Wait for the step before the one that was just launched."""
-        self._under_way.append(self._mark())
-        if len(self._under_way) > MAX_STEPS_AHEAD:
-            self._under_way.popleft()()
+        """Block until at most `MAX_STEPS_AHEAD` launched steps are unfinished."""
+        self._launched.append(self._mark())
+        if len(self._launched) > MAX_STEPS_AHEAD:
+            self._launched.popleft()()
 
 
 def cuda_mark(device: torch.device) -> Callable[[], None]:
-    """Mark the end of what was launched on the device, and return how to wait for it, asleep."""
+    """Mark the end of the work launched on the device, and return a function that waits for it without spinning."""
     event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     wait: Callable[[], None] = event.synchronize
@@ -175,9 +175,9 @@ def cuda_mark(device: torch.device) -> Callable[[], None]:
 
 
 def upload(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a small tensor of the host to the device, in the order of the device's work, without waiting for it.
+    """Copy a small tensor from the host to the device, in stream order, without waiting for the copy.
 
-    From pinned memory, which torch keeps until the copy is done. On the CPU the tensor itself.
+    Copies from pinned memory, which torch keeps until the copy is done. On the CPU returns the tensor itself.
     """
     if device.type != "cuda":
         return values.to(device)

@@ -1,1 +1,1 @@
-"""Who steps next: queues, turns and row budgets. Imports no torch."""
+"""Scheduling of the device: queues, turns and row budgets. Imports no torch."""

@@ -1,32 +1,34 @@
-"""Who has the device's next turn: waiting, running and finishing requests of every model.
+"""Chooses the device's next turn among the waiting, running and finishing requests of every model.
 
-Pure Python, knows no tensors and no threads: the engine calls it under its own lock. A step gives one model one
-step over requests of one shape, as many rows as the model's budget allows. Four rules choose them:
+Pure Python, imports no torch and starts no threads: the engine calls it under its own lock. A step advances requests
+of one model and one shape by one step, up to the model's row budget. Four rules choose them:
 
-1. Interactive work leads every step, but for one in `BACKGROUND_EVERY` while both have work.
+1. Interactive work leads every step, except one in `BACKGROUND_EVERY` while both priorities have work.
 2. Models that have work of the leading priority take turns.
 3. Shapes of one model and priority share the device's time evenly, by deficit round robin.
-4. Requests of one shape and priority step in the order they came. Room that the leading priority leaves is filled
-   with requests of the same shape and the other priority.
+4. Requests of one shape and priority step in the order of submission. Rows that the leading priority leaves free are
+   filled with requests of the same shape and the other priority.
 
-Requests whose result costs more than a moment (`Demand.finishes_apart`) leave their lane after the last step and are
-finished one at a time: at most one between two steps, without pause when nothing wants to step; by rule 1, then in the
-order in which they took their last steps.
+A request with `RequestCost.finishes_separately` leaves its lane after the last step and is finished in a turn of its
+own: at most one such turn between two steps, without pause while nothing waits to step; by rule 1, then in the order in
+which the requests took their last steps.
 """
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from app.engine.request import EngineRequest, Priority
+from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
 from app.engine.scheduling.model_queue import ModelQueue, finish_pixels, num_rows, row_pixels
-from app.engine.scheduling.row_budget import MIN_ROWS, Shape
-from app.engine.scheduling.turns import FinishingLine, PriorityTurns
 from app.errors import QueueFull
 
 MAX_RETRY_AFTER_S = 600
+
+# Background work gets this share of the turns under endless interactive work: an eighth delays a click a little and
+# lets a dataset progress.
+BACKGROUND_EVERY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,70 @@ class Batch:
     Attributes:
         requests: >= 1, all of one shape, those of the leading priority first. Together they need no more rows than
             the model's budget, unless there is only one.
-        admitted: Those of them that run for the first time and want to be prepared.
+        admitted: Those of them that run for the first time and have to be prepared.
     """
 
     model: str
     requests: list[EngineRequest]
     admitted: list[EngineRequest]
+
+
+class PriorityTurns:
+    """Alternates priorities: interactive first, except one turn in `BACKGROUND_EVERY` while both have work."""
+
+    def __init__(self) -> None:
+        """Start with a count of zero."""
+        self._turns_without_background = 0  # in a row, while there was background work
+
+    def take(self, at_work: Collection[Priority]) -> Priority:
+        """Choose among the priorities that have work, >= 1 of them."""
+        if len(at_work) == 1 or self._turns_without_background == BACKGROUND_EVERY - 1:
+            self._turns_without_background = 0
+            return max(at_work)
+        self._turns_without_background += 1
+        return min(at_work)
+
+
+class DecodeQueue:
+    """Requests of all models that took their last step and are finished in a turn of their own."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._requests: list[EngineRequest] = []  # in the order in which their steps ended
+        self._turns = PriorityTurns()
+
+    def append(self, request: EngineRequest) -> None:
+        """Put a request at the end."""
+        self._requests.append(request)
+
+    def take_turn(self) -> EngineRequest | None:
+        """Return the oldest request of the priority that has the turn; it stays until it is removed."""
+        at_work = {request.priority for request in self._requests}
+        if not at_work:
+            return None
+        priority = self._turns.take(at_work)
+        return next(request for request in self._requests if request.priority == priority)
+
+    def remove(self, request: EngineRequest) -> None:
+        """Remove a request, if it is here."""
+        self._requests = [other for other in self._requests if other is not request]
+
+    def drop_cancelled(self) -> None:
+        """Remove cancelled requests; must not be called while one of them is being finished."""
+        for request in self._requests:
+            if request.is_cancelled:
+                request.abandon()
+        self._requests = [request for request in self._requests if not request.resolved]
+
+    def requests(self, model: str, priorities: Iterable[Priority] = Priority) -> list[EngineRequest]:
+        """List a model's requests."""
+        wanted = set(priorities)
+        return [request for request in self._requests if request.model == model and request.priority in wanted]
+
+    def drain(self) -> list[EngineRequest]:
+        """Remove all requests and return them."""
+        requests, self._requests = self._requests, []
+        return requests
 
 
 class Batcher:
@@ -52,40 +112,40 @@ class Batcher:
 
         Args:
             max_queue_size: Requests per model and priority that wait for their first step or to be finished; >= 1.
-                Of each priority, so that background work cannot fill the queue for the others.
+                Of each priority, so that background work cannot fill the queue for interactive requests.
         """
         self._max_queue_size = max_queue_size
         self._queues: dict[str, ModelQueue] = {}
         self._turns: dict[Priority, deque[str]] = {priority: deque() for priority in Priority}
         self._leads = PriorityTurns()
-        self._line = FinishingLine()
+        self._finishing = DecodeQueue()
         self._has_finished_since_step = False
 
     def add_model(self, name: str, *, max_rows: int = 1) -> None:
-        """Make room for the requests of a model, `max_rows` rows of any shape in one step."""
+        """Add an empty queue for a model, with `max_rows` rows of any shape in one step."""
         self._queues[name] = ModelQueue(budget=lambda _shape: max_rows)
         for turns in self._turns.values():
             turns.append(name)
 
     def set_row_budget(
-        self, name: str, budget: Callable[[Shape], int], cost: Callable[[Shape, int], float] = row_pixels
+        self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
     ) -> None:
-        """Change how many rows a step takes, from the next step on; see `Engine.set_row_budget`."""
+        """Change the rows and the cost of a step, from the next step on; see `Engine.set_row_budget`."""
         queue = self._queues[name]
         queue.budget = budget
-        queue.cost = cost
+        queue.step_cost = step_cost
 
     def reduce_rows(self, requests: Sequence[EngineRequest]) -> int | None:
-        """Learn that a step over these requests ran out of memory.
+        """Halve the steps of a model after a step over these requests ran out of memory.
 
         Returns:
-            The rows that a step of their shape may take from now on, at most half of theirs and >= `MIN_ROWS`; None
-            if there is no smaller step to take.
+            The rows that a step of their shape may have from now on, at most half of theirs and >= `MIN_ROWS`; None
+            if no smaller step is possible.
         """
         rows = num_rows(requests)
         if len(requests) == 1 or rows <= MIN_ROWS:
             return None
-        queue, shape = self._queues[requests[0].model], requests[0].demand.shape
+        queue, shape = self._queues[requests[0].model], requests[0].cost.shape
         queue.max_row_pixels = row_pixels(shape, rows) // 2
         return queue.max_rows(shape)
 
@@ -93,7 +153,7 @@ class Batcher:
         """Put a request at the end of its queue.
 
         Raises:
-            QueueFull: As many as may wait are waiting; says when to come again.
+            QueueFull: `max_queue_size` requests wait; carries the seconds after which to retry.
         """
         queue = self._queues[request.model]
         if self._num_queued(request.model, request.priority) >= self._max_queue_size:
@@ -105,16 +165,16 @@ class Batcher:
 
     def next_finish(self) -> EngineRequest | None:
         """Choose, between two turns, the request to finish now; None when there is none or a step goes first."""
-        self._line.drop_cancelled()
-        if self._has_finished_since_step and self._wants_to_step():
+        self._finishing.drop_cancelled()
+        if self._has_finished_since_step and self._has_work_to_step():
             return None
-        request = self._line.take_turn()
+        request = self._finishing.take_turn()
         self._has_finished_since_step = request is not None
         return request
 
     def next_batch(self) -> Batch | None:
-        """Choose, between two turns, the next step's model and requests; None when nothing wants to step."""
-        if not self._wants_to_step():
+        """Choose, between two turns, the next step's model and requests; None when no request has steps to take."""
+        if not self._has_work_to_step():
             return None
         self._has_finished_since_step = False
         lead = self._leads.take([p for p in Priority if any(queue.lanes[p] for queue in self._queues.values())])
@@ -128,47 +188,47 @@ class Batcher:
             request.started_at = time.monotonic()
         return Batch(name, requests, admitted)
 
-    def line_up(self, request: EngineRequest) -> None:
-        """Move a request that took its last step from its lane to those that are to be finished."""
+    def move_to_finishing(self, request: EngineRequest) -> None:
+        """Move a request that took its last step from its lane to the queue of those to finish."""
         self.retire(request)
-        self._line.append(request)
+        self._finishing.append(request)
 
     def retire(self, request: EngineRequest) -> None:
-        """Take a request out of the running ones, or of those that are finished."""
+        """Remove a request that runs or is being finished."""
         self._queues[request.model].keep(lambda other: other is not request)
-        self._line.remove(request)
+        self._finishing.remove(request)
 
-    def learn(self, batch: Batch, took_s: float) -> None:
-        """Learn the model's speed from the seconds that a step took, > 0."""
-        work = row_pixels(batch.requests[0].demand.shape, num_rows(batch.requests))
-        self._queues[batch.model].steps.learn(work, took_s)
+    def record_step(self, batch: Batch, took_s: float) -> None:
+        """Update the model's speed with the seconds that a step took, > 0."""
+        work = row_pixels(batch.requests[0].cost.shape, num_rows(batch.requests))
+        self._queues[batch.model].steps.record(work, took_s)
 
-    def learn_finish(self, request: EngineRequest, took_s: float) -> None:
-        """Learn from the seconds that finishing a request took, > 0."""
-        self._queues[request.model].finishes.learn(finish_pixels(request), took_s)
+    def record_finish(self, request: EngineRequest, took_s: float) -> None:
+        """Update the model's speed with the seconds that finishing a request took, > 0."""
+        self._queues[request.model].finishes.record(finish_pixels(request), took_s)
 
     def expected_wait_s(self, name: str, priority: Priority = Priority.INTERACTIVE) -> float:
-        """Estimate the seconds until all that goes before a new request of a model is done, >= 0.
+        """Estimate the seconds until all work ahead of a new request of a model is done, >= 0.
 
-        That is what waits, runs and is finished of this model and of this priority or a higher one; that other models
-        take turns with it is left out.
+        Counts what waits, runs and is finished of this model and of this priority or a higher one; ignores that other
+        models take turns with it.
         """
         priorities = [other for other in Priority if other <= priority]
         queue = self._queues[name]
         requests = [request for other in priorities for request in queue.requests(other)]
-        return queue.expected_s(requests + self._line.requests(name, priorities))
+        return queue.expected_s(requests + self._finishing.requests(name, priorities))
 
     def drain(self) -> list[EngineRequest]:
-        """Empty all queues and return what was in them."""
+        """Remove all requests and return them."""
         requests = [
             request for queue in self._queues.values() for priority in Priority for request in queue.requests(priority)
         ]
         for queue in self._queues.values():
             queue.keep(lambda _request: False)
-        return requests + self._line.drain()
+        return requests + self._finishing.drain()
 
     def take_waiting(self) -> list[EngineRequest]:
-        """Let go of all that was not admitted yet, and return it."""
+        """Remove all requests that are not admitted yet and return them."""
         waiting = [
             request
             for queue in self._queues.values()
@@ -180,22 +240,18 @@ class Batcher:
             queue.keep(lambda request: request.started_at is not None)
         return waiting
 
-    def depth(self) -> dict[str, int]:
-        """Count the requests of every model that wait for their first step or to be finished."""
-        return {name: sum(self._num_queued(name, priority) for priority in Priority) for name in self._queues}
-
     def in_flight(self) -> dict[str, int]:
         """Count the requests of every model that wait, run or are finished."""
         return {
-            name: sum(len(queue.requests(priority)) for priority in Priority) + len(self._line.requests(name))
+            name: sum(len(queue.requests(priority)) for priority in Priority) + len(self._finishing.requests(name))
             for name, queue in self._queues.items()
         }
 
     def _num_queued(self, name: str, priority: Priority) -> int:
-        return self._queues[name].num_waiting(priority) + len(self._line.requests(name, [priority]))
+        return self._queues[name].num_waiting(priority) + len(self._finishing.requests(name, [priority]))
 
-    def _wants_to_step(self) -> bool:
-        """Let go, between two turns, of the cancelled requests; tell whether any others have steps to take."""
+    def _has_work_to_step(self) -> bool:
+        """Remove, between two turns, the cancelled requests; return whether any others have steps to take."""
         for queue in self._queues.values():
             queue.drop_cancelled(is_between_steps=True)
         return any(lanes for queue in self._queues.values() for lanes in queue.lanes.values())

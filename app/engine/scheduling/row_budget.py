@@ -1,24 +1,21 @@
-"""How many rows one step of a model should take, from what steps were measured to cost.
+"""The number of rows of one step of a model, chosen from the measured cost of steps.
 
-Pure arithmetic: knows no requests, no tensors and no clock. Immutable, so any thread may ask.
+Pure arithmetic: imports no torch, uses no clock and no requests. Immutable, so any thread may call it.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
 
-Shape = tuple[int, ...]
+from app.engine.request import MIN_ROWS, Shape
 
-# One guided request needs two rows, so a smaller budget would be none.
-MIN_ROWS = 2
-
-# More rows than these delay everybody's step for a gain that nobody notices.
+# Rows beyond this relative distance from the best throughput lengthen every step for no noticeable gain.
 THROUGHPUT_TOLERANCE = 0.02
 
-# An interactive request waits for the step that runs, so a step's length is what a click feels.
+# An interactive request waits for the step that runs, so the length of a step is the latency of a click.
 MAX_STEP_S = 1.0
 
-# No clock sees less, so a shorter step was not measured.
+# Resolution of the clock; a shorter step was not measured.
 CLOCK_TICK_S = 1e-9
 
 
@@ -26,24 +23,24 @@ class RowBudget:
     """A model's cost curve at one shape, scaled by pixels to the others."""
 
     def __init__(self, curve: Mapping[int, float], shape: Shape, *, max_step_s: float = MAX_STEP_S) -> None:
-        """Take the measurements; those that cannot be true (no rows, no time, no numbers) are left out.
+        """Take the measurements; impossible ones (no rows, no time, not finite) are ignored.
 
         Args:
-            curve: Seconds of one step by its number of rows. If none of it can be true, two rows are taken to
-                last as long as a step may.
-            shape: What was measured, sides >= 1.
-            max_step_s: Seconds that a step may last, > 0; `MIN_ROWS` rows may last longer.
+            curve: Seconds of one step by its number of rows. Without a possible one, `MIN_ROWS` rows are assumed to
+                last `max_step_s`.
+            shape: The shape that was measured, sides >= 1.
+            max_step_s: Longest step in seconds, > 0; `MIN_ROWS` rows may last longer.
         """
         possible = {rows: step_s for rows, step_s in curve.items() if rows >= 1 and CLOCK_TICK_S <= step_s < math.inf}
-        self._curve = _undisturbed(possible or {MIN_ROWS: max_step_s})
+        self._curve = _non_decreasing(possible or {MIN_ROWS: max_step_s})
         self._measured_rows = list(self._curve)
         self._pixels = math.prod(shape)
         self._max_step_s = max_step_s
 
     def rows(self, shape: Shape) -> int:
-        """Choose the rows of a step: the fewest whose rows per second are close to the best, and what is free then.
+        """Choose the rows of a step: the fewest with nearly the best throughput, and those that cost nothing more.
 
-        Only row counts up to the largest measured one whose step is short enough are compared.
+        Compares the row counts up to the largest measured one whose steps last at most `max_step_s`.
 
         Returns:
             >= `MIN_ROWS`.
@@ -55,15 +52,15 @@ class RowBudget:
                 throughputs[rows] = rows / step_s
         enough = (1 - THROUGHPUT_TOLERANCE) * max(throughputs.values(), default=0.0)
         fewest = next((rows for rows, throughput in throughputs.items() if throughput >= enough), MIN_ROWS)
-        # Where forwards are filled up, some rows cost as much as a few more do.
+        # Where forwards are padded, a few more rows cost the same.
         return max(
             (rows for rows in throughputs if self.seconds(shape, rows) <= self.seconds(shape, fewest)), default=fewest
         )
 
     def seconds(self, shape: Shape, rows: int) -> float:
-        """Tell what a step costs, > 0 seconds: linear between measured row counts.
+        """Return the cost of a step, > 0 seconds: linear between measured row counts.
 
-        Fewer rows than measured cost as much as the fewest measured, more cost as much a row as the most measured.
+        Fewer rows than measured cost as much as the fewest measured; more cost as much per row as the most measured.
         """
         return self._measured_s(rows) * math.prod(shape) / self._pixels
 
@@ -79,11 +76,14 @@ class RowBudget:
         return (1 - share) * self._curve[left] + share * self._curve[right]
 
 
-def _undisturbed(curve: Mapping[int, float]) -> dict[int, float]:
-    """Sort by rows and let no step cost more than a step of more rows: a disturbance only ever adds time."""
-    undisturbed = {}
+def _non_decreasing(curve: Mapping[int, float]) -> dict[int, float]:
+    """Sort by rows and lower each cost to the smallest cost of more rows: disturbances only ever add time.
+
+    Changes nothing in a fresh calibration, which is a line; `RowBudget` also takes curves from elsewhere.
+    """
+    lowered = {}
     least_s = math.inf
     for rows in sorted(curve, reverse=True):
         least_s = min(least_s, curve[rows])
-        undisturbed[rows] = least_s
-    return dict(reversed(undisturbed.items()))
+        lowered[rows] = least_s
+    return dict(reversed(lowered.items()))

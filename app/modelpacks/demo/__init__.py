@@ -1,1 +1,1 @@
-"""The demo pack: a small drawn world, the models taught on it, and how they were made."""
+"""The files of the demo pack, whose models are trained on drawings; `demo_pack/` at the root builds them."""

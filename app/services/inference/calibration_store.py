@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from app.engine.diffusion.calibration import MOST_ROWS, Calibration
-from app.engine.diffusion.invariance import RowPadding
+from app.engine.diffusion.calibration import Calibration
+from app.engine.diffusion.options import MAX_ROWS, RowPadding
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ def _parse(content: Any) -> Calibration:
     seconds = {int(rows): float(step_s) for rows, step_s in content["seconds"].items()}
     sizes = tuple(int(size) for size in content["sizes"])
     is_ascending = all(fewer < more for fewer, more in pairwise(sizes))
-    if not sizes or not is_ascending or sizes[0] < 1 or sizes[-1] > MOST_ROWS or not seconds:
+    if not sizes or not is_ascending or sizes[0] < 1 or sizes[-1] > MAX_ROWS or not seconds:
         raise ValueError("The forward sizes are not plausible.")
-    if not all(1 <= rows <= MOST_ROWS and 0 < step_s < math.inf for rows, step_s in seconds.items()):
+    if not all(1 <= rows <= MAX_ROWS and 0 < step_s < math.inf for rows, step_s in seconds.items()):
         raise ValueError("The step times are not plausible.")
     return Calibration(seconds, RowPadding(sizes), is_invariant=content["is_invariant"] is True)
 

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from app.engine.clip.runner import ClipPayload, ClipScores
-from app.engine.diffusion.runner import GeneratedImage, demand_of
+from app.engine.diffusion.runner import GeneratedImage, cost_of
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
-from app.engine.request import Demand, Priority
+from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.errors import ModelNotReady
 from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
@@ -236,17 +236,17 @@ class Inference:
     async def _draw(
         self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
     ) -> GeneratedImage:
-        demand = demand_of(spec)
+        cost = cost_of(spec)
         if on_step is None:
-            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, demand))
+            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, cost))
         loop = asyncio.get_running_loop()
 
         def report(done: int, steps: int) -> None:
             # On the device thread, which must not wait for the loop.
             loop.call_soon_threadsafe(on_step, done, steps)
 
-        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, demand=demand, on_step=report)
-        on_step(0, demand.steps)
+        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report)
+        on_step(0, cost.steps)
         return cast(GeneratedImage, await asyncio.wrap_future(submitted))
 
     def _lineage(self, spec: ImageSpec) -> dict[str, Any]:
@@ -285,9 +285,9 @@ class Inference:
             "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
         }
 
-    async def _ask(self, model: str, payload: object, priority: Priority, demand: Demand = ONE_ROW) -> Any:
+    async def _ask(self, model: str, payload: object, priority: Priority, cost: RequestCost = ONE_ROW) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
-        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, demand=demand))
+        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, cost=cost))
 
 
 def _loaded(part: T | None) -> T:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.engine.engine import Engine
-from app.engine.request import Demand, Priority
+from app.engine.request import Priority, RequestCost
 from app.engine.runner import Runner
 from app.engine.scheduling.batcher import Batch, Batcher
 from app.errors import InferenceFailed, Invalid, ModelNotReady, QueueFull, Unavailable
@@ -57,7 +57,7 @@ def test_a_request_takes_its_steps_and_gets_its_result(start_engine: StartEngine
     assert runner.prepared == ["image"]
 
 
-def test_what_waits_can_be_refused_while_what_runs_goes_on(start_engine: StartEngine) -> None:
+def test_waiting_requests_can_be_refused_while_the_running_ones_continue(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(model=runner)
     running = engine.submit("model", FakePayload("running", num_steps=3))
@@ -137,9 +137,7 @@ def test_a_failure_before_or_after_the_step_fails_that_request_alone(start_engin
 @pytest.mark.parametrize(
     "error", [RuntimeError(), MemoryError(), RecursionError(), SystemExit(1), KeyboardInterrupt(), GeneratorExit()]
 )
-def test_a_failure_in_the_step_fails_that_batch_and_the_loop_lives(
-    start_engine: StartEngine, error: BaseException
-) -> None:
+def test_a_failure_in_the_step_fails_that_batch_alone(start_engine: StartEngine, error: BaseException) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(max_rows=2, model=runner)
     first = engine.submit("model", FakePayload("first"))
@@ -156,12 +154,12 @@ def test_a_failure_in_the_step_fails_that_batch_and_the_loop_lives(
 
 
 def submit_behind_a_first_one(
-    engine: Engine, runner: FakeRunner, payloads: list[FakePayload], *, demand: Demand
+    engine: Engine, runner: FakeRunner, payloads: list[FakePayload], *, cost: RequestCost
 ) -> "list[Future[object]]":
     """Let them all wait before the next step, so that they share it."""
     engine.submit("model", FakePayload("first"))
     runner.wait_for_step()
-    futures = [engine.submit("model", payload, demand=demand) for payload in payloads]
+    futures = [engine.submit("model", payload, cost=cost) for payload in payloads]
     runner.open()
     return futures
 
@@ -175,10 +173,10 @@ def test_a_step_out_of_memory_is_taken_again_with_fewer_rows(
 
     with caplog.at_level(logging.WARNING):
         futures = submit_behind_a_first_one(
-            engine, runner, [FakePayload(name, num_steps=2) for name in "abcd"], demand=Demand((4, 4), 2, 2)
+            engine, runner, [FakePayload(name, num_steps=2) for name in "abcd"], cost=RequestCost((4, 4), 2, 2)
         )
         assert [future.result(PATIENCE_S) for future in futures] == ["a", "b", "c", "d"]
-    assert runner.prepared == ["first", "a", "b", "c", "d"], "nobody lost its state"
+    assert runner.prepared == ["first", "a", "b", "c", "d"], "no request lost its state"
     assert runner.batches[1:] == [["a", "b", "c", "d"], ["a", "b"], ["a", "b"], ["c", "d"], ["c", "d"]]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "4 rows of 4x4" in caplog.text
@@ -189,7 +187,9 @@ def test_rows_are_halved_until_the_step_fits(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True, memory_rows=2)
     engine = start_engine(max_rows=8, model=runner)
 
-    futures = submit_behind_a_first_one(engine, runner, [FakePayload(name) for name in "abcd"], demand=Demand(rows=2))
+    futures = submit_behind_a_first_one(
+        engine, runner, [FakePayload(name) for name in "abcd"], cost=RequestCost(rows=2)
+    )
     assert [future.result(PATIENCE_S) for future in futures] == ["a", "b", "c", "d"]
     assert [len(names) for names in runner.batches] == [1, 4, 2, 1, 1, 1, 1]
 
@@ -198,12 +198,12 @@ def test_a_request_that_runs_out_of_memory_alone_fails_and_the_next_one_is_serve
     runner = FakeRunner(is_gated=True, memory_rows=2)
     engine = start_engine(max_rows=8, model=runner)
 
-    large = engine.submit("model", FakePayload("large"), demand=Demand((8, 8), rows=3))
+    large = engine.submit("model", FakePayload("large"), cost=RequestCost((8, 8), rows=3))
     runner.open()
     error = large.exception(PATIENCE_S)
     assert isinstance(error, InferenceFailed)
     assert "secret" not in error.detail
-    small = engine.submit("model", FakePayload("small"), demand=Demand((8, 8), rows=2))
+    small = engine.submit("model", FakePayload("small"), cost=RequestCost((8, 8), rows=2))
     assert small.result(PATIENCE_S) == "small"
     assert engine.notes() == {}, "the model's steps are as large as before"
 
@@ -212,7 +212,7 @@ def test_a_step_of_the_smallest_size_out_of_memory_fails_its_requests(start_engi
     runner = FakeRunner(is_gated=True, memory_rows=1)
     engine = start_engine(max_rows=8, model=runner)
 
-    futures = submit_behind_a_first_one(engine, runner, [FakePayload(name) for name in "abc"], demand=Demand())
+    futures = submit_behind_a_first_one(engine, runner, [FakePayload(name) for name in "abc"], cost=RequestCost())
     errors = [future.exception(PATIENCE_S) for future in futures]
     assert [type(error) for error in errors] == [InferenceFailed, InferenceFailed, type(None)]
     assert runner.batches == [["first"], ["a", "b", "c"], ["a", "b"], ["c"]]
@@ -228,34 +228,34 @@ def test_memory_that_runs_out_before_the_step_fails_that_request_alone(start_eng
     assert engine.notes() == {}
 
 
-def test_every_step_is_told_to_who_asked(start_engine: StartEngine) -> None:
+def test_on_step_is_called_after_every_step(start_engine: StartEngine) -> None:
     engine = start_engine(model=FakeRunner())
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     future = engine.submit(
         "model",
         FakePayload(num_steps=3),
-        demand=Demand(steps=3),
-        on_step=lambda done, total: told.append((done, total)),
+        cost=RequestCost(steps=3),
+        on_step=lambda done, total: calls.append((done, total)),
     )
     future.result(PATIENCE_S)
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit()])
-def test_who_is_told_and_fails_hurts_nobody(
+def test_an_on_step_that_raises_fails_no_request(
     start_engine: StartEngine, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     engine = start_engine(model=FakeRunner())
-    told: list[int] = []
+    calls: list[int] = []
 
     def fail(done: int, total: int) -> None:
-        told.append(done)
+        calls.append(done)
         raise error
 
     future = engine.submit("model", FakePayload("image", num_steps=3), on_step=fail)
     assert future.result(PATIENCE_S) == "image"
-    assert told == [1], "it is not called again"
+    assert calls == [1], "it is not called again"
     assert len(caplog.records) == 1
     assert engine.is_alive
 
@@ -266,7 +266,7 @@ def test_a_row_budget_that_is_known_later_counts_from_the_next_step_on(start_eng
     engine.submit("model", FakePayload("first"))
     runner.wait_for_step()
 
-    futures = [engine.submit("model", FakePayload(name), demand=Demand(rows=2)) for name in "abc"]
+    futures = [engine.submit("model", FakePayload(name), cost=RequestCost(rows=2)) for name in "abc"]
     engine.set_row_budget("model", lambda _shape: 4)
     runner.open()
     wait(futures, PATIENCE_S)
@@ -278,7 +278,7 @@ def test_the_expected_wait_of_an_idle_model_is_nothing(start_engine: StartEngine
     engine = start_engine(model=runner)
     assert engine.expected_wait_s("model") == 0
 
-    engine.submit("model", FakePayload(num_steps=9), demand=Demand(steps=9))
+    engine.submit("model", FakePayload(num_steps=9), cost=RequestCost(steps=9))
     runner.wait_for_step()
     assert engine.expected_wait_s("model") > 0
 
@@ -319,11 +319,13 @@ def test_a_request_cancelled_in_its_last_step_stays_cancelled(start_engine: Star
     assert unwanted.cancelled()
 
 
-def submit_with_an_apart_finish(
+def submit_with_a_separate_finish(
     engine: Engine, name: str, num_steps: int = 1, priority: Priority = Priority.INTERACTIVE, **fails: Any
 ) -> "Future[object]":
     payload = FakePayload(name, num_steps=num_steps, **fails)
-    return engine.submit("model", payload, priority=priority, demand=Demand(steps=num_steps, finishes_apart=True))
+    return engine.submit(
+        "model", payload, priority=priority, cost=RequestCost(steps=num_steps, finishes_separately=True)
+    )
 
 
 def test_between_two_steps_one_request_is_finished_and_without_steps_all_are(start_engine: StartEngine) -> None:
@@ -332,35 +334,35 @@ def test_between_two_steps_one_request_is_finished_and_without_steps_all_are(sta
     engine.submit("model", FakePayload("gate"))
     runner.wait_for_step()
 
-    futures = [submit_with_an_apart_finish(engine, name) for name in "abcd"]
-    futures.append(submit_with_an_apart_finish(engine, "long", num_steps=3))
+    futures = [submit_with_a_separate_finish(engine, name) for name in "abcd"]
+    futures.append(submit_with_a_separate_finish(engine, "long", num_steps=3))
     runner.open()
     assert [future.result(PATIENCE_S) for future in futures] == ["a", "b", "c", "d", "long"]
     assert runner.turns[2:] == [["a", "b", "c", "d", "long"], "a", ["long"], "b", ["long"], "c", "d", "long"]
 
 
-def test_a_failure_in_an_apart_finish_fails_that_request_alone(start_engine: StartEngine) -> None:
+def test_a_failure_in_a_separate_finish_fails_that_request_alone(start_engine: StartEngine) -> None:
     engine = start_engine(max_rows=8, model=FakeRunner())
 
-    bad = submit_with_an_apart_finish(engine, "bad", fails_in="finish", error=MemoryError("a secret"))
+    bad = submit_with_a_separate_finish(engine, "bad", fails_in="finish", error=MemoryError("a secret"))
     assert isinstance(bad.exception(PATIENCE_S), InferenceFailed)
-    assert submit_with_an_apart_finish(engine, "good").result(PATIENCE_S) == "good"
+    assert submit_with_a_separate_finish(engine, "good").result(PATIENCE_S) == "good"
     assert engine.notes() == {}, "no step ran out of memory"
 
 
-def test_who_is_cancelled_before_it_is_finished_is_dropped(start_engine: StartEngine) -> None:
+def test_a_request_cancelled_before_it_is_finished_is_dropped(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(max_rows=8, model=runner)
     engine.submit("model", FakePayload("gate"))
     runner.wait_for_step()
-    wanted = submit_with_an_apart_finish(engine, "wanted")
-    unwanted = submit_with_an_apart_finish(engine, "unwanted")
-    long = submit_with_an_apart_finish(engine, "long", num_steps=3)
+    wanted = submit_with_a_separate_finish(engine, "wanted")
+    unwanted = submit_with_a_separate_finish(engine, "unwanted")
+    long = submit_with_a_separate_finish(engine, "long", num_steps=3)
     runner.allow(2)  # the gate, and the step after which both are to be finished
     for _ in range(2):
         runner.wait_for_step()
     assert wanted.result(PATIENCE_S) == "wanted"
-    assert engine.queue_depth()["model"] == 1, "one waits to be finished, one runs"
+    assert engine.in_flight()["model"] == 2, "one waits to be finished, one runs"
     assert unwanted.cancel()
     runner.open()
 
@@ -369,13 +371,13 @@ def test_who_is_cancelled_before_it_is_finished_is_dropped(start_engine: StartEn
     assert "unwanted" not in runner.turns
 
 
-def test_closing_fails_who_waits_to_be_finished(start_engine: StartEngine) -> None:
+def test_closing_fails_requests_that_wait_to_be_finished(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(max_rows=8, model=runner)
     engine.submit("model", FakePayload("gate"))
     runner.wait_for_step()
-    futures = [submit_with_an_apart_finish(engine, name) for name in "ab"]
-    long = submit_with_an_apart_finish(engine, "long", num_steps=1000)
+    futures = [submit_with_a_separate_finish(engine, name) for name in "ab"]
+    long = submit_with_a_separate_finish(engine, "long", num_steps=1000)
     runner.allow(2)
     for _ in range(2):
         runner.wait_for_step()
@@ -396,7 +398,7 @@ def test_a_full_queue_refuses_at_once(start_engine: StartEngine) -> None:
     engine.submit("model", FakePayload("running"))
     runner.wait_for_step()
     engine.submit("model", FakePayload("waiting"))
-    assert engine.queue_depth()["model"] == 1
+    assert engine.in_flight()["model"] == 2
 
     with pytest.raises(QueueFull) as caught:
         engine.submit("model", FakePayload("too many"))
@@ -442,11 +444,11 @@ class LoadingError(Exception):
     ("error", "detail"),
     [
         (LoadingError("internal"), LoadingError.detail),
-        (OSError("/a/path/of/this/machine"), "The model could not be loaded; the log says why."),
-        (SystemExit(3), "The model could not be loaded; the log says why."),
+        (OSError("/a/path/of/this/machine"), "The model could not be loaded. See the log of the service."),
+        (SystemExit(3), "The model could not be loaded. See the log of the service."),
     ],
 )
-def test_a_model_that_cannot_be_loaded_says_so_and_leaves_the_others_serving(error: BaseException, detail: str) -> None:
+def test_a_model_that_cannot_be_loaded_has_a_detail_and_the_others_serve(error: BaseException, detail: str) -> None:
     def fail() -> Runner:
         raise error
 
@@ -472,7 +474,7 @@ def test_an_unknown_model_is_not_ready(start_engine: StartEngine) -> None:
         start_engine(model=FakeRunner()).submit("another", FakePayload())
 
 
-def test_closing_fails_what_waits_and_what_runs(start_engine: StartEngine) -> None:
+def test_closing_fails_waiting_and_running_requests(start_engine: StartEngine) -> None:
     runner = FakeRunner(is_gated=True)
     engine = start_engine(model=runner)
     running = engine.submit("model", FakePayload("running", num_steps=1000))
@@ -507,8 +509,8 @@ def test_closing_an_engine_that_was_never_started_is_harmless() -> None:
     assert not engine.is_alive
 
 
-class DyingBatcher(Batcher):
-    """Breaks when told, as no bug of the engine should."""
+class BrokenBatcher(Batcher):
+    """Raises once `is_broken`, like a bug of the engine."""
 
     is_broken = False
 
@@ -518,8 +520,8 @@ class DyingBatcher(Batcher):
         return super().next_batch()
 
 
-def test_a_dead_device_thread_fails_all_futures_and_is_seen() -> None:
-    batcher, runner = DyingBatcher(max_queue_size=8), FakeRunner(is_gated=True)
+def test_a_device_thread_that_ended_fails_all_futures() -> None:
+    batcher, runner = BrokenBatcher(max_queue_size=8), FakeRunner(is_gated=True)
     is_loaded = threading.Event()
     engine = Engine(batcher=batcher)
     engine.add_model("model", lambda: runner)

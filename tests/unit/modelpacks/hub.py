@@ -1,4 +1,4 @@
-"""A server on this machine that answers as the hub and as torchvision's do, and misbehaves when told."""
+"""A local server that answers like the hub and like torchvision's server, with faults on request."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ REVISION = "a" * 40
 
 @dataclass
 class Server:
-    """What is served, how it misbehaves, and what was asked of it.
+    """The served files, the faults, and the requests received.
 
     Attributes:
         files: URL path to content.
@@ -42,7 +42,7 @@ class Server:
         self.files[f"/api/models/{repo_id}/tree/{revision}"] = json.dumps(tree).encode()
 
     def downloads(self) -> list[tuple[str, str | None]]:
-        """Names of the files asked for, with the Range header."""
+        """Names of the requested files, with the Range header."""
         return [(path.rpartition("/")[2], ranges) for path, ranges in self.seen if not path.startswith("/api/")]
 
 

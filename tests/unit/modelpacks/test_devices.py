@@ -22,7 +22,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_no_silent_cpu(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "meta", "cuda:x", "CPU "])
-def test_what_is_no_device_is_refused(name: str) -> None:
+def test_an_unknown_device_is_rejected(name: str) -> None:
     with pytest.raises(PackError, match="no such device"):
         resolve_device(name)
 
@@ -38,7 +38,7 @@ def test_a_dtype_can_be_asked_for() -> None:
         resolve_dtype("int8", torch.device("cpu"))  # type: ignore[arg-type]
 
 
-def test_bytes_are_promised_on_the_cpu_alone_unless_the_settings_say_so() -> None:
+def test_results_are_deterministic_on_the_cpu_alone_unless_set() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert resolve_deterministic(None, cpu)
     assert not resolve_deterministic(None, gpu)

@@ -119,7 +119,7 @@ def test_a_fetched_pack_loads_and_holds_no_pickle(
         assert all(torch.equal(converted[name], original[name]) for name in original)
 
 
-def test_only_what_the_pack_needs_is_downloaded(server: Server, sources: PackSources, models_dir: Path) -> None:
+def test_only_the_files_of_the_pack_are_downloaded(server: Server, sources: PackSources, models_dir: Path) -> None:
     fetch(server, sources, models_dir)
     names = [name for name, _ in server.downloads()]
     assert "README.md" not in names
@@ -298,7 +298,7 @@ def test_a_converted_file_damaged_on_the_disk_is_made_again(
     assert converted.read_bytes() == content
 
 
-def test_progress_is_told_in_bytes(server: Server, sources: PackSources, models_dir: Path) -> None:
+def test_progress_is_reported_in_bytes(server: Server, sources: PackSources, models_dir: Path) -> None:
     calls: list[tuple[str, int, int | None]] = []
     fetch(server, sources, models_dir, lambda *call: calls.append(call))
     last = {file: (done, total) for file, done, total in calls}
@@ -312,7 +312,7 @@ def test_a_file_that_the_commit_does_not_have_is_named(server: Server, sources: 
         fetch(server, sources, models_dir)
 
 
-def test_a_server_that_is_away_is_told(server: Server, sources: PackSources, models_dir: Path) -> None:
+def test_an_unreachable_server_is_reported(server: Server, sources: PackSources, models_dir: Path) -> None:
     with pytest.raises(PackError, match="hub did not list org/diffusion"):
         fetch_pack("tiny", models_dir, print, sources=sources, hub_url="http://127.0.0.1:9", torchvision_url="")
     server.files.pop(f"/{sources.torchvision[0].file_name}")

@@ -21,7 +21,7 @@ def test_a_manifest_is_read(built_pack: Path) -> None:
     assert pack.part("clip") == built_pack / "clip"
 
 
-def test_what_a_manifest_tells_of_quality_and_origin_may_be_missing(copy_parts: CopyParts) -> None:
+def test_quality_and_provenance_may_be_missing_in_a_manifest(copy_parts: CopyParts) -> None:
     own_pack = copy_parts("clip")
     pack = read_pack(own_pack)
     assert (pack.quality, pack.made) == ({}, {})
@@ -55,7 +55,7 @@ def test_a_missing_manifest_is_named_with_the_command_that_helps(tmp_path: Path)
         "\x00",
     ],
 )
-def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(PackError, match="not a manifest"):
         read_pack(tmp_path)
@@ -154,7 +154,7 @@ def test_the_demo_pack_is_part_of_the_package() -> None:
     assert demo_pack_folder().parts[-4:] == ("app", "modelpacks", "demo", "pack")
 
 
-def test_what_a_near_duplicate_is_was_measured_on_the_packs_own_clip_alone(built_pack: Path, tmp_path: Path) -> None:
+def test_the_near_duplicate_cosine_applies_to_the_packs_own_clip_alone(built_pack: Path, tmp_path: Path) -> None:
     demo = find_pack("demo", tmp_path)
     measured = json.loads((demo_pack_folder() / "manifest.json").read_text())["near_duplicates"]
     assert measured["independent_max"] < demo.near_duplicate_cosine == measured["cosine"] <= measured["copies_min"]

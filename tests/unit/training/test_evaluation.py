@@ -1,4 +1,4 @@
-"""The figures that tell how good a probe is, against a case worked out by hand."""
+"""The metrics of a probe against a case computed by hand."""
 
 import numpy as np
 import pytest
@@ -40,6 +40,6 @@ def test_precision_and_recall_are_not_confused() -> None:
 
 
 @pytest.mark.parametrize(("num_rows", "num_labels", "num_classes"), [(2, 3, 4), (0, 0, 4), (2, 2, 3)])
-def test_what_does_not_fit_together_is_refused(num_rows: int, num_labels: int, num_classes: int) -> None:
+def test_arrays_of_different_sizes_are_rejected(num_rows: int, num_labels: int, num_classes: int) -> None:
     with pytest.raises(ValueError, match="fit together"):
         evaluate(PROBE, np.zeros((num_rows, 4), np.float32), np.zeros(num_labels, np.int64), num_classes)

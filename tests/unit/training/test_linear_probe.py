@@ -1,7 +1,6 @@
-"""The probe learns, is fixed by its seed, and refuses what it cannot train on."""
+"""The linear probe learns, is determined by its seed, and rejects invalid input."""
 
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -41,9 +40,8 @@ def train(**changes: object) -> FitResult:
     return fit(*TRAIN, *TEST, **{"num_classes": NUM_CLASSES, "epochs": 3, "seed": 1} | changes)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_separable_classes_are_learned(name: str) -> None:
-    result = train(epochs=30, optimizer=OptimizerSettings(name=name, lr=0.01))
+def test_separable_classes_are_learned() -> None:
+    result = train(epochs=30, optimizer=OptimizerSettings(lr=0.01))
     assert result.epochs[-1].test_accuracy == 1.0
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss / 2
     assert (predict(result.probe, TEST[0]).argmax(axis=1) == TEST[1]).all()
@@ -55,10 +53,9 @@ def test_each_epoch_is_reported_as_it_ends() -> None:
     assert tuple(reported) == result.epochs
     assert [metrics.epoch for metrics in reported] == [1, 2, 3]
     assert all(metrics.lr == 0.001 and metrics.elapsed_ms > 0 for metrics in reported)
-    assert not result.was_stopped
 
 
-def test_the_last_test_figures_are_those_of_the_probe() -> None:
+def test_the_last_test_metrics_are_those_of_the_probe() -> None:
     result = train()
     probabilities = predict(result.probe, TEST[0])
     loss = -np.log(probabilities[np.arange(30), TEST[1]]).mean()
@@ -67,7 +64,7 @@ def test_the_last_test_figures_are_those_of_the_probe() -> None:
 
 
 @pytest.mark.parametrize("test", [(None, None), (np.zeros((0, NUM_FEATURES), np.float32), np.zeros(0, np.int64))])
-def test_without_test_rows_there_are_no_test_figures(test: tuple) -> None:
+def test_without_test_rows_there_are_no_test_metrics(test: tuple) -> None:
     result = fit(*TRAIN, *test, num_classes=NUM_CLASSES, epochs=1)
     assert result.epochs[0].test_loss is None
     assert result.epochs[0].test_accuracy is None
@@ -79,7 +76,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
     assert saved[0] != saved[2]
 
 
-def test_the_thread_count_changes_nothing_and_is_left_as_it_was() -> None:
+def test_the_thread_count_changes_no_result_and_is_restored() -> None:
     random = np.random.default_rng(0)  # large enough that two threads would sum in another order
     features, labels = random.normal(size=(600, 2048)).astype(np.float32), np.arange(600) % 10
     before = torch.get_num_threads()
@@ -94,15 +91,14 @@ def test_the_thread_count_changes_nothing_and_is_left_as_it_was() -> None:
 
 
 def test_the_first_weights_are_torchs_own_under_the_seed() -> None:
-    stopped = train(seed=7, should_stop=lambda: True)
+    untrained = train(seed=7, optimizer=OptimizerSettings(lr=0.0))
     torch.manual_seed(7)
     fc = nn.Linear(NUM_FEATURES, NUM_CLASSES)
-    assert stopped.was_stopped
-    assert np.array_equal(stopped.probe.weight, fc.weight.detach().numpy())
-    assert np.array_equal(stopped.probe.bias, fc.bias.detach().numpy())
+    assert np.array_equal(untrained.probe.weight, fc.weight.detach().numpy())
+    assert np.array_equal(untrained.probe.bias, fc.bias.detach().numpy())
 
 
-def test_training_neither_uses_nor_moves_the_global_generator() -> None:
+def test_training_does_not_use_the_global_generator() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = train()
@@ -111,19 +107,11 @@ def test_training_neither_uses_nor_moves_the_global_generator() -> None:
     assert np.array_equal(train().probe.weight, first.probe.weight)
 
 
-def test_the_callers_arrays_stay_as_they_are_and_may_be_read_only() -> None:
+def test_the_callers_arrays_are_not_changed_and_may_be_read_only() -> None:
     features, labels = TRAIN[0].copy(), TRAIN[1].copy()
     features.flags.writeable = labels.flags.writeable = False
     fit(features, labels, None, None, num_classes=NUM_CLASSES, epochs=1)
     assert np.array_equal(features, TRAIN[0])
-
-
-def test_a_stop_ends_the_training_before_the_next_epoch() -> None:
-    stop = threading.Event()
-    result = train(on_epoch=lambda metrics: stop.set() if metrics.epoch == 2 else None, should_stop=stop.is_set)
-    assert len(result.epochs) == 2
-    assert result.was_stopped
-    assert np.array_equal(result.probe.weight, train(epochs=2).probe.weight)
 
 
 def test_a_loss_beyond_all_numbers_is_no_success() -> None:
@@ -147,13 +135,13 @@ def test_a_loss_beyond_all_numbers_is_no_success() -> None:
     ],
     ids=["empty-class", "one-class", "label-high", "label-negative", "lengths", "no-rows", "flat", "nan"],
 )
-def test_what_cannot_be_trained_on_is_refused(features: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+def test_invalid_training_data_is_rejected(features: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     with pytest.raises(ValueError, match=r"."):
         fit(features, labels, None, None, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch_size": 0}])
-def test_counts_below_one_are_refused(changes: dict[str, int]) -> None:
+def test_counts_below_one_are_rejected(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least"):
         train(**changes)
 
@@ -163,7 +151,7 @@ def test_a_batch_larger_than_the_dataset_is_the_dataset() -> None:
     assert np.array_equal(train(batch_size=10_000).probe.weight, whole.probe.weight)
 
 
-def test_a_probe_survives_its_file() -> None:
+def test_a_saved_probe_loads_unchanged() -> None:
     probe = train().probe
     loaded = load_probe(save_probe(probe, classes=["fox", "dog", "狐"], backbone="resnet18"))
     assert np.array_equal(loaded.weight, probe.weight)

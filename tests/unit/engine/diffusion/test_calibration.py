@@ -1,4 +1,4 @@
-"""Calibration and padding with fake forwards: what is measured, what is concluded, how rows are put into forwards."""
+"""Calibration and row padding with fake forwards: measurements, conclusions, and the rows of each forward."""
 
 from collections.abc import Callable
 
@@ -6,20 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from app.engine.diffusion.calibration import ANY_ROWS, MOST_ROWS, ROW_BUCKETS, Calibration, calibrate, still_holds
-from app.engine.diffusion.invariance import FALLBACK_ROWS, FIXED_ROWS, FixedRowsLinear, RowPadding
+from app.engine.diffusion.calibration import Calibration, calibrate, still_holds
+from app.engine.diffusion.invariance import FIXED_ROWS, FixedRowsLinear
+from app.engine.diffusion.options import ANY_ROWS, FALLBACK_ROWS, MAX_ROWS, ROW_BUCKETS, RowPadding
 
 
 class Device:
     """A clock that forwards move on, `cost(rows)` seconds each.
 
     Attributes:
-        is_place_told: The last row's result differs from the first's.
-        first_cost: Seconds that the first forward of each number of rows takes longer.
+        depends_on_position: Whether the last row's result differs from the first's.
+        first_cost: Additional seconds of the first forward of each number of rows.
     """
 
     def __init__(self, cost: Callable[[int], float], depends_from: int | None = None) -> None:
-        self.is_place_told = False
+        self.depends_on_position = False
         self.first_cost = 0.0
         self.now = 0.0
         self.forwards: list[int] = []
@@ -31,7 +32,7 @@ class Device:
         self.forwards.append(rows)
         is_other = self._depends_from is not None and rows >= self._depends_from
         value = 1.0 + 1e-6 * rows if is_other else 1.0
-        return torch.tensor([value, value + 1e-6 if self.is_place_told else value])
+        return torch.tensor([value, value + 1e-6 if self.depends_on_position else value])
 
     def clock(self) -> float:
         return self.now
@@ -41,19 +42,19 @@ def test_every_number_of_rows_is_measured_after_a_forward_that_does_not_count() 
     device = Device(lambda rows: 0.001 * rows)
     calibration = calibrate(device.forward, 10.0, device.clock)
 
-    every = range(2, MOST_ROWS + 1)
+    every = range(2, MAX_ROWS + 1)
     assert device.forwards == [2, *every]
     assert calibration.seconds == pytest.approx({rows: 0.001 * rows for rows in every})
     assert calibration.padding == RowPadding(ANY_ROWS)
     assert calibration.is_invariant
 
 
-def test_forwards_that_were_disturbed_are_told_from_the_others() -> None:
+def test_disturbed_measurements_do_not_change_the_line() -> None:
     disturbed = {3: 0.1, 4: 0.05, 9: 0.2, 30: 0.3}
     device = Device(lambda rows: 0.01 + 0.004 * rows + disturbed.get(rows, 0.0))
     calibration = calibrate(device.forward, 10.0, device.clock)
 
-    assert calibration.seconds == pytest.approx({rows: 0.01 + 0.004 * rows for rows in range(2, MOST_ROWS + 1)})
+    assert calibration.seconds == pytest.approx({rows: 0.01 + 0.004 * rows for rows in range(2, MAX_ROWS + 1)})
 
 
 def test_rows_that_were_not_tried_in_time_are_not_used() -> None:
@@ -88,7 +89,7 @@ def test_where_few_rows_change_a_result_every_forward_has_the_same_number(depend
 
     assert calibration.padding == RowPadding((FALLBACK_ROWS,))
     assert calibration.seconds == pytest.approx(dict.fromkeys(range(2, FALLBACK_ROWS + 1), 0.001 * FALLBACK_ROWS)), (
-        "filling up is paid for"
+        "padding has a cost"
     )
 
 
@@ -105,7 +106,7 @@ def test_the_memory_bounds_the_rows() -> None:
     assert list(calibration.seconds) == [2, 3, 4, 5]
 
 
-def test_where_bytes_are_not_promised_rows_may_depend_on_their_number() -> None:
+def test_without_batch_invariance_results_may_depend_on_the_number_of_rows() -> None:
     device = Device(lambda rows: 0.001 * rows, depends_from=3)
     calibration = calibrate(device.forward, 10.0, device.clock, must_match=False)
 
@@ -113,7 +114,7 @@ def test_where_bytes_are_not_promised_rows_may_depend_on_their_number() -> None:
     assert not calibration.is_invariant
 
 
-def test_of_buckets_those_that_fit_are_measured_without_the_time_of_getting_ready() -> None:
+def test_buckets_that_fit_into_memory_are_measured_without_their_warm_up() -> None:
     def cost(rows: int) -> float:
         if rows == 16:
             raise torch.OutOfMemoryError
@@ -129,9 +130,9 @@ def test_of_buckets_those_that_fit_are_measured_without_the_time_of_getting_read
 
 
 @pytest.mark.parametrize("depends_from", [None, 3])
-def test_where_the_place_of_a_row_changes_its_result_nothing_can_be_promised(depends_from: int | None) -> None:
+def test_a_result_that_depends_on_the_row_position_is_not_invariant(depends_from: int | None) -> None:
     device = Device(lambda rows: 0.001 * rows, depends_from)
-    device.is_place_told = True
+    device.depends_on_position = True
     assert not calibrate(device.forward, 10.0, device.clock).is_invariant
 
 
@@ -139,14 +140,14 @@ def known(*sizes: int) -> Calibration:
     return Calibration(dict.fromkeys(sizes, 0.1), RowPadding(sizes), is_invariant=True)
 
 
-def test_what_was_found_before_is_checked_with_its_fewest_and_its_most_rows() -> None:
+def test_a_known_calibration_is_tested_with_its_fewest_and_its_most_rows() -> None:
     device = Device(lambda _: 1.0, depends_from=9)
     assert still_holds(device.forward, known(2, 4, 8))
     assert device.forwards == [2, 8]
     assert not still_holds(device.forward, known(2, 4, 8, 12))
 
 
-def test_one_number_of_rows_needs_no_check() -> None:
+def test_a_calibration_of_one_number_of_rows_needs_no_test() -> None:
     device = Device(lambda _: 1.0, depends_from=2)
     assert still_holds(device.forward, known(8))
     assert device.forwards == []
@@ -167,12 +168,12 @@ def test_one_number_of_rows_needs_no_check() -> None:
         (RowPadding((2, 4, 8)), 9, [[0, 1, 2, 3, 4, 5, 6, 7], [8, 0]]),
     ],
 )
-def test_rows_are_put_into_forwards(padding: RowPadding, rows: int, blocks: list[list[int]]) -> None:
+def test_rows_are_padded_into_forwards(padding: RowPadding, rows: int, blocks: list[list[int]]) -> None:
     assert padding.blocks(rows) == blocks
 
 
 @pytest.mark.parametrize("rows", [1, 2, FIXED_ROWS, FIXED_ROWS + 1, 3 * FIXED_ROWS])
-def test_a_fixed_linear_layer_gives_each_row_the_same_bytes_in_any_company(rows: int) -> None:
+def test_a_fixed_linear_layer_is_batch_invariant(rows: int) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(96, 128)
     fixed, inputs = FixedRowsLinear(linear), torch.randn(rows, 96)

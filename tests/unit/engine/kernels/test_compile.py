@@ -8,7 +8,7 @@ from app.engine.kernels.cuda import Forward
 
 
 class Compiler:
-    """Counts what runs compiled, which adds a thousandth so that it can be told.
+    """Counts what runs compiled, which adds a thousandth so that the result differs.
 
     Attributes:
         shapes: Of the first input of each compiled run.

@@ -1,11 +1,11 @@
-"""The logic of recorded forwards and of the host's pace, without a GPU: recordings are taken by a fake."""
+"""Recorded forwards and the launch throttle without a GPU: a fake takes the recordings."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from app.engine.kernels.cuda import MAX_STEPS_AHEAD, GraphedForward, Pace, Recording, upload
+from app.engine.kernels.cuda import MAX_STEPS_AHEAD, GraphedForward, LaunchThrottle, Recording, upload
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def test_the_callers_tensors_are_not_written_to() -> None:
 def test_the_recordings_that_were_not_used_the_longest_are_forgotten() -> None:
     recorder = Recorder()
     graphed = GraphedForward(forward, recorder, max_graphs=2)
-    for rows in (2, 4, 2, 8):  # forgets 4
+    for rows in (2, 4, 2, 8):  # evicts 4
         graphed(*inputs(rows, 1.0))
     assert recorder.num_recordings == 3
     graphed(*inputs(2, 1.0))
@@ -110,9 +110,9 @@ def test_the_host_waits_for_the_step_before_the_one_it_launched() -> None:
         marked.append(step)
         return lambda: waited.append(step)
 
-    pace = Pace(mark)
+    throttle = LaunchThrottle(mark)
     for step in range(4):
-        pace.step_launched()
+        throttle.step_launched()
         assert waited == list(range(step + 1 - MAX_STEPS_AHEAD))
         assert marked == list(range(step + 1))
 

@@ -25,7 +25,7 @@ print(before, faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such switch")
-def test_what_was_freed_is_taken_again_without_faults() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     ended = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     before, after = map(int, ended.stdout.split())
     assert before > 40  # a fault a page, or two megabytes with huge pages

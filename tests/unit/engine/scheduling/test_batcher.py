@@ -1,4 +1,4 @@
-"""The batcher decides who steps; no threads and no models here."""
+"""The batcher decides which requests step; no threads and no models here."""
 
 import itertools
 import math
@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.request import Demand, EngineRequest, Priority
-from app.engine.scheduling.batcher import MAX_RETRY_AFTER_S, Batch, Batcher
-from app.engine.scheduling.row_budget import MIN_ROWS, RowBudget, Shape
-from app.engine.scheduling.turns import BACKGROUND_EVERY
+from app.engine.request import MIN_ROWS, EngineRequest, Priority, RequestCost, Shape
+from app.engine.scheduling.batcher import BACKGROUND_EVERY, MAX_RETRY_AFTER_S, Batch, Batcher
+from app.engine.scheduling.row_budget import RowBudget
 from app.errors import QueueFull
 
 GUIDED, UNGUIDED = 2, 1  # rows
@@ -36,7 +35,7 @@ def submit(
     rows: int = 1,
     steps: int = 1,
 ) -> EngineRequest:
-    request = EngineRequest(model, name, priority, Demand(shape, rows, steps))
+    request = EngineRequest(model, name, priority, RequestCost(shape, rows, steps))
     batcher.submit(request)
     return request
 
@@ -79,7 +78,7 @@ def test_a_batch_takes_as_many_as_may_step_together() -> None:
     assert next_names(batcher) == ("clip", ["a", "b"])
 
 
-def test_rows_are_what_fills_a_batch() -> None:
+def test_a_batch_is_filled_by_rows() -> None:
     batcher = make_batcher(diffusion=5)
     submit(batcher, "diffusion", "a", rows=GUIDED)
     submit(batcher, "diffusion", "b", rows=UNGUIDED)
@@ -89,7 +88,7 @@ def test_rows_are_what_fills_a_batch() -> None:
     assert next_names(batcher) == ("diffusion", ["a", "b", "c"])
 
 
-def test_what_does_not_fit_is_not_overtaken() -> None:
+def test_a_request_that_does_not_fit_is_not_overtaken() -> None:
     batcher = make_batcher(diffusion=4)
     first = submit(batcher, "diffusion", "first", rows=3, steps=ENDLESS)
     submit(batcher, "diffusion", "guided", rows=GUIDED)
@@ -127,9 +126,9 @@ def test_the_row_budget_may_depend_on_the_shape_and_change() -> None:
         submit(batcher, "diffusion", f"small {name}", shape=SMALL)
         submit(batcher, "diffusion", f"large {name}", shape=LARGE)
 
-    sizes = {len(batch.requests) for batch in take(batcher, 10) if batch.requests[0].demand.shape == SMALL}
+    sizes = {len(batch.requests) for batch in take(batcher, 10) if batch.requests[0].cost.shape == SMALL}
     assert sizes == {3}
-    sizes = {len(batch.requests) for batch in take(batcher, 10) if batch.requests[0].demand.shape == LARGE}
+    sizes = {len(batch.requests) for batch in take(batcher, 10) if batch.requests[0].cost.shape == LARGE}
     assert sizes == {2}
 
 
@@ -139,7 +138,7 @@ def test_shapes_of_a_model_share_the_time_and_not_the_turns() -> None:
         submit(batcher, "diffusion", f"small {name}", shape=SMALL)
         submit(batcher, "diffusion", f"large {name}", shape=LARGE)
 
-    turns = Counter(batch.requests[0].demand.shape for batch in take(batcher, 500))
+    turns = Counter(batch.requests[0].cost.shape for batch in take(batcher, 500))
     assert turns == {SMALL: 400, LARGE: 100}
 
 
@@ -149,7 +148,7 @@ def test_a_shape_that_fills_its_rows_gets_no_more_time_than_one_that_does_not() 
     for name in "abcd":
         submit(batcher, "diffusion", name, shape=(8, 4), rows=GUIDED)
 
-    turns = Counter(batch.requests[0].demand.shape for batch in take(batcher, 500))
+    turns = Counter(batch.requests[0].cost.shape for batch in take(batcher, 500))
     assert turns == {(4, 8): 400, (8, 4): 100}
 
 
@@ -159,7 +158,7 @@ def test_a_measured_cost_counts_instead_of_pixels() -> None:
     submit(batcher, "diffusion", "small", shape=SMALL)
     submit(batcher, "diffusion", "large", shape=LARGE)
 
-    turns = Counter(batch.requests[0].demand.shape for batch in take(batcher, 500))
+    turns = Counter(batch.requests[0].cost.shape for batch in take(batcher, 500))
     assert turns == {SMALL: 300, LARGE: 200}
 
 
@@ -186,7 +185,7 @@ def test_a_shape_that_always_has_new_work_does_not_block_another() -> None:
             if request.payload == "new":
                 batcher.retire(request)
                 submit(batcher, "diffusion", "new", shape=SMALL)
-    assert names == ["new", "patient"] * 5, "new ones of one step each always come after who waits"
+    assert names == ["new", "patient"] * 5, "a new request of one step goes behind the waiting one"
 
 
 def test_a_late_request_joins_at_the_next_step() -> None:
@@ -225,15 +224,15 @@ def test_interactive_work_of_any_model_goes_before_background_work() -> None:
     batcher = make_batcher(diffusion=1, clip=1)
     submit(batcher, "diffusion", "dataset", Priority.BACKGROUND)
     next_batch(batcher)
-    submit(batcher, "clip", "somebody waits")
+    submit(batcher, "clip", "interactive diffusion")
 
     assert [next_batch(batcher).model for _ in range(3)] == ["clip"] * 3
 
 
 def test_endless_interactive_work_leaves_background_work_its_share_of_the_turns() -> None:
     batcher = make_batcher(diffusion=1, clip=1)
-    submit(batcher, "diffusion", "somebody waits")
-    submit(batcher, "clip", "somebody else waits")
+    submit(batcher, "diffusion", "interactive diffusion")
+    submit(batcher, "clip", "interactive clip")
     submit(batcher, "diffusion", "dataset", Priority.BACKGROUND)
     submit(batcher, "clip", "scores", Priority.BACKGROUND)
 
@@ -243,7 +242,7 @@ def test_endless_interactive_work_leaves_background_work_its_share_of_the_turns(
     assert [i % BACKGROUND_EVERY for i, payload in enumerate(payloads) if payload in led] == [BACKGROUND_EVERY - 1] * 4
 
 
-def test_in_the_background_s_turn_interactive_work_of_the_same_shape_rides_along() -> None:
+def test_in_a_background_turn_interactive_work_of_the_same_shape_fills_the_rows() -> None:
     batcher = make_batcher(diffusion=3)
     for name in "ab":
         submit(batcher, "diffusion", f"interactive {name}", shape=SMALL, rows=GUIDED)
@@ -254,7 +253,7 @@ def test_in_the_background_s_turn_interactive_work_of_the_same_shape_rides_along
     assert all(batch.requests[0].payload == "interactive a" for batch in others)
 
 
-def test_riding_along_costs_nothing() -> None:
+def test_filling_free_rows_costs_nothing() -> None:
     batcher = make_batcher(diffusion=2)
     submit(batcher, "diffusion", "leads", shape=SMALL)
     submit(batcher, "diffusion", "leads too", shape=(2, 8))
@@ -297,7 +296,7 @@ def test_preempted_requests_keep_their_order() -> None:
     interactive = submit(batcher, "diffusion", "interactive", rows=GUIDED)
 
     assert next_names(batcher) == ("diffusion", ["interactive", "background a"])
-    interactive.demand = Demand(rows=3)
+    interactive.cost = RequestCost(rows=3)
     assert next_names(batcher) == ("diffusion", ["interactive"]), "c fits, but b runs and comes first"
     batcher.retire(interactive)
     assert next_names(batcher) == ("diffusion", ["background a", "background b"])
@@ -313,15 +312,15 @@ def test_background_work_fills_the_room_that_interactive_work_leaves() -> None:
     assert next_names(batcher) == ("clip", ["interactive", "background 1", "background 2"])
 
 
-def line_up(
+def submit_stepped(
     batcher: Batcher, name: str, priority: Priority = Priority.INTERACTIVE, *, shape: Shape = ()
 ) -> EngineRequest:
     """Submit a request and let it take its only step."""
-    request = EngineRequest("diffusion", name, priority, Demand(shape, finishes_apart=True))
+    request = EngineRequest("diffusion", name, priority, RequestCost(shape, finishes_separately=True))
     batcher.submit(request)
     request.started_at = request.stepped_at = 0.0
     request.steps_done = 1
-    batcher.line_up(request)
+    batcher.move_to_finishing(request)
     return request
 
 
@@ -336,7 +335,7 @@ def finish_next(batcher: Batcher) -> object:
 def test_one_request_is_finished_between_two_steps() -> None:
     batcher = make_batcher(diffusion=1)
     for name in "abc":
-        line_up(batcher, name)
+        submit_stepped(batcher, name)
     steps = submit(batcher, "diffusion", "steps")
 
     assert [finish_next(batcher), finish_next(batcher)] == ["a", None]
@@ -349,7 +348,7 @@ def test_one_request_is_finished_between_two_steps() -> None:
 def test_the_step_of_any_model_and_priority_goes_before_a_second_finish() -> None:
     batcher = make_batcher(diffusion=1, clip=1)
     for name in "ab":
-        line_up(batcher, name)
+        submit_stepped(batcher, name)
     submit(batcher, "clip", "scores", Priority.BACKGROUND)
 
     assert [finish_next(batcher), finish_next(batcher)] == ["a", None]
@@ -358,9 +357,9 @@ def test_the_step_of_any_model_and_priority_goes_before_a_second_finish() -> Non
 def test_interactive_requests_are_finished_first_and_background_ones_get_their_share() -> None:
     batcher = make_batcher(diffusion=1)
     for index in range(BACKGROUND_EVERY):
-        line_up(batcher, f"background {index}", Priority.BACKGROUND)
+        submit_stepped(batcher, f"background {index}", Priority.BACKGROUND)
     for index in range(3 * BACKGROUND_EVERY):
-        line_up(batcher, f"interactive {index}")
+        submit_stepped(batcher, f"interactive {index}")
 
     finished = [str(finish_next(batcher)) for _ in range(2 * BACKGROUND_EVERY)]
     expected = [f"interactive {index}" for index in range(2 * BACKGROUND_EVERY - 2)]
@@ -368,11 +367,10 @@ def test_interactive_requests_are_finished_first_and_background_ones_get_their_s
     assert finished == [*expected, "background 1"]
 
 
-def test_who_waits_to_be_finished_counts_as_waiting() -> None:
+def test_a_request_that_waits_to_be_finished_counts_as_waiting() -> None:
     batcher = make_batcher(max_queue_size=2, diffusion=1)
-    line_up(batcher, "done")
+    submit_stepped(batcher, "done")
     submit(batcher, "diffusion", "waiting")
-    assert batcher.depth() == {"diffusion": 2}
     assert batcher.in_flight() == {"diffusion": 2}
 
     with pytest.raises(QueueFull):
@@ -384,42 +382,42 @@ def test_who_waits_to_be_finished_counts_as_waiting() -> None:
 
 def test_the_expected_wait_holds_the_finishes_at_their_measured_speed() -> None:
     batcher = make_batcher(diffusion=4)
-    running = EngineRequest("diffusion", "running", demand=Demand(SMALL, GUIDED, steps=10, finishes_apart=True))
+    running = EngineRequest("diffusion", "running", cost=RequestCost(SMALL, GUIDED, steps=10, finishes_separately=True))
     batcher.submit(running)
-    batcher.learn(next_batch(batcher), took_s=1.0)
+    batcher.record_step(next_batch(batcher), took_s=1.0)
     running.steps_done = 1
     assert batcher.expected_wait_s("diffusion") == pytest.approx(9.0)
-    done = line_up(batcher, "done", shape=SMALL)
-    batcher.learn_finish(done, took_s=0.5)
+    done = submit_stepped(batcher, "done", shape=SMALL)
+    batcher.record_finish(done, took_s=0.5)
     assert batcher.expected_wait_s("diffusion") == pytest.approx(9.0 + 2 * 0.5)
 
     batcher.retire(done)
-    line_up(batcher, "large", Priority.BACKGROUND, shape=LARGE)
+    submit_stepped(batcher, "large", Priority.BACKGROUND, shape=LARGE)
     assert batcher.expected_wait_s("diffusion") == pytest.approx(9.5)
     assert batcher.expected_wait_s("diffusion", Priority.BACKGROUND) == pytest.approx(9.5 + 4 * 0.5)
 
 
 def test_a_cancelled_request_is_not_finished() -> None:
     batcher = make_batcher(diffusion=1)
-    cancelled = line_up(batcher, "cancelled")
+    cancelled = submit_stepped(batcher, "cancelled")
     cancelled.state = "latents"
     cancelled.future.cancel()
-    line_up(batcher, "wanted")
+    submit_stepped(batcher, "wanted")
 
     assert finish_next(batcher) == "wanted"
-    assert cancelled.settled
+    assert cancelled.resolved
     assert cancelled.state is None
 
 
-def test_draining_reaches_who_waits_to_be_finished() -> None:
+def test_draining_includes_requests_that_wait_to_be_finished() -> None:
     batcher = make_batcher(diffusion=1)
-    requests = [submit(batcher, "diffusion", "waiting"), line_up(batcher, "done")]
+    requests = [submit(batcher, "diffusion", "waiting"), submit_stepped(batcher, "done")]
 
     assert batcher.drain() == requests
     assert batcher.next_finish() is None
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+def test_a_full_queue_refuses_at_once_with_a_retry_time() -> None:
     batcher = make_batcher(max_queue_size=2, diffusion=1)
     submit(batcher, "diffusion", "a")
     submit(batcher, "diffusion", "b")
@@ -429,11 +427,11 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     assert caught.value.retry_after_s == 2, "two ahead, a second each as long as nothing was measured"
 
 
-def test_the_expected_wait_is_what_is_left_to_do_at_the_measured_speed() -> None:
+def test_the_expected_wait_is_the_remaining_work_at_the_measured_speed() -> None:
     batcher = make_batcher(diffusion=4, clip=16)
     running = submit(batcher, "diffusion", "running", shape=SMALL, rows=GUIDED, steps=10)
     batch = next_batch(batcher)
-    batcher.learn(batch, took_s=1.0)  # 2 rows of 16 pixels
+    batcher.record_step(batch, took_s=1.0)  # 2 rows of 16 pixels
     running.steps_done = 1
     assert batcher.expected_wait_s("diffusion") == pytest.approx(9.0)
 
@@ -445,25 +443,25 @@ def test_the_expected_wait_is_what_is_left_to_do_at_the_measured_speed() -> None
     assert batcher.expected_wait_s("clip") == 0
 
 
-def test_the_measured_speed_follows_what_turns_take_now() -> None:
+def test_the_measured_speed_follows_recent_turns() -> None:
     batcher = make_batcher(clip=16)
     for name in "abcd":
         submit(batcher, "clip", name)
     batch = next_batch(batcher)
-    batcher.learn(batch, took_s=0.4)
+    batcher.record_step(batch, took_s=0.4)
     assert batcher.expected_wait_s("clip") == pytest.approx(0.4)
-    batcher.learn(batch, took_s=0.8)
+    batcher.record_step(batch, took_s=0.8)
     assert 0.6 < batcher.expected_wait_s("clip") < 0.65, "two turns count about the same"
     for _ in range(100):
-        batcher.learn(batch, took_s=4.0)
+        batcher.record_step(batch, took_s=4.0)
     assert batcher.expected_wait_s("clip") == pytest.approx(4.0, rel=0.01)
 
 
 @pytest.mark.parametrize(("took_s", "retry_after_s"), [(0.001, 1), (2.25, 5), (1e6, MAX_RETRY_AFTER_S)])
-def test_when_to_come_again_is_the_expected_wait_within_bounds(took_s: float, retry_after_s: int) -> None:
+def test_the_retry_time_is_the_expected_wait_within_bounds(took_s: float, retry_after_s: int) -> None:
     batcher = make_batcher(max_queue_size=1, diffusion=1)
     submit(batcher, "diffusion", "running")
-    batcher.learn(next_batch(batcher), took_s=took_s)
+    batcher.record_step(next_batch(batcher), took_s=took_s)
     submit(batcher, "diffusion", "waiting")
 
     with pytest.raises(QueueFull) as caught:
@@ -510,7 +508,7 @@ def test_a_cancelled_request_leaves_at_the_next_step() -> None:
     running.future.cancel()
 
     assert batcher.next_batch() is None
-    assert running.settled
+    assert running.resolved
     assert running.state is None, "its memory is free"
 
 
@@ -530,7 +528,7 @@ def test_after_running_out_of_memory_steps_take_half_the_rows() -> None:
     assert batcher.reduce_rows(alone.requests) is None
 
 
-def test_memory_is_a_matter_of_pixels() -> None:
+def test_the_memory_limit_counts_pixels() -> None:
     batcher = make_batcher(diffusion=8)
     large = [submit(batcher, "diffusion", name, shape=LARGE, rows=GUIDED) for name in "ab"]
     assert batcher.reduce_rows(large) == 2
@@ -550,20 +548,10 @@ def test_two_rows_are_the_smallest_step_to_try() -> None:
     assert batcher.reduce_rows(requests[:2]) is None
 
 
-@pytest.mark.parametrize("demand", [{"rows": 0}, {"steps": 0}, {"shape": (8, 0)}, {"shape": (-1,)}])
-def test_a_demand_that_nothing_can_be_computed_from_is_refused(demand: dict[str, int]) -> None:
+@pytest.mark.parametrize("numbers", [{"rows": 0}, {"steps": 0}, {"shape": (8, 0)}, {"shape": (-1,)}])
+def test_a_cost_with_numbers_below_one_is_refused(numbers: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=">= 1"):
-        Demand(**demand)  # type: ignore[arg-type]
-
-
-def test_depth_counts_who_waits() -> None:
-    batcher = make_batcher(diffusion=1, clip=1)
-    submit(batcher, "diffusion", "a")
-    submit(batcher, "diffusion", "b", Priority.BACKGROUND)
-    assert batcher.depth() == {"diffusion": 2, "clip": 0}
-
-    next_batch(batcher)
-    assert batcher.depth() == {"diffusion": 1, "clip": 0}
+        RequestCost(**numbers)  # type: ignore[arg-type]
 
 
 def test_drain_returns_all_that_waits_or_runs() -> None:
@@ -576,7 +564,7 @@ def test_drain_returns_all_that_waits_or_runs() -> None:
     assert batcher.next_batch() is None
 
 
-# Random work: whatever comes, and in whatever order.
+# Random work: any requests in any order.
 
 MODELS = {"diffusion": 4, "clip": 3}
 SHAPES: list[Shape] = [(), (2,), (1, 3)]
@@ -596,12 +584,12 @@ submissions = st.builds(
     model=st.sampled_from(list(MODELS)),
     payload=st.none(),
     priority=st.sampled_from(Priority),
-    demand=st.builds(
-        Demand,
+    cost=st.builds(
+        RequestCost,
         shape=st.sampled_from(SHAPES),
         rows=st.integers(1, MAX_REQUEST_ROWS),
         steps=st.integers(1, MAX_REQUEST_STEPS),
-        finishes_apart=st.booleans(),
+        finishes_separately=st.booleans(),
     ),
 )
 cancellations = st.integers(0, 30)
@@ -641,14 +629,14 @@ class Simulation:
         self.finished_since_step = 0
         for request in batch.requests:
             request.steps_done += 1
-            if request.steps_done == request.demand.steps:
+            if request.steps_done == request.cost.steps:
                 self.end(request)
         return True
 
     def end(self, request: EngineRequest) -> None:
-        if request.demand.finishes_apart:
+        if request.cost.finishes_separately:
             request.stepped_at = 0.0
-            self.batcher.line_up(request)
+            self.batcher.move_to_finishing(request)
         else:
             request.resolve(None)
             self.batcher.retire(request)
@@ -661,9 +649,9 @@ class Simulation:
         self.batcher.retire(request)
 
     def check(self, batch: Batch, unfinished: list[EngineRequest]) -> None:
-        rows = sum(request.demand.rows for request in batch.requests)
+        rows = sum(request.cost.rows for request in batch.requests)
         assert rows <= MODELS[batch.model] or len(batch.requests) == 1
-        assert len({(request.model, request.demand.shape) for request in batch.requests}) == 1
+        assert len({(request.model, request.cost.shape) for request in batch.requests}) == 1
         assert batch.admitted == [request for request in batch.requests if request.steps_done == 0]
         self.check_priorities(batch, unfinished)
         self.check_order(batch, unfinished)
@@ -678,9 +666,9 @@ class Simulation:
         """The first of each lane is never passed over by its followers, and not for long by anybody."""
         firsts: dict[tuple[str, Priority, Shape], EngineRequest] = {}
         for request in unfinished:
-            firsts.setdefault((request.model, request.priority, request.demand.shape), request)
+            firsts.setdefault((request.model, request.priority, request.cost.shape), request)
         for request in batch.requests:
-            assert firsts[request.model, request.priority, request.demand.shape] in batch.requests
+            assert firsts[request.model, request.priority, request.cost.shape] in batch.requests
         for request in firsts.values():
             self.waited[request] = 0 if request in batch.requests else self.waited[request] + 1
             assert self.waited[request] <= MAX_TURNS_BETWEEN_STEPS[request.priority]
@@ -688,7 +676,7 @@ class Simulation:
 
 @settings(deadline=None)
 @given(st.lists(st.one_of(submissions, submissions, cancellations, turns), max_size=60))
-def test_whatever_comes_every_request_takes_its_steps_or_is_cancelled(
+def test_every_request_takes_its_steps_or_is_cancelled(
     events: list[EngineRequest | int | None],
 ) -> None:
     simulation = Simulation()
@@ -703,17 +691,17 @@ def test_whatever_comes_every_request_takes_its_steps_or_is_cancelled(
 
     assert num_turns <= len(simulation.requests) * (MAX_REQUEST_STEPS + 1), "no turn without a step or a finish"
     for request in simulation.requests:
-        assert request.settled
-        assert request.future.cancelled() or request.steps_done == request.demand.steps
+        assert request.resolved
+        assert request.future.cancelled() or request.steps_done == request.cost.steps
     assert simulation.batcher.in_flight() == dict.fromkeys(MODELS, 0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(submissions, min_size=1, max_size=12))
-def test_nobody_starves_among_requests_without_end(requests: list[EngineRequest]) -> None:
+def test_no_request_starves_among_endless_ones(requests: list[EngineRequest]) -> None:
     simulation = Simulation()
     for request in requests:
-        request.demand = Demand(request.demand.shape, request.demand.rows, ENDLESS)
+        request.cost = RequestCost(request.cost.shape, request.cost.rows, ENDLESS)
         simulation.submit(request)
     for _ in range(MAX_TURNS_BETWEEN_STEPS[Priority.BACKGROUND] + 1):
         assert simulation.turn()

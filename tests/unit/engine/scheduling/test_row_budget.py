@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.scheduling.row_budget import MIN_ROWS, RowBudget
+from app.engine.request import MIN_ROWS
+from app.engine.scheduling.row_budget import RowBudget
 
 SHAPE = (8, 8)
 
@@ -46,7 +47,7 @@ def test_a_step_stays_under_the_bound() -> None:
     assert RowBudget(curve, SHAPE, max_step_s=0.1).rows(SHAPE) == MIN_ROWS, "one guided request always fits"
 
 
-def test_rows_that_would_be_filled_up_anyway_are_taken() -> None:
+def test_rows_that_padding_would_add_anyway_are_taken() -> None:
     # rows/s: 20 ... 40 for 4 rows; 39.1 for 9, which cost as much as the 10, 11 and 12 that forwards have
     curve = {2: 0.1, 3: 0.1, 4: 0.1, **dict.fromkeys(range(5, 13), 0.23)}
     assert RowBudget(curve, SHAPE).rows(SHAPE) == 12
@@ -75,7 +76,7 @@ def test_a_measurement_that_was_disturbed_counts_no_more_than_one_of_more_rows()
 
 
 @pytest.mark.parametrize("curve", [{}, {2: 0.0}, {4: -1.0, 8: math.nan}, {8: math.inf}, {0: 0.1, -2: 0.1}])
-def test_a_curve_that_says_nothing_gives_the_smallest_budget(curve: dict[int, float]) -> None:
+def test_a_curve_without_possible_measurements_gives_the_smallest_budget(curve: dict[int, float]) -> None:
     budget = RowBudget(curve, SHAPE)
     assert budget.rows(SHAPE) == budget.rows((1, 1)) == budget.rows((64, 64)) == MIN_ROWS
     assert budget.seconds((16, 16), 2) == 4 * budget.seconds(SHAPE, 2) > 0

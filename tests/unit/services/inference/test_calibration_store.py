@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.engine.diffusion.calibration import Calibration
-from app.engine.diffusion.invariance import RowPadding
+from app.engine.diffusion.options import RowPadding
 from app.services.inference.calibration_store import MAX_AGE_S, MAX_BYTES, CalibrationFile, is_busy
 
 FOUND = Calibration({2: 0.1, 3: 0.15, 4: 0.15}, RowPadding((2, 4)), is_invariant=True)

@@ -1,4 +1,4 @@
-"""The drawn world: reproducible pictures, and captions that say what is drawn."""
+"""Drawings are reproducible, and captions state what is drawn."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_four_hundred_pictures_show_every_class_style_and_background():
     assert {drawing.colour for drawing in shown} == set(COLOURS)
 
 
-def test_captions_never_say_what_is_not_drawn():
+def test_captions_state_only_what_is_drawn():
     for index in range(250):
         drawing = draw(2, index, 32, 32)
         for caption in drawing.captions:

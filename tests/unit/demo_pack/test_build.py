@@ -127,7 +127,7 @@ def test_muon_finds_a_linear_map_and_leaves_parameters_without_gradient_alone():
     assert torch.equal(idle, torch.ones(2, 2))
 
 
-def test_an_initialised_autoencoder_passes_on_what_it_sees():
+def test_an_initialised_autoencoder_is_close_to_the_identity():
     """Before any training, other pictures have other latents, and the posterior is narrow."""
     torch.manual_seed(0)
     vae = new_vae()
@@ -186,7 +186,7 @@ def drawings_of(*shown: tuple[str, str, str, str]) -> Drawings:
     return Drawings(np.zeros((len(shown), 8, 8, 3), np.uint8), [], names, colours, styles, backgrounds)
 
 
-def test_a_caption_fits_every_picture_that_shows_what_it_says():
+def test_a_caption_matches_every_picture_that_shows_all_it_states():
     shown = statements(drawings_of(("fox", "red", "oil", "snow"), ("fox", "blue", "flat", "snow")))
 
     fits = matches(
