@@ -1,4 +1,4 @@
-"""A node without weights: runners that answer at once, deterministically, through the real engine."""
+"""A node without weights: deterministic runners that answer at once, through the real engine."""
 
 import threading
 import zlib
@@ -108,7 +108,7 @@ class FakeClip(_OneStep):
     """Scores a label by its length alone.
 
     Attributes:
-        score: Gives the logit of a text on a picture, for tests that want another.
+        score: Returns the logit of a text on a picture; tests may replace it.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class FakeClip(_OneStep):
 
 
 class FakeClassifier(_OneStep):
-    """Takes red pictures for foxes, others for dogs."""
+    """Classifies red pictures as foxes, others as dogs."""
 
     def finish(self, request: EngineRequest) -> Classification:
         assert isinstance(request.payload, ClassifyPayload)
@@ -148,12 +148,12 @@ class FakeBackbone(_OneStep):
 
 
 def _prepare_clip(image: Picture, texts: Sequence[str]) -> ClipPayload:
-    """Take the letters for tokens."""
+    """Use the bytes of the texts as tokens."""
     return ClipPayload(to_tensor(image), tuple(tuple(text.encode()) for text in texts))
 
 
 class FakeModels:
-    """What `create_app` takes instead of real models; keeps runners and engine for tests to look at."""
+    """What `create_app` takes instead of real models; keeps runners and engine, so that tests can inspect them."""
 
     engine: Engine
 

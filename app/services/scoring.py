@@ -1,4 +1,7 @@
-"""Scoring images against labels, and classifying them."""
+"""Scoring images against labels, and classifying them.
+
+Runs on the event loop of the API process; decoding and reading of files run on pool threads.
+"""
 
 import asyncio
 import base64
@@ -38,7 +41,7 @@ _BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One image as it came: its bytes, where it stood in the request, its id if it is a stored one."""
+    """One image of a request: its bytes, its JSON Pointer in the request, and its id if it is a stored one."""
 
     data: bytes
     pointer: str
@@ -65,7 +68,7 @@ class JudgingService:
         self._limits = limits
 
     def pack_ref(self) -> ModelRef:
-        """Return the loaded pack as the model that answers."""
+        """Return the reference of the loaded pack, for answers of its models."""
         pack = self._inference.pack
         return ModelRef(id=None, name=pack.name, revision=pack.revision)
 
@@ -92,7 +95,7 @@ class JudgingService:
         Raises:
             Invalid: Labels are not all different, the template lacks `{}`, or an image is broken.
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
-            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+            ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
         texts, owner = _texts(request), object()
         scores = await _all(
@@ -121,7 +124,7 @@ class JudgingService:
             Invalid: There is no such model, or an image is broken.
             Conflict: The model was trained on another backbone than the one loaded.
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
-            ModelNotReady, QueueFull, InferenceFailed: As the engine says.
+            ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
         if request.model is None or name_key(request.model) == self._inference.pack.name:
             ref, classes = self.pack_ref(), self._inference.classes
@@ -152,12 +155,12 @@ class JudgingService:
         return uploads
 
     def _load(self, upload: Upload) -> Image.Image:
-        """Bring up an image; called in the preparation's threads."""
+        """Decode an image; called on preparation threads."""
         return self._decode(upload.data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
 
 
 async def _naming(upload: Upload, call: Awaitable[T]) -> T:
-    """Await what is asked about an image; where the image itself is at fault, the error says which one."""
+    """Await a result of one image; an error that the image causes gets the image's pointer."""
     try:
         return await call
     except (Invalid, PayloadTooLarge, UnsupportedImage) as error:
@@ -166,7 +169,7 @@ async def _naming(upload: Upload, call: Awaitable[T]) -> T:
 
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """Await all calls at once; when one fails, the others are cancelled."""
+    """Await all calls concurrently; when one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return list(await asyncio.gather(*tasks))
@@ -184,7 +187,7 @@ async def _classify_trained(
 
 
 def label_warnings(labels: Sequence[str]) -> list[WarningRead]:
-    """Return what the client should know about its labels: one alone says nothing."""
+    """Return a warning if there is only one label, whose probability is always 1."""
     if len(labels) > 1:
         return []
     detail = "There is one label, and one label always has the probability 1.0."
@@ -223,14 +226,14 @@ def _decode_base64(text: str) -> bytes:
 
 
 def _base64_fault(signs: bytes) -> str:
-    """Say what is wrong with text that is not base64."""
+    """Return what is wrong with text that is not base64."""
     if signs[:5].lower() == b"data:":
         return "Leave out the data URL's prefix, up to and including its comma."
     foreign = signs.rstrip(b"=").translate(None, _BASE64_SIGNS)
     if foreign and not foreign.strip(b"-_"):
-        return "This is base64 for URLs; send the alphabet with + and / in place of - and _."
+        return "This is base64 for URLs. Send the alphabet with + and / in place of - and _."
     if foreign:
         return (
-            "Send the image in base64: only A-Z, a-z, 0-9, +, / and padding by =; spaces and line breaks are skipped."
+            "Send the image in base64: only A-Z, a-z, 0-9, +, / and padding by =. Spaces and line breaks are skipped."
         )
-    return "The base64 is cut off or wrongly padded: its length must be a multiple of 4, filled up with = at the end."
+    return "The base64 is cut off or wrongly padded. Its length must be a multiple of 4, padded with = at the end."

@@ -1,9 +1,9 @@
-"""Image bytes to pixels and back: PNG, JPEG and WebP, nothing else. Knows no paths and no records.
+"""Image bytes to pixels and back: PNG, JPEG and WebP only. Imports no paths and no records.
 
-Decoding trusts nothing: the format is fixed and all but the pixels cut off before Pillow looks, the size is checked
-before pixels are decoded, and whatever Pillow raises becomes one of our errors with a text of ours. Encoding is a pure
-function: equal pixels and settings give equal bytes, and the bytes say how the image was made.
-Any thread may call either; both hold a core for milliseconds to a second, so never on the event loop.
+Decoding takes untrusted files: the format is fixed and everything but the pixels removed before Pillow reads them, the
+size is checked before pixels are decoded, and every exception of Pillow becomes an error of this application. Encoding
+is a pure function: equal pixels and settings give equal bytes, and the bytes carry the settings.
+Any thread may call either; both use a core for milliseconds to a second, so they are not called on the event loop.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ from app.storage.containers import Container, TooManyParts, take_apart
 
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
-# Pillow warns about odd metadata and large sizes. Its text is of no use to a client, and a filter set per call
+# Pillow warns about unusual metadata and large sizes. Clients have no use for the text, and a filter set for each call
 # would not be thread-safe before Python 3.14.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Each scan of a JPEG is a pass over all pixels (20 ms at 40 megapixels), and 61 bytes buy one.
 _MAX_SCANNED_PIXELS = 1_000_000_000
 
-# A model's reader makes the shorter side 224 and more pixels, and the other one in proportion: of one row of a million
-# pixels, a file of a kilobyte, 150 GB. At this limit it is 15 MB.
+# A model's preprocessing scales the shorter side to 224 pixels and more, and the other one in proportion: one row of a
+# million pixels, a file of a kilobyte, would become 150 GB. At this limit it is 15 MB.
 _MAX_PROPORTION = 100
 
 _XMP_TEMPLATE = (
@@ -51,7 +51,7 @@ _XMP_SETTINGS = re.compile(r"<foxhound:settings>(.*?)</foxhound:settings>", re.D
 
 
 class DecodeImage(Protocol):
-    """What `decode_image` is, for those who take another in its place."""
+    """The signature of `decode_image`, for callers that take a replacement."""
 
     def __call__(self, data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image: ...  # noqa: D102
 
@@ -92,11 +92,11 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
     except AppError:
         raise
     except TooManyParts:
-        detail = "The image file consists of more pieces than any sound one; save it anew."
+        detail = "The image file consists of more pieces than any sound one. Save it again."
         raise Invalid(detail, code=ErrorCode.TOO_MANY_CHUNKS) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many_pixels(max_pixels) from None
-    except Exception:  # decoders raise nearly anything on broken files, with addresses and paths in the text
+    except Exception:  # decoders raise nearly any exception on damaged files, with addresses and paths in its text
         raise _corrupt() from None
     pixels.info.clear()
     return pixels
@@ -128,7 +128,7 @@ def encode_image(pixels: npt.NDArray[np.uint8], image_format: OutputFormat, sett
     settings_json = json.dumps(dict(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
     buffer = io.BytesIO()
     if image_format == "png":
-        # Run lengths: quicker and smaller than levels 1 and 3 on every picture measured; less than half of level 6's
+        # Run lengths: faster and smaller than levels 1 and 3 on every picture measured; less than half of level 6's
         # time for at most 6 % more bytes (bench/encoding, docs/decisions/0018; Pillow 13.0 with zlib-ng).
         image.save(
             buffer, "png", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=_png_texts(parameters, settings_json)
@@ -140,7 +140,7 @@ def encode_image(pixels: npt.NDArray[np.uint8], image_format: OutputFormat, sett
 
 
 def encode_upload(image: Image.Image, *, uploaded: bytes, max_bytes: int) -> tuple[bytes, OutputFormat]:
-    """Encode an uploaded picture anew, with nothing but its pixels.
+    """Encode an uploaded picture again, with nothing but its pixels.
 
     PNG keeps every pixel. What came as JPEG has lost its exact pixels already and would grow several times as PNG,
     so it becomes JPEG again, at quality 95 without chroma subsampling; so does what would be too large as PNG.

@@ -1,4 +1,4 @@
-"""Generations and stored images: list, read, delete."""
+"""Generations and stored images: list, read, delete. Routes run on pool threads and call services only."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Files that are gone or damaged, as their users are told of them: which images, and what can be done about it."""
+"""Images whose file is gone or damaged: how they are found, and the errors that name them.
+
+Imports no HTTP framework and no engine. Pool threads of the API process and the worker's threads call it.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +15,9 @@ from app.errors import FieldError, FileLost
 from app.storage.archives import Member
 from app.storage.soundness import Fault, FileChecks
 
-# Of many lost files so many are named.
-MAX_LOST_TOLD = 20
-# Bytes of one archive that are hashed before it is sent; the rest is while it passes, and breaks it off.
+# The lost files that one error names, at most.
+MAX_LOST_NAMED = 20
+# Bytes of one archive that are hashed before it is sent. The rest is hashed while it is sent; a fault ends the answer.
 MAX_HASHED_BYTES = 1_000_000_000
 
 IMAGE_CODES: dict[Fault, str] = {"missing": "image_file_missing", "damaged": "image_file_damaged"}
@@ -52,23 +55,23 @@ def refusal(lost: LostImage, dataset_id: str | None) -> FileLost:
 
 
 def refusal_of_all(lost: Sequence[LostImage], num_lost: int, dataset_id: str) -> FileLost:
-    """Return the error for work on a dataset that needs all of its files.
+    """Return the error for work that needs all files of a dataset.
 
     Args:
-        lost: The first ones, at least one; each is named in `errors`, the first in the detail.
-        num_lost: How many there are in all.
+        lost: The first lost images, at least one; `errors` names each, the detail the first three.
+        num_lost: Lost images in all.
         dataset_id: The dataset.
     """
-    first, told = lost[0], lost[:MAX_LOST_TOLD]
-    names = ", ".join(f"{one.image_id} at {one.path}" for one in told[:3])
+    first, named = lost[0], lost[:MAX_LOST_NAMED]
+    names = ", ".join(f"{one.image_id} at {one.path}" for one in named[:3])
     have = "image has" if num_lost == 1 else "images have"
     detail = f"{num_lost} {have} no sound file: {names}{', …' if num_lost > 3 else ''}. {_remedy(dataset_id)}"
-    errors = [FieldError(f"/images/{one.image_id}", one.path, one.code) for one in told]
+    errors = [FieldError(f"/images/{one.image_id}", one.path, one.code) for one in named]
     return FileLost(detail, code=first.code, errors=errors)
 
 
 def refuse_lost_members(db: Database, checks: FileChecks, dataset_id: str, members: Iterable[Member]) -> None:
-    """Refuse an archive of which a stored file is lost, before its first byte.
+    """Raise before an archive's first byte if a file that it consists of is lost.
 
     Raises:
         FileLost: With the images' ids.
@@ -83,7 +86,7 @@ def refuse_lost_members(db: Database, checks: FileChecks, dataset_id: str, membe
         sums = {"num_bytes": member.num_bytes, "sha256": member.sha256}
         if fault := checks.fault(member.path, **sums, is_hashed=is_hashed):  # type: ignore[arg-type]
             num_lost += 1
-            if len(codes) < MAX_LOST_TOLD:
+            if len(codes) < MAX_LOST_NAMED:
                 codes[member.path] = IMAGE_CODES[fault]
     if codes:
         with db.snapshot() as session:
@@ -94,5 +97,5 @@ def refuse_lost_members(db: Database, checks: FileChecks, dataset_id: str, membe
 
 def _remedy(dataset_id: str | None) -> str:
     if dataset_id is None:
-        return "Generate it again: its metadata tell the settings and the seed."
+        return "Generate it again with the settings and the seed of its metadata."
     return f"POST /datasets/{dataset_id}/repair draws generated images again and names those to upload again."

@@ -1,4 +1,7 @@
-"""Stored images, of generations and of datasets: list, read, find the file."""
+"""Stored images, of generations and of datasets: list, read, find the file.
+
+Runs on pool threads of the API process.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +37,10 @@ class StoredFile:
 
 
 class ImageService:
-    """Reading what is stored."""
+    """Reads stored images."""
 
     def __init__(self, db: Database, folder: DataFolder, checks: FileChecks) -> None:
-        """Wire the service; `folder` is the node's data folder, `checks` knows what lies in it."""
+        """Wire the service; `folder` is the node's data folder, `checks` compares its files with their records."""
         self._db = db
         self._folder = folder
         self._checks = checks
@@ -54,7 +57,7 @@ class ImageService:
     ) -> Page[ImageRead]:
         """Return a page of stored images, newest first, of one dataset, class or split if given.
 
-        Those that a dataset's filter rejected are told only when asked for.
+        Those that a dataset's filter rejected are listed only with `decision`.
 
         Raises:
             Invalid: A class was given without its dataset, or the dataset has no such class.
@@ -90,7 +93,7 @@ class ImageService:
             )
 
     def file(self, image_id: str) -> StoredFile:
-        """Return where a stored image's bytes are.
+        """Return the path of a stored image's file, with what its answer needs.
 
         Raises:
             NotFound: There is none with this id.

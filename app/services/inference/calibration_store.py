@@ -1,8 +1,8 @@
-"""What was measured when a model was loaded, kept on disk so that the next start need not measure again.
+"""Keeps a model's calibration on disk, so that the next start does not measure again.
 
-One small file for each pack, which holds the last measurement alone and says under which circumstances it was made:
-under others it is not used. Nothing depends on the file; a broken or old one is as good as none. Used by the engine's
-loader thread.
+One small file for each pack holds the last measurement and the circumstances that it was made under; under others it
+is not used. A damaged, old or absent file only means that the model is measured again. Used by the engine's loader
+thread.
 """
 
 import json
@@ -20,17 +20,17 @@ from app.engine.diffusion.options import MAX_ROWS, RowPadding
 
 logger = logging.getLogger(__name__)
 
-# A machine changes in ways that nothing names: its other tenants, its power limits.
+# A machine changes in ways that the circumstances do not record: its other tenants, its power limits.
 MAX_AGE_S = 30 * 24 * 3600
 
 MAX_BYTES = 64 * 1024
 
 
 class CalibrationFile:
-    """The measurement of one model under given circumstances."""
+    """The file with one model's calibration under given circumstances."""
 
     def __init__(self, path: Path, circumstances: Mapping[str, object], clock: Callable[[], float] = time.time) -> None:
-        """Read nothing yet.
+        """Name the file; nothing is read yet.
 
         Args:
             path: The file; need not exist, nor its folder.
@@ -42,7 +42,7 @@ class CalibrationFile:
         self._clock = clock
 
     def read(self) -> Calibration | None:
-        """Return the measurement; None if there is none of these circumstances that can be used."""
+        """Return the calibration; None if there is no valid one for these circumstances, of the last 30 days."""
         try:
             with self._path.open("rb") as file:
                 content = json.loads(file.read(MAX_BYTES))
@@ -54,7 +54,7 @@ class CalibrationFile:
             return None
 
     def write(self, calibration: Calibration) -> None:
-        """Replace the file in one go; where that fails, the next start measures again."""
+        """Replace the file atomically; if that fails, the next start measures again."""
         content = {
             "circumstances": self._circumstances,
             "measured_at": self._clock(),
@@ -68,21 +68,21 @@ class CalibrationFile:
             part.write_text(json.dumps(content))
             os.replace(part, self._path)
         except OSError:
-            logger.info("The measurement of the model could not be kept; the next start makes it again.")
+            logger.info("The calibration of the model could not be stored. The next start measures again.")
 
 
 def _parse(content: Any) -> Calibration:
-    """Build the measurement; raises ValueError, or what else broken content leads to, unless it can be true."""
+    """Return the calibration; raises ValueError, or what damaged content causes, unless it is plausible."""
     seconds = {int(rows): float(step_s) for rows, step_s in content["seconds"].items()}
     sizes = tuple(int(size) for size in content["sizes"])
     is_ascending = all(fewer < more for fewer, more in pairwise(sizes))
     if not sizes or not is_ascending or sizes[0] < 1 or sizes[-1] > MAX_ROWS or not seconds:
-        raise ValueError("sizes that are none")
+        raise ValueError("The forward sizes are not plausible.")
     if not all(1 <= rows <= MAX_ROWS and 0 < step_s < math.inf for rows, step_s in seconds.items()):
-        raise ValueError("times that are none")
+        raise ValueError("The step times are not plausible.")
     return Calibration(seconds, RowPadding(sizes), is_invariant=content["is_invariant"] is True)
 
 
 def is_busy(load: Callable[[], tuple[float, float, float]] = os.getloadavg) -> bool:
-    """Tell whether others use this machine so much that a measurement says more of them than of the model."""
+    """Return whether the load of other processes is too high for a measurement: above one per core."""
     return load()[0] > (os.cpu_count() or 1)

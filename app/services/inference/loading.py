@@ -46,9 +46,9 @@ from app.services.inference.service import (
 
 logger = logging.getLogger(__name__)
 
-# Images of one forward of CLIP or a ResNet. On a CPU an image of 8 costs within 5 % of what one of 16 does, and sixteen
-# clients get steps of 8 by turns, each prepared during the other; of steps that took all that waits every second was of
-# one image, and ran beside the preparation of fifteen (0019).
+# Images of one forward of CLIP or a ResNet. On a CPU an image in a batch of 8 costs within 5 % of one in a batch of 16.
+# With 8, sixteen clients alternate in two batches, and one is prepared while the other runs. Without the limit every
+# second batch had one image and ran while fifteen were prepared (decision 0019).
 CPU_ONE_STEP_ROWS = 8
 GPU_ONE_STEP_ROWS = 16
 
@@ -63,7 +63,7 @@ class ModelChoice:
         overrides: Local folders instead of single parts of the pack, by part.
         device: `auto`, `cpu`, `cuda` or `cuda:n`.
         dtype: Number format of the diffusion model; `auto` is float16 on CUDA and float32 on the CPU.
-        deterministic: Whether bytes never depend on company; None: on the CPU alone.
+        deterministic: Whether an image's bytes never depend on the rest of its batch; None: only on the CPU.
         gpu_graphs: Whether a GPU records the denoising forwards.
         gpu_compile: Whether a GPU's UNet and VAE are compiled.
         num_threads: CPU threads of a forward; None: all cores.
@@ -83,16 +83,16 @@ class ModelChoice:
 
 
 def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
-    """Start an engine on the chosen device; its models load in the background, one failing alone.
+    """Start an engine on the chosen device; its models load in the background, and each may fail without the others.
 
     Raises:
-        PackError: The device asked for is not there (never a silent fall-back to the CPU).
+        PackError: The device does not exist; there is no fall-back to the CPU.
     """
     device = resolve_device(choice.device)
     dtype = resolve_dtype(choice.dtype, device)
     if device.type == "cuda" and resolve_deterministic(choice.deterministic, device):
         use_deterministic_kernels()
-    # The thread count decides the last bits of a result: fixed here, recorded with every image.
+    # The last bits of a result depend on the number of threads: it is fixed here and recorded with every image.
     torch.set_num_threads(choice.num_threads or os.cpu_count() or 1)
     keep_freed_memory()
     pack = _find(choice)
@@ -112,7 +112,7 @@ def _find(choice: ModelChoice) -> ModelPack | None:
     try:
         return find_pack(choice.pack, choice.models_dir, choice.overrides)
     except PackError:
-        return None  # each model's load raises it again, so that /readyz tells why
+        return None  # each model's load raises it again, so that /readyz has the reason
 
 
 def _runtime(choice: ModelChoice, device: torch.device, dtype: torch.dtype) -> Runtime:
@@ -128,7 +128,7 @@ def _runtime(choice: ModelChoice, device: torch.device, dtype: torch.dtype) -> R
 
 
 class _Loads:
-    """How each model of the pack is loaded; called by the engine's loader thread."""
+    """Loads each model of the pack; called by the engine's loader thread."""
 
     def __init__(
         self,
@@ -189,9 +189,9 @@ class _Loads:
         return runner
 
     def _calibrate(self, runner: DiffusionRunner, pack: ModelPack, options: DenoisingOptions) -> Calibration:
-        """Measure the model, or take over what was measured under the same circumstances."""
+        """Return the stored calibration of the same circumstances, or measure the model and store the result."""
         circumstances = {
-            "format": 2,  # of what is measured and how; a change makes old files useless
+            "format": 2,  # of what is measured and how; another number invalidates old files
             "revision": pack.revision,
             "unet": sha256_of(pack.part("diffusion") / "unet" / "config.json"),
             "runtime": asdict(_runtime(self._choice, self._device, self._dtype)),

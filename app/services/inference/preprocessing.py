@@ -1,6 +1,7 @@
-"""A few threads beside the device's, where pictures are decoded, resized and normalised before they are queued.
+"""A thread pool beside the device thread that decodes, resizes and normalises pictures before they are queued.
 
-Knows nothing of models or files: it runs what it is given. `run` is called on the event loop; `close` on any thread.
+Imports neither models nor files: it runs the functions it is given. `run` is called on the event loop; `close` on any
+thread.
 """
 
 import os
@@ -10,19 +11,20 @@ from threadpoolctl import threadpool_limits
 
 from app.services.thread_pools import DECODING_DEADLINE_S, PicturePool
 
-# Decoders and resizers let go of Python's lock: as many threads as cores, but no more than a device can be fed by.
+# Decoders and resizers release Python's lock, so there is a thread for each core. More than these would not raise the
+# throughput of a device.
 MAX_THREADS = 16
 
 
 class PreparationPool(PicturePool):
-    """A bounded thread pool that refuses, as the engine does, what it cannot take soon."""
+    """A bounded thread pool; like the engine it raises `QueueFull` rather than queue without limit."""
 
     def __init__(self, *, max_queue_size: int = 64, deadline_s: float = DECODING_DEADLINE_S) -> None:
-        """Start no thread before there is work.
+        """Set the bounds; threads start with the first work.
 
         Args:
             max_queue_size: Calls that may wait, >= 1.
-            deadline_s: Seconds within which a picture must be ready once its turn has come.
+            deadline_s: Seconds that the preparation of one picture may take once a thread has begun it.
         """
         super().__init__(
             "preparation",
@@ -36,8 +38,8 @@ class PreparationPool(PicturePool):
 def _take_one_core_only() -> None:
     """Keep this thread from ever having an OpenMP team.
 
-    Where teams have more threads than there are cores, libgomp no longer spins at their barriers but sleeps, in all of
-    them and for as long as they exist: a denoising step of the demo pack then takes up to twice as long (0019).
+    Once all teams together have more threads than there are cores, libgomp sleeps at barriers instead of spinning, in
+    every team: a denoising step of the demo pack then takes up to twice as long (decision 0019).
     """
-    torch.get_num_threads()  # torch sets a thread's number when it is first asked for it, and must have done so
+    torch.get_num_threads()  # the first call sets the thread's number, which the next line must override
     threadpool_limits(1, user_api="openmp")

@@ -34,7 +34,7 @@ DIFFUSION, CLIP, CLASSIFIER, BACKBONE = "diffusion", "clip", "classifier", "back
 
 T = TypeVar("T")
 
-# Brings up an image (RGB), on a thread of the preparation's; what it raises reaches the caller unchanged.
+# Returns an image (RGB); called on a preparation thread. What it raises reaches the caller unchanged.
 LoadImage = Callable[[], Image.Image]
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
@@ -56,11 +56,11 @@ class Runtime:
 
 @dataclass(slots=True)
 class LoadedFacts:
-    """What is known only once a model is loaded; written by the engine's loader thread, read by all.
+    """Facts of loaded models; written by the engine's loader thread, read by any thread.
 
     Attributes:
-        prepare_clip: Picture and texts to what CLIP reads; like the next two called by several threads at once.
-        classifier_pixels: Picture to (3, H, W), float32, as the classifier's weights want it.
+        prepare_clip: From picture and texts to CLIP's input; like the next two called by several threads at once.
+        classifier_pixels: From a picture to (3, H, W), float32, normalised for the classifier's weights.
         backbone_pixels: The same for the backbone.
     """
 
@@ -74,7 +74,7 @@ class LoadedFacts:
 class Inference:
     """Rendering, scoring and classifying on the node's engine.
 
-    Where an `owner` is taken, pictures of one owner, a request, are prepared in turn with those of others.
+    An `owner` stands for one request: the pictures of several owners are prepared in turn.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Inference:
             pack: The pack they come from; None if it could not be found, then every model is failed.
             runtime: Where they run.
             facts: Filled while the models load.
-            preparation: Where pictures are made ready for the models; closed by `close`. Default: a new one.
+            preparation: The pool that prepares pictures; closed by `close`. Default: a new one.
         """
         self._engine = engine
         self._pack = pack
@@ -145,20 +145,20 @@ class Inference:
         return self._engine.status()
 
     def notes(self) -> dict[str, str]:
-        """Return, by model, what an operator should know of those that serve all the same."""
+        """Return a note for the operator by model, for models that serve with a restriction."""
         return self._engine.notes()
 
     def expected_wait_s(self, model: str) -> float:
-        """Estimate the seconds until the engine turns to a new interactive request of this model, >= 0."""
+        """Estimate the seconds until the engine begins a new interactive request of this model, >= 0."""
         return self._engine.expected_wait_s(model)
 
     def refuse_waiting(self) -> None:
-        """Fail every request that the engine has not begun, as unavailable; the others go on."""
+        """Fail every request that the engine has not begun, as unavailable; those under way continue."""
         self._engine.refuse_waiting()
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine's device thread lives."""
+        """Whether the engine's device thread runs."""
         return self._engine.is_alive
 
     async def render(
@@ -174,7 +174,7 @@ class Inference:
         Args:
             spec: What to make.
             labels: Texts to score it against.
-            priority: Who goes first.
+            priority: Interactive requests go first.
             on_step: Called on the event loop with the steps done and those to do in all: with 0 done once the engine
                 has taken the image, then after each step.
 
@@ -207,7 +207,7 @@ class Inference:
         priority: Priority = Priority.INTERACTIVE,
         owner: object = None,
     ) -> ClipScores:
-        """Score an image against texts with CLIP, at least one; at most `TEXTS_AT_ONCE` keep the step short."""
+        """Score an image against texts with CLIP, at least one; up to `TEXTS_AT_ONCE` keep the step short."""
         prepare = _loaded(self._facts.prepare_clip)
         payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
@@ -303,4 +303,4 @@ def _encode(pixels: np.ndarray, output_format: OutputFormat, lineage: dict[str, 
 
 def _warnings(image: GeneratedImage) -> list[dict[str, str]]:
     cuts = {"prompt_truncated": image.prompt_cut, "negative_prompt_truncated": image.negative_prompt_cut}
-    return [{"code": code, "detail": f"only 77 tokens are used; cut off: {cut}"} for code, cut in cuts.items() if cut]
+    return [{"code": code, "detail": f"Only 77 tokens are used. Cut off: {cut}"} for code, cut in cuts.items() if cut]

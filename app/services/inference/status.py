@@ -1,4 +1,7 @@
-"""Whether this node is ready, and what it can do."""
+"""Whether this node is ready, and what it can do.
+
+Runs on pool threads of the API process; answers from memory, but for one query to the database.
+"""
 
 from collections.abc import Callable
 from typing import get_args
@@ -15,10 +18,10 @@ from app.services.limits import Limits as NodeLimits
 
 
 class NodeStatus:
-    """Answers from memory, but for one query that asks whether the database is there."""
+    """State and capabilities of the node."""
 
     def __init__(self, db: Database, inference: Inference, limits: NodeLimits, has_socket: Callable[[], bool]) -> None:
-        """Wire the service; `has_socket` tells whether the node's worker still reaches the engine."""
+        """Wire the service; `has_socket` returns whether the node's worker can still reach the engine."""
         self._db = db
         self._inference = inference
         self._limits = limits

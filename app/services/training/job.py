@@ -30,7 +30,7 @@ from app.services.datasets.payloads import ImagesChunk
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import refuse_empty_classes
 from app.services.datasets.versions import content_version, images_of, num_images_of
-from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_TOLD, LostImage, refusal_of_all
+from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_NAMED, LostImage, refusal_of_all
 from app.services.jobs.kinds import TrainKind
 from app.services.jobs.waiting import load, store, wait_policy
 from app.services.training.payloads import (
@@ -119,7 +119,7 @@ class TrainJob(TrainKind):
             found = pool.map(lambda image: self._cache_features(job, image, chunk.backbone), images)
             lost = [one for one in found if one is not None]
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
-        return FeaturesChunkResult(len(lost), lost[:MAX_LOST_TOLD])
+        return FeaturesChunkResult(len(lost), lost[:MAX_LOST_NAMED])
 
     def _cache_features(self, job: JobContext, image: Any, backbone: Backbone) -> LostImage | None:
         """Compute an image's features into the cache; return the image if it has no sound file."""
