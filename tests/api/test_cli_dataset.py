@@ -185,14 +185,14 @@ def test_what_was_deleted_is_made_again(node: Node) -> None:
     made = node.http.get("/datasets").json()["items"][0]
     node.http.delete(f"/datasets/{made['id']}")
     ghost = create(node, "--idempotency-key", "mine", body={**DATASET, "train_per_class": 0})
-    assert (ghost.exit_code, "deleted since" in ghost.stderr) == (1, True)
+    assert (ghost.exit_code, "has been deleted" in ghost.stderr) == (1, True)
 
 
 def test_problems_are_told_with_their_pointers(node: Node) -> None:
     wrong = create(node, body={**DATASET, "train_per_class": -1, "oddity": "\x1b[31m"})
     assert wrong.exit_code == 1
     assert "#/train_per_class: " in wrong.stderr
-    assert "#/oddity: this field does not exist" in wrong.stderr
+    assert "#/oddity: This field does not exist" in wrong.stderr
     assert "\x1b" not in wrong.output
     surrogate = create(node, body='{"name": "\\ud800"}')
     assert (surrogate.exit_code, "#/name" in surrogate.stderr) == (1, True)
