@@ -356,6 +356,7 @@ def test_recipes_that_cannot_be(shared_node: Node, changes: dict, pointer: str, 
     assert code is None or errors[pointer] == code
 
 
+@pytest.mark.slow("judges hundreds of classes")
 def test_more_classes_than_clip_is_asked_for_at_once_are_judged_among_all(desk: Desk) -> None:
     """The last class's text is asked for apart from the others'; its probability is among all."""
     num = TEXTS_AT_ONCE + 3

@@ -48,6 +48,7 @@ def test_wrong_values_are_refused(name: str, value: object) -> None:
         Settings(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow("starts processes")
 def test_an_env_file_may_begin_with_a_bom_and_must_be_utf_8(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("FOXHOUND_PORT=none\n".encode("utf-8-sig"))
     assert "FOXHOUND_PORT" in foxhound(tmp_path, "serve").stderr
@@ -70,6 +71,7 @@ def test_serve_without_migration_names_the_command_and_changes_nothing(tmp_path:
     assert not (tmp_path / "data" / "foxhound.db").exists()
 
 
+@pytest.mark.slow("starts processes that load models")
 def test_a_missing_gpu_or_a_taken_port_ends_the_api_with_its_reason(tmp_path: Path) -> None:
     env = {"FOXHOUND_DATA_DIR": str(tmp_path / "data")}
     assert foxhound(tmp_path, "migrate", **env).returncode == 0

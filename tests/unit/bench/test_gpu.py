@@ -8,6 +8,7 @@ import torch
 from bench.gpu.__main__ import main
 
 
+@pytest.mark.slow("runs every part of the benchmark on a tiny model")
 def test_it_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tiny"]) == 0
     *table, last = capsys.readouterr().out.splitlines()

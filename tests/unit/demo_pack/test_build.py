@@ -25,6 +25,8 @@ from demo_pack.build.loop import (
 from demo_pack.build.muon import Muon, orthogonalized
 from demo_pack.build.vae import initialise, new_vae, standardise
 
+pytestmark = pytest.mark.slow("trains small models, which only the maker of the demo pack runs")
+
 RECIPE = Recipe(steps=2 * CHECKPOINT_EVERY + 30, learning_rate=0.01)
 
 

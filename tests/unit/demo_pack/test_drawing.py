@@ -8,6 +8,8 @@ from demo_pack.drawing import CLASSES, Scene, draw, draw_scene
 from demo_pack.drawing.captions import said, subject_phrase
 from demo_pack.drawing.world import BACKGROUNDS, COLOURS, STYLES, SUBJECTS, body_colour
 
+pytestmark = pytest.mark.slow("draws hundreds of pictures, which only the maker of the demo pack does")
+
 
 def scene_picture(class_name: str, colour: str, style: str = "flat", background: str = "plain", seed: int = 3):
     drawing = draw_scene(Scene(class_name, colour, style, background), np.random.default_rng(seed))

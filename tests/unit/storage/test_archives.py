@@ -102,6 +102,7 @@ def test_a_file_that_is_gone_or_changed_ends_the_stream_early(folder: DataFolder
     assert sum(map(len, sent)) < archive.num_bytes
 
 
+@pytest.mark.slow("writes an archive of more than 65,535 files")
 def test_more_files_than_a_plain_zip_counts(folder: DataFolder) -> None:
     folder.write("one", b"1")
     digest = sha256(b"1").hexdigest()

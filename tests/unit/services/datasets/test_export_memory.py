@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MAX_GROWTH_BYTES = 75_000_000
 NUM_IMAGES = 100_000
 # The rows are real, each with a prompt of its own; their paths share one file, since what is measured is the memory
@@ -70,6 +72,7 @@ print(json.dumps({"growth": growth, "sent": sent, "told": archive.num_bytes}))
 """
 
 
+@pytest.mark.slow("writes and reads an archive of 100,000 images")
 def test_a_hundred_thousand_images_leave_in_bounded_memory(tmp_path: Path, sqlite_template: Path) -> None:
     database = tmp_path / "foxhound.db"
     shutil.copyfile(sqlite_template, database)
