@@ -37,8 +37,10 @@ def working(db: Database, database_url: str) -> Working:
     def start(*handlers: Any) -> Iterator[Worker]:
         worker = Worker(db, database_url, handlers, ttl_s=2, poll_s=0.02, chunks_at_once=1)
         worker.start()
-        yield worker
-        worker.stop(grace_s=0)
+        try:
+            yield worker
+        finally:
+            worker.stop(grace_s=0)
 
     return start
 

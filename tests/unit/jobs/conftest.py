@@ -31,7 +31,9 @@ def working(db: Database, database_url: str) -> StartWorker:
     def start(*handlers: Any) -> Iterator[Worker]:
         worker = Worker(db, database_url, handlers or [Pictures()], ttl_s=2, poll_s=0.02, chunks_at_once=1)
         worker.start()
-        yield worker
-        worker.stop(grace_s=0)
+        try:
+            yield worker
+        finally:
+            worker.stop(grace_s=0)
 
     return start
