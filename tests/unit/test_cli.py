@@ -52,7 +52,9 @@ def test_the_list_of_models_sums_up_what_was_measured(demo_folder: Path, quality
     ],
 )
 def test_a_jobs_progress_in_words(done: int, rate: float | None, line: str) -> None:
-    assert progress_text({"progress": {"done": done, "total": 1_000, "unit": "images", "rate_per_minute": rate}}) == line
+    assert (
+        progress_text({"progress": {"done": done, "total": 1_000, "unit": "images", "rate_per_minute": rate}}) == line
+    )
 
 
 def test_the_key_of_a_dataset_follows_from_its_request_and_its_service() -> None:
