@@ -17,7 +17,7 @@ from app.storage.layout import DataFolder
 Fault = Literal["missing", "damaged"]
 
 # Most file versions remembered as sound; about 200 bytes each.
-_MAX_KNOWN = 65_536
+_MAX_KNOWN = 16_384
 # A write within the same tick of the file system's clock does not change the times, so younger files are not cached.
 _SETTLED_AFTER_S = 2.0
 _BLOCK_BYTES = 256 * 1024

@@ -70,10 +70,10 @@ def test_a_transaction_without_progress_is_named_while_it_is_open_and_at_its_end
 ) -> None:
     with watched.transaction() as session:
         session.execute(text("UPDATE jobs SET kind = 'secret'"))
-        wait_until(lambda: "is open" in caplog.text)
+        wait_until(lambda: "has been open" in caplog.text)
     assert "has ended after" in caplog.text
-    assert caplog.text.count("is open") == 1
-    assert "testing.pictures.wait_until" in caplog.text
+    assert caplog.text.count("has been open") == 1
+    assert "testing.waiting." in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -18,7 +18,7 @@ import hashlib, sys
 from pathlib import Path
 from sqlalchemy import insert
 from app.db.base import new_id, utc_now
-from app.db.models import Dataset, Image
+from app.db.models import Dataset, DatasetTexts, Image
 from app.db.session import Database
 
 url, root, num = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -28,11 +28,13 @@ names = ["fox", "dog"]
 common = dict(created_at=now, format="png", width=8, height=8, num_bytes=100, dataset_id="many", split="train",
               source="synthetic", sha256=hashlib.sha256(data).hexdigest())
 with db.transaction() as session:
-    classes = [{"name": name, "folder": name, "prompts": ["p"], "negative_prompt": ""} for name in names]
+    classes = [{"name": name, "folder": name, "num_prompts": 1} for name in names]
+    texts = [{"prompts": ["p"], "negative_prompt": ""} for name in names]
     generation = {"guidance_scale": 7.5, "num_inference_steps": 50, "width": 64, "height": 64, "scheduler": "pndm",
                   "output_format": "png"}
     session.add(Dataset(id="many", name="many", status="ready", seed=1, classes=classes, train_per_class=num // 2,
-                        test_per_class=0, generation=generation, created_at=now))
+                        test_per_class=0, generation=generation, created_at=now,
+                        texts=DatasetTexts(classes=texts, variables={})))
     session.flush()
     for start in range(0, num, 10_000):
         session.execute(insert(Image), [
@@ -48,6 +50,7 @@ from app.db.session import Database
 from app.errors import NotFound
 from app.services.datasets.export import DatasetExportService
 from app.storage.layout import DataFolder
+from app.storage.soundness import FileChecks
 
 
 class OneFile(DataFolder):
@@ -60,7 +63,8 @@ def resident(kind):
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024
 
 
-service = DatasetExportService(Database(sys.argv[1]), OneFile(Path(sys.argv[2])))
+folder = OneFile(Path(sys.argv[2]))
+service = DatasetExportService(Database(sys.argv[1]), folder, FileChecks(folder))
 with contextlib.suppress(NotFound):
     service.archive("none")  # what the first query of a process loads is not the export's
 Path("/proc/self/clear_refs").write_text("5")
