@@ -169,7 +169,7 @@ def test_a_train_job_that_could_not_make_its_dataset_goes_on_with_further_attemp
     handler = TrainJob(bench.db, folder, FeatureCache(folder.features), bench.client, bench.images)
     body = {"name": "d", "train_per_class": 1, "test_per_class": 0, **RECIPE, **FILTERED}
     job_id = bench.http.post("/train-jobs", json={"dataset": body, "epochs": 1}).json()["id"]
-    with pytest.raises(AppError, match="could not be made") as failed:
+    with pytest.raises(AppError, match="could not be generated") as failed:
         run_job(bench.db, job_id, handler)
     with bench.db.transaction() as session:
         record.begin(session, job_id)

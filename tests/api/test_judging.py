@@ -118,7 +118,7 @@ def test_a_json_array_in_a_form_is_no_label(shared_node: Node, text: str) -> Non
     assert answer.status_code == 422
     fault = answer.json()["errors"][0]
     assert (fault["pointer"], fault["code"]) == ("#/labels", "json_in_form")
-    assert "repeat the field" in fault["detail"]
+    assert "Repeat the field" in fault["detail"]
 
 
 def test_a_label_in_brackets_is_a_label(shared_node: Node) -> None:
