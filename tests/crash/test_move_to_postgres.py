@@ -71,7 +71,7 @@ def test_everything_goes_along_and_what_was_not_done_is_done_there(
     fill(house)
     before = {path: (house.data_dir / path).read_bytes() for path in final_files(house.data_dir)}
     refused = migrate(house, monkeypatch, postgres_url)
-    assert (refused.exit_code, "A worker is at work" in refused.output) == (78, True)
+    assert (refused.exit_code, "A worker runs on the source" in refused.output) == (78, True)
     silence_workers(house)
     with lock_data_dir(house.data_dir):
         refused = migrate(house, monkeypatch, postgres_url)
