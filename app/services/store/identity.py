@@ -50,9 +50,10 @@ def check_store(url: str, folder: DataFolder) -> None:
     Raises:
         StoreMismatch: They do not belong together, or the folder's id cannot be read.
     """
+    own = _folder_id(folder)
     path = sqlite_path(url)
     if path is not None and not path.exists():  # connecting would create it
-        _check_match(_Records(None, ()), folder, url)
+        _check_match(_Records(None, ()), own, folder, url)
         return
     db = Database(url, pool_size=1)
     try:
@@ -60,7 +61,7 @@ def check_store(url: str, folder: DataFolder) -> None:
             records = _read(session)
     finally:
         db.close()
-    _check_match(records, folder, url)
+    _check_match(records, own, folder, url)
 
 
 def assign_store_id(db: Database, folder: DataFolder) -> str:
@@ -70,9 +71,11 @@ def assign_store_id(db: Database, folder: DataFolder) -> str:
         StoreMismatch: They do not belong together, or the folder's id cannot be read or written.
     """
     url = str(db.engine.url)
+    # The folder before the database, in the reverse order of writing: another process may be assigning the id now.
+    own = _folder_id(folder)
     with db.snapshot() as session:
         records = _read(session)
-    own = _check_match(records, folder, url)
+    _check_match(records, own, folder, url)
     if records.store_id is not None and own is not None:
         return own
     store_id = records.store_id or _give_database_id(db, own or new_id())  # first the database, then the folder
@@ -96,20 +99,24 @@ def adopt_store(db: Database, folder: DataFolder) -> str:
     return store_id
 
 
-def _check_match(records: _Records, folder: DataFolder, url: str) -> str | None:
+def _folder_id(folder: DataFolder) -> str | None:
     """Return the folder's id, None if it has none.
 
     Raises:
-        StoreMismatch: Database and folder do not belong together, or the folder's id cannot be read.
+        StoreMismatch: The id cannot be read.
     """
     try:
-        own = read_store_id(folder.root)
+        return read_store_id(folder.root)
     except StoreIdUnreadable as error:
         raise StoreMismatch(_unreadable(error)) from None
+
+
+def _check_match(records: _Records, own: str | None, folder: DataFolder, url: str) -> None:
+    """Raise StoreMismatch unless a database and a folder, whose id is `own`, belong together."""
     if own is not None and records.store_id is not None:
         if own != records.store_id:
             raise StoreMismatch(_differ(folder, url))
-        return own
+        return
     is_full = any(True for kind in _PRECIOUS for _ in files_below(folder.root / kind))
     if not records.samples:
         if own is not None or is_full:
@@ -118,7 +125,6 @@ def _check_match(records: _Records, folder: DataFolder, url: str) -> str | None:
     elif not all(_has_some(folder.root, paths) for paths in records.samples):
         what = "holds other files than those" if is_full else "is empty, or not mounted, and lacks the files"
         raise StoreMismatch(f"{_folder(folder)} {what} that {_database(url)} has records of. {_CORRECT} {_ADOPT}")
-    return own
 
 
 def _read(session: Session) -> _Records:

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic import command
+from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.db.migrations import alembic_config, migrate
@@ -203,6 +205,24 @@ def test_a_person_may_say_that_they_belong_together(db: Database, other: Databas
     store_id = adopt_store(other, folder)
     assert assign_store_id(other, folder) == store_id
     refuses(db, folder, "ids differ")
+
+
+def test_an_id_that_another_process_assigns_meanwhile_is_taken(
+    db: Database, database_url: str, folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has finished between this one's look into the database and what it does next."""
+    other, snapshot = Database(database_url), db.snapshot
+
+    @contextmanager
+    def overtaken() -> Iterator[Session]:
+        with snapshot() as session:
+            yield session
+        monkeypatch.setattr(db, "snapshot", snapshot)
+        assign_store_id(other, folder)
+
+    monkeypatch.setattr(db, "snapshot", overtaken)
+    assert assign_store_id(db, folder) == read_store_id(folder.root) == id_of(db)
+    other.close()
 
 
 def test_nodes_that_start_at_once_agree_on_one_id(db: Database, database_url: str, folder: DataFolder) -> None:
