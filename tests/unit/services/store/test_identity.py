@@ -1,7 +1,7 @@
 """A database and a data folder that do not belong together are told apart before anybody touches a file."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -207,22 +207,27 @@ def test_a_person_may_say_that_they_belong_together(db: Database, other: Databas
     refuses(db, folder, "ids differ")
 
 
-def test_an_id_that_another_process_assigns_meanwhile_is_taken(
-    db: Database, database_url: str, folder: DataFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other one has finished between this one's look into the database and what it does next."""
-    other, snapshot = Database(database_url), db.snapshot
+class Overtaken(Database):
+    """A database that another process uses between this one's first look into it and what follows."""
+
+    meanwhile: Callable[[], object] | None = None
 
     @contextmanager
-    def overtaken() -> Iterator[Session]:
-        with snapshot() as session:
+    def snapshot(self) -> Iterator[Session]:
+        with super().snapshot() as session:
             yield session
-        monkeypatch.setattr(db, "snapshot", snapshot)
-        assign_store_id(other, folder)
+        act, self.meanwhile = self.meanwhile, None
+        if act is not None:
+            act()
 
-    monkeypatch.setattr(db, "snapshot", overtaken)
-    assert assign_store_id(db, folder) == read_store_id(folder.root) == id_of(db)
-    other.close()
+
+def test_an_id_that_another_process_assigns_meanwhile_is_taken(
+    db: Database, database_url: str, folder: DataFolder
+) -> None:
+    overtaken = Overtaken(database_url)
+    overtaken.meanwhile = lambda: assign_store_id(db, folder)
+    assert assign_store_id(overtaken, folder) == read_store_id(folder.root) == id_of(db)
+    overtaken.close()
 
 
 def test_nodes_that_start_at_once_agree_on_one_id(db: Database, database_url: str, folder: DataFolder) -> None:
