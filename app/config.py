@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.image_spec import MAX_PROMPT_CHARS
+
 # A Unix socket's path has at most 107 bytes on Linux, its file name included.
 MAX_RUN_DIR_CHARS = 90
 
@@ -81,7 +83,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(
         10_000, ge=1, le=1_000_000, description="Maximum number of queued and paused jobs; new ones get 503."
     )
-    max_prompt_chars: int = Field(2_000, ge=1, le=2_000, description="Maximum length of a prompt, in characters.")
+    max_prompt_chars: int = Field(
+        MAX_PROMPT_CHARS, ge=1, le=MAX_PROMPT_CHARS, description="Maximum length of a prompt, in characters."
+    )
     max_inference_steps: int = Field(150, ge=1, le=150, description="Maximum number of denoising steps of an image.")
     max_images_per_prompt: int = Field(16, ge=1, le=16, description="Maximum number of images of one request.")
     max_work_pixel_steps: int = Field(

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 from pydantic import Field
 
-from app.schemas.common import Storable
+from app.schemas.common import MAX_LABEL_CHARS, Storable
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.repair import DatasetRepairService
@@ -61,7 +61,8 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
 DatasetIdQuery = Annotated[str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 ClassQuery = Annotated[
-    Annotated[str, Field(max_length=200), Storable] | None, Query(alias="class", description="Name of a class.")
+    Annotated[str, Field(max_length=MAX_LABEL_CHARS), Storable] | None,
+    Query(alias="class", description="Name of a class."),
 ]
 Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items in the page.")]
 Cursor = Annotated[

@@ -6,6 +6,7 @@ Imports no service, database or engine. Immutable; any thread may read it.
 from dataclasses import dataclass
 
 from app.errors import FieldError, Invalid
+from app.image_spec import MAX_PROMPT_CHARS
 from app.schemas.datasets import MAX_RECIPE_BYTES
 
 
@@ -13,7 +14,7 @@ from app.schemas.datasets import MAX_RECIPE_BYTES
 class Limits:
     """The largest values that one request may have."""
 
-    prompt_chars: int = 2_000
+    prompt_chars: int = MAX_PROMPT_CHARS
     num_inference_steps: int = 150
     num_images_per_prompt: int = 16
     # images x steps x width x height of one request; 2e9 is 16 images of 512x512 in 476 steps.

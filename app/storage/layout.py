@@ -161,7 +161,7 @@ class DataFolder:
         contained_path(self.root, str(Path(path).parent))
         if not os.path.lexists(source):
             return
-        kept = self.root / LOST_FOUND / time.strftime("%Y-%m-%d") / path
+        kept = self.root / LOST_FOUND / time.strftime("%Y-%m-%d", time.gmtime()) / path  # UTC, as `lost_found`
         with storage_errors():
             make_folder(kept.parent)
             is_file = stat.S_ISREG(source.lstat().st_mode)
