@@ -216,7 +216,9 @@ def yield_to_other_threads() -> None:
     Elsewhere `setpriority` would change the whole process.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICE)
+        thread = threading.get_native_id()
+        now = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(now + BACKGROUND_NICE, 19))
 
 
 def open_pools() -> Pools:
