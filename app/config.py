@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Part of the node's time that one address may spend on large requests that are refused; beyond it, "
-        "its requests with a body wait, up to 10 seconds, then get 429. 0: no limit.",
+        "its large requests wait, up to 10 seconds, or get 429. 0: no limit.",
     )
     reserve_mb: int = Field(
         256,

@@ -44,8 +44,9 @@ _LIVENESS = "/livez"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
-# A refused request with a smaller body costs its address nothing: wrong requests of people and scripts are small.
-_FREE_BODY_BYTES = 65_536
+# Requests with bodies up to this size cost their address nothing when they are refused, and never wait: a mistake of a
+# person or a script is small.
+_SMALL_BODY_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +122,13 @@ class HttpMiddleware:
         elif self._draining.is_refusing and scope["path"] != _LIVENESS:
             await exchange.skip_body()
             await exchange.answer(503)
-        elif exchange.has_body:
+        elif exchange.may_be_large:
             await self._answer_in_turn(scope, exchange)
         else:
             await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_in_turn(self, scope: Scope, exchange: "_Exchange") -> None:
-        """Pass on a request with a body once its address owes nothing for refused ones."""
+        """Pass on a large request once its address owes nothing for refused ones."""
         try:
             async with self._refusals.turn(exchange.address):
                 await self._app(scope, exchange.receive, exchange.send)
@@ -167,15 +168,19 @@ class _Exchange:
         return str(client[0]) if client else ""
 
     @property
-    def has_body(self) -> bool:
-        """Whether the request's head announces a body."""
-        return self.header(b"content-length") not in (b"", b"0") or bool(self.header(b"transfer-encoding"))
+    def may_be_large(self) -> bool:
+        """Whether the request's head announces a large body, or one of unknown length."""
+        return self._announced_bytes > _SMALL_BODY_BYTES or bool(self.header(b"transfer-encoding"))
+
+    @property
+    def _announced_bytes(self) -> int:
+        return int(self.header(b"content-length") or 0)  # the parser has checked that it is a number
 
     @property
     def cost_s(self) -> float:
         """Seconds that a refused request with a large body took, without those in which its body was awaited."""
-        num_bytes = max(self._body_bytes, int(self.header(b"content-length") or 0))
-        if not 400 <= self._status < 500 or self._status == 429 or num_bytes <= _FREE_BODY_BYTES:
+        num_bytes = max(self._body_bytes, self._announced_bytes)
+        if not 400 <= self._status < 500 or self._status == 429 or num_bytes <= _SMALL_BODY_BYTES:
             return 0.0
         return self._processing_s + time.monotonic() - self._resumed_at
 

@@ -192,11 +192,11 @@ def test_large_refused_requests_are_charged_alone(path: str, num_bytes: int, is_
     assert book.charged == ([A] if is_charged else [])
 
 
-def test_an_address_that_owes_too_much_gets_429_for_bodies_and_answers_for_the_rest() -> None:
+def test_an_address_that_owes_too_much_gets_429_for_large_bodies_and_answers_for_the_rest() -> None:
     book = RefusalBook(0.05, clock=Clock())
     book.charge(A, 1.0)
 
-    refused, read = _asked(book, ("/201", b"x"), ("/201", b""))
+    refused, read = _asked(book, ("/201", b"x" * 100_000), ("/201", b"x"))
 
     assert refused.status_code == 429
     assert refused.json()["code"] == "rate_limited"
