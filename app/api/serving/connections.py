@@ -76,7 +76,8 @@ class BoundedConnection(asyncio.Protocol):
             self.transport.close()
             return
         if pause_s := self._book.pause_s(address):
-            self.transport.pause_reading()
+            # Not at once: uvloop begins to read after this call, whatever the call does.
+            self.loop.call_soon(self.transport.pause_reading)
             self._timer = self.loop.call_later(pause_s, self._begin_reading)
             return
         self._arm()
