@@ -158,6 +158,8 @@ class Job(Base):
     progress_done: Mapped[int] = mapped_column(default=0)
     progress_total: Mapped[int] = mapped_column(default=0)
     progress_unit: Mapped[str] = mapped_column(String(16))
+    # What the job does now, such as `features`; null for kinds with one phase.
+    progress_phase: Mapped[str | None] = mapped_column(String(16))
     result: Mapped[dict[str, Any] | None]
     # A problem in the form of errors.py: {"type", "title", "status", "detail", "code"}.
     error: Mapped[dict[str, Any] | None]

@@ -47,6 +47,18 @@ def advance(session: Session, job_id: str, done: int) -> None:
     session.flush()
 
 
+def enter(session: Session, job_id: str, phase: str) -> None:
+    """Record what the job does from now on.
+
+    Args:
+        session: The transaction of what the phase begins with.
+        job_id: Whose phase it is.
+        phase: One word of up to 16 letters.
+    """
+    working = update(Job).where(Job.id == job_id, Job.status.not_in(ENDED), Job.progress_phase.is_distinct_from(phase))
+    session.execute(working.values(version=Job.version + 1, progress_phase=phase))
+
+
 def begin(session: Session, job_id: str) -> Job | None:
     """Set a queued job to running and return its row; None if the job has ended or does not exist."""
     job = _locked(session, job_id)

@@ -18,6 +18,11 @@ class Progress(Response):
     done: int = Field(ge=0)
     total: int = Field(ge=0)
     unit: str = Field(description="Unit of `done` and `total`, e.g. `images`.")
+    phase: str | None = Field(
+        None,
+        description="What a train job does now: `images`, `features`, `training`, `evaluation` or `report`; null for "
+        "other jobs.",
+    )
     rate_per_minute: float | None = Field(
         None,
         description="Units per minute, from the latest progress since the job last started; null while unknown.",

@@ -130,6 +130,7 @@ def progress_read(job: Job) -> Progress:
         done=job.progress_done,
         total=job.progress_total,
         unit=job.progress_unit,
+        phase=job.progress_phase,
         rate_per_minute=None if rate is None else round(60 * rate, 3),
         estimated_finish_at=end,
     )
