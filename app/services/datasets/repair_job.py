@@ -33,6 +33,7 @@ from app.services.images.lost_files import LostImage, lost_image
 from app.services.jobs.kinds import RepairKind
 from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
+from app.storage.lost_found import keep_in_lost_found
 from app.storage.soundness import FileChecks
 
 CHUNK_SIZE = 64
@@ -120,7 +121,7 @@ class RepairJob(RepairKind):
 
     def _replace(self, job: JobContext, path: str, data: bytes) -> None:
         job.check_cancelled()  # before the damaged file is set aside: another worker may have taken over the work
-        self._folder.preserve(path)
+        keep_in_lost_found(self._folder, path)
         store(job, self._folder, path, data)
 
     def _record(self, image: Image, info: ImageInfo, reason: str | None) -> str:
