@@ -26,9 +26,8 @@ TAGS = [
     {"name": "service", "description": "State, capabilities and limits of the node."},
 ]
 
-# Response headers of routes that create something.
-LOCATION = {"Location": {"description": "URL of the resource.", "schema": {"type": "string"}}}
-JOB_LOCATION = {"Location": {"description": "URL of the job.", "schema": {"type": "string"}}}
+# Statuses of a JSON body that is too slow, too large or not JSON.
+BODY_STATUSES = (408, 413, 415)
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
@@ -59,6 +58,18 @@ def operation_id(route: APIRoute) -> str:
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route that can return these error statuses; 500 is always added."""
     return {status: _response(status) for status in sorted({*statuses, 500})}
+
+
+def accepted(description: str, *statuses: int, of: str = "resource") -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that accepts a job: 202 with `Location`, and what each such route can return.
+
+    Args:
+        description: Of the 202.
+        statuses: Further error statuses.
+        of: What `Location` is the URL of.
+    """
+    location = {"Location": {"description": f"URL of the {of}.", "schema": {"type": "string"}}}
+    return {202: {"description": description, "headers": location}, **problems(400, 409, 422, 503, 507, *statuses)}
 
 
 def _response(status: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from app.jobs.signals import JobCancelled, Json
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
-from app.services.datasets.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
+from app.services.datasets.recipes.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import in_slot

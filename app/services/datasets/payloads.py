@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from app.jobs.signals import Json
-from app.services.datasets.recipe import NO_OFFSETS, Offsets, PriorAttempts
+from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, PriorAttempts
 from app.services.images.lost_files import LostImage
 
 NOTHING_TRIED = PriorAttempts()

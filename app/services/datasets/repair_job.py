@@ -18,16 +18,15 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Image
 from app.db.session import Database
-from app.error_codes import ErrorCode
-from app.errors import Conflict, InferenceFailed
+from app.errors import InferenceFailed
 from app.image_spec import ImageInfo, ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance, set_total
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.payloads import FilesChunk, FilesChunkResult, RepairResult, RepairSpec, Restoration
-from app.services.datasets.recipe import Recipe, Slot
-from app.services.datasets.rows import find_dataset
+from app.services.datasets.recipes.recipe import Recipe, Slot
+from app.services.datasets.rows import find_dataset, pack_changed
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
 from app.services.jobs.kinds import RepairKind
@@ -156,12 +155,8 @@ def _begin(session: Session, job: JobContext, dataset_id: str) -> int:
 def _refuse_other_pack(image: Image, info: ImageInfo) -> None:
     """Refuse to draw an image with another pack than the one that drew it.
 
-
     Raises:
         Conflict: `pack_changed`.
     """
     if any(image.lineage[name] != info.lineage[name] for name in ("pack", "pack_revision")):
-        raise Conflict(
-            "This dataset was generated with another model pack than the loaded one. Load that pack.",
-            code=ErrorCode.PACK_CHANGED,
-        )
+        raise pack_changed()

@@ -129,9 +129,8 @@ class UploadService:
             store = partial(self._store, dataset_id, class_index, split, decoded.data, decoded.columns)
             image_id = await self._pools.uploads.run(store)
         except DuplicateImage as error:
-            refused = RefusedFile(
-                code="duplicate_image", detail="The dataset has this image already.", duplicate_of=error.image_id
-            )
+            code, detail = ErrorCode.DUPLICATE_IMAGE, "The dataset has this image already."
+            refused = RefusedFile(code=code, detail=detail, duplicate_of=error.image_id)
         except (PayloadTooLarge, UnsupportedImage, Invalid) as error:
             refused = RefusedFile(code=error.code, detail=error.detail, duplicate_of=None)
         else:
