@@ -125,6 +125,13 @@ class Settings(BaseSettings):
         "behind a reverse proxy.",
     )
 
+    refused_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Part of the node's time that one address may spend on large requests that are refused; beyond it, "
+        "its large requests wait, up to 10 seconds, or get 429. 0: no limit.",
+    )
     reserve_mb: int = Field(
         256,
         ge=0,

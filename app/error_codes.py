@@ -139,6 +139,7 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", "422", "The key was used with another request."
     DIVERGED = "diverged", "422", "The loss of a training is not finite any more."
     HEAD_TOO_LARGE = "head_too_large", "431", "The head of the request is larger than 64 KiB."
+    RATE_LIMITED = "rate_limited", "429", "Too many large requests of this address were refused."
     INTERNAL_ERROR = "internal_error", "500", "The service failed; its log has the reason under the request id."
     REQUEST_REFUSED = "request_refused", "4xx", "The request was refused by the framework."
     INFERENCE_FAILED = "inference_failed", "500", "The model failed on this request."

@@ -29,8 +29,9 @@ from app.api.routes import (
     service,
     train_jobs,
 )
-from app.api.serving.connections import ConnectionLimits
+from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
+from app.api.serving.refusals import RefusalBook
 from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
@@ -105,7 +106,12 @@ def create_app(
 def with_middleware(app: FastAPI) -> ASGIApp:
     """Return what the server serves: the application behind its outermost layer."""
     settings: Settings = app.state.settings
-    return HttpMiddleware(app, body=_body_limits(settings), draining=app.state.draining)
+    return HttpMiddleware(
+        app,
+        body=_body_limits(settings),
+        draining=app.state.draining,
+        refusals=RefusalBook(settings.refused_share),
+    )
 
 
 def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = "auto") -> ServerConfig:
@@ -122,6 +128,7 @@ def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = 
         limits=ConnectionLimits(
             connections=settings.max_connections,
             per_address=settings.max_connections_per_address,
+            refused_share=settings.refused_share,
             head_timeout_s=settings.head_timeout_s,
             read_timeout_s=settings.body_timeout_s,
         ),

@@ -139,7 +139,7 @@ class FakeClassifier(_OneStep):
 
 
 class FakeBackbone(_OneStep):
-    """Returns the mean colour, repeated over the features."""
+    """Mean colour, spread over the features."""
 
     def finish(self, request: EngineRequest) -> np.ndarray:
         assert isinstance(request.payload, FeaturePayload)

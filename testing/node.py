@@ -36,9 +36,19 @@ class Node:
 
 
 def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
-    """Return settings that are independent of the environment."""
-    defaults = {"data_dir": data_dir, "database_url": database_url, "port": 0, "shutdown_grace_s": 2, "reserve_mb": 0}
-    values = {**defaults, **changes}
+    """Return settings that are independent of the environment.
+
+    All tests share one address, and many send refused requests: these are slowed down only if a test asks for it.
+    """
+    values = {
+        "data_dir": data_dir,
+        "database_url": database_url,
+        "port": 0,
+        "shutdown_grace_s": 2,
+        "reserve_mb": 0,
+        "refused_share": 0,
+        **changes,
+    }
     return Settings(_env_file=None, **values)  # type: ignore[arg-type]
 
 

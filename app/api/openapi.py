@@ -41,6 +41,7 @@ _REASONS = {
     415: "The media type of the body or of the image is not supported.",
     416: "The requested range is outside the file.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
+    429: "Too many large requests of this address were refused. Retry after `Retry-After` seconds.",
     500: "The service failed.",
     503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",
     507: "There is no room left to store the result.",
@@ -56,8 +57,9 @@ def operation_id(route: APIRoute) -> str:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that can return these error statuses; 500 is always added."""
-    return {status: _response(status) for status in sorted({*statuses, 500})}
+    """Return the `responses` of a route with these error statuses; 500 always, 429 with 408: both are of bodies."""
+    always = {500, 429} if 408 in statuses else {500}
+    return {status: _response(status) for status in sorted({*statuses, *always})}
 
 
 def accepted(description: str, *statuses: int, of: str = "resource") -> dict[int | str, dict[str, Any]]:
@@ -74,7 +76,7 @@ def accepted(description: str, *statuses: int, of: str = "resource") -> dict[int
 
 def _response(status: int) -> dict[str, Any]:
     response: dict[str, Any] = {"description": _REASONS[status], "content": _PROBLEM}
-    if status == 503:
+    if status in (429, 503):
         schema = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400}
         response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": schema}}
     return response

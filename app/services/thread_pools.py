@@ -6,6 +6,9 @@ nothing of the work that it runs. `run` is called on the event loop, `close` on 
 """
 
 import asyncio
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +18,7 @@ from typing import TypeVar
 
 from app.error_codes import ErrorCode
 from app.errors import Invalid, QueueFull, Unavailable
+from app.services.idle_memory import IdleMemory
 
 T = TypeVar("T")
 
@@ -22,6 +26,11 @@ RETRY_AFTER_S = 1
 
 # An image of 40 megapixels takes one to two seconds on an idle core; this limits inputs that the other limits miss.
 DECODING_DEADLINE_S = 20.0
+
+
+# Of threads whose work may take long while requests of milliseconds wait: such a thread has a tenth of the share of a
+# normal one on a busy core, and all of an idle one.
+BACKGROUND_NICE = 10
 
 
 class CallTooSlow(Exception):
@@ -142,7 +151,23 @@ class WorkPool:
 
 
 class PicturePool(WorkPool):
-    """A pool whose calls decode untrusted images."""
+    """A pool whose calls decode untrusted images; the memory that they took is returned when the pool is idle."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_threads: int,
+        max_waiting: int,
+        deadline_s: float | None = DECODING_DEADLINE_S,
+        initializer: Callable[[], None] | None = None,
+        memory: IdleMemory | None = None,
+    ) -> None:
+        """Describe the pool as `WorkPool` does; `memory` is told of every call that ends."""
+        super().__init__(
+            name, num_threads=num_threads, max_waiting=max_waiting, deadline_s=deadline_s, initializer=initializer
+        )
+        self._memory = memory or IdleMemory()
 
     async def run(self, call: Callable[[], T], *, owner: object = None) -> T:
         """Run a call as `WorkPool.run` does.
@@ -156,6 +181,8 @@ class PicturePool(WorkPool):
         except CallTooSlow:
             detail = "The image takes too long to decode. Save it again, or at a smaller size."
             raise Invalid(detail, code=ErrorCode.IMAGE_TOO_SLOW) from None
+        finally:
+            self._memory.note_work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +210,22 @@ class Pools:
             pool.close()
 
 
+def yield_to_other_threads() -> None:
+    """Lower the priority of the calling thread, so that a busy processor serves short requests first; Linux only.
+
+    Elsewhere `setpriority` would change the whole process.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        now = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(now + BACKGROUND_NICE, 19))
+
+
 def open_pools() -> Pools:
     """Return the pools of an API process; no thread is started yet."""
     return Pools(
         bodies=WorkPool("bodies", num_threads=2, max_waiting=64),
-        decoding=PicturePool("decoding", num_threads=2, max_waiting=64, deadline_s=DECODING_DEADLINE_S),
+        decoding=PicturePool("decoding", num_threads=2, max_waiting=64, initializer=yield_to_other_threads),
         uploads=WorkPool("uploads", num_threads=2, max_waiting=64),
         reports=WorkPool("reports", num_threads=2, max_waiting=64),
         # A running download has at most one block here and must not fail because the queue is full.

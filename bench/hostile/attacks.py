@@ -127,7 +127,8 @@ ATTACKS: dict[str, Attack] = {
 def main() -> int:
     """Make one attack."""
     name, host, port, dataset_id, seconds = sys.argv[1:]
-    target = Target(host, int(port), dataset_id, ends_at=0.0)
+    address = f"127.0.0.{2 + list(ATTACKS).index(name)}"  # of its own, so that no attack pays for an earlier one
+    target = Target(host, int(port), address, dataset_id, ends_at=0.0)
     attack = ATTACKS[name](target)
     print("ready", flush=True)
     sys.stdin.readline()

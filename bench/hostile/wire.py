@@ -21,6 +21,7 @@ class Target:
     """What is attacked, until when, and how it answered.
 
     Attributes:
+        address: Where the attack comes from: not from the good client's address, as over a network.
         dataset_id: One that takes uploads.
         ends_at: On the monotonic clock.
         outcomes: Statuses, `closed` (refused without an answer) and `silent`, with their numbers.
@@ -28,6 +29,7 @@ class Target:
 
     host: str
     port: int
+    address: str
     dataset_id: str
     ends_at: float
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -58,7 +60,8 @@ def head(path: str, *, method: str = "POST", content_type: str = "application/js
 def exchange(target: Target, chunks: Iterable[bytes]) -> None:
     """Send chunks as they come, as long as the server takes them, and count what it answers."""
     try:
-        with socket.create_connection((target.host, target.port), timeout=target.patience_s) as connection:
+        address = (target.host, target.port)
+        with socket.create_connection(address, target.patience_s, source_address=(target.address, 0)) as connection:
             try:
                 for chunk in chunks:
                     connection.sendall(chunk)

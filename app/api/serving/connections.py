@@ -1,7 +1,7 @@
 """Limits what one client may use before a request is complete: connections, bytes of request heads, and time.
 
-`BoundedConnection` is mixed into uvicorn's protocol classes (see `parsers`); `ConnectionBook` counts the connections of
-one server. Imports no application. Runs on the event loop.
+`BoundedConnection` is mixed into uvicorn's protocol classes (see `parsers`) and uses the `ConnectionBook` of its
+server. Imports no application. Runs on the event loop.
 """
 
 import asyncio
@@ -9,12 +9,11 @@ import ipaddress
 import logging
 import socket
 import uuid
-from collections import Counter
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.serving.connection_book import ConnectionBook
 
 log = logging.getLogger("foxhound.access")
 
@@ -33,88 +32,6 @@ _REFUSALS = {
     501: ("not_implemented", "This transfer encoding is not supported. Send the body chunked, or with Content-Length."),
     503: ("too_many_connections", "Too many connections are open. Close some, or try again later."),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Limits of the connections of one server.
-
-    Attributes:
-        connections: Maximum number of open connections, >= 1.
-        per_address: Maximum number of open connections of one address, >= 1; 0: no limit.
-        head_timeout_s: Maximum time for the head of a request to arrive, in seconds, > 0; counted from the start of
-            the connection or from the first byte after the previous request.
-        read_timeout_s: Maximum time without progress while a client reads a response, in seconds, > 0.
-    """
-
-    connections: int = 1_000
-    per_address: int = 0
-    head_timeout_s: float = 30.0
-    read_timeout_s: float = 30.0
-
-
-class ConnectionBook:
-    """The open connections of one server by address, and which of them are idle.
-
-    At a limit, a new connection replaces the one that has been idle for longest; it is refused only if all are busy. So
-    idle connections never keep clients out.
-    """
-
-    def __init__(self, limits: ConnectionLimits) -> None:
-        """Start without connections."""
-        self.limits = limits
-        self._addresses: dict[BoundedConnection, str] = {}
-        self._counts: Counter[str] = Counter()
-        # Idle connections, oldest first; in all, and by address.
-        self._waiting: dict[BoundedConnection, None] = {}
-        self._waiting_by_address: dict[str, dict[BoundedConnection, None]] = {}
-
-    def admit(self, connection: "BoundedConnection", address: str) -> bool:
-        """Add a new connection, in place of an idle one if necessary; return False if all are busy."""
-        limits = self.limits
-        if limits.per_address and address and self._counts[address] >= limits.per_address:
-            if not self._evict_from(self._waiting_by_address.get(address, {})):
-                return False
-        elif len(self._addresses) >= limits.connections and not self._evict_from(self._waiting):
-            return False
-        self._addresses[connection] = address
-        self._counts[address] += 1
-        self.begin_waiting(connection)
-        return True
-
-    def begin_waiting(self, connection: "BoundedConnection") -> None:
-        """Record that a connection has no running request."""
-        address = self._addresses.get(connection)
-        if address is not None:
-            self._waiting[connection] = None
-            self._waiting_by_address.setdefault(address, {})[connection] = None
-
-    def end_waiting(self, connection: "BoundedConnection") -> None:
-        """Record that a connection has a running request."""
-        if connection in self._waiting:
-            del self._waiting[connection]
-            address = self._addresses[connection]
-            waiting = self._waiting_by_address[address]
-            del waiting[connection]
-            if not waiting:
-                del self._waiting_by_address[address]
-
-    def leave(self, connection: "BoundedConnection") -> None:
-        """Remove a connection, if it is still present."""
-        self.end_waiting(connection)
-        address = self._addresses.pop(connection, None)
-        if address is not None:
-            self._counts[address] -= 1
-            if not self._counts[address]:
-                del self._counts[address]
-
-    def _evict_from(self, waiting: "dict[BoundedConnection, None]") -> bool:
-        oldest = next(iter(waiting), None)
-        if oldest is None:
-            return False
-        self.leave(oldest)
-        oldest.transport.abort()
-        return True
 
 
 class BoundedConnection(asyncio.Protocol):
@@ -153,9 +70,15 @@ class BoundedConnection(asyncio.Protocol):
         limits = self._book.limits
         sock = transport.get_extra_info("socket")
         _drop_silent_readers(sock, limits.read_timeout_s)
-        if not self._book.admit(self, _address_of(sock)):
+        address = _address_of(sock)
+        if not self._book.admit(self, address):
             self._write_problem(503)
             self.transport.close()
+            return
+        if pause_s := self._book.pause_s(address):
+            # Not at once: uvloop begins to read after this call, whatever the call does.
+            self.loop.call_soon(self.transport.pause_reading)
+            self._timer = self.loop.call_later(pause_s, self._begin_reading)
             return
         self._arm()
 
@@ -218,6 +141,7 @@ class BoundedConnection(asyncio.Protocol):
         if self._is_refused:
             return
         self._is_refused = True
+        self._book.note_refusal(self)
         self._num_unparsed = 0
         self._disarm()
         self._unset_keepalive_if_required()  # type: ignore[attr-defined]
@@ -234,6 +158,10 @@ class BoundedConnection(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(_LINGER_S, self.transport.abort)
+
+    def _begin_reading(self) -> None:
+        self._arm()
+        self.transport.resume_reading()
 
     def _drop(self, data: bytes) -> None:
         self._num_unparsed += len(data)

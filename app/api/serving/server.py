@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app.api.deps import Services
-from app.api.serving.connections import ConnectionBook, ConnectionLimits
+from app.api.serving.connection_book import ConnectionBook, ConnectionLimits
 from app.api.serving.draining import Draining
 from app.api.serving.parsers import connection_class
 

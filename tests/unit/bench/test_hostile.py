@@ -71,7 +71,7 @@ SPEAKING = ["endless head", "eight slow uploads", "form of 10,000 fields", "requ
 @pytest.mark.parametrize("name", SPEAKING)
 def test_an_attack_ends_in_time_whatever_it_is_answered(shared_node: Node, name: str) -> None:
     http = shared_node.http
-    target = Target(http.base_url.host, http.base_url.port or 80, "no-such-dataset", ends_at=0.0)
+    target = Target(http.base_url.host, http.base_url.port or 80, "127.0.0.1", "no-such-dataset", ends_at=0.0)
     attack = ATTACKS[name](target)
     target.ends_at = time.monotonic() + 0.2
     attack()
@@ -80,7 +80,7 @@ def test_an_attack_ends_in_time_whatever_it_is_answered(shared_node: Node, name:
 
 
 def test_an_attack_on_a_node_that_is_gone_ends_in_time() -> None:
-    target = Target("127.0.0.1", 9, "d", ends_at=time.monotonic() + 0.2)
+    target = Target("127.0.0.1", 9, "127.0.0.1", "d", ends_at=time.monotonic() + 0.2)
     ATTACKS["flood of unknown paths"](target)()
     assert set(target.outcomes) == {"closed"}
     with pytest.raises(httpx.TransportError):

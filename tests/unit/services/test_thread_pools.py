@@ -1,6 +1,8 @@
 """Pools serve their users in turn, refuse what is too much, and count a thread as busy until it is free."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -8,7 +10,7 @@ from functools import partial
 import pytest
 
 from app.errors import QueueFull, Unavailable
-from app.services.thread_pools import CallTooSlow, WorkPool
+from app.services.thread_pools import BACKGROUND_NICE, CallTooSlow, WorkPool, open_pools
 from testing.waiting import PATIENCE_S
 
 
@@ -118,3 +120,21 @@ def test_a_closed_pool_is_unavailable() -> None:
     pool.close()
     with pytest.raises(Unavailable):
         asyncio.run(pool.run(lambda: None))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_uploads_are_decoded_at_a_lower_priority_than_everything_else() -> None:
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def decode() -> tuple[int, int]:
+        pools = open_pools()
+        try:
+            return await pools.decoding.run(nice), await pools.uploads.run(nice)
+        finally:
+            await asyncio.to_thread(pools.close)
+
+    decoding, uploads = asyncio.run(decode())
+
+    assert uploads == nice()
+    assert decoding == min(nice() + BACKGROUND_NICE, 19)
