@@ -213,6 +213,7 @@ async def _listening(internal: ASGIApp, engine_socket: EngineSocket) -> AsyncIte
 
 
 async def _tell_when_lost(engine_socket: EngineSocket) -> None:
+    """Log once that the socket is no longer this process's; `/readyz` reports it too, but nothing may request that."""
     while engine_socket.is_own():  # noqa: ASYNC110 - another process changes the file
         await asyncio.sleep(_LOOK_AT_SOCKET_S)
     log.error(

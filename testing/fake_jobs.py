@@ -1,4 +1,4 @@
-"""A `JobContext` without the job engine: steps and transactions run at once, chunks one after the other."""
+"""A `JobContext` without the job engine: steps and transactions run immediately, chunks sequentially."""
 
 from collections.abc import Callable, Sequence
 
@@ -55,7 +55,7 @@ class FakeJobContext:
 def run_job(
     db: Database, job_id: str, handler: JobHandler, is_cancelled: Callable[[], bool] = lambda: False
 ) -> dict[str, Json] | None:
-    """Run a job to its end in the calling thread; only its handler's own effects happen."""
+    """Run a job to its end in the calling thread; only its handler's own effects occur."""
     context = FakeJobContext(db, job_id, handler)
     context.is_cancelled = is_cancelled
     return handler.run(context)

@@ -1,4 +1,4 @@
-"""A node without weights: deterministic runners that answer at once, through the real engine."""
+"""Models without weights: deterministic runners for the real engine."""
 
 import threading
 import zlib
@@ -38,7 +38,7 @@ FLAGGED_PROMPT = "a prompt that the checker flags"
 
 
 class _OneStep:
-    """Answers after one step; `finish` is the subclass's."""
+    """Is finished after one step; a subclass defines `finish`."""
 
     def prepare(self, request: EngineRequest) -> None:
         request.state = 0
@@ -52,12 +52,12 @@ class _OneStep:
 
 
 class FakeDiffusion:
-    """Draws one colour that follows from prompt and seed: fox prompts are red, others blue.
+    """Renders one colour, determined by prompt and seed: red for fox prompts, blue for others.
 
     Attributes:
         num_steps: Steps taken so far, of all images.
         gate: Steps wait while it is cleared.
-        running: The requests of the step under way, or of the last one.
+        running: The requests of the current step, or of the last one.
         stepping: Set once a step has begun.
     """
 
@@ -105,7 +105,7 @@ class FakeDiffusion:
 
 
 class FakeClip(_OneStep):
-    """Scores a label by its length alone.
+    """Scores a label by its length only.
 
     Attributes:
         score: Returns the logit of a text on a picture; tests may replace it.
@@ -153,7 +153,7 @@ def _prepare_clip(image: Picture, texts: Sequence[str]) -> ClipPayload:
 
 
 class FakeModels:
-    """What `create_app` takes instead of real models; keeps runners and engine, so that tests can inspect them."""
+    """Replaces the real models in `create_app`; keeps runners and engine, so that tests can inspect them."""
 
     engine: Engine
 

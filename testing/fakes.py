@@ -1,4 +1,4 @@
-"""Stand-ins that are injected, never patched in."""
+"""Fakes of the engine's collaborators, which tests inject."""
 
 import threading
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from testing.waiting import PATIENCE_S
 
 @dataclass(frozen=True)
 class FakePayload:
-    """What `FakeRunner` is asked for: so many steps, failing in one of its phases if an error is given."""
+    """A request to `FakeRunner`: a number of steps, and an error to raise in one of its phases."""
 
     name: str = "request"
     num_steps: int = 1
@@ -43,11 +43,11 @@ class FakeRunner:
         self._entered = threading.Semaphore(0)
 
     def allow(self, num_steps: int = 1) -> None:
-        """Let a gated runner take so many steps."""
+        """Permit a gated runner this number of steps."""
         self._permits.release(num_steps)
 
     def open(self) -> None:
-        """Let a gated runner take all the steps it wants."""
+        """Permit a gated runner any number of steps."""
         self._is_gated = False
         self._permits.release()
 

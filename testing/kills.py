@@ -1,7 +1,7 @@
-"""How a process of the crash tests comes to its end at a chosen moment: SIGKILL, sent by itself.
+"""Ends a process of the crash tests at a chosen moment, by a SIGKILL that it sends to itself.
 
-Nothing of the application knows of it: what is watched are SQLAlchemy's own events, Python's audit events and the
-messages of ASGI. Runs in the process that is to die.
+The application contains no code for it: SQLAlchemy's events, Python's audit events and ASGI messages are observed. Runs
+in the process that is killed.
 """
 
 import os
@@ -14,13 +14,13 @@ from typing import Any, Literal, NoReturn
 from sqlalchemy import Engine, Pool, event
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# What a PNG begins with: as good a half of a file as any.
+# The signature of a PNG, written as the first part of an incomplete file.
 HALF_A_FILE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A moment of a process: the `nth` time that this happens with all these words in what is said of it.
+    """A moment of a process: the `nth` event of this kind whose description contains all these words.
 
     Attributes:
         moment: `statement`: before an SQL statement; `commit`: before a transaction that had such a statement
@@ -37,31 +37,31 @@ class Kill:
 
 
 class _Trigger:
-    """Counts what is said and kills when it has been said often enough; any thread may say it."""
+    """Counts the events that match a `Kill`; any thread may report one."""
 
     def __init__(self, kill: Kill) -> None:
         self._kill = kill
         self._left = kill.nth
         self._lock = threading.Lock()
 
-    def fits(self, said: str) -> bool:
-        return all(word in said for word in self._kill.words)
+    def fits(self, event_text: str) -> bool:
+        return all(word in event_text for word in self._kill.words)
 
     def pull(self) -> bool:
-        """Count once more; True if this is the time to die."""
+        """Count one event; return whether it is the `nth`."""
         with self._lock:
             self._left -= 1
             return self._left == 0
 
 
 def die() -> NoReturn:
-    """End this process as the kernel would when it is out of memory."""
+    """Kill this process, as the kernel does when memory is exhausted."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("a process survived SIGKILL")
 
 
 def arm(kill: Kill | None) -> None:
-    """Let this process die at a moment of its database or its files; others are `DeadlyMessages`'."""
+    """Kill this process at a moment of its database or its files; `DeadlyMessages` does so for ASGI messages."""
     if kill is None or kill.moment in ("receive", "send"):
         return
     trigger = _Trigger(kill)
@@ -72,7 +72,7 @@ def arm(kill: Kill | None) -> None:
 
 
 def _watch_database(kill: Kill, trigger: _Trigger) -> None:
-    """Watch every engine of this process, the job engine's too; a transaction's fate is noted at its connection."""
+    """Watch every database engine of this process, the job engine's too; matches are recorded at the connection."""
 
     @event.listens_for(Engine, "before_cursor_execute")
     def on_statement(conn: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -116,7 +116,7 @@ def _watch_files(kill: Kill, trigger: _Trigger) -> None:
 
 
 class DeadlyMessages:
-    """An ASGI application around another one: kills at a message if one is meant, else it does nothing."""
+    """An ASGI middleware that kills the process at the message of a `Kill`; without one it does nothing."""
 
     def __init__(self, app: ASGIApp, kill: Kill | None) -> None:
         self._app = app

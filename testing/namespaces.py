@@ -1,4 +1,4 @@
-"""Surroundings of a process's own, which a test may change under it: files of `/etc`, and a network. Linux, as root."""
+"""Namespaces of one process, which a test can change: files of `/etc`, and a network. Linux only, as root."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 def enter(*, etc: Path | None, network: str | None) -> None:
-    """Move this process, which has one thread yet, into surroundings of its own."""
+    """Move this process into namespaces of its own; it must have one thread only."""
     libc = ctypes.CDLL(None, use_errno=True)
     if etc is not None:
         assert libc.unshare(_CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
@@ -30,28 +30,28 @@ def enter(*, etc: Path | None, network: str | None) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """A network namespace, joined to this one by a cable.
+    """A network namespace, connected to this one by a virtual Ethernet pair.
 
     Attributes:
         name: Its name.
-        here: This side's address, as the other one sees it.
+        here: Address of this side of the pair.
     """
 
     name: str
     here: str
 
     def unplug(self) -> None:
-        """Let every packet be lost, without a word to anybody."""
+        """Drop every packet, without an error at either side."""
         run("ip", "link", "set", f"{self.name}a", "down")
 
     def plug_in(self) -> None:
-        """Let packets through again."""
+        """Forward packets again."""
         run("ip", "link", "set", f"{self.name}a", "up")
 
 
 @contextmanager
 def networked() -> Iterator[Network]:
-    """Make a network for the length of the block; skips the test where that is not allowed."""
+    """Create a network for the duration of the block; skip the test where that is not permitted."""
     number = os.getpid() % 65_536
     network = Network(f"fox{number:x}", f"10.213.{number % 256}.1")
     may_do("ip", "netns", "add", network.name)
@@ -70,7 +70,7 @@ def networked() -> Iterator[Network]:
 
 
 def may_do(*command: str) -> None:
-    """Run a command that needs root, or skip the test and say why."""
+    """Run a command that needs root, or skip the test with the reason."""
     if os.geteuid() != 0:
         pytest.skip(f"needs root for: {' '.join(command)}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -79,5 +79,5 @@ def may_do(*command: str) -> None:
 
 
 def run(*command: str) -> None:
-    """Run a command that has to succeed."""
+    """Run a command; it must succeed."""
     subprocess.run(command, check=True, capture_output=True)

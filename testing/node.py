@@ -1,4 +1,4 @@
-"""A node for tests: the real application on a real server, on a real socket, with models that are given to it."""
+"""A node for tests: the real application on a real server and a real socket, with injected models."""
 
 import threading
 from collections.abc import Iterator
@@ -31,14 +31,14 @@ class Node:
         self._server = server
 
     def begin_stop(self) -> None:
-        """Let the server stop as a signal would, without waiting for it."""
+        """Stop the server as a signal would, without waiting for it."""
         self._server.should_exit = True
 
 
 def make_settings(data_dir: Path, database_url: str, **changes: object) -> Settings:
-    """Return settings that depend on nothing of the surroundings.
+    """Return settings that are independent of the environment.
 
-    All tests share one address, and many send what is refused: it is slowed down only if a test asks for it.
+    All tests share one address, and many send refused requests: these are slowed down only if a test asks for it.
     """
     values = {
         "data_dir": data_dir,

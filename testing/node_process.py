@@ -1,4 +1,4 @@
-"""Nodes of several, for tests and for bench/nodes: the real application and the real worker, each a process of its own.
+"""Several nodes, for tests and for bench/nodes: the real application and the real worker of each, as processes.
 
 Their models are fakes whose step is a wait of a fixed time, so that nodes on one machine do not share its processor as
 they would with real models. The processes are forked from one that has imported everything, which saves seconds each.
@@ -31,18 +31,18 @@ from testing.waiting import wait_until
 
 @dataclass(frozen=True)
 class Plan:
-    """What a node is.
+    """The configuration of a node.
 
     Attributes:
-        name: Its name; another name is another machine to the others.
-        folder: Its own folder: its socket, its logs, what it rendered.
+        name: Its name; nodes of different names count as different machines.
+        folder: Its own folder, with its socket, its logs and `rendered.log`.
         data_dir: The storage that all nodes share.
         database_url: The database that they share.
-        step_s: What a denoising step costs, in seconds.
-        ttl_s: Silence after which the node takes a worker for dead, in seconds, >= 2.
+        step_s: Duration of a denoising step, in seconds.
+        ttl_s: Seconds without a heartbeat after which a worker counts as dead, >= 2.
         chunk_size: Images of a chunk, >= 1.
-        etc: A folder whose files stand in the place of those in `/etc` for it; needs root.
-        network: The network namespace that it lives in; needs root.
+        etc: A folder whose files replace those in `/etc` for the node; needs root.
+        network: The network namespace in which it runs; needs root.
     """
 
     name: str
@@ -69,12 +69,12 @@ class Plan:
 
     @property
     def hold(self) -> Path:
-        """While this file is there, no step ends."""
+        """While this file exists, no step ends."""
         return self.folder / "hold"
 
     @property
     def held(self) -> Path:
-        """There once a step has begun to wait for that."""
+        """Exists once a step waits for the removal of `hold`."""
         return self.folder / "held"
 
     @property
@@ -84,7 +84,7 @@ class Plan:
 
 
 class FixedCost(FakeDiffusion):
-    """Waits in every step, whatever its rows, and writes down what it has rendered."""
+    """Waits a fixed time in every step, independent of its rows, and logs the seed of each rendered image."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -104,10 +104,10 @@ class FixedCost(FakeDiffusion):
 
 
 class NodeProcesses:
-    """A running node: its application, and its worker beside it.
+    """A running node: its API process and its worker.
 
     Attributes:
-        plan: What it is.
+        plan: Its configuration.
         worker: The worker's process.
     """
 
@@ -129,18 +129,18 @@ class NodeProcesses:
         return path.read_text() if path.exists() else ""
 
     def kill(self) -> None:
-        """Let both processes die as in a power cut."""
+        """Kill both processes, as a power failure would."""
         for process in (self.worker, self._api):
             process.kill()
             process.join()
 
     def stop_worker(self) -> None:
-        """Freeze the worker where it is."""
+        """Suspend the worker (SIGSTOP)."""
         assert self.worker.pid is not None
         os.kill(self.worker.pid, signal.SIGSTOP)
 
     def wake_worker(self) -> None:
-        """Let a frozen worker go on."""
+        """Resume a suspended worker."""
         assert self.worker.pid is not None
         os.kill(self.worker.pid, signal.SIGCONT)
 
@@ -150,9 +150,9 @@ StartNode = Callable[..., NodeProcesses]
 
 @contextlib.contextmanager
 def nodes(folder: Path, data_dir: Path, database_url: str, **common: object) -> Iterator[StartNode]:
-    """Start nodes on one database and storage, until the block ends; they are killed then.
+    """Run nodes on one database and storage; they are killed at the end of the block.
 
-    Gives a function of a node's name and of what its plan has besides.
+    Yields a function that starts a node, from its name and further members of its plan.
     """
     started: list[NodeProcesses] = []
 

@@ -1,4 +1,4 @@
-"""What goes wrong around a node in tests: a database that is away, storage that is full or refuses."""
+"""Outages for tests: a database that cannot be reached, storage that is full or read-only."""
 
 import resource
 import shutil
@@ -14,23 +14,23 @@ from sqlalchemy.engine import make_url
 
 from app.db.session import sqlite_path
 
-# Where nobody, root included, can make a file.
+# Nobody, root included, can create a file here.
 READ_ONLY = Path("/sys")
 
-# Less than an image, enough for a log.
+# Smaller than an image, large enough for a log.
 _ROOM_BYTES = 2_000
 
 
 class Proxy:
-    """A way to a Postgres server that can be cut, in several manners.
+    """A TCP proxy in front of a Postgres server, which can fail in several ways.
 
     Attributes:
-        url: The database's URL by this way.
-        port: Where it listens.
+        url: The database's URL through the proxy.
+        port: The port on which it listens.
     """
 
     def __init__(self, url: str, host: str = "127.0.0.1") -> None:
-        """Open a way to the database of `url`, on an address of this machine."""
+        """Listen on an address of this machine, and forward to the database of `url`."""
         parsed = make_url(url)
         self._user, self._database = parsed.username, parsed.database
         self._server = f"{parsed.query['host']}/.s.PGSQL.{parsed.port or 5432}"
@@ -43,7 +43,7 @@ class Proxy:
         self.url = self.url_by(host)
 
     def url_by(self, host: str) -> str:
-        """Return the database's URL by a name of this machine."""
+        """Return the database's URL through the proxy, with a host name of this machine."""
         return (
             make_url("postgresql://")
             .set(host=host, port=self.port, username=self._user, database=self._database)
@@ -51,18 +51,18 @@ class Proxy:
         )
 
     def cut(self) -> None:
-        """Drop every connection and refuse new ones."""
+        """Close every connection and refuse new ones."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.drop()
 
     def drop(self, *, rudely: bool = False) -> None:
-        """Drop every connection; rudely: by a reset."""
+        """Close every connection; `rudely` by a reset."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for end in pair:
                 with suppress(OSError):
-                    if rudely:  # what is closed while a thread reads it is closed once that one has woken up
+                    if rudely:  # a socket that a thread reads is closed only when that thread wakes
                         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         end.shutdown(socket.SHUT_RD)
                         end.close()
@@ -70,15 +70,15 @@ class Proxy:
                         end.shutdown(socket.SHUT_RDWR)
 
     def stall(self) -> None:
-        """Take connections and what comes over them, and pass nothing on."""
+        """Accept connections and data, and forward nothing."""
         self._flows.clear()
 
     def flow(self) -> None:
-        """Pass on again."""
+        """Forward again."""
         self._flows.set()
 
     def mend(self) -> None:
-        """Let connections through again."""
+        """Accept connections again after `cut`."""
         self._listener = self._listen(self.port)
 
     def _listen(self, port: int) -> socket.socket:
@@ -93,7 +93,7 @@ class Proxy:
                 far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 try:
                     far.connect(self._server)
-                except OSError:  # the server itself is away
+                except OSError:  # the server does not answer
                     near.close()
                     continue
                 self._pairs.append((near, far))
@@ -103,7 +103,7 @@ class Proxy:
 
 @contextmanager
 def proxied(url: str, host: str = "127.0.0.1") -> Iterator[Proxy]:
-    """Open a way to a Postgres database for the length of the block."""
+    """Run a proxy in front of a Postgres database for the duration of the block."""
     proxy = Proxy(url, host)
     yield proxy
     proxy.flow()
@@ -112,7 +112,7 @@ def proxied(url: str, host: str = "127.0.0.1") -> Iterator[Proxy]:
 
 @contextmanager
 def locked(url: str) -> Iterator[None]:
-    """Keep a SQLite database locked for everybody else."""
+    """Hold an exclusive lock on a SQLite database."""
     path = sqlite_path(url)
     assert path is not None
     connection = sqlite3.connect(path, isolation_level=None, timeout=30)
@@ -126,7 +126,7 @@ def locked(url: str) -> Iterator[None]:
 
 @contextmanager
 def full_for(pid: int) -> Iterator[None]:
-    """Let a process write no file beyond its first bytes, as on a disk without room."""
+    """Let every write of a process fail after the first bytes of a file, as on a full disk."""
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (_ROOM_BYTES, before[1]))
     try:
@@ -137,14 +137,14 @@ def full_for(pid: int) -> Iterator[None]:
 
 @contextmanager
 def read_only(data_dir: Path) -> Iterator[None]:
-    """Let nothing be written to a data folder: what every file is first written to becomes a place that refuses."""
+    """Let every write to a data folder fail: its folder of temporary files becomes a link to a read-only one."""
     temporaries = data_dir / ".tmp"
     shutil.rmtree(temporaries, ignore_errors=True)
     temporaries.symlink_to(READ_ONLY)
     try:
         yield
     finally:
-        temporaries.unlink()  # who waited to write makes the folder anew, at once
+        temporaries.unlink()  # the next writer creates the folder again
 
 
 def _pump(source: socket.socket, target: socket.socket, flows: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Writes the `sd15` pack with random weights: everything else is as the pinned sources have it.
+"""Writes the `sd15` pack with random weights; everything else is as in the pinned sources.
 
 The folder layout with half-precision safetensors, the configs, the names that the tensors had when the files were made
 (the libraries rename them when they load), torchvision's and CLIP's pickles.
@@ -166,7 +166,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def random_weights(shapes: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Weights that keep activations near 1: norms of one, biases of zero, the rest normal by fan-in."""
+    """Return weights that keep activations near 1: norms are 1, biases 0, the rest normal, scaled by fan-in."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, shape in shapes.items():
@@ -179,14 +179,14 @@ def random_weights(shapes: Mapping[str, torch.Tensor], dtype: torch.dtype) -> di
 
 
 def shapes_of(build: Any) -> dict[str, torch.Tensor]:
-    """A state dict that takes no memory."""
+    """Return a state dict on the meta device, which takes no memory."""
     with torch.device("meta"):
         state: dict[str, torch.Tensor] = build().state_dict()
     return state
 
 
 def with_position_ids(weights: dict[str, torch.Tensor], prefix: str, length: int) -> dict[str, torch.Tensor]:
-    """Files of that time carry this buffer too."""
+    """Add a buffer that files of that time contain."""
     return {**weights, f"{prefix}embeddings.position_ids": torch.arange(length)[None]}
 
 
@@ -195,7 +195,7 @@ def write_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A tokenizer of the real size: all bytes, all 48,894 merges that a vocabulary of 49,408 has room for."""
+    """Write a tokenizer of the real size: all bytes, and the 48,894 merges of a vocabulary of 49,408."""
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(ByteLevel.alphabet())
     merges = [f"{first} {second}</w>" for first in alphabet for second in alphabet][:48894]
@@ -246,7 +246,7 @@ def write_diffusion(folder: Path) -> None:
 
 
 def write_clip(folder: Path) -> None:
-    """CLIP as its commit offers it: a pickle, converted by the code that `models fetch` uses."""
+    """Write CLIP as its commit has it: a pickle, converted by the code of `models fetch`."""
     write_tokenizer(folder)
     CLIPTokenizer.from_pretrained(folder).backend_tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "config.json", VIT_B32)
@@ -258,7 +258,7 @@ def write_clip(folder: Path) -> None:
 
 
 def write_resnets(folder: Path) -> None:
-    """Torchvision's state dicts as they are served: pickles, without the counters that BatchNorm got later."""
+    """Write torchvision's state dicts as served: pickles, without BatchNorm's counters, which are newer."""
     for source in SD15_SOURCES.torchvision:
         architecture = str(source.config["architecture"])
         weights = random_weights(shapes_of(lambda name=architecture: torchvision.models.get_model(name)), torch.float32)
@@ -275,7 +275,7 @@ def convert_pickle(weights: dict[str, torch.Tensor], target: Path, name: str) ->
 
 
 def write_pack(folder: Path) -> None:
-    """Write all of it: 3.5 GB."""
+    """Write the whole pack: 3.5 GB."""
     write_diffusion(folder / "diffusion")
     write_clip(folder / "clip")
     write_resnets(folder)

@@ -27,7 +27,7 @@ from testing.waiting import wait_for, wait_until
 
 
 class Pictures:
-    """Makes `num` pictures in chunks of `chunk_size`; `in_parent` makes them in one step of the parent."""
+    """Writes `num` pictures in chunks of `chunk_size`; with `in_parent`, in one step of the parent."""
 
     kind = "pictures"
     queue = "jobs"
@@ -45,7 +45,7 @@ class Pictures:
         return self._make(job, item)
 
     def cleanup(self, job: JobContext) -> None:
-        """Leave the files: tests count them."""
+        """Do nothing: tests count the files."""
 
     def on_end(self, session: Session, job: Job) -> None:
         session.get_one(Dataset, job.spec["dataset_id"]).status = {"succeeded": "ready"}.get(job.status, job.status)
@@ -71,7 +71,7 @@ class Pictures:
 
 
 def paint_one(spec: dict[str, Any], position: int) -> None:
-    """Write one picture, unless the spec says that the handler stops, crashes or fails at it."""
+    """Write one picture, unless the handler stops, crashes or fails at it according to the spec."""
     folder = Path(spec["folder"])
     if position == spec.get("stop_at"):
         (folder / "reached").touch()
@@ -93,7 +93,7 @@ def paint_one(spec: dict[str, Any], position: int) -> None:
 
 
 def freeze_once(spec: dict[str, Any], positions: Sequence[int]) -> None:
-    """Freeze this process in a transaction that has locked the job's row; only at the first execution of the chunk."""
+    """Suspend this process in a transaction that locks the job's row; only in the first execution of the chunk."""
     frozen = Path(spec["folder"]) / "frozen"
     if spec.get("freeze_at") in positions and not frozen.exists():
         frozen.touch()
@@ -149,6 +149,6 @@ def recorded_positions(db: Database) -> list[int]:
 
 
 def made(folder: Path) -> list[int]:
-    """The pictures made, repetitions included, in the order of making."""
+    """Return the pictures in the order of writing, repetitions included."""
     log = folder / "made.log"
     return [int(line) for line in log.read_text().split()] if log.exists() else []

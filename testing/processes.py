@@ -1,6 +1,6 @@
-"""The processes that the crash tests kill: a node, a worker and `foxhound migrate`, each the real one.
+"""The processes that the crash tests kill: an API process, a worker and `foxhound migrate`.
 
-Only the models are fakes. Each function is the whole life of a process of its own, forked by `tests.crash.house`.
+Only the models are fakes. Each function is the main function of a process that `tests.crash.house` forks.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ TTL_S = 2.0
 
 
 class HeldDiffusion(FakeDiffusion):
-    """Stands still within every step while there is a file `hold` in the folder, and says so in a file `held`."""
+    """Pauses in every step while the folder has a file `hold`, and then creates a file `held`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class HeldDiffusion(FakeDiffusion):
 
 
 class DoubtfulClip(FakeClip):
-    """Takes about every fourth picture for another class, always the same ones."""
+    """Assigns about a quarter of the pictures to the wrong class, always the same ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def node(settings: Settings, kill: Kill | None) -> None:
 
 
 def worker(settings: Settings, kill: Kill | None) -> None:
-    """Work off the queues, as `foxhound worker` does; SIGTERM ends it."""
+    """Run jobs, as `foxhound worker` does; SIGTERM ends it."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     arm(kill)
@@ -86,7 +86,7 @@ def migrate(settings: Settings, kill: Kill | None) -> None:
 
 
 def pictures_worker(url: str, chunks_at_once: int = 1) -> None:
-    """Work off jobs of the kind `pictures` alone; SIGTERM ends it."""
+    """Run jobs of the kind `pictures` only; SIGTERM ends it."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     db = Database(url, idle_transaction_s=TTL_S)

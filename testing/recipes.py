@@ -1,4 +1,4 @@
-"""Recipes as large as they may be, each large in another part."""
+"""Recipes near the limit of size, each large in another part."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ PER_CLASS = {"train_per_class": 1, "test_per_class": 0, "generation": {"num_infe
 
 
 def many_classes(name: str = "many", num: int = 300, prompts: int = 10, length: int = 630) -> dict[str, Any]:
-    """Describe a dataset of many classes with long prompts; 1.9 MB."""
+    """Return a request with many classes and long prompts; 1.9 MB."""
     classes = [
         {"name": f"class {k}", "prompts": [f"{k} {j} ".ljust(length, "x") for j in range(prompts)]} for k in range(num)
     ]
@@ -15,13 +15,13 @@ def many_classes(name: str = "many", num: int = 300, prompts: int = 10, length: 
 
 
 def long_negatives(name: str = "negative") -> dict[str, Any]:
-    """Describe one whose negative prompts are long and not ASCII; 1.9 MB, and thrice as much where it is escaped."""
+    """Return a request with long negative prompts outside ASCII; 1.9 MB, three times as much with JSON escapes."""
     classes = [{"name": f"c{k}", "prompts": ["a fox"], "negative_prompt": "é" * 2_000} for k in range(475)]
     return {"name": name, "seed": 7, "classes": classes, **PER_CLASS}
 
 
 def long_variables(name: str = "variables") -> dict[str, Any]:
-    """Describe one whose lists of values are long; 1.3 MB, and thrice as much where it is escaped."""
+    """Return a request with long lists of values; 1.3 MB, three times as much with JSON escapes."""
     names = [f"v{k}" for k in range(8)]
     values = {name: [f"{k}" + "🦊" * 196 for k in range(200)] for name in names}
     classes = [{"name": name, "prompts": [f"{{{name}}}"]} for name in names]
@@ -29,7 +29,7 @@ def long_variables(name: str = "variables") -> dict[str, Any]:
 
 
 def few_classes(name: str = "few", prompts: int = 100) -> dict[str, Any]:
-    """Describe one of few classes with as many and as long prompts as there may be; 1.8 MB."""
+    """Return a request with few classes and the maximum number and length of prompts; 1.8 MB."""
     classes = [{"name": f"c{k}", "prompts": [f"{j}".ljust(2_000, "y") for j in range(prompts)]} for k in range(9)]
     return {"name": name, "seed": 7, "classes": classes, **PER_CLASS, "train_per_class": 20}
 

@@ -1,4 +1,4 @@
-"""What several nodes share, seen from a test: one dataset job, its rows and its files."""
+"""The database and data folder that several nodes share, as tests read them: one dataset job, its rows and files."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,7 +17,7 @@ NUM_IMAGES = 24
 
 @dataclass(frozen=True)
 class Shared:
-    """A database and a data folder, and an application in this process to ask for things.
+    """A database, a data folder, and an application in this process that accepts requests.
 
     Attributes:
         http: A client of that application.
@@ -30,14 +30,14 @@ class Shared:
     data_dir: Path
 
     def submit(self, **changes: Any) -> dict[str, Any]:
-        """Ask for a dataset of `NUM_IMAGES` images and return it."""
+        """Create a dataset of `NUM_IMAGES` images and return it."""
         answer = self.http.post("/datasets", json={**BODY, **changes})
         assert answer.status_code == 202, answer.text
         read: dict[str, Any] = answer.json()
         return read
 
     def dataset(self, dataset_id: str) -> dict[str, Any]:
-        """Return the dataset as it is now."""
+        """Return the current state of a dataset."""
         read: dict[str, Any] = self.http.get(f"/datasets/{dataset_id}").json()
         return read
 
@@ -46,11 +46,11 @@ class Shared:
         return wait_for_end(self.db, read["job_id"])
 
     def job(self, read: dict[str, Any]) -> Job:
-        """Return a dataset's job as it is now."""
+        """Return the current row of a dataset's job."""
         return job_row(self.db, read["job_id"])
 
     def files(self) -> dict[str, str]:
-        """Return the hash of every file of every dataset by its path."""
+        """Return the SHA-256 of every file of every dataset, by path."""
         found = {path for kind in ("datasets", "rejected") for path in (self.data_dir / kind).rglob("*")}
         return {
             str(path.relative_to(self.data_dir)): sha256(path.read_bytes()).hexdigest()
@@ -59,11 +59,11 @@ class Shared:
         }
 
     def written(self) -> dict[str, tuple[int, int]]:
-        """Return which inode every file has, and when it was written."""
+        """Return inode and time of modification, in ns, of every file, by path."""
         return {path: _trace(self.data_dir / path) for path in self.files()}
 
     def rows(self) -> dict[str, str]:
-        """Return the hash of every recorded image by its path."""
+        """Return the SHA-256 of every recorded image, by path."""
         with self.db.snapshot() as session:
             return {image.path: image.sha256 for image in session.scalars(select(Image))}
 

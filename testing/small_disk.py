@@ -1,4 +1,4 @@
-"""A real filesystem of a few megabytes, for tests of what happens when it is full."""
+"""A real filesystem of a few megabytes, for tests of full disks."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ class SmallDisk:
     """A mounted filesystem.
 
     Attributes:
-        root: Where it is mounted.
+        root: Its mount point.
     """
 
     def __init__(self, root: Path) -> None:
@@ -25,12 +25,12 @@ class SmallDisk:
 
     @property
     def free_bytes(self) -> int:
-        """How much room there is."""
+        """Free space, in bytes."""
         status = os.statvfs(self.root)
         return status.f_bavail * status.f_frsize
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Let somebody else's file take all room but so much."""
+        """Fill the disk with an unrelated file until `leave_bytes` are free."""
         with self._filler.open("ab", buffering=0) as file:
             try:
                 while (more := self.free_bytes - leave_bytes) > 0:
@@ -40,18 +40,18 @@ class SmallDisk:
                     raise
 
     def make_room(self) -> None:
-        """Remove that file."""
+        """Remove the file that `fill` wrote."""
         self._filler.unlink()
 
     @property
     def _filler(self) -> Path:
-        return self.root / "somebody-elses"
+        return self.root / "unrelated"
 
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[SmallDisk]:
-    """Mount a filesystem in memory for the length of the block; skips the test where that is not permitted."""
-    # Not below pytest's own folder, which other users, as a database's, may not enter.
+    """Mount a filesystem in memory for the duration of the block; skip the test where that is not permitted."""
+    # Not in pytest's folder, which other users, such as a database's, may not enter.
     root = Path(tempfile.mkdtemp(prefix="foxhound-disk-"))
     root.chmod(0o755)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "foxhound-test", str(root)]

@@ -73,7 +73,7 @@ def write_manifest(folder: Path, **changes: object) -> None:
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A byte-pair tokenizer over all bytes with a few merges, from the same files as the real one."""
+    """Write a byte-pair tokenizer over all bytes with a few merges, in the files of the real one."""
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
@@ -140,7 +140,7 @@ def build_diffusion(folder: Path, *, has_safety_checker: bool) -> None:
     if has_safety_checker:
         config = CLIPConfig(text_config=text_settings(tokenizer), vision_config=VISION_SETTINGS, projection_dim=16)
         safety_checker = StableDiffusionSafetyChecker(config)
-        # a cosine is never above 2: this checker flags nothing
+        # a cosine is at most 1, so this checker flags nothing
         safety_checker.concept_embeds_weights.data.fill_(2.0)
         safety_checker.special_care_embeds_weights.data.fill_(2.0)
     StableDiffusionPipeline(

@@ -1,4 +1,4 @@
-"""How tests wait: as long as what they look at changes, however slow the machine is."""
+"""Waiting in tests: until a condition holds, as long as the observed state changes, however slow the machine is."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from typing import TypeVar
 
 Seen = TypeVar("Seen")
 
-# How long nothing may change before a wait fails, in seconds. Far above what anything here needs on an idle machine;
-# reached only when a test fails. Waits for a single event, in which nothing can be seen to change, take it as it is.
+# Seconds without a change after which a wait fails: far more than any step needs on an idle machine, so only failing
+# tests reach it. Waits for a single event, which show no changes, use it as their timeout.
 PATIENCE_S = 120.0
 
 
@@ -19,14 +19,14 @@ def wait_for(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Seen:
-    """Read again and again until what is read is what is waited for, and return it.
+    """Poll until a condition holds, and return the state for which it does.
 
     Args:
-        read: Looks; what it returns should hold whatever tells that the work goes on.
-        is_there: Tells whether that is it.
-        patience_s: Seconds after which the wait fails unless something changed meanwhile.
-        clock: Tells the time in seconds.
-        sleep: Waits between two looks.
+        read: Returns the state; it should contain whatever shows progress.
+        is_there: Returns whether the condition holds for a state.
+        patience_s: Seconds without a change of the state after which the wait fails.
+        clock: Returns the time in seconds.
+        sleep: Waits between two polls.
     """
     seen, deadline = read(), clock() + patience_s
     while not is_there(seen):
@@ -39,5 +39,5 @@ def wait_for(
 
 
 def wait_until(is_so: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Wait until something is so; where its way there can be seen, `wait_for` is the better one."""
+    """Poll until a condition holds; prefer `wait_for` where the state shows progress."""
     wait_for(lambda: bool(is_so()), bool, patience_s=patience_s)

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket, for clients that no library would be."""
+"""HTTP as bytes on a socket, for clients that behave as no HTTP library does."""
 
 import socket
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from testing.waiting import PATIENCE_S
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as it came: its head's first line, its headers in lower case, its body."""
+    """One response: its status, its headers with names in lower case, its body."""
 
     status: int
     headers: dict[str, str]
@@ -20,7 +20,7 @@ class Answer:
 
 
 class Wire:
-    """A connection."""
+    """A client's connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(PATIENCE_S)
@@ -28,7 +28,7 @@ class Wire:
         self._rest = b""
 
     def send(self, data: bytes) -> bool:
-        """Send all of it; False if the other side no longer listens."""
+        """Send all of the data; return False if the server has closed the connection."""
         try:
             self.sock.sendall(data)
         except ConnectionError:
@@ -36,7 +36,7 @@ class Wire:
         return True
 
     def read(self) -> Answer:
-        """Read one answer with its whole body; those of a stream up to its end."""
+        """Read one response; its body has the length that `Content-Length` says."""
         while b"\r\n\r\n" not in self._rest:
             self._rest += self._more()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
@@ -49,7 +49,7 @@ class Wire:
         return Answer(int(first.split()[1]), headers, body)
 
     def read_to_end(self) -> bytes:
-        """Read what comes until the other side closes."""
+        """Read until the server closes the connection."""
         try:
             while data := self.sock.recv(65_536):
                 self._rest += data
@@ -58,7 +58,7 @@ class Wire:
         return self._rest
 
     def is_closed(self) -> bool:
-        """Wait until the other side closes; False if it sends something instead."""
+        """Wait until the server closes the connection; return False if it sends data first."""
         return not self.read_to_end()
 
     def _more(self) -> bytes:
@@ -69,6 +69,6 @@ class Wire:
 
 @contextmanager
 def connect(http: httpx.Client) -> Iterator[Wire]:
-    """Connect to the server of a client."""
+    """Connect to the server that an HTTP client uses."""
     with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=PATIENCE_S) as sock:
         yield Wire(sock)

@@ -1,4 +1,4 @@
-"""A node whose dataset jobs are done here, in the calling thread, against the node's own socket."""
+"""A node whose dataset jobs run in the calling thread, against the node's own socket."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ RECIPE = {
 
 
 class Workbench:
-    """A node, and the hands that do its dataset jobs as a worker would."""
+    """A node, and the handler that runs its dataset jobs in place of a worker."""
 
     def __init__(self, node: Node) -> None:
         self.http = node.http
@@ -33,7 +33,7 @@ class Workbench:
         self.handler: JobHandler = DatasetJob(self.images)
 
     def work(self, job_id: str) -> dict[str, Any]:
-        """Do a job to its end and return its result."""
+        """Run a job to its end and return its result."""
         with self.db.transaction() as session:
             record.begin(session, job_id)
         result = run_job(self.db, job_id, self.handler)

@@ -12,7 +12,6 @@ from pydantic import Field
 from app.schemas.common import MAX_LABEL_CHARS, Storable
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
-from app.services.datasets.repair import DatasetRepairService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService
 from app.services.generations.service import GenerationService
@@ -40,7 +39,6 @@ class Services:
     judging: JudgingService
     datasets: DatasetService
     extensions: DatasetExtensionService
-    repairs: DatasetRepairService
     uploads: UploadService
     exports: DatasetExportService
     reports: DatasetReportService

@@ -18,10 +18,6 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     problems.install(app)
 
-    @app.get(protocol.LOADING)
-    def loading() -> JSONResponse:
-        return JSONResponse(engine.is_loading())
-
     @app.post(protocol.RENDER)
     async def render(request: Request) -> Response:
         asked = protocol.RenderRequest.from_json(await request.json())

@@ -47,8 +47,8 @@ _REFUSED_BODY_S = 1.0
 # Requests with bodies up to this size cost their address nothing when they are refused, and never wait: a mistake of a
 # person or a script is small.
 _SMALL_BODY_BYTES = 65_536
-# Seconds for each byte of a refused body that its address pays at most: on a loaded node more of the time is waiting. To
-# receive and count a byte takes about 10 ns, to decode one of a hostile image up to 50.
+# Seconds for each byte of a refused body that its address pays at most: on a loaded node more of the time is waiting.
+# To receive and count a byte takes about 10 ns, to decode one of a hostile image up to 50.
 _MAX_COST_PER_BYTE_S = 50e-9
 
 

@@ -26,9 +26,8 @@ TAGS = [
     {"name": "service", "description": "State, capabilities and limits of the node."},
 ]
 
-# Response headers of routes that create something.
-LOCATION = {"Location": {"description": "URL of the resource.", "schema": {"type": "string"}}}
-JOB_LOCATION = {"Location": {"description": "URL of the job.", "schema": {"type": "string"}}}
+# Statuses of a JSON body that is too slow, too large or not JSON.
+BODY_STATUSES = (408, 413, 415)
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
@@ -61,6 +60,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route with these error statuses; 500 always, 429 with 408: both are of bodies."""
     always = {500, 429} if 408 in statuses else {500}
     return {status: _response(status) for status in sorted({*statuses, *always})}
+
+
+def accepted(description: str, *statuses: int, of: str = "resource") -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that accepts a job: 202 with `Location`, and what each such route can return.
+
+    Args:
+        description: Of the 202.
+        statuses: Further error statuses.
+        of: What `Location` is the URL of.
+    """
+    location = {"Location": {"description": f"URL of the {of}.", "schema": {"type": "string"}}}
+    return {202: {"description": description, "headers": location}, **problems(400, 409, 422, 503, 507, *statuses)}
 
 
 def _response(status: int) -> dict[str, Any]:

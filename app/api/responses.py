@@ -1,16 +1,42 @@
-"""Stored files as answers: fixed types, strong validators, and nothing that a browser could run.
+"""Responses that are files: the accepted media type, stored files, images in memory, streamed archives.
 
-Imports no storage: services say where a file is or hand over its bytes. Any thread may make an answer.
+Stored files have fixed types, strong validators and nothing that a browser could run. An archive has a known length, a
+strong validator and ranges, so that downloads resume. Imports no storage: services return a path, bytes or an archive.
+Any thread may build a response; the blocks of an archive are made in the exports' pool.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from email.utils import format_datetime
 
 from fastapi import Request
-from starlette.responses import FileResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response, StreamingResponse
 
+from app.errors import NotAcceptable
+from app.services.datasets.export import Archive
 from app.services.images.service import StoredFile
+from app.services.thread_pools import WorkPool
+
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
+
+
+def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
+    """Return the media type of the response: the first accepted one that is available; weights (`q`) are ignored.
+
+    Args:
+        accept: The `Accept` header; empty or `*/*` if the request has none.
+        answers: The available media type for each accepted media type or wildcard.
+
+    Raises:
+        NotAcceptable: No accepted media type is available.
+    """
+    for part in accept.split(","):
+        media_type = part.split(";")[0].strip().lower()
+        if media_type in answers:
+            return answers[media_type]
+    raise NotAcceptable(f"This route answers {', '.join(dict.fromkeys(answers.values()))}.")
 
 
 def file_response(stored: StoredFile) -> FileResponse:
@@ -65,9 +91,59 @@ def not_modified(request: Request, headers: Mapping[str, str]) -> Response | Non
     return Response(status_code=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
 
 
+def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Response:
+    """Return the archive, the part of it that was asked for, or 304 if the client has it already.
+
+    One range is served; several, or one that cannot be read, give the whole (RFC 9110 section 14.2 allows it).
+
+    Raises:
+        HTTPException: 416: the range lies outside the archive.
+    """
+    etag = f'"{archive.tag}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'attachment; filename="{archive.name}"',
+    }
+    if unchanged := not_modified(request, headers):
+        return unchanged
+    start, stop, status = 0, archive.num_bytes, 200
+    if request.headers.get("if-range", etag) == etag and (asked := request.headers.get("range")):
+        start, stop, status = _span(asked, archive.num_bytes)
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{archive.num_bytes}"
+    headers["Content-Length"] = str(stop - start)
+    return StreamingResponse(_blocks(archive.cut(start, stop), pool), status, headers, archive.media_type)
+
+
 def _headers(sha256: str) -> dict[str, str]:
     return {
         "ETag": f'"{sha256}"',
         "Cache-Control": "private, max-age=31536000, immutable",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
+
+
+async def _blocks(blocks: Iterator[bytes], pool: WorkPool) -> AsyncIterator[bytes]:
+    """Make block after block in the pool, so that downloads take turns, also while one skips to a far range."""
+    while (block := await pool.run(lambda: next(blocks, None))) is not None:
+        if block:
+            yield block
+
+
+def _span(asked: str, num_bytes: int) -> tuple[int, int, int]:
+    """Return the offset of the first byte, the offset after the last, and the status."""
+    match = _RANGE.fullmatch(asked.strip())
+    if match is None:
+        return 0, num_bytes, 200
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        start, stop = max(num_bytes - int(suffix), 0), num_bytes
+    else:
+        start, stop = int(first), min(int(last) + 1, num_bytes) if last else num_bytes
+        if last and int(last) < start:
+            return 0, num_bytes, 200
+    if start >= num_bytes:
+        raise HTTPException(416, headers={"Content-Range": f"bytes */{num_bytes}"})
+    return start, stop, 206

@@ -89,6 +89,14 @@ def print_job(job: dict[str, Any] | None, expected: str, meaning: str) -> None:
     print_result(line)
 
 
+def print_repair(result: dict[str, Any]) -> None:
+    """Print the result of a repair: the counts, then each image that is still lost."""
+    counts = f"{result['num_restored']} restored, {result['num_redrawn']} replaced by new images"
+    print_result(f"{result['num_checked']} files: {counts}, {result['num_unrestored']} still lost")
+    for image in result["unrestored"]:
+        print_result(f"{image['path']} ({image['code']}): if it was uploaded, upload the same file again")
+
+
 def print_result(line: str) -> None:
     """Print a line to standard output; control characters, which a terminal would interpret, are replaced."""
     out.print(readable(line), markup=False, highlight=False, soft_wrap=True)

@@ -27,7 +27,7 @@ from app.cli.connection import (
     ServerUrl,
     connected,
 )
-from app.cli.console import err, job_display, out, print_job, print_note, print_plan, print_result
+from app.cli.console import err, job_display, out, print_job, print_note, print_plan, print_repair, print_result
 from app.client import datasets
 from app.client.download import download_zip
 from app.client.following import follow as follow_job
@@ -139,16 +139,11 @@ def repair(
     """Check every file of a dataset and generate lost images again. Waits for the job to end."""
     with connected(ctx, server, retry_for_s, "The job continues in the service. See GET /jobs.") as service:
         job = datasets.repair(service, datasets.find(service, dataset_id))
-        with job_display(as_json) as show:
-            for state in follow_job(service, job["id"]):
-                show(job := state)
-    if job["error"] is not None:
-        print_note(f"{job['error']['title']}: {job['error']['detail']} ({job['error']['code']})")
-    result = job["result"]
+        result = _show_until_end(service, job["id"], as_json)["result"]
     if result is None:
         raise typer.Exit(EXIT_FAILED)
     if not as_json:
-        _print_repair(result)
+        print_repair(result)
     if result["num_unrestored"]:
         raise typer.Exit(EXIT_FAILED)
 
@@ -203,8 +198,8 @@ def list_datasets(
     table = Table("ID", "Name", "Status", "Images", "Classes")
     table.columns[0].no_wrap = True
     for one in found:
-        images = f"{one['num_images']} of {max(one['progress']['total'], one['num_images'])}"
-        table.add_row(readable(one["id"]), readable(one["name"]), one["status"], images, str(len(one["classes"])))
+        about = (one["status"], _images_of(one), str(len(one["classes"])))
+        table.add_row(readable(one["id"]), readable(one["name"]), *about)
     out.print(table)
 
 
@@ -216,15 +211,13 @@ def _print_plan_or_dataset(service: Service, request: dict[str, Any], as_json: b
         made = datasets.created_before(service, request, refused)
         if made is None:
             raise
-        images = f"{made['num_images']} of {max(made['progress']['total'], made['num_images'])} images"
-        _print_dataset(made, f"{made['name']} exists already, {made['status']}, {images}: {made['id']}", as_json)
+        state = f"{made['status']}, {_images_of(made)} images"
+        _print_dataset(made, f"{made['name']} exists already, {state}: {made['id']}", as_json)
 
 
-def _print_repair(result: dict[str, Any]) -> None:
-    counts = f"{result['num_restored']} restored, {result['num_redrawn']} replaced by new images"
-    print_result(f"{result['num_checked']} files: {counts}, {result['num_unrestored']} still lost")
-    for image in result["unrestored"]:
-        print_result(f"{image['path']} ({image['code']}): if it was uploaded, upload the same file again")
+def _images_of(dataset: dict[str, Any]) -> str:
+    """Return how many images a dataset has, and how many it will have."""
+    return f"{dataset['num_images']} of {max(dataset['progress']['total'], dataset['num_images'])}"
 
 
 def _print_dataset(dataset: dict[str, Any], line: str, as_json: bool) -> None:
@@ -255,17 +248,22 @@ def _follow(ctx: typer.Context, dataset_id: str, as_json: bool, server: str, ret
     ) as service:
         dataset = datasets.find(service, dataset_id)
         if dataset["job_id"] is not None:
-            with job_display(as_json) as show:
-                for job in follow_job(service, dataset["job_id"]):
-                    show(job)
-                error = job["error"]
-            if error is not None:
-                print_note(f"{error['title']}: {error['detail']} ({error['code']})")
+            _show_until_end(service, dataset["job_id"], as_json)
             dataset = datasets.find(service, dataset["id"])
     if not as_json:
         out.print(f"{dataset['name']} is {dataset['status']}: {dataset['num_images']} images", highlight=False)
     if dataset["status"] not in ("ready", "empty"):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _show_until_end(service: Service, job_id: str, as_json: bool) -> dict[str, Any]:
+    """Display a job until it ends, then print its error if it has one; return its last state."""
+    with job_display(as_json) as show:
+        for job in follow_job(service, job_id):
+            show(job)
+    if (error := job["error"]) is not None:
+        print_note(f"{error['title']}: {error['detail']} ({error['code']})")
+    return job
 
 
 def _request(file: typer.FileBinaryRead) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class JobFailed(AppError):
 
     title = "Job failed"
     default_code = ErrorCode.JOB_FAILED
+    default_detail = "The job could not be completed."
 
 
 class JobCancelled(BaseException):

@@ -79,31 +79,9 @@ class NodeClient:
         """Return what features depend on besides the image."""
         return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting).json())
 
-    def wait_until_loaded(self, stop: threading.Event, *, limit_s: float) -> bool:
-        """Wait until the engine answers and loads no model any longer, `stop` is set, or the limit is reached.
-
-        Returns:
-            Whether every model has been loaded, or has failed to load.
-        """
-        deadline = time.monotonic() + limit_s
-        while not stop.is_set() and time.monotonic() < deadline:
-            if self._socket.exists() and self._has_loaded():
-                return True
-            stop.wait(_RETRY_S)
-        return False
-
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
-
-    def _has_loaded(self) -> bool:
-        try:
-            answer = self._http.get(protocol.LOADING)
-        except httpx.TransportError:  # the API process is starting
-            self._note(is_there=False)
-            return False
-        self._note(is_there=True)
-        return answer.is_success and answer.json() is False
 
     def _post(self, path: str, keep_waiting: Callable[[], None], **body: Any) -> httpx.Response:
         while True:

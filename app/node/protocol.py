@@ -15,7 +15,6 @@ import numpy as np
 from app.errors import Malformed
 from app.image_spec import ImageInfo, ImageSpec, RenderedImage
 
-LOADING: Final = "/loading"
 RENDER: Final = "/render"
 FEATURES: Final = "/features"
 BACKBONE: Final = "/backbone"

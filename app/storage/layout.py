@@ -18,7 +18,6 @@ folder. Imports no database models and parses no file. Any thread and any proces
 """
 
 import errno
-import itertools
 import os
 import re
 import shutil
@@ -146,34 +145,6 @@ class DataFolder:
             remove_tree(folder, temporaries=self._temporaries)
         else:
             remove_file(target)
-
-    def preserve(self, path: str) -> None:
-        """Keep the content of a path as `.lost+found/{date}/{path}` before another file is written there.
-
-        A file gets a second hard link, so that its class folder is never empty; anything else is moved. A path without
-        a file is no error. In contrast to `lost_found.move_to_lost_found`, the file also stays where it is.
-
-        Raises:
-            ValueError: The path leaves the data folder.
-            StorageFull, Unavailable: The storage cannot be written.
-        """
-        source = self.root / path
-        contained_path(self.root, str(Path(path).parent))
-        if not os.path.lexists(source):
-            return
-        kept = self.root / LOST_FOUND / time.strftime("%Y-%m-%d", time.gmtime()) / path  # UTC, as `lost_found`
-        with storage_errors():
-            make_folder(kept.parent)
-            is_file = stat.S_ISREG(source.lstat().st_mode)
-            for number in itertools.count():
-                target = kept.with_name(f"{kept.name}.{number}") if number else kept
-                if is_file and target.is_file() and target.samefile(source):
-                    return  # kept by a process that was killed before it wrote the new file
-                if os.path.lexists(target):
-                    continue
-                os.link(source, target) if is_file else os.rename(source, target)
-                sync_folder(target.parent)
-                return
 
     def uploads(self, dataset: str) -> set[str]:
         """Return the relative paths of a dataset's files that have the name of an uploaded image, recorded or not."""

@@ -1,18 +1,20 @@
-"""Moves files without a record to `.lost+found/{date}/{the same relative path}` instead of deleting them.
+"""Keeps files as `.lost+found/{date}/{the same relative path}` instead of deleting or overwriting them.
 
-Whether a file has a record depends on the database, which may be the wrong one or an older copy. So the files stay on
-the disk until a person removes them. Imports no database models. Any thread may call it.
+Whether a file has a record depends on the database, which may be the wrong one or an older copy. So files without a
+record are moved, damaged ones are linked before they are replaced, and both stay on the disk until a person removes
+them. Dates are in UTC. Imports no database models. Any thread may call it.
 """
 
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.storage.files import make_folder, place_new, storage_errors, sync_folder
+from app.storage.files import contained_path, make_folder, place_new, storage_errors, sync_folder
 from app.storage.inventory import files_below
 from app.storage.layout import LOST_FOUND, DataFolder
 
@@ -84,12 +86,34 @@ def move_tree_to_lost_found(folder: DataFolder, path: str, *, today: Today = _to
     return num_files
 
 
+def keep_in_lost_found(folder: DataFolder, path: str) -> None:
+    """Keep what is at a path in the day's folder in `.lost+found`, before another file is written at the path.
+
+    A file also stays where it is, so that its class folder is never empty. Anything else is moved: nothing is written
+    through a link. A path without a file is no error.
+
+    Raises:
+        ValueError: The path leaves the data folder.
+        StorageFull, Unavailable: The storage cannot be written.
+    """
+    contained_path(folder.root, str(Path(path).parent))
+    source = folder.root / path
+    if source.is_dir() and not source.is_symlink():
+        move_tree_to_lost_found(folder, path)
+        return
+    with storage_errors(), suppress(FileNotFoundError):
+        is_regular = stat.S_ISREG(source.lstat().st_mode)
+        sync_folder(_keep(source, folder.root / LOST_FOUND / _today() / path))
+        if not is_regular:
+            source.unlink()
+
+
 def _keep(source: Path, target: Path) -> Path:
-    """Link a file into `.lost+found`; return the folder of the link."""
+    """Link a file into `.lost+found`, unless a process that was killed has done it; return the folder of the link."""
     source.lstat()  # raises before an unneeded folder is created
     make_folder(target.parent)
     for free in _names(target):
-        if place_new(source, free) or free.samefile(source):
+        if place_new(source, free) or os.path.samestat(free.lstat(), source.lstat()):
             break
     return target.parent
 

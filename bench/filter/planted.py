@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.modelpacks.pack import demo_pack_folder, read_pack
 from app.schemas.datasets import DatasetCreate
-from app.services.datasets.recipe import Recipe, Slot
+from app.services.datasets.recipes.recipe import Recipe, Slot
 from app.services.datasets.records import new_dataset
 from app.services.images.spec import SizeRules
 from bench.demo_pack.generation import Settings, Studio, Wish

@@ -14,7 +14,7 @@ from app.jobs.handler import JobHandler
 from app.jobs.signals import JobCancelled
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
-from app.services.datasets.seeds import image_seed
+from app.services.datasets.recipes.seeds import image_seed
 from app.services.generations.job import GenerateJob
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import stat
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from app.engine.request import Priority
 from app.errors import AppError
 from app.main import create_app
 from app.modelpacks.pack import PackFile
-from app.node.client import NodeClient
 from app.node.socket import RunDirInUse
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.service import Inference
 from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
-from testing.waiting import PATIENCE_S, wait_until
+from testing.waiting import wait_until
 
 
 def test_a_node_with_all_models_is_ready(http: httpx.Client) -> None:
@@ -144,20 +142,6 @@ def test_the_engine_socket_is_not_on_the_network(http: httpx.Client) -> None:
 def test_a_request_id_is_kept_if_it_is_harmless(http: httpx.Client) -> None:
     assert http.get("/livez", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert http.get("/livez", headers={"X-Request-Id": "a b\tc"}).headers["x-request-id"] != "a b\tc"
-
-
-def test_a_worker_sees_when_its_engine_has_loaded(node: Node) -> None:
-    client = NodeClient(node.settings.engine_socket)
-    assert client.wait_until_loaded(threading.Event(), limit_s=PATIENCE_S)
-    client.close()
-
-
-def test_a_worker_goes_on_without_an_engine_and_when_it_is_told_to_stop(tmp_path: Path) -> None:
-    client, stop = NodeClient(tmp_path / "nobody.sock"), threading.Event()
-    assert not client.wait_until_loaded(stop, limit_s=0.01)
-    stop.set()
-    assert not client.wait_until_loaded(stop, limit_s=PATIENCE_S)
-    client.close()
 
 
 def test_a_node_whose_socket_was_taken_away_is_not_ready_and_says_so(

@@ -121,6 +121,13 @@ def test_every_file_that_the_contributing_guide_names_exists() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_every_module_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    basenames = {path.name for path in (ROOT / "app").rglob("*.py")}
+    assert named
+    assert [name for name in named if not (ROOT / name).exists() and name not in basenames] == []
+
+
 def test_every_make_target_that_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = re.findall(r"(?:`|^|\s)make ([a-z-]+)(?=`|\s{2,}|$)", README, re.MULTILINE)

@@ -1,13 +1,13 @@
 """Routes of datasets: create, extend, repair, list, read, delete, list images. The routes run on worker threads."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
-from app.api.openapi import JOB_LOCATION, LOCATION, problems
+from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision, Page, Split
 from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead, DatasetRecipeRead
@@ -19,16 +19,26 @@ router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 DryRun = Annotated[bool, Query(description="Only return what would be generated; nothing is stored.")]
 
 
+def _planned_or_accepted(verb: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    planned = {"description": f"With `dry_run`: what the request would {verb}.", "model": DatasetPlan}
+    return {200: planned, **accepted("Accepted; `job_id` is the job that generates the images.", *statuses)}
+
+
+def _plan_response(plan: DatasetPlan) -> Response:
+    return JSONResponse(plan.model_dump(mode="json"))
+
+
+def _located(response: Response, dataset: DatasetRead) -> DatasetRead:
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
 @router.post(
     "",
     status_code=202,
     summary="Create a dataset",
     response_model=DatasetRead,
-    responses={
-        200: {"description": "With `dry_run`: what the request would generate.", "model": DatasetPlan},
-        202: {"description": "Accepted; `job_id` is the job that generates the images.", "headers": LOCATION},
-        **problems(400, 408, 409, 413, 415, 422, 503, 507),
-    },
+    responses=_planned_or_accepted("generate", *BODY_STATUSES),
     max_body_size=RECIPE_BODY,
 )
 def create_dataset(
@@ -40,10 +50,8 @@ def create_dataset(
 ) -> DatasetRead | Response:
     """Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files."""
     if dry_run:
-        return JSONResponse(services.datasets.plan(body).model_dump(mode="json"))
-    dataset = services.datasets.create(body, submission)
-    response.headers["Location"] = f"/datasets/{dataset.id}"
-    return dataset
+        return _plan_response(services.datasets.plan(body))
+    return _located(response, services.datasets.create(body, submission))
 
 
 @router.post(
@@ -51,11 +59,7 @@ def create_dataset(
     status_code=202,
     summary="Extend a dataset",
     response_model=DatasetRead,
-    responses={
-        200: {"description": "With `dry_run`: what the request would add.", "model": DatasetPlan},
-        202: {"description": "Accepted; `job_id` is the job that generates the images.", "headers": LOCATION},
-        **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
-    },
+    responses=_planned_or_accepted("add", 404, *BODY_STATUSES),
 )
 def extend_dataset(
     dataset_id: Id,
@@ -71,20 +75,15 @@ def extend_dataset(
     dataset. Images that a failed or cancelled job did not generate are generated as well.
     """
     if dry_run:
-        return JSONResponse(services.extensions.plan(dataset_id, body).model_dump(mode="json"))
-    dataset = services.extensions.extend(dataset_id, body, submission)
-    response.headers["Location"] = f"/datasets/{dataset.id}"
-    return dataset
+        return _plan_response(services.extensions.plan(dataset_id, body))
+    return _located(response, services.extensions.extend(dataset_id, body, submission))
 
 
 @router.post(
     "/{dataset_id}/repair",
     status_code=202,
     summary="Repair a dataset",
-    responses={
-        202: {"description": "Accepted as a job; its `result` lists what was restored.", "headers": JOB_LOCATION},
-        **problems(400, 404, 409, 422, 503, 507),
-    },
+    responses=accepted("Accepted as a job; its `result` lists what was restored.", 404, of="job"),
 )
 def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
     """Check every file of the dataset and generate missing and damaged images again from their recorded seeds.
@@ -93,7 +92,7 @@ def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, su
     generates the same bytes, and images that stay `unrestored`: an uploaded image cannot be generated; upload the same
     file again to restore it. Damaged files are moved to `.lost+found` in the data folder.
     """
-    job = services.repairs.submit(dataset_id, submission)
+    job = services.datasets.repair(dataset_id, submission)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 

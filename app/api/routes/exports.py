@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.archive_responses import archive_response
 from app.api.deps import Id, ServicesDep
 from app.api.openapi import problems
+from app.api.responses import archive_response
 from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])

@@ -13,9 +13,8 @@ from app.api import sse
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
-from app.api.negotiation import select_media_type
 from app.api.openapi import problems
-from app.api.responses import image_response
+from app.api.responses import image_response, select_media_type
 from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable

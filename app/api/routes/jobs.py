@@ -8,7 +8,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from app.api.deps import Cursor, Id, Limit, ServicesDep
-from app.api.openapi import LOCATION, problems
+from app.api.openapi import accepted, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.jobs import JobKind, JobRead, JobStatus, JobSummary
@@ -92,10 +92,7 @@ def resume_job(job_id: Id, services: ServicesDep) -> JobRead:
     "/{job_id}/retry",
     status_code=202,
     summary="Retry a job",
-    responses={
-        202: {"description": "Accepted as a new job.", "headers": LOCATION},
-        **problems(400, 404, 409, 422, 503, 507),
-    },
+    responses=accepted("Accepted as a new job.", 404),
 )
 def retry_job(job_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
     """Create a new job for the unfinished work of a failed or cancelled one; a dataset keeps its images.

@@ -7,8 +7,8 @@ from starlette.responses import HTMLResponse, Response
 
 from app.api.deps import Id, ServicesDep
 from app.api.disconnects import unless_left
-from app.api.negotiation import select_media_type
 from app.api.openapi import problems
+from app.api.responses import select_media_type
 from app.schemas.reports import DatasetReportRead, FirstClass, MaxImages, NearDuplicateCosine, SheetColumns
 from app.services.reports.html import CONTENT_SECURITY_POLICY
 

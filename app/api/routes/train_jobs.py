@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
-from app.api.openapi import LOCATION, problems
+from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.responses import conditional
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
@@ -30,10 +30,7 @@ _WEIGHTS: dict[int | str, dict[str, Any]] = {
     "/train-jobs",
     status_code=202,
     summary="Train a classifier",
-    responses={
-        202: {"description": "Accepted.", "headers": LOCATION},
-        **problems(400, 408, 409, 413, 415, 422, 503, 507),
-    },
+    responses=accepted("Accepted.", *BODY_STATUSES),
     max_body_size=RECIPE_BODY,
 )
 def create_train_job(

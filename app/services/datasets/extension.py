@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FieldError
+from app.errors import FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
 from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.recipe import Offsets
+from app.services.datasets.recipes.recipe import Offsets
 from app.services.datasets.records import kept_images, num_to_make, read_datasets
-from app.services.datasets.rows import find_dataset, refuse_in_use
+from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.slots import in_slot, num_filled, per_class, prior_attempts
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
@@ -83,10 +83,7 @@ class DatasetExtensionService:
         refuse_in_use(session, dataset)
         pack = self._inference.pack
         if (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
-            raise Conflict(
-                "This dataset was generated with another model pack than the loaded one. Load that pack.",
-                code=ErrorCode.PACK_CHANGED,
-            )
+            raise pack_changed()
         added = len(dataset.classes) * (request.train_per_class + request.test_per_class)
         uploaded = kept_images(dataset.id).where(~in_slot(dataset)).subquery()
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)

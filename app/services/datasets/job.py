@@ -1,7 +1,7 @@
-"""The `dataset` job: makes every image of a dataset, in chunks.
+"""The `dataset` job: generates every image of a dataset, in chunks.
 
-The dataset's recipe, the place and the attempt determine an image, so a chunk that is made again after a crash writes
-the same files again. The filter decides before the file is written: a rejected image is never in the folder that
+The dataset's recipe, the slot and the attempt determine an image, so a chunk that is repeated after a crash writes the
+same files again. The filter decides before the file is written: a rejected image is never in the folder that
 `ImageFolder` reads. Imports no model: the node's engine renders. Runs in the worker process, on the threads of the job.
 """
 
@@ -24,7 +24,7 @@ from app.jobs.signals import JobCancelled, Json
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
-from app.services.datasets.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
+from app.services.datasets.recipes.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import in_slot
@@ -37,9 +37,9 @@ from app.storage.layout import DataFolder
 
 @dataclass(slots=True)
 class _Tries:
-    """The attempts at one place: the rows of the images written, and the number of attempts with each outcome."""
+    """The attempts at one slot: the rows of the written images, and the number of attempts with each outcome."""
 
-    place: Slot
+    slot: Slot
     rows: list[dict[str, Any]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
 
@@ -49,7 +49,7 @@ class _Tries:
 
 
 class DatasetImages:
-    """Makes the images of a dataset inside a job; shared by `dataset` and `train` jobs."""
+    """Generates the images of a dataset inside a job; shared by `dataset` and `train` jobs."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class DatasetImages:
             db: The database of the records.
             folder: The data folder.
             node: The engine that renders.
-            chunk_size: Images that are rendered together and recorded in one transaction, >= 1.
+            chunk_size: Number of images that are rendered concurrently and recorded in one transaction, >= 1.
             storage_wait_s: How long storage may be full or unavailable before the job fails, in seconds, >= 0.
         """
         self._db = db
@@ -76,9 +76,9 @@ class DatasetImages:
         self._storage_wait_s = storage_wait_s
 
     def make(self, job: JobContext) -> DatasetResult:
-        """Make the images that the dataset of a job lacks, and set its status: `ready`, or `incomplete`.
+        """Generate the missing images of a job's dataset, and set its status: `ready`, or `incomplete`.
 
-        A job that extends a dataset begins behind what is `made`; one that completes a dataset continues after the
+        A job that extends a dataset begins behind the offsets `made`; one that completes a dataset continues after the
         attempts that were `tried`.
         """
         work = DatasetWork.from_json(job.spec)
@@ -93,28 +93,28 @@ class DatasetImages:
         return DatasetResult(work.dataset_id, num_images=num, num_missing=total - num)
 
     def make_chunk(self, job: JobContext, chunk: ImagesChunk) -> ImagesChunkResult:
-        """Render the images at the places of a chunk, then record them in one transaction.
+        """Render the images of a chunk's slots, then record them in one transaction.
 
-        A place that has its image, from the job that this one retries, is left unchanged.
+        A slot that the job which this one retries has filled is left unchanged.
         """
         with self._db.snapshot() as session:
             dataset = find_dataset(session, chunk.dataset_id, with_texts=True)
             recipe, tried = Recipe(dataset), chunk.tried
             numbers = range(chunk.start, chunk.stop)
-            places = _empty(session, dataset, [recipe.slot(number, chunk.made) for number in numbers])
-        # Not a step: a chunk that crashes before its record is made again, with the same files.
+            slots = _empty(session, dataset, [recipe.slot(number, chunk.made) for number in numbers])
+        # Not a step: a chunk that crashes before its record is repeated, with the same files.
         try:
-            tries = self._fill(job, dataset, recipe, places, tried)
-            paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
+            tries = self._fill(job, dataset, recipe, slots, tried)
+            paths = {path for slot in slots for path in self._paths(dataset, recipe, slot, tried)}
             self._record(job, dataset, tries, paths, chunk.stop - chunk.start)
         except (JobCancelled, AppError):
-            self._discard(job, dataset, recipe, places, tried)
+            self._discard(job, dataset, recipe, slots, tried)
             raise
         missing = [_missing_image(dataset, entry) for entry in tries if entry.is_missing]
         return ImagesChunkResult(len(tries) - len(missing), missing)
 
     def cleanup(self, dataset_id: str) -> None:
-        """Set aside the unrecorded files of chunks that failed or crashed; called while no chunk runs."""
+        """Move unrecorded files of failed or crashed chunks to `.lost+found`; called while no chunk runs."""
         log_moved(move_unrecorded(self._db, self._folder, dataset_id))
 
     def _begin(self, session: Session, work: DatasetWork) -> int:
@@ -123,40 +123,38 @@ class DatasetImages:
         clear_dataset_folders(session, self._folder, dataset)
         return num_to_make(dataset, work.made)
 
-    def _record(self, job: JobContext, dataset: Dataset, tries: list[_Tries], paths: set[str], num_places: int) -> None:
+    def _record(self, job: JobContext, dataset: Dataset, tries: list[_Tries], paths: set[str], num_slots: int) -> None:
         def record(session: Session) -> Json:
-            # Rows of an earlier job's rejected images: the same attempts were made again, under the same names.
+            # Rows of an earlier job's rejected images: this job repeated the same attempts, under the same names.
             session.execute(delete(Image).where(Image.path.in_(paths)))
             session.add_all(Image(**row, dataset_id=dataset.id) for entry in tries for row in entry.rows)
-            advance(session, job.id, num_places)
+            advance(session, job.id, num_slots)
             return None
 
         job.transaction("record", record)
 
     def _discard(
-        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: PriorAttempts
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, slots: list[Slot], tried: PriorAttempts
     ) -> None:
-        """Delete the files of a chunk that ends without a record."""
+        """Delete the files of a chunk that ends before its record."""
         job.check_held()  # otherwise another worker may be writing the same files
-        paths = {path for place in places for path in self._paths(dataset, recipe, place, tried)}
+        paths = {path for slot in slots for path in self._paths(dataset, recipe, slot, tried)}
         with self._db.snapshot() as session:
             paths -= set(session.scalars(select(Image.path).where(Image.path.in_(paths))))
         for path in paths:
             self._folder.delete(path)
 
     def _fill(
-        self, job: JobContext, dataset: Dataset, recipe: Recipe, places: list[Slot], tried: PriorAttempts
+        self, job: JobContext, dataset: Dataset, recipe: Recipe, slots: list[Slot], tried: PriorAttempts
     ) -> list[_Tries]:
-        with ThreadPoolExecutor(max(1, len(places))) as pool:
-            return list(pool.map(lambda place: self._fill_place(job, dataset, recipe, place, tried), places))
+        with ThreadPoolExecutor(max(1, len(slots))) as pool:
+            return list(pool.map(lambda slot: self._fill_slot(job, dataset, recipe, slot, tried), slots))
 
-    def _fill_place(
-        self, job: JobContext, dataset: Dataset, recipe: Recipe, place: Slot, tried: PriorAttempts
-    ) -> _Tries:
-        """Make attempts until an image is kept or none is left; write each image that is not flagged."""
-        tries = _Tries(place)
-        for attempt in _attempts(recipe, place, tried):
-            drawn = recipe.draw(place, attempt)
+    def _fill_slot(self, job: JobContext, dataset: Dataset, recipe: Recipe, slot: Slot, tried: PriorAttempts) -> _Tries:
+        """Attempt until an image is kept or no attempt is left; write each image that is not flagged."""
+        tries = _Tries(slot)
+        for attempt in _attempts(recipe, slot, tried):
+            drawn = recipe.draw(slot, attempt)
             try:
                 data, info = self._node.render(
                     drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
@@ -169,12 +167,12 @@ class DatasetImages:
                 continue
             scores = info.label_probabilities
             probabilities = [score["probability"] for score in scores] if scores else None
-            verdict = recipe.apply_filter(place, probabilities)
-            info = replace(info, label_probabilities=recipe.scores(place, probabilities) if probabilities else None)
-            path = self._path(dataset, recipe, place, attempt, is_kept=verdict.decision == "kept")
+            verdict = recipe.apply_filter(slot, probabilities)
+            info = replace(info, label_probabilities=recipe.scores(slot, probabilities) if probabilities else None)
+            path = self._path(dataset, recipe, slot, attempt, is_kept=verdict.decision == "kept")
             store(job, self._folder, path, data, max_wait_s=self._storage_wait_s)
             tries.outcomes[verdict.decision] += 1
-            tries.rows.append(_row(place, path, drawn, info, verdict))
+            tries.rows.append(_row(slot, path, drawn, info, verdict))
             if verdict.decision == "kept":
                 break
         self._remove_stale(dataset, recipe, tries, tried)
@@ -183,28 +181,28 @@ class DatasetImages:
     def _remove_stale(self, dataset: Dataset, recipe: Recipe, tries: _Tries, tried: PriorAttempts) -> None:
         """Delete the files that an earlier run of this chunk wrote and this one did not.
 
-        There are such files only if a score is so near the threshold that the last bits decide, which differ between
-        batches of CLIP.
+        Such files exist only if a score is so near the threshold that its last bits decide: they differ between CLIP's
+        batches.
         """
-        for path in self._paths(dataset, recipe, tries.place, tried) - {row["path"] for row in tries.rows}:
+        for path in self._paths(dataset, recipe, tries.slot, tried) - {row["path"] for row in tries.rows}:
             self._folder.delete(path)
 
-    def _paths(self, dataset: Dataset, recipe: Recipe, place: Slot, tried: PriorAttempts) -> set[str]:
-        """Return every path that this job's attempts at a place may write."""
+    def _paths(self, dataset: Dataset, recipe: Recipe, slot: Slot, tried: PriorAttempts) -> set[str]:
+        """Return every path that this job's attempts at a slot may write."""
         return {
-            self._path(dataset, recipe, place, attempt, is_kept=is_kept)
-            for attempt in _attempts(recipe, place, tried)
+            self._path(dataset, recipe, slot, attempt, is_kept=is_kept)
+            for attempt in _attempts(recipe, slot, tried)
             for is_kept in (True, False)
         }
 
-    def _path(self, dataset: Dataset, recipe: Recipe, place: Slot, attempt: int, *, is_kept: bool) -> str:
+    def _path(self, dataset: Dataset, recipe: Recipe, slot: Slot, attempt: int, *, is_kept: bool) -> str:
         return self._folder.dataset_image_path(
             dataset.name,
-            place.split,
-            dataset.classes[place.class_index]["folder"],
-            place.position,
+            slot.split,
+            dataset.classes[slot.class_index]["folder"],
+            slot.position,
             dataset.generation["output_format"],
-            seed=recipe.seed(place, attempt),
+            seed=recipe.seed(slot, attempt),
             is_kept=is_kept,
         )
 
@@ -217,45 +215,45 @@ class DatasetJob(DatasetKind):
         self._images = images
 
     def run(self, job: JobContext) -> dict[str, Json]:
-        """Make every image of the dataset."""
+        """Generate every image of the dataset."""
         return self._images.make(job).to_json()
 
     def run_chunk(self, job: JobContext, item: Json) -> Json:
-        """Make the images of one chunk."""
+        """Generate the images of one chunk."""
         return self._images.make_chunk(job, ImagesChunk.from_json(item)).to_json()
 
     def cleanup(self, job: JobContext) -> None:
-        """Set unrecorded images aside."""
+        """Move unrecorded images to `.lost+found`."""
         self._images.cleanup(DatasetWork.from_json(job.spec).dataset_id)
 
 
-def _attempts(recipe: Recipe, place: Slot, tried: PriorAttempts) -> range:
-    """Return the numbers of this job's attempts at a place."""
-    first = tried.first_attempt(place)
+def _attempts(recipe: Recipe, slot: Slot, tried: PriorAttempts) -> range:
+    """Return the numbers of this job's attempts at a slot."""
+    first = tried.first_attempt(slot)
     return range(first, first + recipe.max_attempts)
 
 
-def _at(dataset: Dataset, places: list[Slot]) -> ColumnElement[bool]:
-    """Match the images at these places of a dataset."""
-    place = tuple_(Image.split, Image.class_index, Image.position)
-    return (Image.dataset_id == dataset.id) & place.in_([(p.split, p.class_index, p.position) for p in places])
+def _at(dataset: Dataset, slots: list[Slot]) -> ColumnElement[bool]:
+    """Match the images in these slots of a dataset."""
+    slot = tuple_(Image.split, Image.class_index, Image.position)
+    return (Image.dataset_id == dataset.id) & slot.in_([(p.split, p.class_index, p.position) for p in slots])
 
 
-def _empty(session: Session, dataset: Dataset, places: list[Slot]) -> list[Slot]:
-    """Return those of the places that have no image yet."""
-    kept = kept_images(dataset.id).where(_at(dataset, places))
+def _empty(session: Session, dataset: Dataset, slots: list[Slot]) -> list[Slot]:
+    """Return the slots without an image."""
+    kept = kept_images(dataset.id).where(_at(dataset, slots))
     full = {(image.split, image.class_index, image.position) for image in session.scalars(kept)}
-    return [place for place in places if (place.split, place.class_index, place.position) not in full]
+    return [slot for slot in slots if (slot.split, slot.class_index, slot.position) not in full]
 
 
 def _end(session: Session, work: DatasetWork, missing: list[MissingImage]) -> int:
-    """Set the dataset's status from all of its places; return the number of images behind what was made."""
+    """Set the dataset's status from all of its slots; return the number of images behind the offsets."""
     dataset, made = find_dataset(session, work.dataset_id), work.made
     filled = kept_images(dataset.id).where(in_slot(dataset))
     behind = or_(*((Image.split == split) & (Image.position >= first) for split, first in asdict(made).items()))
     num_all, num = (_count(session, query) for query in (filled, filled.where(behind)))
     dataset.status = "ready" if num_all == num_to_make(dataset) else "incomplete"
-    before = [place for place in dataset.missing or [] if place["position"] < getattr(made, place["split"])]
+    before = [slot for slot in dataset.missing or [] if slot["position"] < getattr(made, slot["split"])]
     dataset.missing = [*before, *missing][:MAX_MISSING_TOLD]
     return num
 
@@ -264,19 +262,19 @@ def _count(session: Session, query: Select[Any]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _row(place: Slot, path: str, drawn: SampledSpec, info: ImageInfo, verdict: Verdict) -> dict[str, Any]:
-    """Return the columns of an image's row without its dataset; the lineage has what the recipe drew for it."""
+def _row(slot: Slot, path: str, drawn: SampledSpec, info: ImageInfo, verdict: Verdict) -> dict[str, Any]:
+    """Return the columns of an image's row without its dataset; the lineage has what the recipe sampled."""
     columns = image_columns(info)
     columns["lineage"] = {**columns["lineage"], **drawn.lineage}
-    return {**asdict(place), **asdict(verdict), **columns, "id": new_id(), "path": path}
+    return {**asdict(slot), **asdict(verdict), **columns, "id": new_id(), "path": path}
 
 
 def _missing_image(dataset: Dataset, tries: _Tries) -> MissingImage:
-    place, outcomes = tries.place, tries.outcomes
+    slot, outcomes = tries.slot, tries.outcomes
     return MissingImage(
-        class_name=dataset.classes[place.class_index]["name"],
-        split=place.split,
-        position=place.position,
+        class_name=dataset.classes[slot.class_index]["name"],
+        split=slot.split,
+        position=slot.position,
         num_rejected=outcomes["rejected"],
         num_flagged=outcomes["flagged"],
         num_failed=outcomes["failed"],

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from app.jobs.signals import Json
-from app.services.datasets.recipe import NO_OFFSETS, Offsets, PriorAttempts
+from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, PriorAttempts
 from app.services.images.lost_files import LostImage
 
 NOTHING_TRIED = PriorAttempts()
 
 
 class MissingImage(TypedDict):
-    """An empty place of a dataset and the outcomes of the attempts at it, as in `datasets.missing`."""
+    """An empty slot of a dataset and the outcomes of the attempts at it, as in `datasets.missing`."""
 
     class_name: str
     split: str
@@ -28,12 +28,12 @@ class MissingImage(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class DatasetWork:
-    """The members that a job which makes images has in its spec, a `dataset` or a `train` job.
+    """The members of the spec of a job that generates images, a `dataset` or a `train` job.
 
     Attributes:
-        dataset_id: The dataset to make.
-        made: The places that the job leaves alone, since earlier jobs have made them.
-        tried: The places that earlier jobs tried, and how often.
+        dataset_id: The dataset to generate.
+        made: The slots that the job leaves unchanged, since earlier jobs have filled them.
+        tried: The slots that earlier jobs attempted, and how often.
     """
 
     dataset_id: str
@@ -52,7 +52,7 @@ class DatasetWork:
 
 @dataclass(frozen=True, slots=True)
 class ImagesChunk:
-    """The places `start` <= number < `stop` of a dataset, behind what is made; see `Recipe.place`."""
+    """The slots `start` <= number < `stop` of a dataset, behind the offsets `made`; see `Recipe.slot`."""
 
     dataset_id: str
     start: int
@@ -75,7 +75,7 @@ class ImagesChunk:
 
 @dataclass(frozen=True, slots=True)
 class ImagesChunkResult:
-    """How many places of a chunk have their image, and which have none."""
+    """How many slots of a chunk have their image, and which have none."""
 
     num_made: int
     missing: list[MissingImage] = field(default_factory=list)
@@ -143,7 +143,7 @@ class Restoration:
 
     Attributes:
         lost: The image, with the reason that it is lost; None once the file has the bytes of its record again.
-        new_image_id: The id of the new image in its place; None if the image stays lost.
+        new_image_id: The id of the new image that replaces it; None if the image stays lost.
     """
 
     lost: LostImage | None = None

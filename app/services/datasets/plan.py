@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
-from app.services.datasets.recipe import NO_OFFSETS, Offsets, Recipe, Slot
+from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot
 from app.services.datasets.records import num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12

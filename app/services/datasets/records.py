@@ -26,8 +26,8 @@ from app.schemas.datasets import (
 )
 from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
-from app.services.datasets.presets import with_preset
-from app.services.datasets.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
+from app.services.datasets.recipes.presets import with_preset
+from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
 from app.services.images.spec import SizeRules, resolve_settings
 from app.storage.class_folders import class_folders
 

@@ -1,11 +1,11 @@
-"""The `repair` job: checks every file of a dataset, and draws lost images again.
+"""The `repair` job: checks every file of a dataset, and generates lost images again.
 
-A damaged file is moved to `.lost+found` before it is replaced. An image is drawn again from its own record. The same
+A damaged file is kept in `.lost+found` before it is replaced. An image is generated again from its own record. The same
 models on the same kind of device give the same bytes; if they do not, the image gets a new row and id, which the result
-names. Uploaded images cannot be drawn: the result names them, and they are left unchanged.
+lists. Uploaded images cannot be generated: the result lists them, and they are left unchanged.
 
-A chunk records which images it found lost, so after a crash it continues, and leaves files that are sound by then
-unchanged. Imports no model: the node's engine renders. Runs in the worker process, on the threads of the job.
+A chunk records which images are lost. Repeated after a crash, it continues with these, and leaves files unchanged that
+are sound by then. Imports no model: the node's engine renders. Runs in the worker process, on the threads of the job.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,27 +18,27 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Image
 from app.db.session import Database
-from app.error_codes import ErrorCode
-from app.errors import Conflict, InferenceFailed
+from app.errors import InferenceFailed
 from app.image_spec import ImageInfo, ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance, set_total
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.payloads import FilesChunk, FilesChunkResult, RepairResult, RepairSpec, Restoration
-from app.services.datasets.recipe import Recipe, Slot
-from app.services.datasets.rows import find_dataset
+from app.services.datasets.recipes.recipe import Recipe, Slot
+from app.services.datasets.rows import find_dataset, pack_changed
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
 from app.services.jobs.kinds import RepairKind
 from app.services.jobs.waiting import store, wait_policy
 from app.storage.layout import DataFolder
+from app.storage.lost_found import keep_in_lost_found
 from app.storage.soundness import FileChecks
 
 CHUNK_SIZE = 64
-# Images drawn at a time: enough for the engine to form batches.
-DRAWN_AT_ONCE = 8
-# Images of each sort that a result names.
+# Images generated concurrently: enough for the engine to form batches.
+GENERATED_AT_ONCE = 8
+# Most images of each kind that a result lists.
 MAX_NAMED = 200
 
 
@@ -61,13 +61,13 @@ class RepairJob(RepairKind):
         return RepairResult.of(dataset_id, total, ended, MAX_NAMED).to_json()
 
     def run_chunk(self, job: JobContext, item: Json) -> Json:
-        """Check the files of a chunk, and draw the lost images again."""
+        """Check the files of a chunk, and generate the lost images again."""
         chunk = FilesChunk.from_json(item)
         lost = [
             LostImage(**recorded)
             for recorded in job.step("look", lambda: [one.to_json() for one in self._check(job, chunk)])
         ]
-        with ThreadPoolExecutor(DRAWN_AT_ONCE) as pool:
+        with ThreadPoolExecutor(GENERATED_AT_ONCE) as pool:
             restorations = list(pool.map(lambda one: self._restore(job, one), lost))
         job.transaction("progress", lambda session: advance(session, job.id, chunk.stop - chunk.start))
         return FilesChunkResult.of(restorations).to_json()
@@ -87,7 +87,7 @@ class RepairJob(RepairKind):
         return [one for one in lost if one is not None]
 
     def _restore(self, job: JobContext, lost: LostImage) -> Restoration:
-        """Draw a lost image again, unless it was uploaded or an earlier run of this chunk has restored it."""
+        """Generate a lost image again, unless it was uploaded or an earlier run of this chunk has restored it."""
         with self._db.snapshot() as session:
             image = session.scalars(select(Image).where(Image.path == lost.path)).one()
             dataset = find_dataset(session, image.dataset_id or "", with_texts=True)
@@ -98,7 +98,7 @@ class RepairJob(RepairKind):
         return self._redraw(job, lost, image, Recipe(dataset))
 
     def _redraw(self, job: JobContext, lost: LostImage, image: Image, recipe: Recipe) -> Restoration:
-        place = Slot(image.split or "", image.class_index or 0, image.position)
+        slot = Slot(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
                 ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
@@ -111,20 +111,20 @@ class RepairJob(RepairKind):
             return Restoration()
         scores = info.label_probabilities or []
         probabilities = [score["probability"] for score in scores]
-        verdict = recipe.apply_filter(place, probabilities)
+        verdict = recipe.apply_filter(slot, probabilities)
         if info.flagged or verdict.decision != image.decision:
             return Restoration(replace(lost, code="image_differs"))
-        info = replace(info, label_probabilities=recipe.scores(place, probabilities) if scores else None)
+        info = replace(info, label_probabilities=recipe.scores(slot, probabilities) if scores else None)
         self._replace(job, image.path, data)
         return Restoration(lost, self._record(image, info, verdict.reason))
 
     def _replace(self, job: JobContext, path: str, data: bytes) -> None:
-        job.check_cancelled()  # before the damaged file is set aside: another worker may have taken over the work
-        self._folder.preserve(path)
+        job.check_cancelled()  # before the damaged file is kept: another worker may have taken over the work
+        keep_in_lost_found(self._folder, path)
         store(job, self._folder, path, data)
 
     def _record(self, image: Image, info: ImageInfo, reason: str | None) -> str:
-        """Replace an image's row by that of a new image at the same place; return the new id.
+        """Replace an image's row by that of a new image with the same path; return the new id.
 
         The bytes under an id never change, so that a client's copy stays valid.
         """
@@ -132,11 +132,11 @@ class RepairJob(RepairKind):
         drawn = {name: image.lineage[name] for name in ("template", "variables", "attempt") if name in image.lineage}
         columns["lineage"] = {**columns["lineage"], **drawn, "redrawn_for": {"id": image.id, "sha256": image.sha256}}
         names = ("dataset_id", "split", "class_index", "position", "path", "source", "decision")
-        place = {name: getattr(image, name) for name in names}
+        same = {name: getattr(image, name) for name in names}
         with self._db.transaction() as session:
             session.delete(session.get_one(Image, image.id))
             session.flush()
-            session.add(new := Image(id=new_id(), reason=reason, **place, **columns))
+            session.add(new := Image(id=new_id(), reason=reason, **same, **columns))
         return new.id
 
 
@@ -153,14 +153,10 @@ def _begin(session: Session, job: JobContext, dataset_id: str) -> int:
 
 
 def _refuse_other_pack(image: Image, info: ImageInfo) -> None:
-    """Refuse to draw an image with another pack than the one that drew it.
-
+    """Refuse to generate an image with another pack than the one that generated it.
 
     Raises:
         Conflict: `pack_changed`.
     """
     if any(image.lineage[name] != info.lineage[name] for name in ("pack", "pack_revision")):
-        raise Conflict(
-            "This dataset was generated with another model pack than the loaded one. Load that pack.",
-            code=ErrorCode.PACK_CHANGED,
-        )
+        raise pack_changed()

@@ -30,6 +30,14 @@ def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_
     return dataset
 
 
+def pack_changed() -> Conflict:
+    """Return the error for work that has to generate images with the pack that generated the dataset."""
+    return Conflict(
+        "This dataset was generated with another model pack than the loaded one. Load that pack.",
+        code=ErrorCode.PACK_CHANGED,
+    )
+
+
 def refuse_in_use(session: Session, dataset: Dataset) -> None:
     """Refuse to change a dataset that a job makes or reads.
 

@@ -1,29 +1,33 @@
-"""The service for labelled datasets: create, plan, list, read, delete. The job in `job.py` generates the images.
+"""The service for labelled datasets: create, plan, list, read, repair, delete.
 
-Imports no HTTP framework. Methods run on a worker thread of the API process, not on its event loop.
+The jobs in `job.py` and `repair_job.py` generate the images. Imports no HTTP framework. Methods run on a worker thread
+of the API process, not on its event loop.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import Dataset
+from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.common import Page
 from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
+from app.schemas.jobs import JobRead
+from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.records import new_dataset, num_to_make, read_datasets, recipe_read
-from app.services.datasets.rows import find_dataset, refuse_in_use
+from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
+from app.services.jobs.service import job_read
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.services.store.recovery import clear_dataset_folders, finish_deletion
@@ -34,7 +38,7 @@ _COUNTS_BYTES = 40
 
 
 class DatasetService:
-    """Creates, plans, lists, reads and deletes datasets."""
+    """Creates, plans, lists, reads, repairs and deletes datasets."""
 
     def __init__(self, db: Database, folder: DataFolder, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
         """Wire the service; `folder` is the node's data folder."""
@@ -130,6 +134,31 @@ class DatasetService:
         with self._db.snapshot() as session:
             return recipe_read(find_dataset(session, dataset_id, with_texts=True))
 
+    def repair(self, dataset_id: str, submission: Submission = ANEW) -> JobRead:
+        """Accept the repair of a dataset, and enqueue its job.
+
+        Raises:
+            NotFound: There is no dataset with this id.
+            Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
+        """
+
+        def work(session: Session) -> JobRead:
+            dataset = find_dataset(session, dataset_id, lock=True)
+            refuse_in_use(session, dataset)
+            self._refuse_other_pack(session, dataset)
+            num = session.scalar(select(func.count()).where(Image.dataset_id == dataset_id)) or 0
+            job = self._jobs.submit(
+                session,
+                kind="repair",
+                spec=RepairSpec(dataset_id).to_json(),
+                total=num,
+                unit="images",
+                priority=submission.priority,
+            )
+            return job_read(job)
+
+        return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
+
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset, its records and its folder.
 
@@ -139,14 +168,18 @@ class DatasetService:
         """
         self._folder.reserve.spend(lambda: self._delete(dataset_id))
 
+    def _refuse_other_pack(self, session: Session, dataset: Dataset) -> None:
+        generated = select(Image.id).where(Image.dataset_id == dataset.id, Image.source == "synthetic").limit(1)
+        pack = self._inference.pack
+        if session.scalar(generated) and (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
+            raise pack_changed()
+
     def _delete(self, dataset_id: str) -> None:
         try:
             with self._db.transaction() as session:
                 dataset = find_dataset(session, dataset_id, lock=True)
                 refuse_in_use(session, dataset)
-                clear_dataset_folders(
-                    session, self._folder, dataset
-                )  # what is not the dataset's own is not deleted with it
+                clear_dataset_folders(session, self._folder, dataset)  # unrecorded files are not deleted with it
                 session.delete(dataset)
                 session.flush()
                 # Before the commit frees the name, so that the next dataset of this name starts with empty folders.

@@ -17,7 +17,7 @@ from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
 from app.services.datasets.payloads import DatasetWork
-from app.services.datasets.recipe import PriorAttempts, max_attempts
+from app.services.datasets.recipes.recipe import PriorAttempts, max_attempts
 from app.services.datasets.records import kept_images, num_to_make
 
 # The job has ended and images are missing: training needs `allow_incomplete`.
@@ -151,10 +151,10 @@ def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None
     if not empty:
         return
     if len(empty) == len(dataset.classes):
-        code, detail = "dataset_empty", "The dataset has no training images."
+        code, detail = ErrorCode.DATASET_EMPTY, "The dataset has no training images."
     else:
         names = _names(dataset, empty)
-        code = "class_without_images"
+        code = ErrorCode.CLASS_WITHOUT_IMAGES
         detail = f"Each class needs a training image; {len(empty)} of {len(dataset.classes)} have none: {names}."
     raise Invalid(detail, code=code, errors=[FieldError(pointer, detail, code)] if pointer is not None else [])
 

@@ -32,6 +32,7 @@ from app.services.store.recovery import clear_dataset_folders
 from app.services.thread_pools import Pools
 from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
 from app.storage.layout import DataFolder
+from app.storage.lost_found import keep_in_lost_found
 from app.storage.soundness import FileChecks
 
 # Concurrent requests; each has at most one call in the pools, whose queues are longer than this.
@@ -128,9 +129,8 @@ class UploadService:
             store = partial(self._store, dataset_id, class_index, split, decoded.data, decoded.columns)
             image_id = await self._pools.uploads.run(store)
         except DuplicateImage as error:
-            refused = RefusedFile(
-                code="duplicate_image", detail="The dataset has this image already.", duplicate_of=error.image_id
-            )
+            code, detail = ErrorCode.DUPLICATE_IMAGE, "The dataset has this image already."
+            refused = RefusedFile(code=code, detail=detail, duplicate_of=error.image_id)
         except (PayloadTooLarge, UnsupportedImage, Invalid) as error:
             refused = RefusedFile(code=error.code, detail=error.detail, duplicate_of=None)
         else:
@@ -183,7 +183,7 @@ class UploadService:
         known = session.scalars(select(Image).where(*same)).first()
         if known is None or lost_image(self._checks, known) is None:
             return None
-        self._folder.preserve(known.path)
+        keep_in_lost_found(self._folder, known.path)
         self._folder.write(known.path, data)
         return known.id
 

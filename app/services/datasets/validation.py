@@ -12,8 +12,8 @@ from app.errors import FieldError
 from app.image_spec import MAX_PROMPT_CHARS
 from app.names import equal_names
 from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
-from app.services.datasets.presets import with_preset
-from app.services.datasets.templates import BadTemplate, Extent, Template, extent_of, parse_template
+from app.services.datasets.recipes.presets import with_preset
+from app.services.datasets.recipes.templates import BadTemplate, Extent, Template, extent_of, parse_template
 from app.services.images.spec import SizeRules, prompt_length_faults, resolve_settings, settings_faults
 from app.services.limits import Limits
 

@@ -1,4 +1,4 @@
-"""The `generate` job: makes the images of one accepted `/generate` request.
+"""The `generate` job: generates the images of one accepted `/generate` request.
 
 Imports no model: the node's engine renders. Runs in the worker process, on the thread of the job.
 """

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from app.db.models import Image
 from app.db.session import Database
+from app.error_codes import ErrorCode
 from app.errors import FieldError, FileLost
 from app.storage.archives import Member
 from app.storage.soundness import Fault, FileChecks
@@ -20,7 +21,11 @@ MAX_LOST_NAMED = 20
 # Bytes of one archive that are hashed before it is sent. The rest is hashed while it is sent; a fault ends the answer.
 MAX_HASHED_BYTES = 1_000_000_000
 
-IMAGE_CODES: dict[Fault, str] = {"missing": "image_file_missing", "damaged": "image_file_damaged"}
+# Plain strings: repairs store them in the database.
+IMAGE_CODES: dict[Fault, str] = {
+    "missing": ErrorCode.IMAGE_FILE_MISSING.value,
+    "damaged": ErrorCode.IMAGE_FILE_DAMAGED.value,
+}
 
 
 @dataclass(frozen=True, slots=True)

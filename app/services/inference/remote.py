@@ -23,10 +23,6 @@ class NodeEngine:
         self._inference = inference
         self._limits = limits
 
-    def is_loading(self) -> bool:
-        """Tell whether any model is still being loaded."""
-        return any(status.state == "loading" for status in self._inference.status().values())
-
     async def render(self, asked: RenderRequest) -> RenderedImage:
         """Make one image; see `Inference.render`."""
         priority = Priority.BACKGROUND if asked.background else Priority.INTERACTIVE

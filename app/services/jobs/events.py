@@ -75,11 +75,6 @@ class JobEvents:
         self._poller: asyncio.Task[None] | None = None
         self._is_closed = False
 
-    @property
-    def num_streams(self) -> int:
-        """How many viewers there are."""
-        return len(self._watches)
-
     @asynccontextmanager
     async def watch(self, job_id: str, *, seen_version: int | None) -> AsyncIterator[JobWatch]:
         """Watch a job for the length of the block.

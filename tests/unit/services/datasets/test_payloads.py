@@ -12,7 +12,7 @@ from app.services.datasets.payloads import (
     RepairResult,
     Restoration,
 )
-from app.services.datasets.recipe import Offsets, PriorAttempts
+from app.services.datasets.recipes.recipe import Offsets, PriorAttempts
 from app.services.images.lost_files import LostImage
 
 MISSING = MissingImage(class_name="fox", split="train", position=3, num_rejected=2, num_flagged=0, num_failed=1)

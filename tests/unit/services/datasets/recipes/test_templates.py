@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.datasets.templates import BadTemplate, combination, extent_of, parse_template
+from app.services.datasets.recipes.templates import BadTemplate, combination, extent_of, parse_template
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from app.db.models import Dataset
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.schemas.datasets import DatasetCreate
-from app.services.datasets.presets import BACKGROUNDS, STYLES, with_preset
-from app.services.datasets.recipe import Recipe, Slot
+from app.services.datasets.recipes.presets import BACKGROUNDS, STYLES, with_preset
+from app.services.datasets.recipes.recipe import Recipe, Slot
+from app.services.datasets.recipes.seeds import image_seed
 from app.services.datasets.records import new_dataset
-from app.services.datasets.seeds import image_seed
 from app.services.images.spec import SizeRules
 
 SIZES = SizeRules(native=64, min_side=64, max_side=128, default_scheduler="pndm")

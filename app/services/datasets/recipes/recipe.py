@@ -11,8 +11,8 @@ from typing import Any
 
 from app.db.models import Dataset
 from app.image_spec import ImageSpec
-from app.services.datasets.seeds import drawn_index, image_seed
-from app.services.datasets.templates import combination, parse_template
+from app.services.datasets.recipes.seeds import drawn_index, image_seed
+from app.services.datasets.recipes.templates import combination, parse_template
 
 # Guidance is sampled in steps of 0.1, so that a person can type the value again.
 GUIDANCE_STEPS = 10

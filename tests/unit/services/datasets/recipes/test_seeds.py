@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.datasets.seeds import drawn_index, image_seed
+from app.services.datasets.recipes.seeds import drawn_index, image_seed
 
 PLACES = st.tuples(
     st.integers(0, 2**53 - 1),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.schemas.datasets import ClipFilter, DatasetClass, DatasetCreate, GuidanceRange
-from app.services.datasets.templates import BadTemplate, parse_template
+from app.services.datasets.recipes.templates import BadTemplate, parse_template
 
 GUIDANCE = GuidanceRange(min=1.0, max=5.0)
 STYLES = [
