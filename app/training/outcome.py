@@ -11,7 +11,7 @@ from typing import Literal
 # A finished head whose loss is above this many times ln K, and above the loss of the head that it started from, has
 # diverged: 1,046 against ln 2 = 0.69 at learning rate 10 and momentum 0.9. Below, more steps may still help: a warning.
 DIVERGED_ABOVE = 10.0
-# A head that lowered its loss by less than this share was not trained: 1e-9 at learning rate 1e-12, 5 % after one
+# A head that changed its loss by less than this share was not trained: 1e-9 at learning rate 1e-12, 5 % after one
 # epoch of the practical's settings on eight photographs.
 NOT_TRAINED_BELOW = 0.01
 # A validation accuracy from fewer images has a 95 % interval wider than 35 points.
@@ -91,7 +91,7 @@ def training_warnings(*, before: float, after: float, num_classes: int) -> list[
     if after > math.log(num_classes) and after > before:
         detail = "The training loss is above that of a head that knows nothing. Use a smaller learning rate."
         return [HeadWarning("high_training_loss", detail)]
-    if before > math.log(num_classes) / 2 and before - after < NOT_TRAINED_BELOW * before:
+    if before > math.log(num_classes) / 2 and abs(before - after) < NOT_TRAINED_BELOW * before:
         detail = "The training loss hardly changed: the head is as good as untrained. Use a larger learning rate."
         return [HeadWarning("not_trained", detail)]
     return []

@@ -24,8 +24,7 @@ from app.training.settings import HeadSettings
 LR_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
 C_VALUES = (0.1, 1.0, 10.0, 30.0, 100.0, 1000.0)
-# Weights of the heads in one pass: 64 MB in float32, as much again for the gradient and for each moment. More settings
-# take further passes.
+# Weights of the heads in one pass: 64 MB in float32, as much again for the gradient and for each moment.
 MAX_STACKED_WEIGHTS = 1 << 24
 MAX_LOGITS = 1 << 24
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -80,6 +79,7 @@ def descend_together(
     seed: int,
     initial: LinearProbe | None = None,
     between_epochs: Callable[[], None] = lambda: None,
+    max_weights: int = MAX_STACKED_WEIGHTS,
 ) -> list[Candidate]:
     """Train one head for each setting, all on the same batches, and measure them on the validation rows.
 
@@ -92,12 +92,13 @@ def descend_together(
         seed: Determines the initial weights and the order of the rows.
         initial: The head to start from; None: torch's own initialisation.
         between_epochs: Called after each epoch; an exception from it ends the training.
+        max_weights: Of the heads in one pass; more settings take further passes.
 
     Returns:
         The candidates, in the order of the grid.
     """
     weights_of_a_head = objective.num_classes * (splits.train.features.shape[1] + 1)
-    size = max(1, MAX_STACKED_WEIGHTS // weights_of_a_head)
+    size = max(1, max_weights // weights_of_a_head)
     candidates: list[Candidate] = []
     for start in range(0, len(grid), size):
         part = grid[start : start + size]
