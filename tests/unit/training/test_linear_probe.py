@@ -123,6 +123,18 @@ def test_a_loss_beyond_all_numbers_is_no_success() -> None:
     assert all(np.isfinite(metrics.train_loss) for metrics in reported)
 
 
+def test_a_loss_a_hundred_times_that_of_an_untrained_head_is_no_success() -> None:
+    random = np.random.default_rng(0)  # overlapping classes at the norm of ResNet's features
+    features, labels = random.normal(size=(240, 512)).astype(np.float32) + 1, np.arange(240) % 2
+    reported: list[EpochMetrics] = []
+    with pytest.raises(Diverged):
+        fit(
+            features, labels, None, None,
+            num_classes=2, epochs=2, optimizer=OptimizerSettings(lr=10.0), on_epoch=reported.append,
+        )  # fmt: skip
+    assert 100 < reported[-1].train_loss < np.inf
+
+
 @pytest.mark.parametrize(
     ("features", "labels", "num_classes"),
     [
@@ -171,6 +183,20 @@ def test_a_file_names_its_classes_and_fits_torchvisions_model(tmp_path) -> None:
     model = resnet18(weights=None, num_classes=3)
     assert model.load_state_dict(tensors, strict=False).unexpected_keys == []
     assert torch.equal(model.fc.weight, torch.ones(3, 512))
+
+
+def test_a_head_on_normalised_features_says_so_in_its_file() -> None:
+    probe = LinearProbe(np.ones((3, 4), np.float32), np.zeros(3, np.float32), normalise=True)
+    raw = LinearProbe(probe.weight, probe.bias)
+    saved, saved_raw = (save_probe(each, classes=["a", "b", "c"], backbone="clip") for each in (probe, raw))
+    assert load_probe(saved).normalise
+    assert not load_probe(saved_raw).normalise
+    assert b"normalise" not in saved_raw
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"foxhound": "no JSON"}, {"foxhound": "[1]"}])
+def test_a_file_without_our_metadata_has_a_head_on_raw_features(metadata: dict | None) -> None:
+    assert not load_probe(safetensors.numpy.save(GOOD, metadata=metadata)).normalise
 
 
 GOOD = {"fc.weight": np.ones((2, 4), np.float32), "fc.bias": np.ones(2, np.float32)}
