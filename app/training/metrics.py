@@ -176,12 +176,13 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def merge_classes(confusion: Ints, max_classes: int) -> tuple[Ints, Ints]:
+def merge_classes(confusion: Ints, max_classes: int, *, is_last_merged: bool = False) -> tuple[Ints, Ints]:
     """Shrink a confusion matrix: keep the classes with the most errors, merge all others into a last row and column.
 
     Args:
         confusion: `[true][predicted]`, not changed.
         max_classes: The most rows of the result, the merged one included, >= 2.
+        is_last_merged: Whether the last row and column are merged classes already; they stay in the merged ones.
 
     Shapes:
         confusion: (K, K).
@@ -194,6 +195,8 @@ def merge_classes(confusion: Ints, max_classes: int) -> tuple[Ints, Ints]:
     if num_classes <= max_classes:
         return np.arange(num_classes), confusion
     errors = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * confusion.diagonal()
+    if is_last_merged:
+        errors[-1] = -1
     kept = np.sort(np.argsort(-errors, kind="stable")[: max_classes - 1])
     place = np.full(num_classes, max_classes - 1)
     place[kept] = np.arange(max_classes - 1)

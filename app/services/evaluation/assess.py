@@ -99,7 +99,7 @@ def assess(
 def headline(split: EvaluatedSplit, real: SplitMetricsRead | None, synthetic: SplitMetricsRead | None) -> HeadlineRead:
     """Return the one figure to quote: that of real images, if there are any."""
     if real is not None:
-        sentence = f"{in_words(real.accuracy)}, all of them uploaded."
+        sentence = f"On uploaded images: {in_words(real.accuracy)}."
         return HeadlineRead(source="real", accuracy=real.accuracy, sentence=sentence)
     if synthetic is not None:
         sentence = (
@@ -112,9 +112,8 @@ def headline(split: EvaluatedSplit, real: SplitMetricsRead | None, synthetic: Sp
 
 def in_words(accuracy: Interval) -> str:
     """Return an accuracy with its interval as a part of a sentence."""
-    return (
-        f"{accuracy.value:.1%} right (95 % interval {accuracy.low:.1%} to {accuracy.high:.1%}) of {accuracy.n} images"
-    )
+    ends = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+    return f"{accuracy.value:.1%} of {accuracy.n} images are right (95% interval {ends})"
 
 
 def _on(

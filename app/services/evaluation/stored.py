@@ -102,7 +102,7 @@ def _old_summary(split: EvaluatedSplit, stored: Mapping[str, Any] | None, n: int
 
 def _old_headline(figures: SplitMetricsSummary) -> HeadlineRead:
     sentence = (
-        f"{in_words(figures.accuracy)}, uploaded and generated ones not kept apart: trained by an earlier release. "
+        f"Uploaded and generated images together, by an earlier release: {in_words(figures.accuracy)}. "
         "Evaluate the model again for figures by source."
     )
     return HeadlineRead(source=None, accuracy=figures.accuracy, sentence=sentence)

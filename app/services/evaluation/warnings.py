@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from app.schemas.evaluations import SourcedMetricsRead, SplitMetricsRead
 from app.schemas.generations import WarningRead
 from app.services.evaluation.assess import in_words
+from app.services.evaluation.report.picture import fitted
 from app.training.metrics import SMALL_CLASS
 
 MAX_IMBALANCE = 10
 _NAMED = 5
+_NAME_COLUMNS = 40
 
 
 def warnings_about_test(test: SourcedMetricsRead) -> list[WarningRead]:
@@ -36,9 +38,10 @@ def imbalance_warnings(class_names: Sequence[str], num_train: Sequence[int]) -> 
     if not num_train or max(num_train) <= MAX_IMBALANCE * min(num_train):
         return []
     most, least = num_train.index(max(num_train)), num_train.index(min(num_train))
+    larger, smaller = (f"“{fitted(class_names[index], _NAME_COLUMNS)}”" for index in (most, least))
     detail = (
-        f"“{_short(class_names[most])}” has {num_train[most]} training images, “{_short(class_names[least])}” has "
-        f"{num_train[least]}. Add images to the smaller class, or use class weights; read macro-F1, not accuracy."
+        f"{larger} has {num_train[most]} training images, {smaller} has {num_train[least]}. "
+        "Add images to the smaller class, or use class weights; read macro-F1, not accuracy."
     )
     return [WarningRead(code="class_imbalance", detail=detail)]
 
@@ -87,9 +90,5 @@ def _about_baselines(test: SourcedMetricsRead) -> Iterator[WarningRead]:
 
 
 def _names(names: Sequence[str]) -> str:
-    listed = ", ".join(f"“{_short(name)}”" for name in names[:_NAMED])
-    return f"{listed} and {len(names) - _NAMED} more classes" if len(names) > _NAMED else listed
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:39]}…"
+    listed = ", ".join(f"“{fitted(name, _NAME_COLUMNS)}”" for name in names[:_NAMED])
+    return f"{listed} and {len(names) - _NAMED} more" if len(names) > _NAMED else listed

@@ -46,14 +46,14 @@ def test_real_and_generated_images_are_never_mixed_and_real_ones_are_the_headlin
     assert test.synthetic.accuracy.value == 1.0
     assert test.headline.source == "real"
     assert test.headline.accuracy == test.real.accuracy
-    assert "67.5 %" in test.headline.sentence.replace("67.5%", "67.5 %")
+    assert test.headline.sentence.startswith("On uploaded images: 67.5% of 166 images are right (95% interval ")
 
 
 def test_a_generated_test_says_so_in_its_first_words() -> None:
     test = assessed((0, 0), (200, 0))
     assert test.real is None
     assert test.headline.source == "synthetic"
-    assert test.headline.sentence.startswith("Measured on generated images only: 100.0% right")
+    assert test.headline.sentence.startswith("Measured on generated images only: 100.0% of 200")
     assert codes(test) == ["synthetic_test_only"]
 
 
@@ -98,7 +98,7 @@ def test_no_better_than_guessing_is_said() -> None:
     test = assess("test", probabilities, images, NAMES, baselines=BaselinePredictions(majority=0))
     warnings = {warning.code: warning.detail for warning in warnings_about_test(test)}
     assert set(warnings) == {"no_better_than_majority"}
-    assert warnings["no_better_than_majority"].startswith("No better than guessing: 57.5% right")
+    assert warnings["no_better_than_majority"].startswith("No better than guessing: 57.5% of 153")
 
 
 def test_a_small_and_an_absent_class_are_named() -> None:
