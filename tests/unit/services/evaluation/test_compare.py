@@ -1,10 +1,12 @@
 """Comparison of models over stored predictions."""
 
+import json
 from collections.abc import Sequence
 
 import pytest
 
 from app.services.evaluation.compare import ImagePrediction, ModelPredictions, compare_models
+from app.services.evaluation.predictions import StoredPredictions
 
 
 def model(
@@ -53,3 +55,26 @@ def test_generated_images_are_resampled_by_group_and_warned_about() -> None:
     assert found.synthetic.pairs[0].num_groups == 10
     assert found.synthetic.pairs[0].verdict == "not_distinguishable"
     assert [one.code for one in found.warnings] == ["synthetic_test_only"]
+
+
+def test_stored_predictions_are_read_back_and_compared() -> None:
+    columns = StoredPredictions(
+        classes=["fox", "dog"],
+        image_ids=["one", "two"],
+        is_real=[1, 0],
+        labels=[0, 1],
+        predicted=[0, 0],
+        confidence=[0.9, 0.6],
+        groups=[],
+    )
+    read = StoredPredictions.from_json(json.loads(json.dumps(columns.to_json())))
+    assert read == columns
+    assert read.by_image() == [
+        ImagePrediction("one", "real", "fox", "fox"),
+        ImagePrediction("two", "synthetic", "dog", "fox"),
+    ]
+    both = [ModelPredictions("a", "a", read.by_image()), ModelPredictions("b", "b", read.by_image())]
+    found = compare_models(both)
+    assert found.real is not None
+    assert found.synthetic is not None
+    assert (found.real.num_images, found.synthetic.models[0].accuracy.value) == (1, 0.0)
