@@ -85,7 +85,7 @@ def assess(
     rows = np.flatnonzero(images.is_real if source == "real" else ~images.is_real)
     compared = NO_BASELINES
     if baselines is not None and len(rows):
-        is_right = probabilities[rows].argmax(axis=1) == images.labels[rows]
+        is_right = np.equal(probabilities.argmax(axis=1), images.labels)[rows]
         compared = _baselines(baselines, source, is_right, rows, images, seed)
     return SourcedMetricsRead(
         real=real,

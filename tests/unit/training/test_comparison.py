@@ -138,3 +138,21 @@ def test_four_images_of_twenty_are_too_few_for_a_verdict() -> None:
 def test_unequal_sizes_are_refused(groups: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match="same images"):
         compare_paired(np.ones(2, bool), np.ones(2 if groups is not None else 3, bool), groups=groups)
+
+
+def test_groups_raise_the_detectable_difference_as_fewer_images_would() -> None:
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(60), 10)
+    first, second = (rng.random(60)[groups] < share for share in (0.8, 0.7))
+    grouped, alone = compare_paired(first, second, groups=groups), compare_paired(first, second)
+    assert grouped.detectable is not None
+    assert alone.detectable is not None
+    # Ten equal images a group are worth one: the difference grows by the root of ten.
+    assert grouped.detectable / alone.detectable == pytest.approx(np.sqrt(10), rel=0.15)
+
+
+def test_groups_that_never_differ_count_as_one_image_each() -> None:
+    right = np.ones(200, bool)
+    grouped = compare_paired(right, right, groups=np.repeat(np.arange(20), 10))
+    assert grouped.detectable == detectable_difference(0.0, 20)
+    assert grouped.difference.high > compare_paired(right, right).difference.high

@@ -6,6 +6,7 @@ Imports nothing of the service. Coordinates are pixels from the upper left corne
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 # Roles instead of colours: the page has two sets of colours, light and dark.
@@ -95,12 +96,8 @@ def fitted(text: str, max_columns: int) -> str:
     line = " ".join(kept.split()) or "(no visible name)"
     if num_columns(line) <= max_columns:
         return line
-    width, end = 0, 0
-    for end, char in enumerate(line):  # noqa: B007 - `end` is where the loop stopped
-        width += _columns(char)
-        if width > max_columns - 1:
-            break
-    return f"{line[:end].rstrip()}…"
+    num_kept = sum(width < max_columns for width in accumulate(map(_columns, line)))
+    return f"{line[:num_kept].rstrip()}…"
 
 
 def num_columns(text: str) -> int:

@@ -7,7 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from app.schemas.train_reports import EpochPoint, TrainReportRead
+from app.services.evaluation.report.charts import draw_pictures
 from app.services.evaluation.report.page import CONTENT_SECURITY_POLICY, MAX_CLASSES, MAX_MISTAKES, render_html
+from app.services.evaluation.stored import read_metrics
 from testing.train_reports import report, thumbnail
 
 HOSTILE = [
@@ -140,6 +142,15 @@ def test_a_report_without_test_images_epochs_or_extras() -> None:
     text = Page(render_html(bare)).text
     assert "There are no test images" in text
     assert "Curves" not in text
+
+
+def test_a_model_of_an_older_release_has_a_report_without_calibration() -> None:
+    example = report(FIVE)
+    tables = {"test": {"confusion_matrix": [[3, 1, 0, 0, 0], *[[0] * 5] * 4]}}
+    old = example.model_copy(update={"metrics": read_metrics(tables, FIVE)})
+    html = render_html(old)
+    assert "by an earlier release: 75.0% of 4 images" in Page(html).text
+    assert set(draw_pictures(old)) == {"accuracy", "curves", "classes", "confusion"}
 
 
 def test_a_loss_that_is_not_finite_is_left_out_of_the_curve() -> None:
