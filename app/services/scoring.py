@@ -210,7 +210,7 @@ def _require_backbone(inference: Inference, head: Head) -> None:
 
 async def _classify_trained(inference: Inference, head: Head, load: LoadImage, *, owner: object) -> np.ndarray:
     features = await inference.features.of_image(
-        load, backbone=head.backbone, preprocessing=head.preprocessing, owner=owner
+        load, backbone=head.backbone, weights_sha256=head.backbone_sha256, preprocessing=head.preprocessing, owner=owner
     )
     probabilities: np.ndarray = head.predict(features[None])[0]  # (K,)
     return probabilities

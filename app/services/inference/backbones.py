@@ -180,9 +180,11 @@ class Backbones:
             detail = f"The node has no backbone of this name. It has {', '.join(known[:MAX_NAMED])}{more}."
             raise Invalid.field(pointer, detail, ErrorCode.BACKBONE_NOT_FOUND)
         try:
-            return source.describe()
+            description = source.describe()
         except Exception as error:
             raise ModelNotReady(_detail_of(name, error), retry_after_s=int(FAILED_S)) from error
+        self._drop_if_replaced(name, description.facts)
+        return description
 
     def state(self, name: str) -> tuple[State, str | None]:
         """Return a backbone's state, and for `failed` the reason."""
@@ -283,6 +285,15 @@ class Backbones:
             self._failures.pop(name, None)
         entry.future.set_result(loaded)
         logger.info("Backbone %s is ready after %.1f s.", name, time.monotonic() - started_at)
+
+    def _drop_if_replaced(self, name: str, facts: BackboneFacts) -> None:
+        """Evict an idle backbone whose files are others than when it was loaded."""
+        with self._free:
+            entry = self._entries.get(name)
+            if entry is not None and entry.users == 0 and entry.future.done():
+                is_old = entry.future.result().description.facts != facts
+                if is_old and self._engine.drop_model(_engine_name(name)):
+                    del self._entries[name]
 
     def _make_room(self, name: str, entry: _Entry, num_bytes: int) -> None:
         """Evict idle backbones, the least recently used first; wait for those in use."""

@@ -49,6 +49,7 @@ class Features:
         load: LoadImage,
         *,
         backbone: str = PACK_BACKBONE,
+        weights_sha256: str | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         priority: Priority = Priority.INTERACTIVE,
         owner: object = None,
@@ -58,15 +59,19 @@ class Features:
         Args:
             load: Returns the image; called on a preparation thread.
             backbone: Its name.
+            weights_sha256: The weights that must be loaded; None: any.
             preprocessing: Settings as `Preprocessing.to_json`; None: the backbone's own.
             priority: Interactive requests go first.
             owner: The request that the image belongs to.
 
         Raises:
             Invalid: `backbone_not_found`.
+            Conflict: `backbone_changed`: other weights are loaded.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
         async with self._backbones.use(backbone) as loaded:
+            if weights_sha256 is not None:
+                _require(loaded.description.facts, weights_sha256)
             pixels_of = loaded.input.pixels
             if preprocessing is not None and preprocessing != loaded.description.facts.preprocessing:
                 pixels_of = Preprocessing.from_config(preprocessing).transform()
@@ -147,8 +152,7 @@ def check_views(views: Sequence[str]) -> None:
 def _require(facts: BackboneFacts, weights_sha256: str) -> None:
     if facts.weights_sha256 != weights_sha256:
         raise Conflict(
-            f"The backbone {facts.name} has other weights than when this job was accepted. Load those, or submit the "
-            "job again.",
+            f"The backbone {facts.name} has other weights than those asked for. Load those, or send the request again.",
             code=ErrorCode.BACKBONE_CHANGED,
         )
 
