@@ -6,6 +6,7 @@ from any thread, `load_timm_model` runs on the thread that loads backbones.
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ from app.modelpacks.pack import PackError
 from app.modelpacks.preprocessing import Preprocessing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+# Below the folder of packs, one folder for each backbone.
+FOLDER = "backbones"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # Arguments of a model's constructor that a config may set; others could name files.
 _MODEL_ARGS = {"img_size"}

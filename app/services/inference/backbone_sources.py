@@ -3,7 +3,6 @@
 Imports neither HTTP nor SQL. Called by `Backbones`, from any thread; `load` on its loader thread.
 """
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,15 +17,11 @@ from app.engine.runner import Runner
 from app.modelpacks.pack import PackError, sha256_of
 from app.modelpacks.photo import PHOTO, ensure_photo
 from app.modelpacks.preprocessing import Preprocessing
-from app.modelpacks.timm_models import CONFIG, WEIGHTS, TimmModel, load_timm_model, read_timm_model
+from app.modelpacks.timm_models import CONFIG, FOLDER, NAME, WEIGHTS, TimmModel, load_timm_model, read_timm_model
 from app.node.protocol import BackboneFacts
 from app.services.inference.backbones import BackboneDescription, BackboneInput, BackboneSource, Taught
 
-# Below the folder of packs.
-FOLDER: Final = "backbones"
 CLIP_BACKBONE: Final = "clip"
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
 # Source: the packs' manifests; a part that a local folder replaces may have been taught anything.
 PACK_TAUGHT: Final[dict[str, Taught]] = {"demo": "drawings", "sd15": "photographs"}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def make(sources: dict[str, FakeSource], clock: Clock) -> Iterator[Callable[...,
     engine.start()
     made: list[Backbones] = []
 
-    def make(**options: object) -> Backbones:
+    def make(**options: Any) -> Backbones:
         made.append(Backbones(engine, sources=lambda: sources, clock=clock, **options))
         return made[-1]
 
