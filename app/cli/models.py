@@ -1,10 +1,11 @@
-"""`foxhound models`: lists the model packs and downloads them in advance.
+"""`foxhound models`: lists the model packs; downloads packs and backbones in advance.
 
 Loads no model and imports no engine. It runs in the process of the command.
 """
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -64,24 +65,52 @@ def _quality_line(quality: Mapping[str, Any]) -> str:
 
 
 @models_app.command("fetch")
-def fetch_models(name: Annotated[str, typer.Argument(help="Name of the pack, e.g. sd15.")]) -> None:
-    """Download a pack. Run again after an interruption, it resumes the download."""
-    from app.modelpacks.fetch import fetch_pack
+def fetch_models(
+    name: Annotated[str, typer.Argument(help="Name of the pack, e.g. sd15; or the word `backbone`.")],
+    backbone: Annotated[str | None, typer.Argument(help="After `backbone`: name of a model of timm's hub.")] = None,
+    local: Annotated[
+        Path | None,
+        typer.Option("--from", help="Copy the backbone from this folder (config.json and model.safetensors)."),
+    ] = None,
+) -> None:
+    """Download a pack or a backbone. Run again after an interruption, it resumes the download."""
     from app.modelpacks.pack import PackError
 
-    settings = read_settings()
+    if (name == "backbone") != (backbone is not None) or (local is not None and backbone is None):
+        err.print("Give `fetch PACK`, or `fetch backbone NAME` with or without --from.")
+        raise typer.Exit(2)
+    models_dir = read_settings().resolved_models_dir
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=out) as progress:
-
-        def on_progress(file: str, done_bytes: int, total_bytes: int | None) -> None:
-            if file not in tasks:
-                tasks[file] = progress.add_task(file, total=total_bytes)
-            progress.update(tasks[file], completed=done_bytes, total=total_bytes)
-
         try:
-            pack = fetch_pack(name, settings.resolved_models_dir, on_progress)
+            text = _fetch(name, backbone, models_dir, local, _Shown(progress))
         except PackError as error:
             err.print(error.detail)
             raise typer.Exit(1) from None
-    out.print(f"{pack.name} {pack.revision} is complete.")
+    out.print(text)
+
+
+def _fetch(name: str, backbone: str | None, models_dir: Path, local: Path | None, shown: "_Shown") -> str:
+    """Fetch a pack or a backbone and return what to print."""
+    if backbone is None:
+        from app.modelpacks.fetch import fetch_pack
+
+        pack = fetch_pack(name, models_dir, shown)
+        return f"{pack.name} {pack.revision} is complete."
+    from app.modelpacks.fetch_backbone import fetch_backbone
+
+    model = fetch_backbone(backbone, models_dir, shown, local=local)
+    return f"The backbone {model.name} ({model.architecture}, {model.num_bytes / 1e6:.1f} MB) is complete."
+
+
+class _Shown:
+    """Shows the progress of each file as a bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, file: str, done_bytes: int, total_bytes: int | None) -> None:
+        if file not in self._tasks:
+            self._tasks[file] = self._progress.add_task(file, total=total_bytes)
+        self._progress.update(self._tasks[file], completed=done_bytes, total=total_bytes)

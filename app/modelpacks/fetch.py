@@ -54,7 +54,7 @@ def fetch_pack(
         return read_pack(folder)
     with httpx.Client(headers=build_hf_headers()) as hub_client, httpx.Client() as client:
         for hub in sources.hub:
-            _Hub(hub, hub_url or constants.ENDPOINT, hub_client).fetch(folder, on_progress)
+            Hub(hub, hub_url or constants.ENDPOINT, hub_client).fetch(folder, on_progress)
         for source in sources.torchvision:
             _fetch_torchvision(client, torchvision_url, source, folder, on_progress)
     shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
@@ -81,7 +81,7 @@ def _is_complete(folder: Path, sources: PackSources) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hub:
+class Hub:
     """One repository of the hub at its pinned commit."""
 
     source: HubSource
@@ -89,7 +89,11 @@ class _Hub:
     client: httpx.Client
 
     def fetch(self, folder: Path, on_progress: OnProgress) -> None:
-        """Download its files into their part of the pack."""
+        """Download its files into their part of the pack.
+
+        Raises:
+            PackError: A file could not be fetched; repeating continues.
+        """
         files = {file.name: file for file in self._list_files()}
         for pattern in self.source.files:
             matching = [file for name, file in files.items() if fnmatchcase(name, pattern)]

@@ -1,7 +1,16 @@
 """The JSON of train jobs: what this release writes, and what older releases have written."""
 
 from app.services.images.lost_files import LostImage
-from app.services.training.payloads import Backbone, FeaturesChunk, FeaturesChunkResult, TrainSpec
+from app.services.training.payloads import (
+    Backbone,
+    FeaturesChunk,
+    FeaturesChunkResult,
+    FeaturesPlan,
+    Stretch,
+    TrainSpec,
+)
+
+FACTS = {"name": "photo", "architecture": "resnet18", "weights_sha256": "ab", "preprocessing": {"resize": 256}}
 
 SPEC = {
     "dataset_id": "d",
@@ -15,6 +24,7 @@ SPEC = {
     "allow_incomplete": True,
     "dataset": None,
     "backbone_sha256": "ab",
+    "warnings": [{"code": "backbone_taught_drawings", "detail": "It was."}],
 }
 
 
@@ -26,8 +36,9 @@ def test_a_spec_is_written_as_the_api_shows_it() -> None:
 
 
 def test_a_spec_of_an_older_release_allows_no_incomplete_dataset() -> None:
-    older = {name: value for name, value in SPEC.items() if name != "allow_incomplete"}
+    older = {name: value for name, value in SPEC.items() if name not in ("allow_incomplete", "warnings")}
     assert TrainSpec.from_json(older).allow_incomplete is False
+    assert TrainSpec.from_json(older).warnings == []
 
 
 def test_a_retry_of_a_spec_may_have_further_members() -> None:
@@ -36,10 +47,30 @@ def test_a_retry_of_a_spec_may_have_further_members() -> None:
 
 
 def test_a_chunk_item_keeps_every_fact_of_the_backbone() -> None:
-    facts = {"architecture": "resnet18", "weights_sha256": "ab", "preprocessing": "p"}
-    chunk = FeaturesChunk("d", 64, Backbone(facts))
-    assert chunk.to_json() == {"part": "features", "dataset_id": "d", "start": 64, "backbone": facts}
+    chunk = FeaturesChunk("d", 64, Backbone(FACTS), 7)
+    expected = {"part": "features", "dataset_id": "d", "start": 64, "count": 7, "backbone": FACTS}
+    assert chunk.to_json() == expected
     assert FeaturesChunk.from_json(chunk.to_json()) == chunk
+
+
+def test_a_chunk_item_of_an_older_release_has_64_images_and_the_one_backbone_of_its_time() -> None:
+    facts = {"architecture": "resnet18", "weights_sha256": "ab", "preprocessing": "Preprocessing(resize=128)"}
+    chunk = FeaturesChunk.from_json({"part": "features", "dataset_id": "d", "start": 64, "backbone": facts})
+    assert (chunk.count, chunk.backbone.name, chunk.backbone.weights_sha256) == (64, "resnet18", "ab")
+
+
+def test_a_plan_gives_chunks_for_what_is_missing_alone() -> None:
+    plan = FeaturesPlan(Backbone(FACTS), [Stretch(10, 20), Stretch(90, 10)])
+    assert FeaturesPlan.from_json(plan.to_json()) == plan
+    assert [(chunk.start, chunk.count) for chunk in plan.chunks("d", 100)] == [(10, 20), (90, 10)]
+    assert plan.num_cached(100) == 70
+    assert FeaturesPlan.from_json(FeaturesPlan(Backbone(FACTS), []).to_json()).chunks("d", 100) == []
+
+
+def test_a_plan_of_an_older_release_reads_all_images() -> None:
+    plan = FeaturesPlan.from_json(FACTS)
+    assert [(chunk.start, chunk.count) for chunk in plan.chunks("d", 65)] == [(0, 64), (64, 64)]
+    assert plan.num_cached(65) == 0
 
 
 def test_a_chunk_of_an_older_release_returned_nothing() -> None:
