@@ -240,6 +240,34 @@ class TrainEpoch(Base):
     test_accuracy: Mapped[float | None]
     lr: Mapped[float]
     elapsed_ms: Mapped[float]
+    validation_loss: Mapped[float | None]
+    validation_accuracy: Mapped[float | None]
+
+
+class Evaluation(Base):
+    """What a model predicts for the images of a dataset's split, and how often it is right.
+
+    A train job writes the one of its own test split; an `evaluate` job writes one for any dataset.
+    """
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), index=True)
+    # A job writes one evaluation, however often its last step is repeated.
+    job_id: Mapped[str] = mapped_column(Id, unique=True)
+    dataset_id: Mapped[str] = mapped_column(Id)
+    # The dataset as it was: name, version and numbers of images.
+    dataset: Mapped[dict[str, Any]]
+    split: Mapped[str] = mapped_column(String(16))
+    # `SourcedMetricsSummary` for lists, and `SourcedMetricsRead`.
+    summary: Mapped[dict[str, Any]]
+    tables: Mapped[dict[str, Any]] = mapped_column(deferred=True)
+    # Mistakes, suspected label errors and warnings (`EvaluationDetails`).
+    details: Mapped[dict[str, Any]] = mapped_column(deferred=True)
+    # `StoredPredictions`: about 60 bytes for each image.
+    predictions: Mapped[dict[str, Any]] = mapped_column(deferred=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Worker(Base):
