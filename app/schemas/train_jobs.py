@@ -8,16 +8,9 @@ from pydantic_core import PydanticCustomError
 from app.schemas.common import Name, Request, ResourceId, Response, Seed, Storable, UtcTime
 from app.schemas.datasets import DatasetCreate
 from app.schemas.generations import WarningRead
+from app.schemas.heads import AugmentCreate, EarlyStoppingCreate, HeadCreate, OptimizerSettings, ValidationCreate
 from app.schemas.jobs import JobStatus, Progress
 from app.schemas.problems import JobError
-
-
-class OptimizerSettings(Request):
-    """Settings of the SGD optimizer."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: Annotated[float, Field(strict=True, gt=0, le=10)] = 0.001
-    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9
 
 
 class TrainJobCreate(Request):
@@ -35,6 +28,16 @@ class TrainJobCreate(Request):
     epochs: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 10
     batch_size: Annotated[int, Field(strict=True, ge=1, le=4_096)] = 16
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    head: HeadCreate | None = Field(
+        None,
+        description="How the head is trained; default: SGD with `optimizer`, or `prototypes` where a class has at most "
+        "16 training images, the backbone knows photographs, and the request has no setting of a solver.",
+    )
+    validation: ValidationCreate | None = Field(
+        None, description="Default: none, or a fifth where a sweep or early stopping needs one."
+    )
+    early_stopping: EarlyStoppingCreate | None = None
+    augment: AugmentCreate | None = None
     seed: Seed = 0
     allow_incomplete: Annotated[bool, Field(strict=True)] = Field(
         False, description="Train even if images are missing; every class needs at least one training image."
@@ -48,6 +51,12 @@ class TrainJobCreate(Request):
             raise PydanticCustomError("one_dataset", "Give exactly one of dataset_id and dataset.")
         return self
 
+    @model_validator(mode="after")
+    def _one_solver(self) -> "TrainJobCreate":
+        if self.head is not None and "optimizer" in self.model_fields_set:
+            raise PydanticCustomError("one_solver", "Give head or optimizer, not both.")
+        return self
+
 
 class EpochRead(Response):
     """The metrics of one epoch."""
@@ -59,6 +68,8 @@ class EpochRead(Response):
     test_accuracy: float | None
     lr: float
     elapsed_ms: float
+    validation_loss: float | None = Field(None, description="Null without validation images.")
+    validation_accuracy: float | None = None
 
 
 class TrainJobSummary(Response):

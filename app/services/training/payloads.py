@@ -13,6 +13,7 @@ import numpy as np
 from app.jobs.signals import Json
 from app.node.protocol import PACK_BACKBONE
 from app.services.images.lost_files import LostImage
+from app.storage.features import view_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,9 @@ class TrainSpec:
 
     Attributes:
         dataset: The request's dataset without its texts, if the job has to make it; None: the dataset exists.
-        optimizer: The fields of `OptimizerSettings`.
+        optimizer: The fields of `OptimizerSettings`; those of `head` count where it is given.
+        head: The fields of `HeadSettings`, all resolved; None in specs of releases before 0.3.
+        validation: The request's `validation`, with the default where one is needed.
         warnings: What the answer warned of, each with `code` and `detail`.
     """
 
@@ -38,6 +41,10 @@ class TrainSpec:
     allow_incomplete: bool = False
     dataset: dict[str, Any] | None
     backbone_sha256: str
+    head: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
+    early_stopping: dict[str, Any] | None = None
+    augment: dict[str, Any] | None = None
     warnings: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
@@ -56,7 +63,13 @@ class TrainSpec:
 
     def settings(self) -> dict[str, Json]:
         """Return how the head is trained, for the model's lineage."""
-        return {name: getattr(self, name) for name in ("method", "epochs", "batch_size", "optimizer", "seed")}
+        names = ("method", "epochs", "batch_size", "optimizer", "seed", "head", "validation", "augment")
+        return {name: getattr(self, name) for name in names}
+
+    def views(self) -> list[str]:
+        """Return the names of the views of each training image."""
+        augment = self.augment or {}
+        return view_names(flip=augment.get("flip", False), num_crops=augment.get("crops", 0))
 
 
 @dataclass(frozen=True, slots=True)
