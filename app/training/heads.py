@@ -161,7 +161,7 @@ def _sweep(request: _Request) -> HeadResult:
     """Train all settings and keep the best one's head, as it was when it was measured.
 
     It is not trained again on training and validation rows: that costs another fit, its validation metrics would be
-    gone, and on photographs it changed the accuracy by -0.4 to +0.7 points (docs/decisions/0042-heads.md).
+    gone, and on photographs it changed the accuracy by -1.2 to +0.7 points (docs/decisions/0042-heads.md).
     """
     started_s = time.perf_counter()
     grid = settings_grid(request.settings)

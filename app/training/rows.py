@@ -71,7 +71,9 @@ class Rows:
         return Rows(normalised(self.features), self.labels)
 
     def scaled(self, scaling: "Scaling") -> "Rows":
-        """Return the rows with scaled features."""
+        """Return the rows with scaled features; the same rows if that changes nothing."""
+        if not scaling.mean.any() and (scaling.scale == 1).all():
+            return self
         return Rows(((self.features - scaling.mean) / scaling.scale).astype(np.float32), self.labels)
 
     def joined(self, other: "Rows") -> "Rows":

@@ -102,8 +102,9 @@ def descend_together(
     candidates: list[Candidate] = []
     for start in range(0, len(grid), size):
         part = grid[start : start + size]
-        stack = _Stack(splits.train, objective, part, seed=seed, initial=initial)
-        measured = [_Measured(rows) if rows else None for rows in (splits.validation, splits.test)]
+        with one_torch_thread():
+            stack = _Stack(splits.train, objective, part, seed=seed, initial=initial)
+            measured = [_Measured(rows) if rows else None for rows in (splits.validation, splits.test)]
         history = []
         for epoch in range(grid[0].epochs):
             with one_torch_thread():
