@@ -26,7 +26,7 @@ class HeadSettings:
             `sweep_solver` on the validation rows.
         epochs: Passes over the training rows, >= 1 (sgd, adamw).
         batch_size: Rows of a gradient step, >= 1; the last batch may be smaller (sgd, adamw).
-        lr: Learning rate, > 0 (sgd, adamw).
+        lr: Learning rate, >= 0; 0 keeps the first head (sgd, adamw).
         momentum: In [0, 1) (sgd).
         weight_decay: >= 0, of weight and bias; added to the gradient (sgd) or decoupled (adamw), as in torch.optim.
         c: Inverse strength of the L2 penalty, > 0, as in scikit-learn (lbfgs). The default is that of CLIP's linear
