@@ -209,6 +209,7 @@ class _Loads:
         parts = load_clip(self._found(), self._device)
         max_tokens = parts.model.config.text_config.max_position_embeddings
         prepare = self._facts.prepare_clip = ClipPreparation(parts.processor, max_tokens=max_tokens)
+        self._facts.prepare_texts = prepare.texts
         self._facts.clip_backbone = self._clip_backbone(parts, prepare)
         return ClipRunner(model=parts.model, device=self._device)
 

@@ -6,6 +6,7 @@ Imports no HTTP framework. Runs on a worker thread of the API process.
 from dataclasses import asdict
 from typing import Any
 
+from app.error_codes import ErrorCode
 from app.errors import Invalid
 from app.schemas.train_jobs import TrainJobCreate
 from app.training.settings import HeadSettings, default_settings
@@ -15,7 +16,7 @@ DEFAULT_VALIDATION = {"fraction": 0.2}
 _CHOICES = {"head", "optimizer", "epochs", "batch_size", "early_stopping"}
 
 
-def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught: str) -> HeadSettings:
+def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught: str | None) -> HeadSettings:
     """Return how the head is trained, with every default filled in.
 
     Args:
@@ -33,7 +34,7 @@ def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught:
     try:
         settings.check()
     except ValueError as error:
-        raise Invalid.field("#/head", str(error)) from None
+        raise Invalid.field("#/head", str(error), ErrorCode.BAD_HEAD) from None
     return settings
 
 
@@ -49,7 +50,7 @@ def resolve_validation(request: TrainJobCreate, head: HeadSettings, *, largest_c
         return None
     if largest_class is not None and largest_class < 2:
         detail = "A sweep and early stopping need validation images, and no class has two training images."
-        raise Invalid.field("#/head", detail)
+        raise Invalid.field("#/head", detail, ErrorCode.VALIDATION_EMPTY)
     return DEFAULT_VALIDATION
 
 
@@ -62,6 +63,11 @@ def _asked(request: TrainJobCreate) -> HeadSettings:
     if request.early_stopping is not None:
         settings["patience"] = request.early_stopping.patience
     return HeadSettings(**settings)
+
+
+def num_epochs(settings: HeadSettings) -> int:
+    """Return how many epochs a head reports."""
+    return settings.epochs if settings.is_iterative else 1
 
 
 def head_json(settings: HeadSettings) -> dict[str, Any]:

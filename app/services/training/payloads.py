@@ -196,16 +196,20 @@ class FittedModel:
         path: Relative to the data folder.
         sha256: Of the file, in hexadecimal.
         num_bytes: The size of the file.
-        metrics: The evaluation of each split that has images, by its name.
+        metrics: `MetricsRead` as JSON; the evaluations by split of releases before 0.3.
         dataset: What it was trained on, for the model's lineage.
+        chosen: The settings of the head: the request's, or a sweep's choice; None in records of releases before 0.3.
+        test: `EvaluatedModel.to_json` on the test split; None where it has no images, or of releases before 0.3.
     """
 
     classes: list[str]
     path: str
     sha256: str
     num_bytes: int
-    metrics: dict[str, dict[str, Any]]
+    metrics: dict[str, Any]
     dataset: dict[str, Any]
+    chosen: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "FittedModel":
@@ -222,11 +226,15 @@ class Examples:
     """The images that a head is trained and tested on, as features of the frozen backbone; it stays in one process.
 
     Attributes:
-        features: (N, D), float32.
+        features: (N, D), float32, of the plain views.
+        more_views: (T, V, D), float32: V further views of the T training images, in their order; V may be 0.
         labels: (N,), integers in 0 .. K - 1.
         is_train: (N,), bool; the other rows are test images.
+        ids: (N,), the SHA-256 of the images' files, by which validation images are chosen.
     """
 
     features: np.ndarray
+    more_views: np.ndarray
     labels: np.ndarray
     is_train: np.ndarray
+    ids: list[str]
