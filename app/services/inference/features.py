@@ -27,9 +27,9 @@ from app.storage.features import FLIP, PLAIN, crop_number
 
 LoadImage = Callable[[], Image.Image]
 
-# Images of all batches that are prepared, or wait for the engine, at a time: one forward runs and two are ready. Fewer
-# than the engine's queue takes, so that batches never fill it.
-IMAGES_AHEAD = 48
+# Images of all batches that are prepared, or wait for the engine, or are in it, at a time: one forward of 32, and most
+# of the next. Fewer than the engine's queue of 64 takes, so that batches leave room for others.
+IMAGES_AHEAD = 56
 
 
 class Features:
