@@ -31,7 +31,7 @@ class HeadCreate(Request):
     lr: Rate = Field(0.001, description="Learning rate (sgd, adamw); a sweep varies it.")
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = Field(0.9, description="Of sgd.")
     weight_decay: Decay = Field(0.0, description="Of sgd (added to the gradient) and adamw (decoupled).")
-    c: Strength = Field(30.0, description="Inverse strength of the L2 penalty of lbfgs, on features of norm 1.")
+    c: Strength = Field(1.0, description="Inverse strength of the L2 penalty of lbfgs, on features of norm 1.")
     alpha: Strength = Field(1.0, description="Strength of the L2 penalty of ridge, on features of norm 1.")
     schedule: Literal["constant", "cosine", "step"] = Field(
         "constant", description="Of the learning rate by epoch; `step`: a tenth every 7 epochs."
