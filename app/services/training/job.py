@@ -160,6 +160,7 @@ class TrainJob(TrainKind):
         features = self._source.read(job, images, backbone)[:, 0]
         more = np.empty((len(train), 0, features.shape[1]), np.float32)
         if len(views) > 1:
+            self._source.compute(job, train, backbone, views)  # in parallel, and kept if this step is repeated
             more = self._source.read(job, train, backbone, views[1:])
         return Examples(
             features=features,
