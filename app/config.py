@@ -55,6 +55,13 @@ class Settings(BaseSettings):
     clip_dir: Path | None = Field(None, description="A local CLIPModel folder that replaces the pack's.")
     classifier_dir: Path | None = Field(None, description="A local classifier folder that replaces the pack's.")
     backbone_dir: Path | None = Field(None, description="A local training backbone folder that replaces the pack's.")
+    backbones_mb: int = Field(
+        2_000,
+        ge=50,
+        le=1_000_000,
+        description="Megabytes of weights of the backbones that are loaded on demand; more evict the least recently "
+        "used one.",
+    )
     device: Device = Field("auto", description="auto | cpu | cuda | cuda:n; auto uses a GPU if there is one.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",

@@ -123,6 +123,7 @@ class ErrorCode(StrEnum):
     IMAGE_NOT_FOUND = "image_not_found", "422", "There is no image with this id."
     DATASET_NOT_FOUND = "dataset_not_found", "422", "There is no dataset with this id."
     MODEL_NOT_FOUND = "model_not_found", "422", "There is no model with this id or name."
+    BACKBONE_NOT_FOUND = "backbone_not_found", "422", "The node has no backbone of this name."
     BAD_MODEL_NAME = "bad_model_name", "422", "The name has the form of an id."
     NOTHING_TO_MAKE = "nothing_to_make", "422", "The request asks for no images."
     RECIPE_TOO_LARGE = (

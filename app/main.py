@@ -18,6 +18,7 @@ from app.api.internal import create_internal_app
 from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.routes import (
+    backbones,
     dataset_images,
     datasets,
     exports,
@@ -64,6 +65,7 @@ ROUTERS = (
     exports,
     reports,
     train_jobs,
+    backbones,
     jobs,
     service,
 )

@@ -69,6 +69,7 @@ def model_choice(settings: Settings) -> ModelChoice:
         gpu_compile=settings.gpu_compile,
         num_threads=settings.num_threads,
         max_queue_size=settings.max_queue_size,
+        backbones_bytes=settings.backbones_mb * 1_000_000,
     )
 
 

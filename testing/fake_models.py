@@ -18,7 +18,16 @@ from app.engine.runner import Runner
 from app.errors import InferenceFailed
 from app.image_spec import ImageSpec
 from app.modelpacks.pack import ModelPack, demo_pack_folder
+from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import BackboneFacts
+from app.services.inference.backbones import (
+    BackboneDescription,
+    BackboneInput,
+    Backbones,
+    BackboneSource,
+    LoadedBackbone,
+    Taught,
+)
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import (
     BACKBONE,
@@ -28,6 +37,7 @@ from app.services.inference.service import (
     Inference,
     LoadedFacts,
     Runtime,
+    resident_backbones,
 )
 from testing.waiting import PATIENCE_S
 
@@ -139,12 +149,58 @@ class FakeClassifier(_OneStep):
 
 
 class FakeBackbone(_OneStep):
-    """Mean colour, spread over the features."""
+    """Mean colour, spread over the features; its own head classifies as `FakeClassifier` does."""
 
-    def finish(self, request: EngineRequest) -> np.ndarray:
+    def finish(self, request: EngineRequest) -> np.ndarray | Classification:
+        if isinstance(request.payload, ClassifyPayload):
+            return FakeClassifier().finish(request)
         assert isinstance(request.payload, FeaturePayload)
         means = request.payload.pixels.mean(dim=(1, 2)).numpy()
         return np.resize(means, NUM_FEATURES).astype(np.float32)
+
+
+PREPROCESSING = Preprocessing(64, 64, (0.5,) * 3, (0.5,) * 3)
+MEAN_COLOUR = BackboneInput(to_tensor, PREPROCESSING.crop_view, FeaturePayload, lambda features: features)
+CLIP_INPUT = BackboneInput(
+    to_tensor,
+    PREPROCESSING.crop_view,
+    lambda pixels: ClipPayload(pixels, ((0,),)),
+    lambda scores: scores.image_embed,
+)
+
+
+def describe(name: str, *, taught: Taught | None = None, sha256: str = "f" * 64, **more: Any) -> BackboneDescription:
+    facts = BackboneFacts(name, sha256, PREPROCESSING.to_json(), name=name)
+    sizes: dict[str, Any] = {"num_features": NUM_FEATURES, "num_parameters": 1, "num_bytes": 1_000_000}
+    return BackboneDescription(facts, input_side=64, taught=taught, **{**sizes, **more})
+
+
+class FakeSource:
+    """A backbone that is loaded on demand.
+
+    Attributes:
+        description: What `describe` returns; tests may replace it.
+        num_loads: Calls of `load` so far.
+        gate: `load` waits while it is cleared.
+        fault: Raised by `load` where it is set.
+    """
+
+    def __init__(self, description: BackboneDescription) -> None:
+        self.description = description
+        self.num_loads = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: Exception | None = None
+
+    def describe(self) -> BackboneDescription:
+        return self.description
+
+    def load(self) -> tuple[Runner, BackboneInput]:
+        self.num_loads += 1
+        self.gate.wait(PATIENCE_S)
+        if self.fault is not None:
+            raise self.fault
+        return FakeBackbone(), MEAN_COLOUR
 
 
 def _prepare_clip(image: Picture, texts: Sequence[str]) -> ClipPayload:
@@ -159,6 +215,7 @@ class FakeModels:
 
     def __init__(self, clip: Callable[[], Runner] = FakeClip) -> None:
         self.diffusion = FakeDiffusion()
+        self.backbones: dict[str, BackboneSource] = {}  # loaded on demand; tests add some
         self.clip: Any = clip()  # a Runner; tests set the `score` of a FakeClip
         self.pack = ModelPack(
             name="demo",
@@ -181,12 +238,18 @@ class FakeModels:
         self.engine = engine
         facts = LoadedFacts(
             classes=CLASSES,
-            backbone=BackboneFacts("resnet18", "f" * 64, "mean colour"),
+            backbone=LoadedBackbone(BACKBONE, describe("resnet18", taught="drawings"), MEAN_COLOUR),
+            clip_backbone=LoadedBackbone(CLIP, describe("clip", taught="drawings"), CLIP_INPUT),
             prepare_clip=_prepare_clip,
             classifier_pixels=to_tensor,
-            backbone_pixels=to_tensor,
         )
         runtime = Runtime(
             device="cpu", dtype="float32", num_threads=1, deterministic=True, compiled=False, versions={"torch": "fake"}
         )
-        return engine, Inference(engine, self.pack, runtime, facts)
+        backbones = Backbones(
+            engine,
+            resident=resident_backbones(facts),
+            sources=lambda: self.backbones,
+            max_bytes=choice.backbones_bytes,
+        )
+        return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones)

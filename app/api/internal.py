@@ -4,6 +4,9 @@ Only this node's worker calls it; it is not in the OpenAPI file. Requests are qu
 say otherwise. Runs on the event loop.
 """
 
+import asyncio
+import json
+
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
@@ -33,8 +36,18 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
         row = await unless_left(request, engine.features(await request.body()))
         return Response(protocol.encode_features(row))
 
+    @app.post(protocol.FEATURE_BATCH)
+    async def feature_batch(request: Request) -> Response:
+        batch = protocol.FeatureBatch.decode(await request.body(), request.headers)
+        rows = await unless_left(request, engine.feature_batch(batch))
+        return Response(protocol.encode_features(rows))
+
     @app.post(protocol.BACKBONE)
-    async def backbone() -> Response:
-        return JSONResponse(engine.backbone().to_json())
+    async def backbone(request: Request) -> Response:
+        body = await request.body()
+        name = json.loads(body)["name"] if body else protocol.PACK_BACKBONE
+        # On a thread: the first description of a backbone hashes its file.
+        facts = await asyncio.to_thread(engine.backbone, name)
+        return JSONResponse(facts.to_json())
 
     return app

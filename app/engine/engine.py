@@ -65,6 +65,33 @@ class Engine:
         self._loader.add(name, load)
         self._batcher.add_model(name, max_rows=max_rows)
 
+    def put_model(self, name: str, runner: Runner, *, max_rows: int = 1) -> None:
+        """Add a model that is already loaded, at any time; `status` does not list it. Any thread.
+
+        Args:
+            name: The name that `submit` takes, not in use.
+            runner: The model, ready for the device thread.
+            max_rows: Rows of one step, >= 1.
+        """
+        with self._condition:
+            self._batcher.add_model(name, max_rows=max_rows)
+            self._loader.put(name, runner)
+
+    def drop_model(self, name: str) -> bool:
+        """Remove a model that `put_model` added; return False, without a change, while it has requests."""
+        with self._condition:
+            if self._batcher.in_flight().get(name):
+                return False
+            self._batcher.remove_model(name)
+            self._loader.drop(name)
+        self._notes.pop(name, None)
+        return True
+
+    def images_per_s(self, name: str) -> float | None:
+        """Return the measured rows per second of a model whose requests have no shape; None before its first step."""
+        with self._condition:
+            return self._batcher.rows_per_s(name)
+
     def set_row_budget(
         self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
     ) -> None:

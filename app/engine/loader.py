@@ -54,6 +54,14 @@ class ModelLoader:
         self._loads[name] = load
         self._status[name] = ModelStatus("loading")
 
+    def put(self, name: str, runner: Runner) -> None:
+        """Add a model that was loaded elsewhere; `status` does not list it."""
+        self.runners[name] = runner
+
+    def drop(self, name: str) -> None:
+        """Remove a model that `put` added."""
+        self.runners.pop(name, None)
+
     def start(self) -> None:
         """Start the thread; it loads the models in the order in which they were added."""
         self._thread.start()
@@ -74,6 +82,8 @@ class ModelLoader:
         Raises:
             ModelNotReady: It is unknown, loading, or could not be loaded.
         """
+        if name in self.runners:
+            return
         status = self._status.get(name)
         if status is None:
             raise ModelNotReady("This node does not serve that model.", retry_after_s=FAILED_RETRY_AFTER_S)

@@ -1,6 +1,6 @@
-"""ResNet as a model of the engine: ImageNet-style classification, and the features for training a linear probe.
+"""ResNets and other image networks as models of the engine: classification, and features for training heads.
 
-Uses torchvision's networks; handles no image files and no class names. Runs on the device thread.
+Takes networks of torchvision and timm; handles no image files and no class names. Runs on the device thread.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from app.engine.kernels.cpu_efficientnet import optimize_efficientnet
 from app.engine.kernels.cpu_resnet import optimize_resnet
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed
@@ -45,7 +46,8 @@ class _ResNetRunner:
 
     def __init__(self, *, model: nn.Module, device: torch.device) -> None:
         """Take the network on the device; sets eval mode, so that BatchNorm neither updates nor mixes images."""
-        self._model = optimize_resnet(model.eval()) if device.type == "cpu" else model.eval()
+        self._dtype = next(model.parameters()).dtype
+        self._model = _optimized(model.eval()) if device.type == "cpu" else model.eval()
         self._device = device
 
     def prepare(self, request: EngineRequest) -> None:
@@ -55,9 +57,8 @@ class _ResNetRunner:
     @torch.inference_mode()
     def step(self, requests: Sequence[EngineRequest]) -> None:
         """Run the network once for all requests."""
-        dtype = next(self._model.parameters()).dtype
         payloads: list[ClassifyPayload | FeaturePayload] = [request.payload for request in requests]  # type: ignore[misc]
-        images = torch.stack([payload.pixels for payload in payloads]).to(self._device, dtype)
+        images = torch.stack([payload.pixels for payload in payloads]).to(self._device, self._dtype)
         for request, outputs in zip(requests, self._model(images).float().cpu(), strict=True):
             request.state = outputs
 
@@ -75,11 +76,31 @@ class ClassifierRunner(_ResNetRunner):
 
 
 class BackboneRunner(_ResNetRunner):
-    """A ResNet without its head (`fc` is the identity)."""
+    """A network without its head (`fc` is the identity), and the head apart where it has one."""
 
-    def finish(self, request: EngineRequest) -> np.ndarray:
-        """Return the features (D,), float32, the input of `fc`; raises InferenceFailed where one is not finite."""
-        return _finite(request.state)
+    def __init__(self, *, model: nn.Module, device: torch.device, head: nn.Module | None = None) -> None:
+        """Take the network, (B, 3, H, W) to (B, D), and its head, (B, D) to (B, K), on the device."""
+        super().__init__(model=model, device=device)
+        self._head = None if head is None else head.eval()
+
+    @torch.inference_mode()
+    def finish(self, request: EngineRequest) -> np.ndarray | Classification:
+        """Return the features (D,), float32, or the head's probabilities where the request is to classify.
+
+        Raises:
+            InferenceFailed: A value is not finite.
+        """
+        if isinstance(request.payload, FeaturePayload):
+            return _finite(request.state)
+        assert self._head is not None
+        logits = self._head(request.state[None].to(self._device, self._dtype))[0]
+        return Classification(_finite(logits.float().softmax(dim=0).cpu()))
+
+
+def _optimized(model: nn.Module) -> nn.Module:
+    """Replace the layers of a network that is known; return another one unchanged."""
+    replaced = optimize_resnet(model)
+    return optimize_efficientnet(model) if replaced is model else replaced
 
 
 def _finite(values: torch.Tensor) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Pickled state dicts to safetensors: the only module in the project that opens a pickle.
 
-`fetch.py` alone calls it, in the CLI, for a file whose hash was pinned and checked, with `weights_only`.
+`fetch.py` calls it in the CLI, and `photo.py` in the service, for a file whose hash was pinned and checked, with
+`weights_only`.
 """
 
 import json
 import os
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,23 +16,38 @@ from safetensors.torch import save_file
 
 from app.modelpacks.pack import PackError
 
+Tensors = dict[str, torch.Tensor]
 
-def convert_state_dict(pickle: Path, target: Path, source: str) -> None:
+
+def convert_state_dict(
+    pickle: Path, target: Path, source: str, *, arrange: Callable[[Tensors], Tensors] = lambda tensors: tensors
+) -> None:
     """Write the tensors of a pickled state dict as safetensors, with the source in the header.
+
+    Several processes may write one target at once: each writes all of it, and the last one replaces the others' file.
+
+    Args:
+        pickle: The file of the state dict.
+        target: The file to write.
+        source: Where the pickle is from.
+        arrange: Renames the tensors; raises ValueError if they are not those of the model.
 
     Raises:
         PackError: The file contains other objects than tensors, or cannot be read.
     """
     try:
         state = torch.load(pickle, map_location="cpu", weights_only=True)
-        tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+        tensors = arrange({name: tensor.detach().contiguous() for name, tensor in state.items()})
     except Exception as error:  # pickle may raise any exception
         raise PackError(f"{source} is not a file of weights.") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    save_file(tensors, part, metadata={"format": "pt", "source": source})
-    _sort_header(part)
-    os.replace(part, target)
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt", "source": source})
+        _sort_header(part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _sort_header(path: Path) -> None:

@@ -51,10 +51,11 @@ class DiffusionComponents:
 
 @dataclass(frozen=True, slots=True)
 class ClipComponents:
-    """A `CLIPModel` on the device, in eval mode, and its `CLIPProcessor`."""
+    """A `CLIPModel` on the device, in eval mode, its `CLIPProcessor`, and the hash of its file."""
 
     model: Any
     processor: Any
+    weights_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def load_clip(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.
     return ClipComponents(
         model=_ModelLoader(pack, device, dtype)(CLIPModel, folder),
         processor=_load_processor(pack, CLIPProcessor, folder),
+        weights_sha256=sha256_of(_find_weights(pack, folder)),
     )
 
 

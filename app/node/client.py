@@ -13,10 +13,10 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
-from app.errors import InferenceFailed, Invalid, Unavailable
+from app.errors import AppError, Conflict, InferenceFailed, Invalid, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
-from app.node.protocol import BackboneFacts, RenderRequest
+from app.node.protocol import BackboneFacts, FeatureBatch, RenderRequest
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
@@ -75,9 +75,24 @@ class NodeClient:
         answer = self._post(protocol.FEATURES, keep_waiting, content=image)
         return protocol.decode_features(answer.content)
 
-    def backbone(self, *, keep_waiting: Callable[[], None]) -> BackboneFacts:
-        """Return what features depend on besides the image."""
-        return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting).json())
+    def feature_batch(self, batch: FeatureBatch, *, keep_waiting: Callable[[], None]) -> np.ndarray:
+        """Return the features of a batch of image files, (N, V, D) float32, V views each; raises as `render`.
+
+        Raises:
+            Conflict: Other weights are loaded than the batch names.
+        """
+        body, headers = batch.encode()
+        answer = self._post(protocol.FEATURE_BATCH, keep_waiting, content=body, headers=headers)
+        features = protocol.decode_features(answer.content)
+        return features.reshape(len(batch.images), len(batch.views), -1)
+
+    def backbone(self, name: str = protocol.PACK_BACKBONE, *, keep_waiting: Callable[[], None]) -> BackboneFacts:
+        """Return what features of a backbone depend on.
+
+        Raises:
+            Invalid: The node has no backbone of this name.
+        """
+        return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting, json={"name": name}).json())
 
     def wait_until_loaded(self, stop: threading.Event, *, limit_s: float) -> bool:
         """Wait until the engine answers and loads no model any longer, `stop` is set, or the limit is reached.
@@ -121,7 +136,9 @@ class NodeClient:
             if problem is None or answer.status_code in _TRANSIENT or problem["code"] == "internal_error":
                 time.sleep(_RETRY_S)
                 continue
-            refused = Invalid if answer.status_code < 500 else InferenceFailed
+            refused: type[AppError] = Invalid if answer.status_code < 500 else InferenceFailed
+            if answer.status_code == Conflict.status:
+                refused = Conflict
             raise refused(problem["detail"], code=problem["code"])
 
     def _note(self, *, is_there: bool) -> None:

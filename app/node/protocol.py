@@ -7,7 +7,7 @@ no models; pure functions, any thread.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from app.image_spec import ImageInfo, ImageSpec, RenderedImage
 LOADING: Final = "/loading"
 RENDER: Final = "/render"
 FEATURES: Final = "/features"
+FEATURE_BATCH: Final = "/feature-batch"
 BACKBONE: Final = "/backbone"
 
 # Bytes of JSON before the image's own in the body of a rendered image. The scores of many labels are more than a header
@@ -57,17 +58,79 @@ class RenderRequest:
             raise Malformed("The body is not a request for an image. Run API and worker of one release.") from None
 
 
+# The backbone of the pack, by its name in requests.
+PACK_BACKBONE: Final = "resnet18"
+
+# Largest body of a batch of images; a single larger image is sent alone.
+BATCH_BYTES: Final = 32_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneFacts:
-    """What features depend on besides the image."""
+    """What features depend on besides the image; also the `backbone` of a trained model's lineage.
+
+    Attributes:
+        preprocessing: The settings by name. A text in records of releases before 0.3, which had one backbone.
+        device: `cpu` or `cuda`.
+        dtype: Number format of the forward.
+        torch: Version of the library.
+    """
 
     architecture: str
     weights_sha256: str
-    preprocessing: str
+    preprocessing: Any
+    name: str = PACK_BACKBONE
+    device: str = "cpu"
+    dtype: str = "float32"
+    torch: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Images whose features the worker asks for, each in several views.
+
+    Attributes:
+        backbone: Its name.
+        weights_sha256: The weights that must be loaded.
+        views: Names of views, see `app/storage/features.py`; >= 1.
+        images: Image files.
+    """
+
+    backbone: str
+    weights_sha256: str
+    views: Sequence[str]
+    images: Sequence[bytes] = field(repr=False)
+
+    def encode(self) -> tuple[bytes, dict[str, str]]:
+        """Return the body and the headers that carry the batch: JSON with the sizes, then the files in order."""
+        sizes = [len(image) for image in self.images]
+        head = {"backbone": self.backbone, "weights_sha256": self.weights_sha256, "views": list(self.views)}
+        info = json.dumps({**head, "sizes": sizes}).encode()
+        return b"".join([info, *self.images]), {INFO_BYTES: str(len(info))}
+
+    @classmethod
+    def decode(cls, body: bytes, headers: Mapping[str, str]) -> "FeatureBatch":
+        """Return the batch that `encode` coded; `headers` must find names in any case.
+
+        Raises:
+            Malformed: The body is no such batch.
+        """
+        try:
+            start = int(headers[INFO_BYTES])
+            head = json.loads(body[:start])
+            images = []
+            for size in head["sizes"]:
+                images.append(body[start : start + size])
+                start += size
+            if start != len(body):
+                raise ValueError("The sizes do not fit the body.")
+            return cls(str(head["backbone"]), str(head["weights_sha256"]), [str(one) for one in head["views"]], images)
+        except (KeyError, TypeError, ValueError):
+            raise Malformed("The body is not a batch of images. Run API and worker of one release.") from None
 
 
 def encode_image(image: RenderedImage) -> tuple[bytes, dict[str, str]]:
@@ -83,10 +146,10 @@ def decode_image(body: bytes, headers: Mapping[str, str]) -> RenderedImage:
 
 
 def encode_features(features: np.ndarray) -> bytes:
-    """Return the body that carries features, (D,), as little-endian float32."""
+    """Return the body that carries features of any shape, as little-endian float32 in C order."""
     return features.astype("<f4").tobytes()
 
 
 def decode_features(body: bytes) -> np.ndarray:
-    """Return the features that `encode_features` coded, (D,) float32."""
+    """Return the features that `encode_features` coded, as (N,) float32."""
     return np.frombuffer(body, dtype="<f4").astype(np.float32)

@@ -87,7 +87,9 @@ class ClassifyRequest(JudgedImages):
 
     top_k: TopK = Field(5, description="Number of predictions; limited to the number of classes.")
     model: Annotated[str, Field(strict=True, min_length=1, max_length=64), Storable] | None = Field(
-        None, description="Id or name of a trained model; default: the pack's pretrained classifier."
+        None,
+        description="Id or name of a trained model, or `photo`: the 1,000 classes of ImageNet; default: the pack's "
+        "pretrained classifier.",
     )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image_id": "…", "top_k": 5}]})

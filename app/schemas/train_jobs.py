@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.common import Name, Request, ResourceId, Response, Seed, UtcTime
+from app.schemas.common import Name, Request, ResourceId, Response, Seed, Storable, UtcTime
 from app.schemas.datasets import DatasetCreate
+from app.schemas.generations import WarningRead
 from app.schemas.jobs import JobStatus, Progress
 from app.schemas.problems import JobError
 
@@ -25,7 +26,11 @@ class TrainJobCreate(Request):
     dataset_id: ResourceId | None = Field(None, description="Id of a `ready` dataset; see `allow_incomplete`.")
     dataset: DatasetCreate | None = Field(None, description="Instead of `dataset_id`: a dataset to generate first.")
     name: Name | None = Field(None, description="The model's name; default: the dataset's name and a number.")
-    backbone: Literal["resnet18"] = "resnet18"
+    backbone: Annotated[str, Field(strict=True, min_length=1, max_length=64), Storable] | None = Field(
+        None,
+        description="A name of `GET /backbones`; default: `photo` for a dataset with uploaded training images, else "
+        "`resnet18`, the loaded pack's own.",
+    )
     method: Literal["linear_probe"] = "linear_probe"
     epochs: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 10
     batch_size: Annotated[int, Field(strict=True, ge=1, le=4_096)] = 16
@@ -78,6 +83,7 @@ class TrainJobRead(TrainJobSummary):
     spec: dict[str, Any] = Field(
         description="The accepted request, without a dataset's prompts; `/datasets/{dataset_id}/recipe` returns these."
     )
+    warnings: list[WarningRead] = Field(description="What to know about the settings, found when they were accepted.")
     epochs: list[EpochRead]
 
 

@@ -7,16 +7,17 @@ import asyncio
 import base64
 import binascii
 import string
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from app.error_codes import ErrorCode
-from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
+from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
+from app.modelpacks.photo import PHOTO
 from app.names import equal_names, name_key
 from app.schemas.generations import ModelRef, WarningRead
 from app.schemas.judging import (
@@ -29,14 +30,20 @@ from app.schemas.judging import (
     Prediction,
 )
 from app.services.images.service import ImageService
-from app.services.inference.service import Inference, LoadImage
+from app.services.inference.features import LoadImage
+from app.services.inference.service import Inference
 from app.services.limits import Limits
-from app.services.training.models import ModelService
+from app.services.training.models import Head, ModelService
 from app.storage.images import DecodeImage, decode_image
 
 T = TypeVar("T")
 
 _BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
+
+
+class _Classify(Protocol):
+    def __call__(self, load: LoadImage, *, owner: object) -> Awaitable[np.ndarray]:
+        """Return the probabilities of an image, (K,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +125,15 @@ class JudgingService:
     async def classify(
         self, uploads: Sequence[Upload], request: ClassifyRequest
     ) -> tuple[ModelRef, list[ClassifyResult]]:
-        """Classify each image with the pretrained classifier or a model trained here.
+        """Classify each image with the pretrained classifier, with `photo`, or with a model trained here.
 
         Raises:
             Invalid: There is no such model, or an image is broken.
-            Conflict: The model was trained on another backbone than the one loaded.
+            Conflict: The node does not have the backbone weights that the model was trained on.
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        if request.model is None or name_key(request.model) == self._inference.pack.name:
-            ref, classes = self.pack_ref(), self._inference.classes
-            classify = self._inference.classify
-        else:
-            head = await asyncio.to_thread(self._models.head, request.model, self._inference.backbone.weights_sha256)
-            ref, classes = head.ref, head.classes
-            classify = partial(_classify_trained, self._inference, head.predict)
+        ref, classes, classify = await self._classifier(request.model)
         owner = object()
         rows = await _all(_naming(upload, classify(partial(self._load, upload), owner=owner)) for upload in uploads)
         results = [
@@ -140,6 +141,20 @@ class JudgingService:
             for upload, row in zip(uploads, rows, strict=True)
         ]
         return ref, results
+
+    async def _classifier(self, model: str | None) -> tuple[ModelRef, Sequence[str], "_Classify"]:
+        """Return the reference, the labels and the function of what `model` names."""
+        inference = self._inference
+        if model is None or name_key(model) == inference.pack.name:
+            return self.pack_ref(), inference.classes, inference.classify
+        if name_key(model) == PHOTO and PHOTO in inference.backbones.names():
+            # On a thread: the first description of `photo` converts its weights.
+            photo = await asyncio.to_thread(inference.backbones.describe, PHOTO, "#/model")
+            ref = ModelRef(id=None, name=PHOTO, revision=photo.facts.weights_sha256[:12])
+            return ref, photo.classes or (), partial(inference.features.classify, backbone=PHOTO)
+        head = await asyncio.to_thread(self._models.head, model)
+        await asyncio.to_thread(_require_backbone, inference, head)
+        return head.ref, head.classes, partial(_classify_trained, inference, head)
 
     def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
         uploads = []
@@ -178,11 +193,26 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
             task.cancel()
 
 
-async def _classify_trained(
-    inference: Inference, predict: Callable[[np.ndarray], np.ndarray], load: LoadImage, *, owner: object
-) -> np.ndarray:
-    features = await inference.features(load, owner=owner)
-    probabilities: np.ndarray = predict(features[None])[0]  # (K,)
+def _require_backbone(inference: Inference, head: Head) -> None:
+    """Raise Conflict unless the node has the backbone of a head, with the same weights."""
+    try:
+        found = inference.backbones.describe(head.backbone).facts.weights_sha256
+    except Invalid:
+        found = None
+    if found != head.backbone_sha256:
+        fault = "is not on this node" if found is None else "has other weights on this node"
+        raise Conflict(
+            f"This model was trained on the backbone {head.backbone}, which {fault}. Install the weights with the "
+            f"SHA-256 {head.backbone_sha256[:12]}…, or train a new model.",
+            code=ErrorCode.MODEL_BACKBONE_MISMATCH,
+        )
+
+
+async def _classify_trained(inference: Inference, head: Head, load: LoadImage, *, owner: object) -> np.ndarray:
+    features = await inference.features.of_image(
+        load, backbone=head.backbone, preprocessing=head.preprocessing, owner=owner
+    )
+    probabilities: np.ndarray = head.predict(features[None])[0]  # (K,)
     return probabilities
 
 

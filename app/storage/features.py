@@ -6,8 +6,11 @@ threads and processes may share one folder.
 
 import hashlib
 import io
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,23 @@ from app.storage.reserve import NO_RESERVE, Reserve
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
+# Views of an image: as the backbone's preprocessing gives it, mirrored, and seeded random parts `crop-0`, `crop-1`, ...
+PLAIN: Final = "plain"
+FLIP: Final = "flip"
+_CROP = re.compile(r"crop-(0|[1-9]\d{0,3})")
+
+
+def view_names(*, flip: bool = False, num_crops: int = 0) -> list[str]:
+    """Return the names of the views of each image: the plain one, its mirror image, and `num_crops` random parts."""
+    return [PLAIN, *([FLIP] if flip else []), *(f"crop-{number}" for number in range(num_crops))]
+
+
+def crop_number(view: str) -> int | None:
+    """Return the number of a random part, by which its draws are seeded; None for another view."""
+    match = _CROP.fullmatch(view)
+    return None if match is None else int(match[1])
+
+
 def feature_key(image_sha256: str, backbone_revision: str, preprocessing: str) -> str:
     """Return the key of an image's features under one backbone and preprocessing: 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -25,6 +45,20 @@ def feature_key(image_sha256: str, backbone_revision: str, preprocessing: str) -
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.hexdigest()
+
+
+def view_key(image_sha256: str, backbone: dict[str, Any], view: str) -> str:
+    """Return the key of an image's features in one view.
+
+    Args:
+        image_sha256: Of the image's file.
+        backbone: Everything else that the features depend on: the JSON form of `BackboneFacts`.
+        view: A name of `view_names`.
+    """
+    # The backbone's name is left out: the same weights under two names give the same features.
+    facts = {name: value for name, value in backbone.items() if name != "name"}
+    settings = json.dumps([facts, view], sort_keys=True, separators=(",", ":"))
+    return feature_key(image_sha256, str(backbone["weights_sha256"]), settings)
 
 
 class FeatureCache:
@@ -51,6 +85,14 @@ class FeatureCache:
         except (OSError, ValueError, EOFError, MemoryError):
             return None
         return array if isinstance(array, np.ndarray) and array.dtype == np.float32 else None
+
+    def has(self, key: str) -> bool:
+        """Return whether there is a file for the key, without reading it."""
+        return self._path(key).is_file()
+
+    def get_many(self, keys: Sequence[str]) -> list[npt.NDArray[np.float32] | None]:
+        """Return the arrays of several keys, as `get` does."""
+        return [self.get(key) for key in keys]
 
     def put(self, key: str, array: npt.NDArray[np.float32]) -> None:
         """Store an array under a key of `feature_key`.

@@ -57,7 +57,12 @@ _CLIP_FIELDS = {
 }
 _CLASSIFY_FIELDS = {
     "top_k": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 1_000, "default": 5},
-    "model": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Id or name of a trained model."},
+    "model": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 64,
+        "description": "Id or name of a trained model, or `photo`.",
+    },
 }
 
 
@@ -91,7 +96,9 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
     max_body_size=MAX_FORM_BYTES,
 )
 async def classify_image(request: Request, services: ServicesDep) -> ClassificationRead | ClassificationsRead:
-    """Return the most probable classes of the pretrained classifier or a trained model; several images give `results`.
+    """Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
+
+    Several images give `results`.
 
     `curl -F image=@fox.png -F top_k=3 http://127.0.0.1:8000/classify`
     """

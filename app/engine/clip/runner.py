@@ -50,21 +50,26 @@ class ClipScores:
 
 
 class ClipPreparation:
-    """Images and texts to inputs of the model, as in `CLIPProcessor`."""
+    """Images and texts to inputs of the model, as in `CLIPProcessor`.
+
+    Attributes:
+        pixels: From an image (RGB) to (3, H, W), float32, normalised.
+    """
 
     def __init__(self, processor: Any, *, max_tokens: int) -> None:
         """Take the pack's `CLIPProcessor` and the largest number of tokens of its model."""
-        self._pixels = pixels_by(processor.image_processor)
+        self.pixels = pixels_by(processor.image_processor)
         self._tokenizer = processor.tokenizer
         self._max_tokens = max_tokens
         # A tokenizer stores the settings of its last call, which is not thread-safe: the first call sets them here.
-        self._tokenize([""])
+        self.tokenize([""])
 
     def __call__(self, image: Image.Image, texts: Sequence[str]) -> ClipPayload:
         """Resize and normalise an image (RGB) and tokenize texts, truncated to `max_tokens`."""
-        return ClipPayload(self._pixels(image), self._tokenize(texts))
+        return ClipPayload(self.pixels(image), self.tokenize(texts))
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
+    def tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
+        """Return the token ids of each text, truncated to `max_tokens`."""
         token_ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens).input_ids
         return tuple(map(tuple, token_ids))
 

@@ -127,6 +127,17 @@ class Batcher:
         for turns in self._turns.values():
             turns.append(name)
 
+    def remove_model(self, name: str) -> None:
+        """Remove a model without requests, if it is here."""
+        if self._queues.pop(name, None) is not None:
+            for turns in self._turns.values():
+                turns.remove(name)
+
+    def rows_per_s(self, name: str) -> float | None:
+        """Return the measured speed of a model whose requests have no shape; None before its first step."""
+        queue = self._queues.get(name)
+        return None if queue is None or not queue.steps.spent_s else queue.steps.done_row_pixels / queue.steps.spent_s
+
     def set_row_budget(
         self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
     ) -> None:

@@ -3,13 +3,15 @@
 Runs in the API process, on the event loop.
 """
 
+import hashlib
 from functools import partial
 
 import numpy as np
 
 from app.engine.request import Priority
 from app.image_spec import RenderedImage
-from app.node.protocol import BackboneFacts, RenderRequest
+from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest
+from app.services.inference.features import LoadImage
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
@@ -33,11 +35,23 @@ class NodeEngine:
         return await self._inference.render(asked.spec, labels=asked.labels, priority=priority)
 
     async def features(self, data: bytes) -> np.ndarray:
-        """Return the backbone's features of an image file, (D,) float32; behind interactive requests."""
-        limits = self._limits
-        load = partial(decode_image, data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
-        return await self._inference.features(load, priority=Priority.BACKGROUND)
+        """Return the pack's backbone's features of an image file, (D,) float32; behind interactive requests."""
+        return await self._inference.features.of_image(self._loading(data), priority=Priority.BACKGROUND)
 
-    def backbone(self) -> BackboneFacts:
-        """Return what features depend on besides the image."""
-        return self._inference.backbone
+    async def feature_batch(self, batch: FeatureBatch) -> np.ndarray:
+        """Return a backbone's features of a batch of image files, (N, V, D) float32; behind interactive requests."""
+        return await self._inference.features.of_images(
+            [self._loading(data) for data in batch.images],
+            backbone=batch.backbone,
+            weights_sha256=batch.weights_sha256,
+            views=batch.views,
+            seeds=[hashlib.sha256(data).digest() for data in batch.images],
+        )
+
+    def backbone(self, name: str = PACK_BACKBONE) -> BackboneFacts:
+        """Return what features of a backbone depend on besides the image."""
+        return self._inference.backbones.describe(name).facts
+
+    def _loading(self, data: bytes) -> LoadImage:
+        limits = self._limits
+        return partial(decode_image, data, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)

@@ -20,13 +20,15 @@ from app.engine.diffusion.runner import GeneratedImage, cost_of
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
 from app.engine.request import Priority, RequestCost
-from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
+from app.engine.resnet import Classification, ClassifyPayload
 from app.errors import ModelNotReady
 from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
 from app.modelpacks.pack import ModelPack
-from app.node.protocol import BackboneFacts
+from app.node.protocol import PACK_BACKBONE
 from app.schemas.common import MAX_LABELS
 from app.services.images.spec import SizeRules
+from app.services.inference.backbones import Backbones, LoadedBackbone, Resident
+from app.services.inference.features import Features, LoadImage
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.images import encode_image
 
@@ -34,8 +36,6 @@ DIFFUSION, CLIP, CLASSIFIER, BACKBONE = "diffusion", "clip", "classifier", "back
 
 T = TypeVar("T")
 
-# Returns an image (RGB); called on a preparation thread. What it raises reaches the caller unchanged.
-LoadImage = Callable[[], Image.Image]
 Preprocess = Callable[[Image.Image], torch.Tensor]
 
 # Texts of one request to CLIP, labels and a prompt: more would occupy the device for too long.
@@ -59,16 +59,25 @@ class LoadedFacts:
     """Facts of loaded models; written by the engine's loader thread, read by any thread.
 
     Attributes:
-        prepare_clip: From picture and texts to CLIP's input; like the next two called by several threads at once.
+        prepare_clip: From picture and texts to CLIP's input; like the next one called by several threads at once.
         classifier_pixels: From a picture to (3, H, W), float32, normalised for the classifier's weights.
-        backbone_pixels: The same for the backbone.
+        backbone: The pack's backbone.
+        clip_backbone: CLIP's image tower as a backbone.
     """
 
     classes: list[str] | None = None
-    backbone: BackboneFacts | None = None
+    backbone: LoadedBackbone | None = None
+    clip_backbone: LoadedBackbone | None = None
     prepare_clip: Callable[[Image.Image, Sequence[str]], ClipPayload] | None = None
     classifier_pixels: Preprocess | None = None
-    backbone_pixels: Preprocess | None = None
+
+    def find_backbone(self) -> LoadedBackbone:
+        """Return the pack's backbone; raises ModelNotReady until it is loaded."""
+        return _loaded(self.backbone)
+
+    def find_clip_backbone(self) -> LoadedBackbone:
+        """Return CLIP's image tower; raises ModelNotReady until it is loaded."""
+        return _loaded(self.clip_backbone)
 
 
 class Inference:
@@ -85,6 +94,7 @@ class Inference:
         facts: LoadedFacts,
         *,
         preparation: PreparationPool | None = None,
+        backbones: Backbones | None = None,
     ) -> None:
         """Use a started engine.
 
@@ -94,12 +104,15 @@ class Inference:
             runtime: Where they run.
             facts: Filled while the models load.
             preparation: The pool that prepares pictures; closed by `close`. Default: a new one.
+            backbones: All backbones of the node; closed by `close`. Default: the pack's alone.
         """
         self._engine = engine
         self._pack = pack
         self._facts = facts
         self._preparation = preparation or PreparationPool()
         self.runtime = runtime
+        self.backbones = backbones or Backbones(engine, resident=resident_backbones(facts))
+        self.features = Features(engine, self._preparation, self.backbones)
 
     @property
     def pack(self) -> ModelPack:
@@ -128,17 +141,6 @@ class Inference:
         if self._facts.classes is None:
             raise ModelNotReady("The classifier is not loaded. /readyz has the reason.", retry_after_s=5)
         return self._facts.classes
-
-    @property
-    def backbone(self) -> BackboneFacts:
-        """What features depend on.
-
-        Raises:
-            ModelNotReady: The backbone is not loaded.
-        """
-        if self._facts.backbone is None:
-            raise ModelNotReady("The backbone is not loaded. /readyz has the reason.", retry_after_s=5)
-        return self._facts.backbone
 
     def status(self) -> dict[str, ModelStatus]:
         """Return each model's state of loading, from memory."""
@@ -221,17 +223,10 @@ class Inference:
         result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
 
-    async def features(
-        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
-    ) -> np.ndarray:
-        """Return the frozen backbone's features of an image, (D,) float32."""
-        preprocess = _loaded(self._facts.backbone_pixels)
-        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
-        return cast(np.ndarray, await self._ask(BACKBONE, FeaturePayload(pixels), priority))
-
     def close(self) -> None:
-        """Stop preparing pictures; for after the engine is closed."""
+        """Stop preparing pictures and loading backbones; for after the engine is closed."""
         self._preparation.close()
+        self.backbones.close()
 
     async def _draw(
         self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
@@ -288,6 +283,11 @@ class Inference:
     async def _ask(self, model: str, payload: object, priority: Priority, cost: RequestCost = ONE_ROW) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
         return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, cost=cost))
+
+
+def resident_backbones(facts: LoadedFacts) -> dict[str, Resident]:
+    """Return how to find the backbones that the engine loads at its start."""
+    return {PACK_BACKBONE: Resident(BACKBONE, facts.find_backbone), CLIP: Resident(CLIP, facts.find_clip_backbone)}
 
 
 def _loaded(part: T | None) -> T:

@@ -12,7 +12,9 @@ from app import __version__
 from app.db.session import Database
 from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
+from app.schemas.backbones import BackbonesRead
 from app.schemas.service import Capabilities, Limits, ModelState, PackRead
+from app.services.inference.listing import read_backbone
 from app.services.inference.service import Inference
 from app.services.limits import Limits as NodeLimits
 
@@ -55,6 +57,11 @@ class NodeStatus:
         except AppError as error:
             found.append(f"database: {error.detail}")
         return found
+
+    def backbones(self) -> BackbonesRead:
+        """Return all backbones; `/readyz` does not depend on those that are loaded on demand."""
+        backbones = self._inference.backbones
+        return BackbonesRead(items=[read_backbone(backbones, name) for name in backbones.names()])
 
     def capabilities(self) -> Capabilities:
         """Return what this node can do.

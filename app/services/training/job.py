@@ -5,11 +5,8 @@ in the worker process, on the threads of the job.
 """
 
 import hashlib
-import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +17,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FileLost, StorageFull, Unavailable
+from app.errors import Conflict
 from app.jobs.handler import JobContext
 from app.jobs.record import advance
 from app.jobs.signals import Json
@@ -30,29 +27,25 @@ from app.services.datasets.payloads import ImagesChunk
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import refuse_empty_classes
 from app.services.datasets.versions import content_version, images_of, num_images_of
-from app.services.images.lost_files import IMAGE_CODES, MAX_LOST_NAMED, LostImage, refusal_of_all
+from app.services.images.lost_files import MAX_LOST_NAMED, refusal_of_all
 from app.services.jobs.kinds import TrainKind
-from app.services.jobs.waiting import load, store, wait_policy
+from app.services.jobs.waiting import store, wait_policy
+from app.services.training.features import FeatureSource
 from app.services.training.payloads import (
     Backbone,
     Examples,
     FeaturesChunk,
     FeaturesChunkResult,
+    FeaturesPlan,
     FittedModel,
     TrainSpec,
 )
-from app.storage.features import FeatureCache, feature_key
+from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
-from app.storage.soundness import FileChecks, LostFile
+from app.storage.soundness import FileChecks
 
 if TYPE_CHECKING:
     from app.training.linear_probe import EpochMetrics
-
-logger = logging.getLogger(__name__)
-
-FEATURES_CHUNK_SIZE = 64
-# Requests at a time: enough that a batch waits for the engine after each forward pass.
-FEATURES_THREADS = 16
 
 
 class TrainJob(TrainKind):
@@ -64,8 +57,7 @@ class TrainJob(TrainKind):
         """Use these services; `images` makes the dataset of a job whose request brought one."""
         self._db = db
         self._folder = folder
-        self._checks = FileChecks(folder)
-        self._features = features
+        self._source = FeatureSource(FileChecks(folder), features, node)
         self._node = node
         self._images = images
 
@@ -79,11 +71,10 @@ class TrainJob(TrainKind):
                     f"{made.num_missing} images could not be generated. Retry the job to try them again.",
                     code=ErrorCode.DATASET_INCOMPLETE,
                 )
-        backbone = Backbone.from_json(job.step("backbone", lambda: self._backbone(job, spec).to_json()))
-        total: int = job.transaction("count-images", lambda session: _count_images(session, spec.dataset_id))
-        items = [
-            FeaturesChunk(spec.dataset_id, start, backbone).to_json() for start in range(0, total, FEATURES_CHUNK_SIZE)
-        ]
+        plan = FeaturesPlan.from_json(job.step("backbone", lambda: self._plan(job, spec).to_json()))
+        backbone = plan.backbone
+        total: int = job.transaction("count-images", lambda session: _count_images(session, job.id, spec, plan))
+        items = [chunk.to_json() for chunk in plan.chunks(spec.dataset_id, total)]
         _refuse_lost(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
         fitted = FittedModel.from_json(job.step("fit", lambda: self._fit(job, spec, backbone).to_json()))
         job.transaction("register", lambda session: _register(session, job.id, spec, backbone, fitted))
@@ -101,51 +92,30 @@ class TrainJob(TrainKind):
         if spec.makes_dataset:
             self._images.cleanup(spec.dataset_id)
 
+    def _plan(self, job: JobContext, spec: TrainSpec) -> FeaturesPlan:
+        """Find the backbone and the images whose features are not cached."""
+        backbone = self._backbone(job, spec)
+        with self._db.snapshot() as session:
+            images = session.execute(_training_columns(spec.dataset_id)).all()
+        return FeaturesPlan(backbone, self._source.missing(images, backbone))
+
     def _backbone(self, job: JobContext, spec: TrainSpec) -> Backbone:
-        loaded = Backbone.from_json(self._node.backbone(keep_waiting=wait_policy(job)).to_json())
-        if loaded.weights_sha256 != spec.backbone_sha256:
+        found = Backbone.from_json(self._node.backbone(spec.backbone, keep_waiting=wait_policy(job)).to_json())
+        if found.weights_sha256 != spec.backbone_sha256:
             raise Conflict(
-                "Another backbone is loaded than when this job was accepted. Load that one, or submit the job again.",
+                f"The backbone {spec.backbone} has other weights than when this job was accepted. Load those, or "
+                "submit the job again.",
                 code=ErrorCode.BACKBONE_CHANGED,
             )
-        return loaded
+        return found
 
     def _features_chunk(self, job: JobContext, chunk: FeaturesChunk) -> FeaturesChunkResult:
         with self._db.snapshot() as session:
-            query = _training_columns(chunk.dataset_id).offset(chunk.start).limit(FEATURES_CHUNK_SIZE)
+            query = _training_columns(chunk.dataset_id).offset(chunk.start).limit(chunk.count)
             images = session.execute(query).all()
-
-        with ThreadPoolExecutor(FEATURES_THREADS) as pool:
-            found = pool.map(lambda image: self._cache_features(job, image, chunk.backbone), images)
-            lost = [one for one in found if one is not None]
+        lost = self._source.compute(job, images, chunk.backbone)
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
         return FeaturesChunkResult(len(lost), lost[:MAX_LOST_NAMED])
-
-    def _cache_features(self, job: JobContext, image: Any, backbone: Backbone) -> LostImage | None:
-        """Compute an image's features into the cache; return the image if it has no sound file."""
-        try:
-            self._features_of(job, image, backbone)
-        except FileLost as error:
-            return LostImage(image.id, image.path, error.code)
-        return None
-
-    def _features_of(self, job: JobContext, image: Any, backbone: Backbone) -> np.ndarray:
-        """Return an image's features, (D,) float32, from the cache or the engine."""
-        key = feature_key(image.sha256, backbone.weights_sha256, backbone.preprocessing)
-        cached = self._features.get(key)
-        if cached is not None:
-            return cached
-        try:
-            data = load(job, partial(self._checks.read, image.path, num_bytes=image.num_bytes, sha256=image.sha256))
-        except LostFile as error:
-            lost = LostImage(image.id, image.path, IMAGE_CODES[error.fault])
-            raise refusal_of_all([lost], 1, image.dataset_id or "") from None
-        features = self._node.features(data, keep_waiting=wait_policy(job))
-        try:
-            self._features.put(key, features)
-        except (StorageFull, Unavailable):  # it is a cache: missing features are computed again
-            logger.warning("The features of an image could not be cached.", exc_info=True)
-        return features
 
     def _fit(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> FittedModel:
         """Train the head and write its file."""
@@ -157,7 +127,7 @@ class TrainJob(TrainKind):
         classes = [entry["name"] for entry in dataset.classes]
         data, metrics = fit_head(
             Examples(
-                features=np.stack([self._features_of(job, image, backbone) for image in images]),
+                features=self._source.read(job, images, backbone)[:, 0],
                 labels=np.array([image.class_index for image in images]),
                 is_train=np.array([image.split == "train" for image in images]),
             ),
@@ -193,10 +163,12 @@ def _refuse_lost(dataset_id: str, chunks: Sequence[FeaturesChunkResult]) -> None
         raise refusal_of_all(lost, sum(chunk.num_lost for chunk in chunks), dataset_id)
 
 
-def _count_images(session: Session, dataset_id: str) -> int:
-    """Return how many images the dataset has; refuse a class without training images."""
-    refuse_empty_classes(session, find_dataset(session, dataset_id))
-    return num_images_of(session, dataset_id)
+def _count_images(session: Session, job_id: str, spec: TrainSpec, plan: FeaturesPlan) -> int:
+    """Return how many images the dataset has, and count those that no chunk reads; refuse an empty class."""
+    refuse_empty_classes(session, find_dataset(session, spec.dataset_id))
+    total = num_images_of(session, spec.dataset_id)
+    advance(session, job_id, plan.num_cached(total))
+    return total
 
 
 def _training_columns(dataset_id: str) -> Select[Any]:

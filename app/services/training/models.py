@@ -3,9 +3,10 @@
 Imports no HTTP framework and no inference engine. Methods run on a worker thread of the API process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 from sqlalchemy import or_, select
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import TrainedModel
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound
+from app.errors import FieldError, FileLost, Invalid, NotFound
 from app.names import name_key
 from app.schemas.common import Page
 from app.schemas.generations import ModelRef
@@ -37,11 +38,18 @@ class Head:
         ref: The model's name in the answer.
         classes: (K,), labels by index.
         predict: Maps features (N, D) to probabilities (N, K).
+        backbone: Name of the backbone that it was trained on.
+        backbone_sha256: The weights of that backbone.
+        preprocessing: That of the features, as `Preprocessing.to_json`; None in models of releases before 0.3, which
+            did not store it in this form.
     """
 
     ref: ModelRef
     classes: list[str]
     predict: Callable[[np.ndarray], np.ndarray]
+    backbone: str
+    backbone_sha256: str
+    preprocessing: Mapping[str, Any] | None
 
 
 class ModelService:
@@ -98,12 +106,11 @@ class ModelService:
         self._folder.delete(self._folder.reserve.spend(lambda: self._forget(model_id)))
         self._probe.cache_clear()
 
-    def head(self, id_or_name: str, backbone_sha256: str) -> Head:
+    def head(self, id_or_name: str) -> Head:
         """Return a trained head for `/classify`.
 
         Raises:
             Invalid: There is no model of this id or name.
-            Conflict: It was trained on other backbone weights than those loaded.
             FileLost: Its file is missing or damaged.
         """
         with self._db.snapshot() as session:
@@ -111,14 +118,17 @@ class ModelService:
             row = session.scalar(select(TrainedModel).where(either))
         if row is None:
             raise Invalid.field("#/model", "There is no model with this id or name.", ErrorCode.MODEL_NOT_FOUND)
-        if row.backbone_sha256 != backbone_sha256:
-            detail = (
-                "This model was trained on other backbone weights than those loaded. Load those, or train a new model."
-            )
-            raise Conflict(detail, code=ErrorCode.MODEL_BACKBONE_MISMATCH)
         probe = self._probe(row.path, row.num_bytes, row.sha256)
         ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
-        return Head(ref, list(row.classes), partial(predict, probe))
+        stored = row.lineage.get("backbone", {}).get("preprocessing")
+        return Head(
+            ref=ref,
+            classes=list(row.classes),
+            predict=partial(predict, probe),
+            backbone=row.backbone,
+            backbone_sha256=row.backbone_sha256,
+            preprocessing=stored if isinstance(stored, dict) else None,
+        )
 
     def _forget(self, model_id: str) -> str:
         """Delete a model's record and return the path of its file."""

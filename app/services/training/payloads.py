@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from app.jobs.signals import Json
+from app.node.protocol import PACK_BACKBONE
 from app.services.images.lost_files import LostImage
 
 
@@ -23,6 +24,7 @@ class TrainSpec:
     Attributes:
         dataset: The request's dataset without its texts, if the job has to make it; None: the dataset exists.
         optimizer: The fields of `OptimizerSettings`.
+        warnings: What the answer warned of, each with `code` and `detail`.
     """
 
     dataset_id: str
@@ -36,6 +38,7 @@ class TrainSpec:
     allow_incomplete: bool = False
     dataset: dict[str, Any] | None
     backbone_sha256: str
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, spec: Mapping[str, Json]) -> "TrainSpec":
@@ -58,51 +61,100 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """The loaded backbone: what features depend on besides the image.
+    """A backbone: what features depend on besides the image.
 
     Attributes:
-        facts: As `NodeClient.backbone` returns it, for the model's lineage.
+        facts: As `NodeClient.backbone` returns it, for the model's lineage and the features' keys.
     """
 
     facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its name on the node; records of older releases have none, because there was one backbone."""
+        return str(self.facts.get("name", PACK_BACKBONE))
 
     @property
     def weights_sha256(self) -> str:
         """The hash of the weights, in hexadecimal."""
         return str(self.facts["weights_sha256"])
 
-    @property
-    def preprocessing(self) -> str:
-        """How an image becomes the backbone's input, a part of a feature's key."""
-        return str(self.facts["preprocessing"])
-
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "Backbone":
-        """Read the record of step `backbone`."""
+        """Read what `to_json` returned."""
         return cls(dict(recorded))
 
     def to_json(self) -> dict[str, Json]:
-        """Return the record of step `backbone`."""
+        """Return the facts."""
         return self.facts
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a dataset's images, in the order of training: `count` images from `start` on."""
+
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesPlan:
+    """The record of step `backbone`: the backbone, and which images' features have to be computed.
+
+    Attributes:
+        stretches: The images of each chunk; None in records of older releases: all images, 64 at a time.
+    """
+
+    backbone: Backbone
+    stretches: list[Stretch] | None = None
+
+    @classmethod
+    def from_json(cls, recorded: Mapping[str, Json]) -> "FeaturesPlan":
+        """Read the record of step `backbone`; older releases stored the backbone alone."""
+        if "stretches" not in recorded:
+            return cls(Backbone.from_json(recorded))
+        return cls(Backbone.from_json(recorded["backbone"]), [Stretch(*pair) for pair in recorded["stretches"]])
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the record of step `backbone`."""
+        stretches = [[one.start, one.count] for one in self.stretches or []]
+        return {"backbone": self.backbone.to_json(), "stretches": stretches}
+
+    def chunks(self, dataset_id: str, total: int) -> list["FeaturesChunk"]:
+        """Return the chunks of a dataset of `total` images."""
+        stretches = self.stretches
+        if stretches is None:
+            stretches = [Stretch(start, OLD_CHUNK_SIZE) for start in range(0, total, OLD_CHUNK_SIZE)]
+        return [FeaturesChunk(dataset_id, one.start, self.backbone, one.count) for one in stretches]
+
+    def num_cached(self, total: int) -> int:
+        """Return how many of `total` images no chunk reads."""
+        return 0 if self.stretches is None else total - sum(one.count for one in self.stretches)
+
+
+# Images of a chunk in releases before 0.3, whose items did not say how many.
+OLD_CHUNK_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
 class FeaturesChunk:
-    """The images of a dataset whose features are needed, a fixed number from `start` on, in the order of training."""
+    """Images of a dataset whose features are needed: `count` from `start` on, in the order of training."""
 
     dataset_id: str
     start: int
     backbone: Backbone
+    count: int = OLD_CHUNK_SIZE
 
     @classmethod
     def from_json(cls, item: Mapping[str, Json]) -> "FeaturesChunk":
         """Read a chunk item."""
-        return cls(item["dataset_id"], item["start"], Backbone.from_json(item["backbone"]))
+        backbone = Backbone.from_json(item["backbone"])
+        return cls(item["dataset_id"], item["start"], backbone, item.get("count", OLD_CHUNK_SIZE))
 
     def to_json(self) -> dict[str, Json]:
         """Return the chunk item; `part` distinguishes it from the chunks that make images."""
-        backbone = self.backbone.to_json()
-        return {"part": "features", "dataset_id": self.dataset_id, "start": self.start, "backbone": backbone}
+        place = {"dataset_id": self.dataset_id, "start": self.start, "count": self.count}
+        return {"part": "features", **place, "backbone": self.backbone.to_json()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,19 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import Dataset, Job, TrainedModel, TrainEpoch, active_jobs
+from app.db.models import Dataset, Image, Job, TrainedModel, TrainEpoch, active_jobs
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, Invalid, ModelNotReady, NotFound
 from app.jobs.queue import JobQueue
+from app.modelpacks.photo import PHOTO
+from app.node.protocol import PACK_BACKBONE, BackboneFacts
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make
 from app.services.datasets.service import DatasetService, small_request
 from app.services.datasets.slots import refuse_empty_classes, refuse_repair, refuse_unfinished
-from app.services.datasets.versions import num_images_of
+from app.services.datasets.versions import images_of, num_images_of
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.kinds import is_model_name_taken
@@ -31,7 +33,8 @@ from app.services.pagination import fetch_page
 from app.services.training.payloads import TrainSpec
 from app.storage.reserve import Reserve
 
-PACK_NAMES = ("demo", "sd15")
+# What `/classify` takes as `model` besides trained models.
+RESERVED_NAMES = ("demo", "sd15", PHOTO)
 
 
 class TrainJobService:
@@ -51,24 +54,29 @@ class TrainJobService:
         """Accept a train job; if the request contains a dataset, the job generates it first.
 
         Raises:
-            Invalid: There is no dataset with this id, or it cannot be trained on.
+            Invalid: There is no dataset with this id, or it cannot be trained on; there is no such backbone.
             Conflict: The dataset is not ready, or a name is taken.
+            ModelNotReady: The backbone's files cannot be used, or it is being loaded.
         """
         if request.dataset is not None:
             raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
+
+        backbone, warnings = self._choose_backbone(request)
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
             dataset, total = self._dataset(session, request, job_id)
             settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
+                "backbone": backbone.name,
                 "name": _resolve_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
             }
             spec = TrainSpec(
                 **settings,
                 dataset=None if request.dataset is None else small_request(request.dataset),
-                backbone_sha256=self._inference.backbone.weights_sha256,
+                backbone_sha256=backbone.weights_sha256,
+                warnings=warnings,
             )
             job = self._jobs.submit(
                 session,
@@ -109,6 +117,31 @@ class TrainJobService:
         self._reserve.spend(lambda: self._jobs.cancel(job_id))
         return self.read(job_id)
 
+    def _choose_backbone(self, request: TrainJobCreate) -> tuple[BackboneFacts, list[dict[str, str]]]:
+        """Return the backbone and the warnings about it; outside of the transaction, because it may hash a file.
+
+        Photographs, which only uploads can be, are trained on `photo` unless the request names a backbone.
+        """
+        backbones = self._inference.backbones
+        has_photographs = request.dataset_id is not None and self._has_uploads(request.dataset_id)
+        names = [request.backbone or PACK_BACKBONE]
+        if request.backbone is None and has_photographs and PHOTO in backbones.names():
+            names.insert(0, PHOTO)
+        try:
+            chosen = backbones.describe(names[0])
+        except ModelNotReady:
+            if len(names) == 1:
+                raise
+            chosen = backbones.describe(names[1])
+        warnings = [_drawings_warning(chosen.facts.name)] if has_photographs and chosen.taught == "drawings" else []
+        return chosen.facts, warnings
+
+    def _has_uploads(self, dataset_id: str) -> bool:
+        with self._db.snapshot() as session:
+            uploads = images_of(dataset_id).with_only_columns(Image.id).order_by(None)
+            uploads = uploads.where(Image.source == "real", Image.split == "train").limit(1)
+            return session.scalar(uploads) is not None
+
     def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:
         """Return the dataset and the job's number of steps: images to generate, images to read, epochs."""
         if request.dataset is not None:
@@ -126,12 +159,20 @@ class TrainJobService:
         return found, num_images_of(session, found.id) + request.epochs
 
 
+def _drawings_warning(name: str) -> dict[str, str]:
+    detail = (
+        f"The backbone {name} was taught drawings only, and the dataset has uploaded images. A backbone that was "
+        "taught photographs will serve these better; GET /backbones lists those of this node."
+    )
+    return {"code": "backbone_taught_drawings", "detail": detail}
+
+
 def _resolve_name(session: Session, asked: str | None, dataset: Dataset) -> str:
     if asked is not None:
         if _is_like_an_id(asked):
             detail = "The name has the form of an id. Choose another name."
             raise Invalid.field("#/name", detail, ErrorCode.BAD_MODEL_NAME)
-        if asked in PACK_NAMES or is_model_name_taken(session, asked):
+        if asked in RESERVED_NAMES or is_model_name_taken(session, asked):
             raise Conflict(
                 "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN
             )
@@ -179,7 +220,10 @@ def _summaries(session: Session, jobs: Sequence[Job]) -> list[TrainJobSummary]:
 def _read(session: Session, job: Job) -> TrainJobRead:
     query = select(TrainEpoch).where(TrainEpoch.job_id == job.id).order_by(TrainEpoch.epoch)
     epochs = [EpochRead.model_validate(row) for row in session.scalars(query)]
-    return TrainJobRead(**_fields(job), spec=job.spec, epochs=epochs, last_epoch=epochs[-1] if epochs else None)
+    last = epochs[-1] if epochs else None
+    spec = {name: value for name, value in job.spec.items() if name != "warnings"}
+    warnings = job.spec.get("warnings", [])
+    return TrainJobRead(**_fields(job), spec=spec, warnings=warnings, epochs=epochs, last_epoch=last)
 
 
 def _fields(job: Job) -> dict[str, Any]:

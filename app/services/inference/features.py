@@ -1,0 +1,169 @@
+"""Features and classifications by the node's backbones: pictures in memory in, arrays out.
+
+Imports neither HTTP nor SQL. Runs on the API process's event loop; pictures are prepared on the pool's threads, so that
+decoding and resizing of the next images run beside the forward of the last.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from app.engine.engine import Engine
+from app.engine.request import Priority
+from app.engine.resnet import Classification, ClassifyPayload
+from app.error_codes import ErrorCode
+from app.errors import Conflict, Invalid
+from app.modelpacks.preprocessing import Preprocessing
+from app.node.protocol import PACK_BACKBONE, BackboneFacts
+from app.services.inference.backbones import Backbones, LoadedBackbone
+from app.services.inference.preprocessing import PreparationPool
+from app.storage.features import FLIP, PLAIN, crop_number
+
+LoadImage = Callable[[], Image.Image]
+
+# Images of all batches that are prepared, or wait for the engine, at a time: one forward runs and two are ready. Fewer
+# than the engine's queue takes, so that batches never fill it.
+IMAGES_AHEAD = 48
+
+
+class Features:
+    """Runs backbones on images."""
+
+    def __init__(
+        self, engine: Engine, preparation: PreparationPool, backbones: Backbones, *, images_ahead: int = IMAGES_AHEAD
+    ) -> None:
+        """Use a started engine; `images_ahead` bounds the images of batches that are in work at once, >= 1."""
+        self._engine = engine
+        self._preparation = preparation
+        self._backbones = backbones
+        self._ahead = asyncio.Semaphore(images_ahead)
+
+    async def of_image(
+        self,
+        load: LoadImage,
+        *,
+        backbone: str = PACK_BACKBONE,
+        preprocessing: Mapping[str, Any] | None = None,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: object = None,
+    ) -> np.ndarray:
+        """Return a backbone's features of an image, (D,) float32.
+
+        Args:
+            load: Returns the image; called on a preparation thread.
+            backbone: Its name.
+            preprocessing: Settings as `Preprocessing.to_json`; None: the backbone's own.
+            priority: Interactive requests go first.
+            owner: The request that the image belongs to.
+
+        Raises:
+            Invalid: `backbone_not_found`.
+            ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
+        """
+        async with self._backbones.use(backbone) as loaded:
+            pixels_of = loaded.input.pixels
+            if preprocessing is not None and preprocessing != loaded.description.facts.preprocessing:
+                pixels_of = Preprocessing.from_config(preprocessing).transform()
+            pixels = await self._preparation.run(lambda: pixels_of(load()), owner=owner)
+            return await self._run(loaded, pixels, priority)
+
+    async def of_images(
+        self,
+        images: Sequence[LoadImage],
+        *,
+        backbone: str,
+        weights_sha256: str,
+        views: Sequence[str] = (PLAIN,),
+        seeds: Sequence[bytes] = (),
+    ) -> np.ndarray:
+        """Return the features of a batch of images, (N, V, D) float32, behind interactive requests.
+
+        Args:
+            images: N >= 1 functions that return an image, each called once, on a preparation thread.
+            backbone: Its name.
+            weights_sha256: The weights that must be loaded.
+            views: V >= 1 views of each image.
+            seeds: For random views: what each image's draws follow from; N items.
+
+        Raises:
+            Conflict: `backbone_changed`: other weights are loaded.
+            Invalid: A view is unknown, or there is no such backbone.
+            ModelNotReady, InferenceFailed: As `Inference`.
+        """
+        check_views(views)
+        owner = object()
+        async with self._backbones.use(backbone) as loaded:
+            _require(loaded.description.facts, weights_sha256)
+            tasks = [
+                asyncio.ensure_future(self._of_views(loaded, load, views, seeds[row] if seeds else b"", owner))
+                for row, load in enumerate(images)
+            ]
+            try:
+                return np.stack(await asyncio.gather(*tasks))
+            finally:  # when one fails, the others leave the engine
+                for task in tasks:
+                    task.cancel()
+
+    async def classify(
+        self,
+        load: LoadImage,
+        *,
+        backbone: str,
+        priority: Priority = Priority.INTERACTIVE,
+        owner: object = None,
+    ) -> np.ndarray:
+        """Return the probabilities of a backbone's own head, (K,) float32."""
+        async with self._backbones.use(backbone) as loaded:
+            pixels = await self._preparation.run(lambda: loaded.input.pixels(load()), owner=owner)
+            submitted = self._engine.submit(loaded.model, ClassifyPayload(pixels), priority=priority)
+            result: Classification = await asyncio.wrap_future(submitted)
+        return result.probabilities
+
+    async def _of_views(
+        self, loaded: LoadedBackbone, load: LoadImage, views: Sequence[str], seed: bytes, owner: object
+    ) -> np.ndarray:
+        async with self._ahead:
+            pixels = await self._preparation.run(partial(_draw_views, loaded, load, views, seed), owner=owner)
+            rows = [await self._run(loaded, view, Priority.BACKGROUND) for view in pixels]
+        return np.stack(rows)
+
+    async def _run(self, loaded: LoadedBackbone, pixels: torch.Tensor, priority: Priority) -> np.ndarray:
+        submitted = self._engine.submit(loaded.model, loaded.input.payload(pixels), priority=priority)
+        return loaded.input.features(await asyncio.wrap_future(submitted))
+
+
+def check_views(views: Sequence[str]) -> None:
+    """Raise Invalid unless every view is known and there is one."""
+    if not views or any(view not in (PLAIN, FLIP) and crop_number(view) is None for view in views):
+        raise Invalid("A view of the batch is unknown. Run API and worker of one release.")
+
+
+def _require(facts: BackboneFacts, weights_sha256: str) -> None:
+    if facts.weights_sha256 != weights_sha256:
+        raise Conflict(
+            f"The backbone {facts.name} has other weights than when this job was accepted. Load those, or submit the "
+            "job again.",
+            code=ErrorCode.BACKBONE_CHANGED,
+        )
+
+
+def _draw_views(loaded: LoadedBackbone, load: LoadImage, views: Sequence[str], seed: bytes) -> list[torch.Tensor]:
+    """Prepare the views of one image, which is decoded once."""
+    image = load()
+    plain = loaded.input.pixels(image) if {PLAIN, FLIP} & set(views) else None
+    drawn = []
+    for view in views:
+        number = crop_number(view)
+        if number is not None:
+            digest = hashlib.sha256(seed + number.to_bytes(8, "big")).digest()
+            drawn.append(loaded.input.crop_view(image, int.from_bytes(digest[:8], "big")))
+        else:
+            assert plain is not None  # noqa: S101 - for mypy
+            drawn.append(plain if view == PLAIN else plain.flip(-1).contiguous())
+    return drawn
