@@ -1,8 +1,8 @@
 """The prompts of the preset `from_prompts`: from class names to templates over styles, backgrounds and tones.
 
-A style, a background or a tone is only worth a prompt if the image model was taught it: the demo pack, taught four
-styles of drawing, answers "a photo of a fox in a forest" with worse foxes, not with photographs. So every pack has its
-own vocabulary. Imports no database and no engine. Pure functions; any thread may call them.
+A style, a background or a tone is only worth a prompt if the image model was trained on it: the demo pack, trained on
+four styles of drawing, answers "a photo of a fox in a forest" with worse foxes, not with photographs. So every pack has
+its own vocabulary. Imports no database and no engine. Pure functions; any thread may call them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ GUIDANCE = GuidanceRange(min=1.0, max=5.0)
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words that an image model was taught beside its subjects; "" leaves a word out.
+    """The words that an image model was trained on beside its subjects; "" leaves a word out.
 
     Attributes:
         styles: How a picture is made, each ending where the subject follows.
