@@ -24,6 +24,12 @@ class TrainJobCreate(Request):
         description="A name of `GET /backbones`; default: `photo` for a dataset with uploaded training images, else "
         "`resnet18`, the loaded pack's own.",
     )
+    preset: Literal["from_prompts"] | None = Field(
+        None,
+        description="`from_prompts` trains on generated images for pictures that no model made: prompts in the words "
+        "of the pack, views of each image by other hands, features of `resnet18`, `photo` and `clip` together, and "
+        "CLIP's knowledge of the class names. The dataset's own `preset` is set too, and its classes need no prompts.",
+    )
     method: Literal["linear_probe"] = "linear_probe"
     epochs: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 10
     batch_size: Annotated[int, Field(strict=True, ge=1, le=4_096)] = 16
@@ -45,6 +51,15 @@ class TrainJobCreate(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": "…", "name": "fox-or-dog"}]})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_dataset(cls, values: Any) -> Any:
+        """Give the dataset the job's preset, so that its classes may come without prompts."""
+        dataset = values.get("dataset") if isinstance(values, dict) else None
+        if isinstance(dataset, dict) and values.get("preset") == "from_prompts":
+            return {**values, "dataset": {"preset": "from_prompts", **dataset}}
+        return values
+
     @model_validator(mode="after")
     def _one_dataset(self) -> "TrainJobCreate":
         if (self.dataset_id is None) == (self.dataset is None):
@@ -55,6 +70,13 @@ class TrainJobCreate(Request):
     def _one_solver(self) -> "TrainJobCreate":
         if self.head is not None and "optimizer" in self.model_fields_set:
             raise PydanticCustomError("one_solver", "Give head or optimizer, not both.")
+        return self
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> "TrainJobCreate":
+        given = {"head", "optimizer", "validation", "early_stopping", "augment"} & self.model_fields_set
+        if self.preset is not None and given:
+            raise PydanticCustomError("one_recipe", "The preset has its own head and views; leave these out.")
         return self
 
 

@@ -22,15 +22,24 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST_BYTES = 32
 
 
-# Views of an image: as the backbone's preprocessing gives it, mirrored, and seeded random parts `crop-0`, `crop-1`, ...
+# Views of an image: as the backbone's preprocessing gives it, mirrored, seeded random parts `crop-0`, `crop-1`, ...,
+# and as other hands might have drawn it, `hand-0`, `hand-1`, ...
 PLAIN: Final = "plain"
 FLIP: Final = "flip"
 _CROP = re.compile(r"crop-(0|[1-9]\d{0,3})")
+_HAND = re.compile(r"hand-(\d)")
 
 
-def view_names(*, flip: bool = False, num_crops: int = 0) -> list[str]:
-    """Return the names of the views of each image: the plain one, its mirror image, and `num_crops` random parts."""
-    return [PLAIN, *([FLIP] if flip else []), *(f"crop-{number}" for number in range(num_crops))]
+def view_names(*, flip: bool = False, num_crops: int = 0, num_hands: int = 0) -> list[str]:
+    """Return the names of the views of each image: the plain one, its mirror image, random parts, and other hands'."""
+    parts = [f"crop-{number}" for number in range(num_crops)]
+    return [PLAIN, *([FLIP] if flip else []), *parts, *(f"hand-{number}" for number in range(num_hands))]
+
+
+def hand_number(view: str) -> int | None:
+    """Return the number of a view by another hand, by which its draws are seeded; None for another view."""
+    match = _HAND.fullmatch(view)
+    return None if match is None else int(match[1])
 
 
 def crop_number(view: str) -> int | None:

@@ -22,10 +22,10 @@ from app.engine.request import EngineRequest
 from app.image_spec import ImageSpec
 from app.modelpacks.pack import demo_pack_folder, read_pack
 from app.schemas.datasets import DatasetCreate
-from app.services.datasets.recipe import Recipe
+from app.services.datasets.recipes.recipe import Recipe
+from app.services.datasets.recipes.vocabulary import make_recipe, vocabulary_of
 from app.services.datasets.records import new_dataset
 from app.services.images.spec import SizeRules
-from app.services.training.from_prompts.prompts import make_recipe, vocabulary_of
 from bench.demo_pack.generation import progress
 from bench.demo_pack.loading import Pack
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.services.datasets.recipe import Recipe
-from app.services.training.from_prompts.pictures import LOOKS, make_view
+from app.services.datasets.recipes.recipe import Recipe
+from app.services.images.hand_views import LOOKS, make_view
 from app.training.from_prompts import CLIP, PromptRows, passes_filter
 from app.training.probe import Features, Labels, LinearProbe
 from bench.demo_pack.generation import progress

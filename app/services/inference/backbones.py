@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ from app.engine.engine import Engine
 from app.engine.runner import Runner
 from app.error_codes import ErrorCode
 from app.errors import Invalid, ModelNotReady, Unavailable
+from app.node.combined import MAX_PARTS, combined_facts, is_combined, part_names
 from app.node.protocol import BackboneFacts
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,26 @@ class BackboneSource(Protocol):
         """Load it; raises an exception with a `detail` where that is impossible."""
 
 
+def _parts(name: str, pointer: str) -> list[str]:
+    names = part_names(name)
+    if len(names) > MAX_PARTS or len(set(names)) < len(names):
+        detail = f"Combine at most {MAX_PARTS} different backbones."
+        raise Invalid.field(pointer, detail, ErrorCode.BACKBONE_NOT_FOUND)
+    return names
+
+
+def _combined(name: str, parts: Sequence[BackboneDescription]) -> BackboneDescription:
+    sizes = [part.num_features for part in parts]
+    return BackboneDescription(
+        facts=combined_facts(name, [part.facts for part in parts]),
+        input_side=max(part.input_side for part in parts),
+        num_features=None if None in sizes else sum(size or 0 for size in sizes),
+        num_parameters=None,
+        num_bytes=None,
+        taught=parts[0].taught if len({part.taught for part in parts}) == 1 else None,
+    )
+
+
 @dataclass(slots=True)
 class _Entry:
     """A backbone that is loaded or being loaded; `users` counts the calls that need it."""
@@ -176,6 +197,8 @@ class Backbones:
             Invalid: `backbone_not_found`, at the pointer.
             ModelNotReady: It is still loading, or its files cannot be used.
         """
+        if is_combined(name):
+            return _combined(name, [self.describe(part, pointer) for part in _parts(name, pointer)])
         if name in self._resident:
             return self._resident[name].find().description
         source = self._sources().get(name)

@@ -88,7 +88,7 @@ def fit_examples(
         result=result,
         probabilities=predict(result.probe, examples.features),
         is_validation=held_out,
-        out_of_sample=_out_of_sample(examples, len(classes), spec.seed),
+        out_of_sample=out_of_sample(examples, len(classes), spec.seed),
     )
 
 
@@ -126,7 +126,8 @@ def _training_rows(examples: Examples, trained: np.ndarray) -> Rows:
     return Rows(np.concatenate(views), np.tile(examples.labels[trained], len(views)))
 
 
-def _out_of_sample(examples: Examples, num_classes: int, seed: int) -> np.ndarray | None:
+def out_of_sample(examples: Examples, num_classes: int, seed: int) -> np.ndarray | None:
+    """Return the training images' probabilities by heads that did not see them; None where it takes too long."""
     train = examples.is_train
     labels = examples.labels[train]
     if len(labels) * num_classes > MAX_EXAMINED or len(np.unique(labels)) < 2:

@@ -27,6 +27,8 @@ def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught:
     Raises:
         Invalid: The settings exclude each other.
     """
+    if request.preset is not None:
+        return HeadSettings(solver="lbfgs")  # one fit without epochs; the recipe has its own settings
     few = smallest_class is not None and not _CHOICES & request.model_fields_set
     if few and taught != "drawings":
         return default_settings(smallest_class or 0)

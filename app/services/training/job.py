@@ -7,6 +7,7 @@ in the worker process, on the threads of the job.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from app.services.jobs.kinds import TrainKind
 from app.services.jobs.waiting import store, wait_policy
 from app.services.training.features import FeatureSource
 from app.services.training.payloads import (
+    FROM_PROMPTS,
     Backbone,
     Examples,
     FeaturesChunk,
@@ -39,12 +41,13 @@ from app.services.training.payloads import (
     FittedModel,
     TrainSpec,
 )
-from app.services.training.zero_shot import zero_shot_classes
+from app.services.training.zero_shot import TEMPLATE, zero_shot_classes
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
 if TYPE_CHECKING:
+    from app.services.training.prompt_fitting import PromptExamples
     from app.training.outcome import HeadEpoch
 
 
@@ -123,6 +126,7 @@ class TrainJob(TrainKind):
         # These import torch: only where a job trains.
         from app.services.training.assessment import assess_model
         from app.services.training.fitting import fit_examples
+        from app.services.training.prompt_fitting import fit_prompt_examples
 
         self._enter(job, "training")
         with self._db.snapshot() as session:
@@ -130,14 +134,13 @@ class TrainJob(TrainKind):
             images = session.execute(_training_columns(dataset.id)).all()
         classes = [entry["name"] for entry in dataset.classes]
         examples = self._examples(job, spec, images, backbone)
-        fitted = fit_examples(
-            examples,
-            spec,
-            classes=classes,
-            backbone_sha256=backbone.weights_sha256,
-            on_epoch=lambda metrics: self._record_epoch(job, metrics),
-            check=job.check_cancelled,
-        )
+        facts: dict[str, Any] = {"classes": classes, "backbone_sha256": backbone.weights_sha256}
+        facts["on_epoch"] = partial(self._record_epoch, job)
+        if spec.preset == FROM_PROMPTS:
+            given = self._prompt_examples(job, examples, images, backbone, classes)
+            fitted, ablation = fit_prompt_examples(given, spec, **facts)
+        else:
+            fitted, ablation = fit_examples(examples, spec, check=job.check_cancelled, **facts), []
         self._enter(job, "evaluation")
         zero_shot = zero_shot_classes(job, self._node, self._source, images, classes)
         assessed = assess_model(fitted, examples, images, classes, clip_zero_shot=zero_shot, seed=spec.seed)
@@ -151,8 +154,19 @@ class TrainJob(TrainKind):
             metrics=assessed.metrics.model_dump(mode="json"),
             dataset=_origin(dataset, images),
             chosen=asdict(fitted.result.chosen),
-            test=assessed.to_json(),
+            test={**assessed.to_json(), "ablation": [row.model_dump(mode="json") for row in ablation]},
         )
+
+    def _prompt_examples(
+        self, job: JobContext, examples: Examples, images: Sequence[Any], backbone: Backbone, classes: Sequence[str]
+    ) -> "PromptExamples":
+        from app.services.training.prompt_fitting import PromptExamples
+
+        parts = backbone.parts()
+        sizes = {part.name: self._source.read(job, images[:1], part).shape[-1] for part in parts}
+        texts = self._node.texts([TEMPLATE.format(name) for name in classes], keep_waiting=wait_policy(job))
+        is_real = np.array([image.source == "real" for image in images])
+        return PromptExamples(examples, sizes, is_real, texts)
 
     def _examples(self, job: JobContext, spec: TrainSpec, images: Sequence[Any], backbone: Backbone) -> Examples:
         views = spec.views()

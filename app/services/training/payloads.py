@@ -15,6 +15,10 @@ from app.node.protocol import PACK_BACKBONE
 from app.services.images.lost_files import LostImage
 from app.storage.features import view_names
 
+FROM_PROMPTS = "from_prompts"
+# Views of each image by other hands, see `app/services/images/hand_views.py`.
+NUM_HANDS = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
@@ -45,6 +49,7 @@ class TrainSpec:
     validation: dict[str, Any] | None = None
     early_stopping: dict[str, Any] | None = None
     augment: dict[str, Any] | None = None
+    preset: str | None = None
     warnings: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
@@ -63,11 +68,13 @@ class TrainSpec:
 
     def settings(self) -> dict[str, Json]:
         """Return how the head is trained, for the model's lineage."""
-        names = ("method", "epochs", "batch_size", "optimizer", "seed", "head", "validation", "augment")
+        names = ("method", "epochs", "batch_size", "optimizer", "seed", "head", "validation", "augment", "preset")
         return {name: getattr(self, name) for name in names}
 
     def views(self) -> list[str]:
         """Return the names of the views of each training image."""
+        if self.preset == FROM_PROMPTS:
+            return view_names(num_hands=NUM_HANDS)
         augment = self.augment or {}
         return view_names(flip=augment.get("flip", False), num_crops=augment.get("crops", 0))
 
@@ -91,6 +98,12 @@ class Backbone:
     def weights_sha256(self) -> str:
         """The hash of the weights, in hexadecimal."""
         return str(self.facts["weights_sha256"])
+
+    def parts(self) -> list["Backbone"]:
+        """Return the backbones whose features are combined; itself if it is one."""
+        preprocessing = self.facts.get("preprocessing")
+        combined = preprocessing.get("parts") if isinstance(preprocessing, dict) else None
+        return [Backbone(part) for part in combined] if combined else [self]
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "Backbone":

@@ -32,9 +32,11 @@ from app.services.jobs.service import progress_read
 from app.services.limits import raise_if_invalid
 from app.services.pagination import fetch_page
 from app.services.training.head_settings import head_json, num_epochs, resolve_head, resolve_validation
-from app.services.training.payloads import TrainSpec
+from app.services.training.payloads import FROM_PROMPTS, TrainSpec
 from app.storage.reserve import Reserve
 
+# The backbones of the preset `from_prompts`: they make different mistakes.
+COMBINED = f"{PACK_BACKBONE}+{PHOTO}+clip"
 # What `/classify` takes as `model` besides trained models.
 RESERVED_NAMES = ("demo", "sd15", PHOTO)
 
@@ -130,8 +132,9 @@ class TrainJobService:
         """
         backbones = self._inference.backbones
         has_photographs = request.dataset_id is not None and self._has_uploads(request.dataset_id)
-        names = [request.backbone or PACK_BACKBONE]
-        if request.backbone is None and has_photographs and PHOTO in backbones.names():
+        default = COMBINED if request.preset == FROM_PROMPTS else PACK_BACKBONE
+        names = [request.backbone or default]
+        if names == [PACK_BACKBONE] and request.backbone is None and has_photographs and PHOTO in backbones.names():
             names.insert(0, PHOTO)
         try:
             chosen = backbones.describe(names[0])

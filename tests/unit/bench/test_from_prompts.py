@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.services.training.from_prompts.pictures import LOOKS
+from app.services.images.hand_views import LOOKS
 from app.training.from_prompts import PromptRows
 from app.training.zero_shot import zero_shot_head
 from bench.from_prompts import __main__ as command

@@ -28,6 +28,7 @@ SPEC = {
     "validation": {"fraction": 0.2},
     "early_stopping": None,
     "augment": {"flip": True, "crops": 2},
+    "preset": None,
     "warnings": [{"code": "backbone_taught_drawings", "detail": "It was."}],
 }
 

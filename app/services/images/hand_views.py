@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter, ImageOps
 from scipy import ndimage
 
-from app.services.training.from_prompts.repaint import repaint
+from app.services.images.repaint import repaint
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

@@ -3,8 +3,8 @@
 import pytest
 
 from app.schemas.datasets import DatasetCreate
-from app.services.datasets.templates import parse_template
-from app.services.training.from_prompts.prompts import DEMO, GENERAL, Vocabulary, make_recipe, vocabulary_of
+from app.services.datasets.recipes.templates import parse_template
+from app.services.datasets.recipes.vocabulary import DEMO, GENERAL, Vocabulary, make_recipe, vocabulary_of
 from demo_pack.drawing.captions import said
 from demo_pack.drawing.world import BACKGROUNDS, CLASSES, COLOURS, STYLES
 

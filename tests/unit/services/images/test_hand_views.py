@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from app.services.training.from_prompts.pictures import LOOKS, Look, find_subject, make_view
+from app.services.images.hand_views import LOOKS, Look, find_subject, make_view
 
 DISC = (40, 30, 90, 80)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.services.training.from_prompts.senses import candidates, choose_senses
+from app.services.datasets.recipes.senses import candidates, choose_senses
 
 BIRD, MACHINE, BETWEEN = np.eye(3, dtype=np.float32)
 
