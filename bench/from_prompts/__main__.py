@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--workdir", type=Path, default=Path("build/from_prompts"), help="where images are kept")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the test pictures")
-    parser.add_argument("--per-class", type=int, default=40, help="generated images of each class")
+    parser.add_argument("--per-class", type=int, default=20, help="generated images of each class")
     parser.add_argument("--steps", type=int, default=12, help="denoising steps")
     parser.add_argument("--seed", type=int, default=0, help="of the recipe")
     return parser.parse_args(arguments)
