@@ -30,6 +30,7 @@ from app.api.routes import (
     scoring,
     service,
     train_jobs,
+    train_reports,
 )
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
@@ -67,6 +68,7 @@ ROUTERS = (
     exports,
     reports,
     train_jobs,
+    train_reports,
     models,
     backbones,
     jobs,
