@@ -55,6 +55,7 @@ class ErrorCode(StrEnum):
         "The model was trained on other backbone weights than those loaded.",
     )
     MODEL_GONE = "model_gone", "409", "The model was deleted."
+    MODEL_FAILED = "model_failed", "409", "A model of the node could not be loaded; /readyz has the reason."
     BACKBONE_CHANGED = "backbone_changed", "409", "Another backbone is loaded than when the job was accepted."
     PACK_CHANGED = "pack_changed", "409", "Another model pack is loaded than the one that drew the dataset."
     TRAIN_JOB_UNFINISHED = "train_job_unfinished", "409", "The train job has not succeeded, so it has no report."
@@ -94,6 +95,12 @@ class ErrorCode(StrEnum):
     BAD_BASE64 = "bad_base64", "422", "The text is not base64."
     JSON_IN_FORM = "json_in_form", "422", "A form field contains a JSON array; repeat the field instead."
     ONE_IMAGE_SOURCE = "one_image_source", "422", "Exactly one source of images must be given."
+    BAD_HEAD = "bad_head", "422", "The settings of a head exclude each other."
+    NO_PROMPTS = "no_prompts", "422", "A class has no prompt, and the dataset has no preset that writes one."
+    NEEDS_CLIP = "needs_clip", "409", "The preset from_prompts needs the node's CLIP model."
+    ONE_RECIPE = "one_recipe", "422", "A preset has its own head, views and optimizer."
+    ONE_SOLVER = "one_solver", "422", "Only one of head and optimizer may be given."
+    VALIDATION_EMPTY = "validation_empty", "422", "Validation images are needed, and no class has two training images."
     ONE_DATASET = "one_dataset", "422", "Exactly one of dataset_id and dataset must be given."
     SIZE_NOT_SUPPORTED = "size_not_supported", "422", "The loaded model does not draw this size."
     TOO_MANY_STEPS = "too_many_steps", "422", "There are more denoising steps than this node accepts."

@@ -9,7 +9,8 @@ import numpy as np
 from PIL.Image import Image as Picture
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from app.engine.clip.runner import ClipPayload, ClipScores
+from app.engine.clip.runner import ClipPayload, ClipScores, ClipTexts, ClipTextsPayload
+from app.engine.clip.texts import TokenIds
 from app.engine.diffusion.runner import GeneratedImage
 from app.engine.engine import Engine
 from app.engine.request import EngineRequest
@@ -124,8 +125,10 @@ class FakeClip(_OneStep):
     def __init__(self) -> None:
         self.score: Callable[[Picture, str], float] = lambda _image, text: float(len(text))
 
-    def finish(self, request: EngineRequest) -> ClipScores:
+    def finish(self, request: EngineRequest) -> ClipScores | ClipTexts:
         payload = request.payload
+        if isinstance(payload, ClipTextsPayload):
+            return ClipTexts(np.stack([_direction(text) for text in payload.texts]), logit_scale=100.0)
         assert isinstance(payload, ClipPayload)
         picture, texts = to_pil_image(payload.pixels), [bytes(text).decode() for text in payload.texts]
         logits = np.array([self.score(picture, text) for text in texts])
@@ -136,6 +139,13 @@ class FakeClip(_OneStep):
             cosines=tuple((logits / 1_000).tolist()),
             image_embed=np.ones(4, dtype=np.float32) / 2,
         )
+
+
+def _direction(text: TokenIds) -> np.ndarray:
+    """Return an embedding of length 1 that the text determines."""
+    direction = np.random.default_rng(zlib.crc32(bytes(text))).normal(size=4).astype(np.float32)
+    embedding: np.ndarray = direction / np.linalg.norm(direction)
+    return embedding
 
 
 class FakeClassifier(_OneStep):
@@ -208,6 +218,10 @@ def _prepare_clip(image: Picture, texts: Sequence[str]) -> ClipPayload:
     return ClipPayload(to_tensor(image), tuple(tuple(text.encode()) for text in texts))
 
 
+def _prepare_texts(texts: Sequence[str]) -> ClipTextsPayload:
+    return ClipTextsPayload(tuple(tuple(text.encode()) for text in texts))
+
+
 class FakeModels:
     """Replaces the real models in `create_app`; keeps runners and engine, so that tests can inspect them."""
 
@@ -241,6 +255,7 @@ class FakeModels:
             backbone=LoadedBackbone(BACKBONE, describe("resnet18", taught="drawings"), MEAN_COLOUR),
             clip_backbone=LoadedBackbone(CLIP, describe("clip", taught="drawings"), CLIP_INPUT),
             prepare_clip=_prepare_clip,
+            prepare_texts=_prepare_texts,
             classifier_pixels=to_tensor,
         )
         runtime = Runtime(

@@ -38,6 +38,11 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
         rows = await unless_left(request, engine.feature_batch(batch))
         return Response(protocol.encode_features(rows))
 
+    @app.post(protocol.TEXTS)
+    async def texts(request: Request) -> Response:
+        embedded = await unless_left(request, engine.texts((await request.json())["texts"]))
+        return JSONResponse(embedded.to_json())
+
     @app.post(protocol.BACKBONE)
     async def backbone(request: Request) -> Response:
         body = await request.body()

@@ -213,7 +213,7 @@ class TrainedModel(Base):
     name: Mapped[str] = mapped_column(String(63), unique=True)
     job_id: Mapped[str] = mapped_column(Id, unique=True)
     dataset_id: Mapped[str] = mapped_column(Id)
-    backbone: Mapped[str] = mapped_column(String(32))
+    backbone: Mapped[str] = mapped_column(String(64))
     # SHA-256 of the backbone's weights; the head is valid for these weights only.
     backbone_sha256: Mapped[str] = mapped_column(String(64))
     classes: Mapped[list[Any]]

@@ -8,8 +8,10 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
@@ -151,10 +153,13 @@ class Preprocessing:
         return transform
 
     def normalise(self, image: Image.Image) -> torch.Tensor:
-        """Turn an image (RGB) into (3, H, W), float32, without changing its size."""
-        pixels = functional.convert_image_dtype(functional.pil_to_tensor(image), torch.float32)
-        normalised: torch.Tensor = functional.normalize(pixels, list(self.mean), list(self.std), inplace=True)
-        return normalised
+        """Turn an image (RGB) into (3, H, W), float32, without changing its size.
+
+        Bitwise torchvision's `normalize(to_tensor(image))`, which is computed once for each of the 256 values.
+        """
+        table = _values(self.mean, self.std)
+        channels = np.asarray(image).transpose(2, 0, 1)
+        return torch.from_numpy(np.stack([row[channel] for row, channel in zip(table, channels, strict=True)]))
 
     def crop_view(self, image: Image.Image, seed: int) -> torch.Tensor:
         """Cut out a random part, resize it and mirror it or not; equal seeds give equal views.
@@ -186,6 +191,15 @@ class Preprocessing:
             crop_mode=self.crop_mode,
         )
         return transform
+
+
+@lru_cache(maxsize=64)
+def _values(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """Return what each value of a channel becomes. **Shapes**: returns (3, 256), float32."""
+    values = torch.arange(256, dtype=torch.uint8).repeat(3, 1)[:, None]
+    floats = functional.convert_image_dtype(values, torch.float32)
+    table: np.ndarray = functional.normalize(floats, list(mean), list(std))[:, 0].numpy()
+    return table
 
 
 def _draw_box(dice: random.Random, width: int, height: int) -> tuple[int, int, int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from app.errors import AppError, Conflict, InferenceFailed, Invalid, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
-from app.node.protocol import BackboneFacts, FeatureBatch, RenderRequest
+from app.node.protocol import BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
@@ -85,6 +85,15 @@ class NodeClient:
         answer = self._post(protocol.FEATURE_BATCH, keep_waiting, content=body, headers=headers)
         features = protocol.decode_features(answer.content)
         return features.reshape(len(batch.images), len(batch.views), -1)
+
+    def texts(self, texts: Sequence[str], *, keep_waiting: Callable[[], None]) -> TextEmbeddings:
+        """Return CLIP's embeddings of texts, at least one; raises as `render`.
+
+        Raises:
+            Conflict: CLIP could not be loaded.
+        """
+        answer = self._post(protocol.TEXTS, keep_waiting, json={"texts": list(texts)})
+        return TextEmbeddings.from_json(answer.json())
 
     def backbone(self, name: str = protocol.PACK_BACKBONE, *, keep_waiting: Callable[[], None]) -> BackboneFacts:
         """Return what features of a backbone depend on.

@@ -17,6 +17,7 @@ from app.image_spec import ImageInfo, ImageSpec, RenderedImage
 
 RENDER: Final = "/render"
 FEATURES: Final = "/features"
+TEXTS: Final = "/texts"
 FEATURE_BATCH: Final = "/feature-batch"
 BACKBONE: Final = "/backbone"
 
@@ -130,6 +131,28 @@ class FeatureBatch:
             return cls(str(head["backbone"]), str(head["weights_sha256"]), [str(one) for one in head["views"]], images)
         except (KeyError, TypeError, ValueError):
             raise Malformed("The body is not a batch of images. Run API and worker of one release.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbeddings:
+    """CLIP's embeddings of texts.
+
+    Attributes:
+        embeddings: (T, D), float32, of length 1, in the order of the texts.
+        logit_scale: The model's scale of cosines, as a factor.
+    """
+
+    embeddings: np.ndarray
+    logit_scale: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the embeddings as plain JSON values."""
+        return {"embeddings": self.embeddings.tolist(), "logit_scale": self.logit_scale}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TextEmbeddings":
+        """Return what `to_json` coded."""
+        return cls(np.array(values["embeddings"], np.float32), float(values["logit_scale"]))
 
 
 def encode_image(image: RenderedImage) -> tuple[bytes, dict[str, str]]:

@@ -29,7 +29,7 @@ MAX_COMBINATIONS = 1_000_000
 MAX_RECIPE_BYTES = 2_000_000
 MAX_MISSING_TOLD = 200
 
-PresetName = Literal["diverse"]
+PresetName = Literal["diverse", "from_prompts"]
 Combine = Annotated[
     Literal["cartesian", "sampled"],
     Field(
@@ -124,7 +124,11 @@ class DatasetClass(Request):
     """A class and its prompts, which are used in turn."""
 
     name: Annotated[Label, Field(description="Any text; the folder's name is derived from it.")]
-    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=100, description="May contain `{variables}`.")]
+    prompts: Annotated[list[Prompt], Field(max_length=100)] = Field(
+        default_factory=list,
+        description="At least one, each with any `{variables}`; the preset `from_prompts` writes them where there are "
+        "none.",
+    )
     negative_prompt: NegativePrompt = ""
     label: Label | None = Field(
         None, description="The text for CLIP, used in `a photo of a {label}`; default: the name."
@@ -146,7 +150,9 @@ class DatasetCreate(Request):
     preset: PresetName | None = Field(
         None,
         description="`diverse` sets a low random guidance scale, styles and backgrounds around each prompt and the "
-        "CLIP filter, which improves classifiers trained on the images. Fields given in the request take precedence.",
+        "CLIP filter, which improves classifiers trained on the images. `from_prompts` does the same in the words "
+        "that the loaded pack was trained on, and writes the prompts of classes without any. Fields given in the "
+        "request take precedence.",
     )
     generation: RecipeSettings = Field(default_factory=RecipeSettings)
     variables: Variables = Field(default_factory=dict)
@@ -171,6 +177,17 @@ class DatasetCreate(Request):
             ]
         }
     )
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> "DatasetCreate":
+        for index, entry in enumerate(self.classes):
+            if not entry.prompts and self.preset != "from_prompts":
+                raise PydanticCustomError(
+                    "no_prompts",
+                    "The class at index {index} needs a prompt, or the dataset a preset.",
+                    {"index": index},
+                )
+        return self
 
 
 class DatasetExtend(Request):

@@ -8,16 +8,9 @@ from pydantic_core import PydanticCustomError
 from app.schemas.common import Name, Request, ResourceId, Response, Seed, Storable, UtcTime
 from app.schemas.datasets import DatasetCreate
 from app.schemas.generations import WarningRead
+from app.schemas.heads import AugmentCreate, EarlyStoppingCreate, HeadCreate, OptimizerSettings, ValidationCreate
 from app.schemas.jobs import JobStatus, Progress
 from app.schemas.problems import JobError
-
-
-class OptimizerSettings(Request):
-    """Settings of the SGD optimizer."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: Annotated[float, Field(strict=True, gt=0, le=10)] = 0.001
-    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9
 
 
 class TrainJobCreate(Request):
@@ -31,10 +24,26 @@ class TrainJobCreate(Request):
         description="A name of `GET /backbones`; default: `photo` for a dataset with uploaded training images, else "
         "`resnet18`, the loaded pack's own.",
     )
+    preset: Literal["from_prompts"] | None = Field(
+        None,
+        description="`from_prompts` trains on generated images for pictures that no model made: prompts in the words "
+        "of the pack, views of each image by other hands, features of `resnet18`, `photo` and `clip` together, and "
+        "CLIP's knowledge of the class names. The dataset's own `preset` is set too, and its classes need no prompts.",
+    )
     method: Literal["linear_probe"] = "linear_probe"
     epochs: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 10
     batch_size: Annotated[int, Field(strict=True, ge=1, le=4_096)] = 16
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    head: HeadCreate | None = Field(
+        None,
+        description="How the head is trained; default: SGD with `optimizer`, or `prototypes` where a class has at most "
+        "16 training images, the backbone knows photographs, and the request has no setting of a solver.",
+    )
+    validation: ValidationCreate | None = Field(
+        None, description="Default: none, or a fifth where a sweep or early stopping needs one."
+    )
+    early_stopping: EarlyStoppingCreate | None = None
+    augment: AugmentCreate | None = None
     seed: Seed = 0
     allow_incomplete: Annotated[bool, Field(strict=True)] = Field(
         False, description="Train even if images are missing; every class needs at least one training image."
@@ -42,10 +51,32 @@ class TrainJobCreate(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": "…", "name": "fox-or-dog"}]})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_dataset(cls, values: Any) -> Any:
+        """Give the dataset the job's preset, so that its classes may come without prompts."""
+        dataset = values.get("dataset") if isinstance(values, dict) else None
+        if isinstance(dataset, dict) and values.get("preset") == "from_prompts":
+            return {**values, "dataset": {"preset": "from_prompts", **dataset}}
+        return values
+
     @model_validator(mode="after")
     def _one_dataset(self) -> "TrainJobCreate":
         if (self.dataset_id is None) == (self.dataset is None):
             raise PydanticCustomError("one_dataset", "Give exactly one of dataset_id and dataset.")
+        return self
+
+    @model_validator(mode="after")
+    def _one_solver(self) -> "TrainJobCreate":
+        if self.head is not None and "optimizer" in self.model_fields_set:
+            raise PydanticCustomError("one_solver", "Give head or optimizer, not both.")
+        return self
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> "TrainJobCreate":
+        given = {"head", "optimizer", "validation", "early_stopping", "augment"} & self.model_fields_set
+        if self.preset is not None and given:
+            raise PydanticCustomError("one_recipe", "The preset has its own head and views; leave these out.")
         return self
 
 
@@ -59,6 +90,8 @@ class EpochRead(Response):
     test_accuracy: float | None
     lr: float
     elapsed_ms: float
+    validation_loss: float | None = Field(None, description="Null without validation images.")
+    validation_accuracy: float | None = None
 
 
 class TrainJobSummary(Response):

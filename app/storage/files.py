@@ -73,13 +73,14 @@ def storage_errors() -> Iterator[None]:
         raise Unavailable("The storage cannot be used at the moment.", code=ErrorCode.STORAGE_UNAVAILABLE) from error
 
 
-def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) -> None:
+def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None, is_durable: bool = True) -> None:
     """Write a file so that it either exists complete and on disk, or does not exist.
 
     Args:
         path: Path of the file; an older file is replaced, missing folders are created.
         data: The whole content.
         temporaries: Folder on the same filesystem for the unfinished file; None: `.tmp` in the file's folder.
+        is_durable: Whether to wait until the disk has it. If not, a power failure may leave another content.
 
     Raises:
         StorageFull: The content does not fit; no partial file remains.
@@ -90,12 +91,13 @@ def write_atomic(path: Path, data: bytes, *, temporaries: Path | None = None) ->
         make_folder(temporary.parent)
         make_folder(path.parent)
         try:
-            _write_through(temporary, data)
+            _write_through(temporary, data, is_durable=is_durable)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if is_durable:
+            sync_folder(path.parent)
 
 
 def place_new(source: Path, target: Path) -> bool:
@@ -183,12 +185,13 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _write_through(path: Path, data: bytes, *, is_durable: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
     with open(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(descriptor)
+        if is_durable:
+            os.fsync(descriptor)
 
 
 def _copy_new(source: Path, target: Path) -> bool:

@@ -11,7 +11,8 @@ from app.training.probe import Features, Labels, Probabilities, predict
 from app.training.rows import Rows
 from app.training.settings import HeadSettings
 
-LOGISTIC_REGRESSION = HeadSettings(solver="lbfgs")
+# A weak penalty: the row of a class of one must be fitted, so that it is never suspected.
+LOGISTIC_REGRESSION = HeadSettings(solver="lbfgs", c=30.0)
 
 
 def cross_validated_probabilities(

@@ -59,7 +59,8 @@ def score(components: ClipComponents, *questions: Question, runner: ClipRunner |
         runner.prepare(request)
     runner.step(requests)
     assert all(runner.is_finished(request) for request in requests)
-    return [runner.finish(request) for request in requests]
+    results = [runner.finish(request) for request in requests]
+    return [result for result in results if isinstance(result, ClipScores)]
 
 
 @contextmanager

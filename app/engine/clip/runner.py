@@ -33,6 +33,26 @@ class ClipPayload:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipTextsPayload:
+    """Texts to embed, as token ids; >= 1 texts."""
+
+    texts: tuple[TokenIds, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipTexts:
+    """The embeddings of texts, in their order.
+
+    Attributes:
+        embeddings: (T, D), float32, of length 1.
+        logit_scale: The model's learned scale of cosines, as a factor.
+    """
+
+    embeddings: np.ndarray
+    logit_scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClipScores:
     """The similarity of one image to each of its texts, in their order.
 
@@ -68,6 +88,10 @@ class ClipPreparation:
         """Resize and normalise an image (RGB) and tokenize texts, truncated to `max_tokens`."""
         return ClipPayload(self.pixels(image), self.tokenize(texts))
 
+    def texts(self, texts: Sequence[str]) -> ClipTextsPayload:
+        """Tokenize texts that are to be embedded without an image."""
+        return ClipTextsPayload(self.tokenize(texts))
+
     def tokenize(self, texts: Sequence[str]) -> tuple[TokenIds, ...]:
         """Return the token ids of each text, truncated to `max_tokens`."""
         token_ids = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens).input_ids
@@ -90,10 +114,25 @@ class ClipRunner:
 
     def prepare(self, request: EngineRequest) -> None:
         """Do nothing: `ClipPreparation` prepared the payload before the request was queued."""
-        assert isinstance(request.payload, ClipPayload)
+        assert isinstance(request.payload, ClipPayload | ClipTextsPayload)
 
     @torch.inference_mode()
     def step(self, requests: Sequence[EngineRequest]) -> None:
+        """Compare all images with all texts, and embed the texts of requests without an image."""
+        for request in requests:
+            if isinstance(request.payload, ClipTextsPayload):
+                request.state = self._embed(request.payload.texts)
+        with_image = [request for request in requests if isinstance(request.payload, ClipPayload)]
+        if with_image:
+            self._compare(with_image)
+
+    def _embed(self, texts: Sequence[TokenIds]) -> ClipTexts:
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        embeddings = self._texts.embed(list(rows)).cpu().numpy()
+        scale = float(self._model.logit_scale.exp())
+        return ClipTexts(embeddings[[rows[text] for text in texts]], scale)
+
+    def _compare(self, requests: Sequence[EngineRequest]) -> None:
         """Compare all images with all texts: one forward of the image tower, none for cached texts.
 
         Shapes:
@@ -123,13 +162,14 @@ class ClipRunner:
         """Return True: one step is all."""
         return True
 
-    def finish(self, request: EngineRequest) -> ClipScores:
-        """Return the scores.
+    def finish(self, request: EngineRequest) -> ClipScores | ClipTexts:
+        """Return the scores, or the embeddings.
 
         Raises:
-            InferenceFailed: A logit is not a finite number.
+            InferenceFailed: A value is not a finite number.
         """
-        scores: ClipScores = request.state
-        if not np.isfinite(scores.logits).all():
+        result: ClipScores | ClipTexts = request.state
+        values = result.embeddings if isinstance(result, ClipTexts) else np.array(result.logits)
+        if not np.isfinite(values).all():
             raise InferenceFailed("The model returned a value that is not a finite number.")
-        return scores
+        return result

@@ -45,7 +45,7 @@ def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
 
 def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
     """Return the row of a validated request, with every default resolved; it is in no session yet."""
-    resolved = with_preset(request)
+    resolved = with_preset(request, pack=pack.name)
     return Dataset(
         id=new_id(),
         name=resolved.name,

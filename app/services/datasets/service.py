@@ -93,7 +93,8 @@ class DatasetService:
 
     def faults(self, request: DatasetCreate, *, base: str = "#") -> list[FieldError]:
         """Return the errors in a dataset's request; `base` is its JSON Pointer in the body."""
-        return dataset_faults(request, self._inference.sizes, self._limits, base=base)
+        inference = self._inference
+        return dataset_faults(request, inference.sizes, self._limits, pack=inference.pack.name, base=base)
 
     def add(self, session: Session, request: DatasetCreate, *, job_id: str) -> Dataset:
         """Add the row of an accepted dataset.

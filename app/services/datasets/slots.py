@@ -135,6 +135,12 @@ def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: b
     raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
 
 
+def class_sizes(session: Session, dataset: Dataset) -> list[int]:
+    """Return the number of training images of each class."""
+    counts = _counts(session, kept_images(dataset.id))
+    return [counts["train", index] for index in range(len(dataset.classes))]
+
+
 def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None = None) -> None:
     """Raise if a class of a dataset has no training image.
 

@@ -29,18 +29,21 @@ class _Variable:
     may_be_empty: bool
 
 
-def dataset_faults(request: DatasetCreate, sizes: SizeRules, limits: Limits, *, base: str = "#") -> list[FieldError]:
+def dataset_faults(
+    request: DatasetCreate, sizes: SizeRules, limits: Limits, *, pack: str = "", base: str = "#"
+) -> list[FieldError]:
     """Return the errors in a dataset's request.
 
     Args:
         request: The request as received, before its preset is applied.
         sizes: The loaded model's sizes.
         limits: The node's limits.
+        pack: The name of the pack that will draw; "": one without a vocabulary of its own.
         base: JSON Pointer of the request in the body.
     """
     if recipe_bytes(request) > limits.recipe_bytes:  # before the checks whose time grows with each prompt
         return [_too_large(limits, base)]
-    resolved = with_preset(request)
+    resolved = with_preset(request, pack=pack)
     if resolved is not request and recipe_bytes(resolved) > limits.recipe_bytes:
         return [_too_large(limits, base)]
     faults = settings_faults(resolve_settings(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")

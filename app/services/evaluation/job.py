@@ -5,7 +5,7 @@ dataset's version are read in one transaction by the last step, which computes w
 the worker process, on the threads of the job.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,34 +40,22 @@ from app.services.jobs.waiting import load, wait_policy
 from app.services.training.features import FeatureSource
 from app.services.training.model_files import read_model_file
 from app.services.training.payloads import Backbone, FeaturesChunk, FeaturesChunkResult, FeaturesPlan
+from app.services.training.zero_shot import zero_shot_classes
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
-from app.training.predictions import Ints, Probabilities
-
-# Given the job, the rows of the images and the names of the model's classes: the classes that CLIP finds most probable,
-# (N,), or None where it cannot tell.
-ZeroShot = Callable[[JobContext, Sequence[Any], Sequence[str]], Ints | None]
+from app.training.predictions import Probabilities
 
 
 class EvaluateJob(EvaluateKind):
     """Handler of `evaluate` jobs."""
 
-    def __init__(
-        self,
-        db: Database,
-        folder: DataFolder,
-        features: FeatureCache,
-        node: NodeClient,
-        *,
-        zero_shot: ZeroShot | None = None,
-    ) -> None:
-        """Use these services; `zero_shot` makes the baseline of that name, None: there is none."""
+    def __init__(self, db: Database, folder: DataFolder, features: FeatureCache, node: NodeClient) -> None:
+        """Use these services."""
         self._db = db
         self._checks = FileChecks(folder)
         self._source = FeatureSource(self._checks, features, node)
         self._node = node
-        self._zero_shot = zero_shot
 
     def run(self, job: JobContext) -> dict[str, Json]:
         """Compute features, classify, store."""
@@ -141,7 +129,7 @@ class EvaluateJob(EvaluateKind):
             )
         probabilities = self._classify(job, spec, model, rows, backbone)
         images = [EvaluatedImage(row.id, row.source, labels[row.class_index], row.seed) for row in rows]
-        zero_shot = None if self._zero_shot is None else self._zero_shot(job, rows, model.classes)
+        zero_shot = zero_shot_classes(job, self._node, self._source, rows, model.classes)
         metrics, details, predictions = evaluate_images(
             probabilities,
             images,

@@ -89,7 +89,7 @@ def refuse_other_backbone(model: TrainedModel, found: Mapping[str, Any] | None) 
         fault = "is not on this node"
     elif found["weights_sha256"] != model.backbone_sha256:
         fault = "has other weights on this node"
-    elif isinstance(stored, dict) and stored != found["preprocessing"]:
+    elif isinstance(stored, dict) and _transforms(stored) != _transforms(found["preprocessing"]):
         fault = "prepares pictures in another way on this node"
     else:
         return
@@ -98,6 +98,12 @@ def refuse_other_backbone(model: TrainedModel, found: Mapping[str, Any] | None) 
         f"SHA-256 {model.backbone_sha256[:12]}…, or train a new model.",
         code=ErrorCode.MODEL_BACKBONE_MISMATCH,
     )
+
+
+def _transforms(preprocessing: Any) -> Any:
+    """Return the settings alone; those of a combined backbone also have what computed its parts."""
+    parts = preprocessing.get("parts") if isinstance(preprocessing, dict) else None
+    return preprocessing if parts is None else [part["preprocessing"] for part in parts]
 
 
 def majority_of_training(tables: Mapping[str, Any]) -> int | None:

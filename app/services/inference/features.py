@@ -20,16 +20,18 @@ from app.engine.resnet import Classification, ClassifyPayload
 from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid
 from app.modelpacks.preprocessing import Preprocessing
+from app.node.combined import combine_rows, is_combined, parts_to_run
 from app.node.protocol import PACK_BACKBONE, BackboneFacts
+from app.services.images.hand_views import LOOKS, make_view
 from app.services.inference.backbones import Backbones, LoadedBackbone
 from app.services.inference.preprocessing import PreparationPool
-from app.storage.features import FLIP, PLAIN, crop_number
+from app.storage.features import FLIP, PLAIN, crop_number, hand_number
 
 LoadImage = Callable[[], Image.Image]
 
-# Images of all batches that are prepared, or wait for the engine, at a time: one forward runs and two are ready. Fewer
-# than the engine's queue takes, so that batches never fill it.
-IMAGES_AHEAD = 48
+# Images of all batches that are prepared, or wait for the engine, or are in it, at a time: one forward of 32, and most
+# of the next. Fewer than the engine's queue of 64 takes, so that batches leave room for others.
+IMAGES_AHEAD = 56
 
 
 class Features:
@@ -69,6 +71,10 @@ class Features:
             Conflict: `backbone_changed`: other weights are loaded.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
+        if is_combined(backbone):
+            facts = preprocessing or self._backbones.describe(backbone).facts.preprocessing
+            rows = [await self.of_image(load, **part, priority=priority, owner=owner) for part in parts_to_run(facts)]
+            return combine_rows(rows)
         async with self._backbones.use(backbone) as loaded:
             if weights_sha256 is not None:
                 _require(loaded.description.facts, weights_sha256)
@@ -145,8 +151,13 @@ class Features:
 
 def check_views(views: Sequence[str]) -> None:
     """Raise Invalid unless every view is known and there is one."""
-    if not views or any(view not in (PLAIN, FLIP) and crop_number(view) is None for view in views):
+    if not views or not all(map(_is_known, views)):
         raise Invalid("A view of the batch is unknown. Run API and worker of one release.")
+
+
+def _is_known(view: str) -> bool:
+    hand = hand_number(view)
+    return view in (PLAIN, FLIP) or crop_number(view) is not None or (hand is not None and hand < len(LOOKS))
 
 
 def _require(facts: BackboneFacts, weights_sha256: str) -> None:
@@ -163,11 +174,16 @@ def _draw_views(loaded: LoadedBackbone, load: LoadImage, views: Sequence[str], s
     plain = loaded.input.pixels(image) if {PLAIN, FLIP} & set(views) else None
     drawn = []
     for view in views:
-        number = crop_number(view)
-        if number is not None:
-            digest = hashlib.sha256(seed + number.to_bytes(8, "big")).digest()
-            drawn.append(loaded.input.crop_view(image, int.from_bytes(digest[:8], "big")))
+        crop, hand = crop_number(view), hand_number(view)
+        if crop is not None:
+            drawn.append(loaded.input.crop_view(image, _seed(seed, crop.to_bytes(8, "big"))))
+        elif hand is not None:
+            drawn.append(loaded.input.pixels(make_view(image, LOOKS[hand], _seed(seed, view.encode()))))
         else:
             assert plain is not None  # noqa: S101 - for mypy
             drawn.append(plain if view == PLAIN else plain.flip(-1).contiguous())
     return drawn
+
+
+def _seed(image_seed: bytes, draw: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(image_seed + draw).digest()[:8], "big")

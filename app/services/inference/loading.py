@@ -56,11 +56,6 @@ logger = logging.getLogger(__name__)
 CPU_ONE_STEP_ROWS = 8
 GPU_ONE_STEP_ROWS = 16
 
-# Images of one forward of a backbone that is loaded on demand. EfficientNet-Lite0 on two cores: 61 CPU milliseconds an
-# image in batches of 8, 44 of 16, 37 of 32. An interactive request waits for at most one such forward.
-CPU_BACKBONE_ROWS = 16
-GPU_BACKBONE_ROWS = 32
-
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
@@ -121,7 +116,6 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
         resident=resident_backbones(facts),
         sources=FolderSources(choice.models_dir, device),
         max_bytes=choice.backbones_bytes,
-        max_rows=CPU_BACKBONE_ROWS if device.type == "cpu" else GPU_BACKBONE_ROWS,
     )
     runtime = _runtime(choice, device, dtype)
     return engine, Inference(engine, pack, runtime, facts, preparation=preparation, backbones=backbones)
@@ -209,6 +203,7 @@ class _Loads:
         parts = load_clip(self._found(), self._device)
         max_tokens = parts.model.config.text_config.max_position_embeddings
         prepare = self._facts.prepare_clip = ClipPreparation(parts.processor, max_tokens=max_tokens)
+        self._facts.prepare_texts = prepare.texts
         self._facts.clip_backbone = self._clip_backbone(parts, prepare)
         return ClipRunner(model=parts.model, device=self._device)
 

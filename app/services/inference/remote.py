@@ -4,15 +4,18 @@ Runs in the API process, on the event loop.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from app.engine.request import Priority
+from app.error_codes import ErrorCode
+from app.errors import Conflict
 from app.image_spec import RenderedImage
-from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest
+from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
 from app.services.inference.features import LoadImage
-from app.services.inference.service import Inference
+from app.services.inference.service import CLIP, TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
 
@@ -43,6 +46,21 @@ class NodeEngine:
             views=batch.views,
             seeds=[hashlib.sha256(data).digest() for data in batch.images],
         )
+
+    async def texts(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Return CLIP's embeddings of texts; behind interactive requests.
+
+        Raises:
+            Conflict: `model_failed`: CLIP could not be loaded, so that waiting is no use.
+        """
+        status = self._inference.status().get(CLIP)
+        if status is not None and status.state == "failed":
+            raise Conflict("CLIP could not be loaded. /readyz has the reason.", code=ErrorCode.MODEL_FAILED)
+        parts = [
+            await self._inference.embed_texts(texts[start : start + TEXTS_AT_ONCE])
+            for start in range(0, len(texts), TEXTS_AT_ONCE)
+        ]
+        return TextEmbeddings(np.concatenate([part.embeddings for part in parts]), parts[0].logit_scale)
 
     def backbone(self, name: str = PACK_BACKBONE) -> BackboneFacts:
         """Return what features of a backbone depend on besides the image."""

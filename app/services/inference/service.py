@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.clip.runner import ClipPayload, ClipScores
+from app.engine.clip.runner import ClipPayload, ClipScores, ClipTexts, ClipTextsPayload
 from app.engine.diffusion.runner import GeneratedImage, cost_of
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
@@ -69,6 +69,7 @@ class LoadedFacts:
     backbone: LoadedBackbone | None = None
     clip_backbone: LoadedBackbone | None = None
     prepare_clip: Callable[[Image.Image, Sequence[str]], ClipPayload] | None = None
+    prepare_texts: Callable[[Sequence[str]], ClipTextsPayload] | None = None
     classifier_pixels: Preprocess | None = None
 
     def find_backbone(self) -> LoadedBackbone:
@@ -213,6 +214,11 @@ class Inference:
         prepare = _loaded(self._facts.prepare_clip)
         payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
+
+    async def embed_texts(self, texts: Sequence[str]) -> ClipTexts:
+        """Return CLIP's embeddings of texts, 1 to `TEXTS_AT_ONCE`; behind interactive requests."""
+        payload = _loaded(self._facts.prepare_texts)(texts)
+        return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND))
 
     async def classify(
         self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None

@@ -14,6 +14,7 @@ import numpy as np
 from app.errors import FileLost, StorageFull, Unavailable
 from app.jobs.handler import JobContext
 from app.node.client import NodeClient
+from app.node.combined import combine_rows
 from app.node.protocol import BATCH_BYTES, FeatureBatch
 from app.services.images.lost_files import IMAGE_CODES, LostImage, refusal_of_all
 from app.services.jobs.waiting import load, wait_policy
@@ -60,12 +61,13 @@ class FeatureSource:
         self, job: JobContext, images: Sequence[Any], backbone: Backbone, views: Sequence[str] = (PLAIN,)
     ) -> list[LostImage]:
         """Compute what is not cached, and cache it; return the images that have no sound file."""
-        missing = [image for image in images if not self._is_cached(image, backbone, views)]
-        lost: list[LostImage] = []
-        with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
-            for _, faults in pool.map(lambda batch: self._ask(job, batch, backbone, views), _batches(missing)):
-                lost += faults
-        return lost
+        lost: dict[str, LostImage] = {}
+        for part in backbone.parts():
+            missing = [image for image in images if image.id not in lost and not self._is_cached(image, part, views)]
+            with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
+                for _, faults in pool.map(partial(self._ask, job, backbone=part, views=views), _batches(missing)):
+                    lost |= {one.image_id: one for one in faults}
+        return list(lost.values())
 
     def read(
         self, job: JobContext, images: Sequence[Any], backbone: Backbone, views: Sequence[str] = (PLAIN,)
@@ -75,6 +77,9 @@ class FeatureSource:
         Raises:
             FileLost: A file that is needed is missing or damaged.
         """
+        parts = backbone.parts()
+        if len(parts) > 1:
+            return combine_rows([self.read(job, images, part, views) for part in parts])
         rows = [self._cache.get_many(self._keys(image, backbone, views)) for image in images]
         absent = [position for position, row in enumerate(rows) if any(array is None for array in row)]
         found: dict[int, np.ndarray] = {}
@@ -115,7 +120,7 @@ class FeatureSource:
         return features, lost
 
     def _is_cached(self, image: Any, backbone: Backbone, views: Sequence[str]) -> bool:
-        return all(map(self._cache.has, self._keys(image, backbone, views)))
+        return all(all(map(self._cache.has, self._keys(image, part, views))) for part in backbone.parts())
 
     def _keys(self, image: Any, backbone: Backbone, views: Sequence[str]) -> list[str]:
         return [view_key(image.sha256, backbone.facts, view) for view in views]

@@ -7,19 +7,19 @@ in the worker process, on the threads of the job.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import Select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Image, TrainedModel, TrainEpoch
+from app.db.models import Dataset, Image, TrainEpoch
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.jobs.handler import JobContext
-from app.jobs.record import advance
+from app.jobs.record import advance, enter
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages
@@ -32,6 +32,7 @@ from app.services.jobs.kinds import TrainKind
 from app.services.jobs.waiting import store, wait_policy
 from app.services.training.features import FeatureSource
 from app.services.training.payloads import (
+    FROM_PROMPTS,
     Backbone,
     Examples,
     FeaturesChunk,
@@ -40,12 +41,14 @@ from app.services.training.payloads import (
     FittedModel,
     TrainSpec,
 )
+from app.services.training.zero_shot import TEMPLATE, zero_shot_classes
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
 if TYPE_CHECKING:
-    from app.training.linear_probe import EpochMetrics
+    from app.services.training.prompt_fitting import PromptExamples
+    from app.training.outcome import HeadEpoch
 
 
 class TrainJob(TrainKind):
@@ -65,6 +68,7 @@ class TrainJob(TrainKind):
         """Make the dataset if the request brought one, compute features, fit the head, register the model."""
         spec = TrainSpec.from_json(job.spec)
         if spec.makes_dataset:
+            self._enter(job, "images")
             made = self._images.make(job)
             if made.num_missing and not spec.allow_incomplete:
                 raise Conflict(
@@ -77,7 +81,7 @@ class TrainJob(TrainKind):
         items = [chunk.to_json() for chunk in plan.chunks(spec.dataset_id, total)]
         _refuse_lost(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
         fitted = FittedModel.from_json(job.step("fit", lambda: self._fit(job, spec, backbone).to_json()))
-        job.transaction("register", lambda session: _register(session, job.id, spec, backbone, fitted))
+        job.transaction("register", lambda session: self._register(session, job.id, spec, backbone, fitted))
         return {"model_id": job.id}
 
     def run_chunk(self, job: JobContext, item: Json) -> Json:
@@ -118,30 +122,82 @@ class TrainJob(TrainKind):
         return FeaturesChunkResult(len(lost), lost[:MAX_LOST_NAMED])
 
     def _fit(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> FittedModel:
-        """Train the head and write its file."""
-        from app.services.training.fitting import fit_head  # imports torch: only where a job trains
+        """Train the head, evaluate it, and write its file."""
+        # These import torch: only where a job trains.
+        from app.services.training.assessment import assess_model
+        from app.services.training.fitting import fit_examples
+        from app.services.training.prompt_fitting import fit_prompt_examples
 
+        self._enter(job, "training")
         with self._db.snapshot() as session:
             dataset = find_dataset(session, spec.dataset_id)
             images = session.execute(_training_columns(dataset.id)).all()
         classes = [entry["name"] for entry in dataset.classes]
-        data, metrics = fit_head(
-            Examples(
-                features=self._source.read(job, images, backbone)[:, 0],
-                labels=np.array([image.class_index for image in images]),
-                is_train=np.array([image.split == "train" for image in images]),
-            ),
-            spec,
-            classes=classes,
-            backbone_sha256=backbone.weights_sha256,
-            on_epoch=lambda metrics: self._record_epoch(job, metrics),
-        )
+        examples = self._examples(job, spec, images, backbone)
+        facts: dict[str, Any] = {"classes": classes, "backbone_sha256": backbone.weights_sha256}
+        facts["on_epoch"] = partial(self._record_epoch, job)
+        if spec.preset == FROM_PROMPTS:
+            given = self._prompt_examples(job, examples, images, backbone, classes)
+            fitted, ablation = fit_prompt_examples(given, spec, **facts)
+        else:
+            fitted, ablation = fit_examples(examples, spec, check=job.check_cancelled, **facts), []
+        self._enter(job, "evaluation")
+        zero_shot = zero_shot_classes(job, self._node, self._source, images, classes)
+        assessed = assess_model(fitted, examples, images, classes, clip_zero_shot=zero_shot, seed=spec.seed)
         path = self._folder.model_path(job.id)
-        store(job, self._folder, path, data)
-        sha256 = hashlib.sha256(data).hexdigest()
-        return FittedModel(classes, path, sha256, len(data), metrics, _origin(dataset, images))
+        store(job, self._folder, path, fitted.data)
+        return FittedModel(
+            classes=classes,
+            path=path,
+            sha256=hashlib.sha256(fitted.data).hexdigest(),
+            num_bytes=len(fitted.data),
+            metrics=assessed.metrics.model_dump(mode="json"),
+            dataset=_origin(dataset, images),
+            chosen=asdict(fitted.result.chosen),
+            test={**assessed.to_json(), "ablation": [row.model_dump(mode="json") for row in ablation]},
+        )
 
-    def _record_epoch(self, job: JobContext, metrics: "EpochMetrics") -> None:
+    def _prompt_examples(
+        self, job: JobContext, examples: Examples, images: Sequence[Any], backbone: Backbone, classes: Sequence[str]
+    ) -> "PromptExamples":
+        from app.services.training.prompt_fitting import PromptExamples
+
+        parts = backbone.parts()
+        sizes = {part.name: self._source.read(job, images[:1], part).shape[-1] for part in parts}
+        texts = self._node.texts([TEMPLATE.format(name) for name in classes], keep_waiting=wait_policy(job))
+        is_real = np.array([image.source == "real" for image in images])
+        return PromptExamples(examples, sizes, is_real, texts)
+
+    def _examples(self, job: JobContext, spec: TrainSpec, images: Sequence[Any], backbone: Backbone) -> Examples:
+        views = spec.views()
+        train = [image for image in images if image.split == "train"]
+        features = self._source.read(job, images, backbone)[:, 0]
+        more = np.empty((len(train), 0, features.shape[1]), np.float32)
+        if len(views) > 1:
+            self._source.compute(job, train, backbone, views)  # in parallel, and kept if this step is repeated
+            more = self._source.read(job, train, backbone, views[1:])
+        return Examples(
+            features=features,
+            more_views=more,
+            labels=np.array([image.class_index for image in images]),
+            is_train=np.array([image.split == "train" for image in images]),
+            ids=[image.sha256 for image in images],
+        )
+
+    def _enter(self, job: JobContext, phase: str) -> None:
+        job.check_cancelled()
+        with self._db.transaction() as session:
+            enter(session, job.id, phase)
+
+    def _register(
+        self, session: Session, job_id: str, spec: TrainSpec, backbone: Backbone, fitted: FittedModel
+    ) -> Json:
+        from app.services.training.registration import register_model  # imports what only a finished training needs
+
+        register_model(session, job_id, spec, backbone, fitted)
+        return None
+
+    def _record_epoch(self, job: JobContext, metrics: "HeadEpoch") -> None:
         job.check_cancelled()
         with self._db.transaction() as session:
             # A repeated fit gives the same epochs again: the row is replaced, the progress is counted once.
@@ -167,6 +223,7 @@ def _count_images(session: Session, job_id: str, spec: TrainSpec, plan: Features
     """Return how many images the dataset has, and count those that no chunk reads; refuse an empty class."""
     refuse_empty_classes(session, find_dataset(session, spec.dataset_id))
     total = num_images_of(session, spec.dataset_id)
+    enter(session, job_id, "features")
     advance(session, job_id, plan.num_cached(total))
     return total
 
@@ -174,7 +231,7 @@ def _count_images(session: Session, job_id: str, spec: TrainSpec, plan: Features
 def _training_columns(dataset_id: str) -> Select[Any]:
     """Select the columns that training needs; the lineages of all images would take hundreds of megabytes."""
     file: tuple[Any, ...] = (Image.id, Image.dataset_id, Image.path, Image.sha256, Image.num_bytes)
-    return images_of(dataset_id).with_only_columns(*file, Image.split, Image.class_index, Image.source)
+    return images_of(dataset_id).with_only_columns(*file, Image.split, Image.class_index, Image.source, Image.seed)
 
 
 def _origin(dataset: Dataset, images: Sequence[Any]) -> dict[str, Any]:
@@ -185,37 +242,4 @@ def _origin(dataset: Dataset, images: Sequence[Any]) -> dict[str, Any]:
         "num_images": len(images),
         "num_real": sum(image.source == "real" for image in images),
         "version": content_version(dataset, ((image.split, image.class_index, image.sha256) for image in images)),
-    }
-
-
-def _register(session: Session, job_id: str, spec: TrainSpec, backbone: Backbone, fitted: FittedModel) -> Json:
-    """Add the model's row; its id is the job's, so that a repetition cannot add a second one."""
-    model = TrainedModel(
-        id=job_id,
-        name=spec.name,
-        job_id=job_id,
-        dataset_id=spec.dataset_id,
-        backbone=spec.backbone,
-        backbone_sha256=backbone.weights_sha256,
-        lineage={"dataset": fitted.dataset, "backbone": backbone.to_json(), "training": spec.settings()},
-        metrics=_part(fitted.metrics, is_table=False),
-        metric_tables=_part(fitted.metrics, is_table=True),
-        classes=fitted.classes,
-        path=fitted.path,
-        sha256=fitted.sha256,
-        num_bytes=fitted.num_bytes,
-    )
-    session.add(model)
-    try:
-        session.flush()
-    except IntegrityError:
-        raise Conflict("A model of this name exists. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN) from None
-    return None
-
-
-def _part(metrics: dict[str, dict[str, Any]], *, is_table: bool) -> dict[str, dict[str, Any]]:
-    """Return the single figures of each split, or its tables."""
-    return {
-        split: {name: value for name, value in figures.items() if isinstance(value, list | tuple) == is_table}
-        for split, figures in metrics.items()
     }

@@ -13,6 +13,11 @@ import numpy as np
 from app.jobs.signals import Json
 from app.node.protocol import PACK_BACKBONE
 from app.services.images.lost_files import LostImage
+from app.storage.features import view_names
+
+FROM_PROMPTS = "from_prompts"
+# Views of each image by other hands, see `app/services/images/hand_views.py`.
+NUM_HANDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +28,9 @@ class TrainSpec:
 
     Attributes:
         dataset: The request's dataset without its texts, if the job has to make it; None: the dataset exists.
-        optimizer: The fields of `OptimizerSettings`.
+        optimizer: The fields of `OptimizerSettings`; those of `head` count where it is given.
+        head: The fields of `HeadSettings`, all resolved; None in specs of releases before 0.3.
+        validation: The request's `validation`, with the default where one is needed.
         warnings: What the answer warned of, each with `code` and `detail`.
     """
 
@@ -38,6 +45,11 @@ class TrainSpec:
     allow_incomplete: bool = False
     dataset: dict[str, Any] | None
     backbone_sha256: str
+    head: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
+    early_stopping: dict[str, Any] | None = None
+    augment: dict[str, Any] | None = None
+    preset: str | None = None
     warnings: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
@@ -56,7 +68,15 @@ class TrainSpec:
 
     def settings(self) -> dict[str, Json]:
         """Return how the head is trained, for the model's lineage."""
-        return {name: getattr(self, name) for name in ("method", "epochs", "batch_size", "optimizer", "seed")}
+        names = ("method", "epochs", "batch_size", "optimizer", "seed", "head", "validation", "augment", "preset")
+        return {name: getattr(self, name) for name in names}
+
+    def views(self) -> list[str]:
+        """Return the names of the views of each training image."""
+        if self.preset == FROM_PROMPTS:
+            return view_names(num_hands=NUM_HANDS)
+        augment = self.augment or {}
+        return view_names(flip=augment.get("flip", False), num_crops=augment.get("crops", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +98,12 @@ class Backbone:
     def weights_sha256(self) -> str:
         """The hash of the weights, in hexadecimal."""
         return str(self.facts["weights_sha256"])
+
+    def parts(self) -> list["Backbone"]:
+        """Return the backbones whose features are combined; itself if it is one."""
+        preprocessing = self.facts.get("preprocessing")
+        combined = preprocessing.get("parts") if isinstance(preprocessing, dict) else None
+        return [Backbone(part) for part in combined] if combined else [self]
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "Backbone":
@@ -183,16 +209,20 @@ class FittedModel:
         path: Relative to the data folder.
         sha256: Of the file, in hexadecimal.
         num_bytes: The size of the file.
-        metrics: The evaluation of each split that has images, by its name.
+        metrics: `MetricsRead` as JSON; the evaluations by split of releases before 0.3.
         dataset: What it was trained on, for the model's lineage.
+        chosen: The settings of the head: the request's, or a sweep's choice; None in records of releases before 0.3.
+        test: `EvaluatedModel.to_json` on the test split; None where it has no images, or of releases before 0.3.
     """
 
     classes: list[str]
     path: str
     sha256: str
     num_bytes: int
-    metrics: dict[str, dict[str, Any]]
+    metrics: dict[str, Any]
     dataset: dict[str, Any]
+    chosen: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "FittedModel":
@@ -209,11 +239,15 @@ class Examples:
     """The images that a head is trained and tested on, as features of the frozen backbone; it stays in one process.
 
     Attributes:
-        features: (N, D), float32.
+        features: (N, D), float32, of the plain views.
+        more_views: (T, V, D), float32: V further views of the T training images, in their order; V may be 0.
         labels: (N,), integers in 0 .. K - 1.
         is_train: (N,), bool; the other rows are test images.
+        ids: (N,), the SHA-256 of the images' files, by which validation images are chosen.
     """
 
     features: np.ndarray
+    more_views: np.ndarray
     labels: np.ndarray
     is_train: np.ndarray
+    ids: list[str]

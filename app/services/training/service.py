@@ -17,22 +17,26 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid, ModelNotReady, NotFound
 from app.jobs.queue import JobQueue
 from app.modelpacks.photo import PHOTO
-from app.node.protocol import PACK_BACKBONE, BackboneFacts
+from app.node.protocol import PACK_BACKBONE
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make
 from app.services.datasets.service import DatasetService, small_request
-from app.services.datasets.slots import refuse_empty_classes, refuse_repair, refuse_unfinished
+from app.services.datasets.slots import class_sizes, refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.versions import images_of, num_images_of
+from app.services.inference.backbones import BackboneDescription
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.kinds import is_model_name_taken
 from app.services.jobs.service import progress_read
 from app.services.limits import raise_if_invalid
 from app.services.pagination import fetch_page
-from app.services.training.payloads import TrainSpec
+from app.services.training.head_settings import head_json, num_epochs, resolve_head, resolve_validation
+from app.services.training.payloads import FROM_PROMPTS, TrainSpec
 from app.storage.reserve import Reserve
 
+# The backbones of the preset `from_prompts`: they make different mistakes.
+COMBINED = f"{PACK_BACKBONE}+{PHOTO}+clip"
 # What `/classify` takes as `model` besides trained models.
 RESERVED_NAMES = ("demo", "sd15", PHOTO)
 
@@ -65,24 +69,28 @@ class TrainJobService:
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
-            dataset, total = self._dataset(session, request, job_id)
+            dataset, num_steps = self._dataset(session, request, job_id)
+            sizes = class_sizes(session, dataset) if request.dataset is None else []
+            head = resolve_head(request, smallest_class=min(sizes, default=None), taught=backbone.taught)
             settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
-                "backbone": backbone.name,
+                "backbone": backbone.facts.name,
+                "head": head_json(head),
+                "validation": resolve_validation(request, head, largest_class=max(sizes, default=None)),
                 "name": _resolve_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
             }
             spec = TrainSpec(
                 **settings,
                 dataset=None if request.dataset is None else small_request(request.dataset),
-                backbone_sha256=backbone.weights_sha256,
+                backbone_sha256=backbone.facts.weights_sha256,
                 warnings=warnings,
             )
             job = self._jobs.submit(
                 session,
                 kind="train",
                 spec=spec.to_json(),
-                total=total,
+                total=num_steps + num_epochs(head),
                 unit="steps",
                 job_id=job_id,
                 priority=submission.priority,
@@ -117,15 +125,16 @@ class TrainJobService:
         self._reserve.spend(lambda: self._jobs.cancel(job_id))
         return self.read(job_id)
 
-    def _choose_backbone(self, request: TrainJobCreate) -> tuple[BackboneFacts, list[dict[str, str]]]:
+    def _choose_backbone(self, request: TrainJobCreate) -> tuple[BackboneDescription, list[dict[str, str]]]:
         """Return the backbone and the warnings about it; outside of the transaction, because it may hash a file.
 
         Photographs, which only uploads can be, are trained on `photo` unless the request names a backbone.
         """
         backbones = self._inference.backbones
         has_photographs = request.dataset_id is not None and self._has_uploads(request.dataset_id)
-        names = [request.backbone or PACK_BACKBONE]
-        if request.backbone is None and has_photographs and PHOTO in backbones.names():
+        default = COMBINED if request.preset == FROM_PROMPTS else PACK_BACKBONE
+        names = [request.backbone or default]
+        if names == [PACK_BACKBONE] and request.backbone is None and has_photographs and PHOTO in backbones.names():
             names.insert(0, PHOTO)
         try:
             chosen = backbones.describe(names[0])
@@ -134,7 +143,7 @@ class TrainJobService:
                 raise
             chosen = backbones.describe(names[1])
         warnings = [_drawings_warning(chosen.facts.name)] if has_photographs and chosen.taught == "drawings" else []
-        return chosen.facts, warnings
+        return chosen, warnings
 
     def _has_uploads(self, dataset_id: str) -> bool:
         with self._db.snapshot() as session:
@@ -143,20 +152,20 @@ class TrainJobService:
             return session.scalar(uploads) is not None
 
     def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:
-        """Return the dataset and the job's number of steps: images to generate, images to read, epochs."""
+        """Return the dataset and the job's number of images to generate and to read."""
         if request.dataset is not None:
             dataset = self._datasets.add(session, request.dataset, job_id=job_id)
             if dataset.train_per_class < 1:
                 detail = "The dataset has no training images."
                 raise Invalid.field("#/dataset/train_per_class", detail, ErrorCode.DATASET_EMPTY)
-            return dataset, 2 * num_to_make(dataset) + request.epochs
+            return dataset, 2 * num_to_make(dataset)
         found = session.get(Dataset, request.dataset_id, with_for_update=True)  # excludes uploads meanwhile
         if found is None:
             raise Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
         refuse_repair(session, found.id)
         refuse_unfinished(session, found, allow_incomplete=request.allow_incomplete)
         refuse_empty_classes(session, found, "#/dataset_id")
-        return found, num_images_of(session, found.id) + request.epochs
+        return found, num_images_of(session, found.id)
 
 
 def _drawings_warning(name: str) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Presets: named recipe settings that fill the fields a request leaves out.
 
+`from_prompts` does the same in the words of the loaded pack (`vocabulary.py`, docs/decisions/0046).
+
 `diverse` uses the settings that improved classifiers trained on synthetic images and tested on real ones:
 
 - guidance sampled from 1 ... 5 for each image, as in Shipard et al. 2023 (arXiv 2302.03298) with SD 1.4; Fan et al.
@@ -12,11 +14,12 @@
 Imports no database, storage or engine. Pure functions; any thread may call them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.schemas.datasets import ClipFilter, DatasetClass, DatasetCreate, GuidanceRange
 from app.services.datasets.recipes.templates import BadTemplate, parse_template
+from app.services.datasets.recipes.vocabulary import make_recipe, vocabulary_of
 
 GUIDANCE = GuidanceRange(min=1.0, max=5.0)
 STYLES = [
@@ -41,17 +44,29 @@ BACKGROUNDS = [
 VARIABLES = {"style": STYLES, "background": BACKGROUNDS}
 
 
-def with_preset(request: DatasetCreate) -> DatasetCreate:
+def with_preset(request: DatasetCreate, *, pack: str) -> DatasetCreate:
     """Return the request with its preset's values in the fields that it leaves out; unchanged without a preset.
 
-    A prompt that uses neither `{style}` nor `{background}` is surrounded by both; a list in the request replaces the
-    preset's list of that name.
+    A prompt that uses none of the preset's variables is surrounded by style and background; a list in the request
+    replaces the preset's list of that name.
+
+    Args:
+        request: The request.
+        pack: The name of the pack that will draw.
     """
     if request.preset is None:
         return request
     given = request.model_fields_set
-    classes = [_varied(entry) for entry in request.classes]
-    changes: dict[str, Any] = {"classes": classes, "variables": {**_used(classes), **request.variables}}
+    classes, variables = request.classes, VARIABLES
+    if request.preset == "from_prompts":
+        recipe = make_recipe([entry.name for entry in request.classes], vocabulary_of(pack))
+        classes = [
+            entry if entry.prompts else entry.model_copy(update={"prompts": list(prompts)})
+            for entry, prompts in zip(request.classes, recipe.prompts, strict=True)
+        ]
+        variables = recipe.variables
+    classes = [_varied(entry, variables) for entry in classes]
+    changes: dict[str, Any] = {"classes": classes, "variables": {**_used(classes, variables), **request.variables}}
     if "guidance_scale" not in request.generation.model_fields_set:
         changes["generation"] = request.generation.model_copy(update={"guidance_scale": GUIDANCE})
     if "combine" not in given:
@@ -61,19 +76,19 @@ def with_preset(request: DatasetCreate) -> DatasetCreate:
     return request.model_copy(update=changes)
 
 
-def _used(classes: Sequence[DatasetClass]) -> dict[str, list[str]]:
+def _used(classes: Sequence[DatasetClass], variables: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return the preset's lists that a prompt uses; a recipe with an unused list would be refused if sent again."""
     prompts = [prompt for entry in classes for prompt in entry.prompts]
-    return {name: values for name, values in VARIABLES.items() if any(f"{{{name}}}" in prompt for prompt in prompts)}
+    return {name: values for name, values in variables.items() if any(f"{{{name}}}" in prompt for prompt in prompts)}
 
 
-def _varied(entry: DatasetClass) -> DatasetClass:
-    return entry.model_copy(update={"prompts": [_vary(prompt) for prompt in entry.prompts]})
+def _varied(entry: DatasetClass, variables: Mapping[str, list[str]]) -> DatasetClass:
+    return entry.model_copy(update={"prompts": [_vary(prompt, variables) for prompt in entry.prompts]})
 
 
-def _vary(prompt: str) -> str:
+def _vary(prompt: str, variables: Mapping[str, list[str]]) -> str:
     try:
         used = parse_template(prompt).variables
     except BadTemplate:  # refused later, by the validation
         return prompt
-    return prompt if VARIABLES.keys() & set(used) else f"{{style}} {prompt} {{background}}"
+    return prompt if variables.keys() & set(used) else f"{{style}} {prompt} {{background}}"

@@ -119,6 +119,8 @@ def _lineage(model: TrainedModel, metrics: MetricsRead, origin: Origin) -> Repor
 def _preprocessing(stored: Any) -> str:
     if not isinstance(stored, dict):
         return str(stored) if stored else "(not recorded)"
+    if "parts" in stored:
+        return " | ".join(f"{part['name']}: {_preprocessing(part['preprocessing'])}" for part in stored["parts"])
     known = {name: stored.get(name) for name in ("library", "resize", "crop", "crop_mode", "interpolation")}
     mean, std = (", ".join(f"{value:.4g}" for value in stored.get(name) or []) for name in ("mean", "std"))
     return (

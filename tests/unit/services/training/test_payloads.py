@@ -24,6 +24,11 @@ SPEC = {
     "allow_incomplete": True,
     "dataset": None,
     "backbone_sha256": "ab",
+    "head": {"solver": "lbfgs", "c": 1.0},
+    "validation": {"fraction": 0.2},
+    "early_stopping": None,
+    "augment": {"flip": True, "crops": 2},
+    "preset": None,
     "warnings": [{"code": "backbone_taught_drawings", "detail": "It was."}],
 }
 
@@ -31,6 +36,7 @@ SPEC = {
 def test_a_spec_is_written_as_the_api_shows_it() -> None:
     spec = TrainSpec.from_json(SPEC)
     assert spec.to_json() == SPEC
+    assert spec.views() == ["plain", "flip", "crop-0", "crop-1"]
     assert list(spec.to_json()) == list(SPEC)
     assert not spec.makes_dataset
 

@@ -127,7 +127,7 @@ def test_of_many_scores_the_own_and_the_highest_are_kept_in_the_order_of_the_cla
 def test_the_diverse_preset_varies_plain_prompts_and_filters() -> None:
     plain = [{"name": name, "prompts": [f"a {name}"]} for name in ("fox", "dog")]
     asked = request(preset="diverse", variables={}, classes=plain)
-    settled = with_preset(asked)
+    settled = with_preset(asked, pack="demo")
     assert settled.classes[0].prompts == ["{style} a fox {background}"]
     assert settled.variables == {"style": STYLES, "background": BACKGROUNDS}
     assert settled.combine == "sampled"
@@ -144,7 +144,7 @@ def test_what_is_given_wins_over_the_preset() -> None:
         "variables": {"style": ["a mosaic of"]},
         "classes": [{"name": "fox", "prompts": ["a {style} fox"]}, {"name": "dog", "prompts": ["a dog"]}],
     }
-    settled = with_preset(request(preset="diverse", **given))
+    settled = with_preset(request(preset="diverse", **given), pack="demo")
     assert settled.generation.guidance_scale == 7.5
     assert settled.filter is None
     assert settled.combine == "cartesian"
