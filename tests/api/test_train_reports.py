@@ -10,8 +10,12 @@ from PIL import Image
 
 from app.db.base import new_id
 from app.db.models import Dataset, Job
+from app.jobs import record
 from app.services.evaluation.subject import EvaluatedImage
+from app.services.training.job import TrainJob
+from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
+from testing.fake_jobs import run_job
 from testing.node import Node
 from testing.trained_models import add_epochs, add_evaluation, add_job, add_model, evaluated
 from testing.uploads import CLASSES, create_empty, fill
@@ -198,3 +202,25 @@ def test_the_warnings_of_the_request_are_in_the_report(bench: Workbench, uploade
         job.spec = {**job.spec, "warnings": [warning, warning]}
     warnings = report(bench.http, uploaded)["warnings"]
     assert warnings.count(warning) == 1
+
+
+def test_a_train_job_writes_what_its_report_shows(bench: Workbench) -> None:
+    dataset_id = create_empty(bench.http)["id"]
+    fill(bench.http, dataset_id)
+    job_id = bench.http.post("/train-jobs", json={"dataset_id": dataset_id, "epochs": 3}).json()["id"]
+    folder = DataFolder(bench.data_dir)
+    handler = TrainJob(bench.db, folder, FeatureCache(folder.features), bench.client, bench.images)
+    with bench.db.transaction() as session:
+        record.begin(session, job_id)
+    result = run_job(bench.db, job_id, handler)
+    with bench.db.transaction() as session:
+        record.finish(session, job_id, handler.on_end, completed=True, result=result)
+    read = report(bench.http, job_id)
+    assert read["metrics"]["test"]["real"]["n"] == 4
+    assert read["metrics"]["test"]["baselines"]["majority"]["source"] == "real"
+    assert [one["num_train"] for one in read["lineage"]["classes"]] == [4, 4]
+    assert len(read["lineage"]["dataset_version"]) == 64
+    assert read["metrics"] == bench.http.get(f"/models/{job_id}").json()["metrics"]
+    [evaluation] = bench.http.get(f"/models/{job_id}/evaluations").json()["items"]
+    assert (evaluation["job_id"], evaluation["split"]) == (job_id, "test")
+    assert bench.http.get(f"/train-jobs/{job_id}/report", headers=HTML).status_code == 200
