@@ -54,9 +54,11 @@ class ErrorCode(StrEnum):
         "409",
         "The model was trained on other backbone weights than those loaded.",
     )
+    MODEL_GONE = "model_gone", "409", "The model was deleted."
     MODEL_FAILED = "model_failed", "409", "A model of the node could not be loaded; /readyz has the reason."
     BACKBONE_CHANGED = "backbone_changed", "409", "Another backbone is loaded than when the job was accepted."
     PACK_CHANGED = "pack_changed", "409", "Another model pack is loaded than the one that drew the dataset."
+    TRAIN_JOB_UNFINISHED = "train_job_unfinished", "409", "The train job has not succeeded, so it has no report."
     JOB_NOT_FAILED = "job_not_failed", "409", "The job did not fail, so it cannot be retried."
     FILE_CHANGED = "file_changed", "409", "A file does not match its record."
     FILE_LOST = "file_lost", "410", "A stored file is gone, or does not match its record."
@@ -126,8 +128,11 @@ class ErrorCode(StrEnum):
     DUPLICATE_LABELS = "duplicate_labels", "422", "Two labels are the same."
     DUPLICATE_CLASSES = "duplicate_classes", "422", "Two class names are the same."
     CLASS_NOT_FOUND = "class_not_found", "422", "The dataset has no class of this name."
+    CLASSES_UNKNOWN = "classes_unknown", "422", "The dataset has classes that the model does not know."
+    SPLIT_EMPTY = "split_empty", "422", "The dataset has no images in this split."
     CLASS_WITHOUT_IMAGES = "class_without_images", "422", "A class has no training images."
     IMAGE_NOT_FOUND = "image_not_found", "422", "There is no image with this id."
+    BAD_MODEL_IDS = "bad_model_ids", "422", "The ids are not 2 to 10 different ids."
     DATASET_NOT_FOUND = "dataset_not_found", "422", "There is no dataset with this id."
     MODEL_NOT_FOUND = "model_not_found", "422", "There is no model with this id or name."
     BACKBONE_NOT_FOUND = "backbone_not_found", "422", "The node has no backbone of this name."

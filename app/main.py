@@ -25,10 +25,12 @@ from app.api.routes import (
     generate,
     generations,
     jobs,
+    models,
     reports,
     scoring,
     service,
     train_jobs,
+    train_reports,
 )
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
@@ -66,6 +68,8 @@ ROUTERS = (
     exports,
     reports,
     train_jobs,
+    train_reports,
+    models,
     backbones,
     jobs,
     service,

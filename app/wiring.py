@@ -13,6 +13,8 @@ from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService
+from app.services.evaluation.service import EvaluationService
+from app.services.evaluation.train_reports import TrainReportService
 from app.services.generations.service import GenerationService
 from app.services.images.service import ImageService
 from app.services.inference.loading import ModelChoice
@@ -104,6 +106,8 @@ def make_services(
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service, folder.reserve),
         models=models,
+        evaluations=EvaluationService(db, inference, queue, pools),
+        train_reports=TrainReportService(db, checks, limits, pools, decode=decode),
         jobs=jobs,
         events=JobEvents(jobs),
     )

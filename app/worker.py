@@ -15,6 +15,7 @@ from app.jobs.worker import Worker
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.repair_job import RepairJob
+from app.services.evaluation.job import EvaluateJob
 from app.services.generations.job import GenerateJob
 from app.services.store.identity import assign_store_id
 from app.services.training.job import TrainJob
@@ -38,11 +39,13 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
     assign_store_id(db, folder)
     folder.sweep()  # partial files of killed writers, once they are an hour old
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
+    features = FeatureCache(folder.features, reserve=folder.reserve)
     handlers: list[JobHandler] = [
         GenerateJob(folder, node),
         DatasetJob(images),
         RepairJob(db, folder, node),
-        TrainJob(db, folder, FeatureCache(folder.features, reserve=folder.reserve), node, images),
+        TrainJob(db, folder, features, node, images),
+        EvaluateJob(db, folder, features, node),
     ]
     try:
         Worker(db, url, handlers, ttl_s=settings.worker_ttl_s, host=host).run(stop, settings.shutdown_grace_s)

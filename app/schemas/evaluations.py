@@ -261,7 +261,9 @@ class EvaluationSummary(Response):
 
     id: str
     model_id: str
+    job_id: str = Field(description="The job that evaluated: a train job for its own test split, or an `evaluate` job.")
     dataset_id: str
+    dataset_name: str = Field(description="As it was then; the dataset may be deleted meanwhile.")
     dataset_version: Sha256
     split: EvaluatedSplit
     created_at: UtcTime

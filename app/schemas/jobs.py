@@ -8,7 +8,7 @@ from app.schemas.common import Response, UtcTime
 from app.schemas.problems import JobError
 
 JobStatus = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-JobKind = Literal["generate", "dataset", "repair", "train"]
+JobKind = Literal["generate", "dataset", "repair", "train", "evaluate"]
 Priority = Annotated[int, Field(ge=-100, le=100, description="Queued jobs with a higher priority start first.")]
 
 

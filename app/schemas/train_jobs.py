@@ -1,4 +1,4 @@
-"""Request and response models of train jobs and trained models. Imports no services; pure."""
+"""Request and response models of train jobs. Imports no services; pure."""
 
 from typing import Annotated, Any, Literal
 
@@ -118,30 +118,3 @@ class TrainJobRead(TrainJobSummary):
     )
     warnings: list[WarningRead] = Field(description="What to know about the settings, found when they were accepted.")
     epochs: list[EpochRead]
-
-
-class ModelSummary(Response):
-    """A trained model as lists return it: classes, summary metrics and lineage."""
-
-    id: str
-    name: str
-    created_at: UtcTime
-    job_id: str
-    dataset_id: str
-    backbone: str
-    backbone_sha256: str = Field(
-        description="SHA-256 of the backbone's weights; `/classify` needs the same weights to be loaded."
-    )
-    classes: list[str]
-    metrics: dict[str, Any] = Field(description="`train` and `test`: accuracy and macro F1.")
-    lineage: dict[str, Any]
-    sha256: str
-    num_bytes: int
-
-
-class ModelRead(ModelSummary):
-    """A trained model with all its metrics."""
-
-    metrics: dict[str, Any] = Field(
-        description="`train` and `test`: accuracy, per-class precision and recall, confusion matrix (rows: true class)."
-    )

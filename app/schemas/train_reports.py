@@ -98,7 +98,7 @@ class ReportLineage(Response):
 
     dataset_id: str
     dataset_name: str
-    dataset_version: Sha256
+    dataset_version: Sha256 | None = Field(description="Null for models of releases that did not record it.")
     backbone: str
     backbone_sha256: Sha256
     preprocessing: str

@@ -39,7 +39,8 @@ def read_summary(metrics: Mapping[str, Any], num_images: Mapping[str, int]) -> M
 
     Args:
         metrics: The column's value; releases before 0.3 stored only accuracy and macro-F1 of each split.
-        num_images: The number of images of `train` and `test`, from the model's lineage; used for old rows only.
+        num_images: The number of images of `train` and `test`; used for old rows only. Without it, the figures of
+            these are a sentence alone.
     """
     if _is_current(metrics):
         return MetricsSummary.model_validate(metrics)
@@ -81,8 +82,10 @@ def _old_tables(split: EvaluatedSplit, stored: Mapping[str, Any] | None, classes
 
 def _old_summary(split: EvaluatedSplit, stored: Mapping[str, Any] | None, n: int) -> SourcedMetricsSummary:
     empty = SourcedMetricsSummary.model_validate(without_images(split).model_dump())
-    if not stored or n < 1:
+    if not stored or "accuracy" not in stored:
         return empty
+    if n < 1:
+        return empty.model_copy(update={"headline": _uncounted_headline(stored["accuracy"])})
     # The interval needs the number of right images, which the stored share determines.
     accuracy = Interval.model_validate(wilson(round(stored["accuracy"] * n), n))
     figures = SplitMetricsSummary(
@@ -98,6 +101,14 @@ def _old_summary(split: EvaluatedSplit, stored: Mapping[str, Any] | None, n: int
         num_absent_classes=0,
     )
     return empty.model_copy(update={"unseparated": figures, "headline": _old_headline(figures)})
+
+
+def _uncounted_headline(accuracy: float) -> HeadlineRead:
+    sentence = (
+        f"Uploaded and generated images together, by an earlier release: {accuracy:.1%} are right. The model itself "
+        "has the number of images."
+    )
+    return HeadlineRead(source=None, accuracy=None, sentence=sentence)
 
 
 def _old_headline(figures: SplitMetricsSummary) -> HeadlineRead:

@@ -92,7 +92,33 @@ class RepairKind:
             )
 
 
-JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind())
+class EvaluateKind:
+    """The evaluation of a model on a split of a dataset."""
+
+    kind = "evaluate"
+    queue = "jobs"
+
+    def on_end(self, session: Session, job: Job) -> None:
+        """Do nothing: an unfinished evaluation has no row."""
+
+    def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
+        """Refuse if the model or the dataset was deleted."""
+        if session.get(TrainedModel, failed.spec["model_id"]) is None:
+            raise model_gone()
+        _locked(session, failed)
+
+
+def model_gone() -> Conflict:
+    """Return the error for a job whose model was deleted meanwhile."""
+    return Conflict("The model was deleted.", code=ErrorCode.MODEL_GONE)
+
+
+def dataset_gone() -> Conflict:
+    """Return the error for a job whose dataset was deleted meanwhile."""
+    return Conflict("The dataset was deleted.", code=ErrorCode.DATASET_GONE)
+
+
+JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind(), EvaluateKind())
 
 
 def _assign_dataset(session: Session, failed: Job, retry_id: str) -> None:
@@ -108,7 +134,7 @@ def _assign_dataset(session: Session, failed: Job, retry_id: str) -> None:
 def _locked(session: Session, job: Job) -> Dataset:
     dataset = session.get(Dataset, job.spec["dataset_id"], with_for_update=True, populate_existing=True)
     if dataset is None:
-        raise Conflict("The dataset was deleted.", code=ErrorCode.DATASET_GONE)
+        raise dataset_gone()
     return dataset
 
 

@@ -19,15 +19,37 @@ from app.errors import FieldError, FileLost, Invalid, NotFound
 from app.names import name_key
 from app.schemas.common import Page
 from app.schemas.generations import ModelRef
-from app.schemas.train_jobs import ModelRead, ModelSummary
+from app.schemas.models import ModelRead, ModelSummary
+from app.services.evaluation.stored import read_metrics, read_summary
 from app.services.images.service import StoredFile
 from app.services.pagination import fetch_page, json_bytes
+from app.services.training.model_files import model_file_lost, read_model_file
 from app.storage.layout import DataFolder
-from app.storage.soundness import Fault, FileChecks, LostFile
+from app.storage.soundness import FileChecks
 from app.training.linear_probe import LinearProbe, load_probe, predict
 
 MAX_LOADED_HEADS = 32
-_CODES: dict[Fault, str] = {"missing": "model_file_missing", "damaged": "model_file_damaged"}
+# Columns that a summary has as they are.
+_COLUMNS = (
+    "id",
+    "name",
+    "created_at",
+    "job_id",
+    "dataset_id",
+    "backbone",
+    "backbone_sha256",
+    "classes",
+    "lineage",
+    "sha256",
+    "num_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    num_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +91,8 @@ class ModelService:
             rows, next_cursor = fetch_page(
                 session, select(TrainedModel), TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
             )
-            return Page[ModelSummary](items=[ModelSummary.model_validate(row) for row in rows], next_cursor=next_cursor)
+            items = [ModelSummary(**_fields(row), metrics=read_summary(row.metrics, {})) for row in rows]
+            return Page[ModelSummary](items=items, next_cursor=next_cursor)
 
     def read(self, model_id: str) -> ModelRead:
         """Return one model.
@@ -78,9 +101,8 @@ class ModelService:
             NotFound: There is none with this id.
         """
         with self._db.snapshot() as session:
-            row = _model(session, model_id)
-            metrics = {split: {**figures, **row.metric_tables.get(split, {})} for split, figures in row.metrics.items()}
-            return ModelRead(**{**ModelSummary.model_validate(row).model_dump(), "metrics": metrics})
+            row = find_model(session, model_id)
+            return ModelRead(**_fields(row), metrics=read_metrics(row.metric_tables, row.classes))
 
     def weights(self, model_id: str) -> StoredFile:
         """Return the safetensors file of a model.
@@ -90,9 +112,9 @@ class ModelService:
             FileLost: Its file is missing or damaged.
         """
         with self._db.snapshot() as session:
-            row = _model(session, model_id)
+            row = find_model(session, model_id)
         if fault := self._checks.fault(row.path, num_bytes=row.num_bytes, sha256=row.sha256):
-            raise _lost(fault)
+            raise model_file_lost(fault)
         return StoredFile(
             self._folder.locate(row.path), "application/octet-stream", row.sha256, f"{row.name}.safetensors"
         )
@@ -118,7 +140,7 @@ class ModelService:
             row = session.scalar(select(TrainedModel).where(either))
         if row is None:
             raise Invalid.field("#/model", "There is no model with this id or name.", ErrorCode.MODEL_NOT_FOUND)
-        probe = self._probe(row.path, row.num_bytes, row.sha256)
+        probe = self._probe(_File(row.path, row.num_bytes, row.sha256))
         ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
         stored = row.lineage.get("backbone", {}).get("preprocessing")
         return Head(
@@ -133,26 +155,29 @@ class ModelService:
     def _forget(self, model_id: str) -> str:
         """Delete a model's record and return the path of its file."""
         with self._db.transaction() as session:
-            row = _model(session, model_id)
+            row = find_model(session, model_id)
             session.delete(row)
         return row.path
 
-    def _load_probe(self, path: str, num_bytes: int, sha256: str) -> LinearProbe:
+    def _load_probe(self, file: _File) -> LinearProbe:
         try:
-            return load_probe(self._checks.read(path, num_bytes=num_bytes, sha256=sha256))
-        except LostFile as error:
-            lost = _lost(error.fault)
+            return load_probe(read_model_file(self._checks, file))
+        except FileLost as lost:
             lost.errors = (FieldError("#/model", lost.detail, lost.code),)
-            raise lost from None
+            raise
 
 
-def _lost(fault: Fault) -> FileLost:
-    detail = f"The model's file is {fault}. Restore it from a backup, or train the model again by its lineage."
-    return FileLost(detail, code=_CODES[fault])
+def find_model(session: Session, model_id: str) -> TrainedModel:
+    """Return the row of a model.
 
-
-def _model(session: Session, model_id: str) -> TrainedModel:
+    Raises:
+        NotFound: There is none with this id.
+    """
     row = session.get(TrainedModel, model_id)
     if row is None:
         raise NotFound("There is no model with this id.")
     return row
+
+
+def _fields(row: TrainedModel) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _COLUMNS}

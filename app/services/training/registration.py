@@ -72,7 +72,7 @@ def _add_evaluation(session: Session, job_id: str, fitted: FittedModel, test: di
         ),
         split="test",
         metrics=SourcedMetricsRead.model_validate(test["metrics"]),
-        details=EvaluationDetails.from_json(test["details"]),
+        details=EvaluationDetails.from_json({**test["details"], "ablation": test.get("ablation", [])}),
         predictions=predictions,
     )
 
