@@ -71,8 +71,6 @@ def _config(facts: ModelFacts, *, is_native: bool) -> dict[str, Any]:
     Source: timm `load_model_config_from_path`.
     """
     settings = facts.preprocessing
-    options = dict(facts.network.options)
-    pool = options.pop("global_pool", None) if facts.network.library == "timm" and is_native else None
     return {
         "architecture": facts.network.name,
         "library": facts.network.library,
@@ -81,7 +79,7 @@ def _config(facts: ModelFacts, *, is_native: bool) -> dict[str, Any]:
         "num_classes": len(facts.classes),
         "num_features": facts.num_features,
         "label_names": list(facts.classes),
-        "model_args": options if pool is None else {**options, "global_pool": pool},
+        "model_args": dict(facts.network.options),
         "pretrained_cfg": {
             "input_size": [3, facts.side, facts.side],
             "interpolation": settings.get("interpolation", "bilinear"),

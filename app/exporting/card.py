@@ -103,6 +103,7 @@ def _eval_results(facts: ModelFacts) -> Iterator[EvalResult]:
                     task_type="image-classification",
                     dataset_type="imagefolder",
                     dataset_name=f"{name or 'test images'} ({_SOURCES[source]})",
+                    dataset_config=source,  # the hub merges results that differ in the name alone
                     dataset_split="test",
                     metric_type=kind,
                     metric_name=label,

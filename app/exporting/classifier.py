@@ -54,7 +54,8 @@ class ModelFacts:
             `crop_pct`, `interpolation`, `mean` and `std` (per channel, of values 0 ... 1).
         classes: K names in the order of the head's rows; any text.
         num_features: D.
-        normalise: Whether the features are divided by their L2 norm before the head.
+        normalise: Whether the features are divided by their L2 norm before the head. True also where the node did that
+            before the head was trained, as it does with CLIP's embeddings.
         lineage: JSON values: what the model was trained on and how.
         metrics: JSON values as `GET /models/{id}` returns them; empty: the card has no figures.
     """

@@ -17,6 +17,9 @@ from app.exporting.errors import NotExportable
 # The libraries raise these for names and weights that do not fit.
 BUILD_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError)
 
+# Members of a config that do not change what the network computes; one names a folder of this machine.
+_UNRELATED = ("_name_or_path", "architectures", "dtype", "model_type", "transformers_version")
+
 
 class Probabilities(nn.Module):
     """A backbone, a linear head and the softmax."""
@@ -95,6 +98,8 @@ def build(network: Network, num_classes: int = 0) -> nn.Module:
     if network.library == "timm":
         import timm
 
+        if not timm.is_model(network.name):  # `hf-hub:` would be fetched
+            raise ValueError("timm has no such architecture.")
         timm_model: nn.Module = timm.create_model(
             network.name, pretrained=False, num_classes=num_classes, **network.options
         )
@@ -109,23 +114,25 @@ def build(network: Network, num_classes: int = 0) -> nn.Module:
     return _build_clip_tower(network.options)
 
 
-def clip_tower(clip_model: Any) -> nn.Module:
+def clip_tower(clip_model: Any) -> tuple[Network, nn.Module]:
     """Take the image tower out of a `CLIPModel`; it shares the weights.
 
     Returns:
-        A `CLIPVisionModelWithProjection` in eval mode.
+        How to build it again, and a `CLIPVisionModelWithProjection` in eval mode.
 
     Raises:
         NotExportable: The model has other weights than CLIP.
     """
     prefixes = ("vision_model.", "visual_projection.")
     tensors = {name: tensor for name, tensor in clip_model.state_dict().items() if name.startswith(prefixes)}
+    config = clip_model.config.vision_config.to_diff_dict()
+    options = {name: value for name, value in config.items() if name not in _UNRELATED}
     try:
-        tower = _build_clip_tower(clip_model.config.vision_config.to_dict())
+        tower = _build_clip_tower(options)
         tower.load_state_dict(tensors, strict=True, assign=True)
     except BUILD_ERRORS as error:
         raise NotExportable("The model is not a CLIP model of the installed transformers.") from error
-    return tower.eval().requires_grad_(False)
+    return Network("transformers", "CLIPVisionModelWithProjection", options), tower.eval().requires_grad_(False)
 
 
 def _build_clip_tower(config: Mapping[str, Any]) -> nn.Module:
