@@ -1,0 +1,9 @@
+"""`python -m app.exporting FOLDER`: the child process of an ONNX export."""
+
+import sys
+from pathlib import Path
+
+from app.exporting.child import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,141 @@
+"""The script of a bundle, which loads and runs the classifier without Foxhound.
+
+The script is made of fixed parts alone: names and settings are in the JSON files beside it, so that no text of a user
+becomes code. Imports nothing of the application but this package; any thread.
+"""
+
+from typing import Final
+
+from app.exporting.classifier import ModelFacts
+
+REQUIREMENTS: Final = {
+    "timm": "torch, torchvision, timm, safetensors and Pillow",
+    "torchvision": "torch, torchvision, safetensors and Pillow",
+    "transformers": "torch, torchvision, transformers, safetensors and Pillow",
+}
+
+_IMPORTS: Final = {
+    "timm": "import timm\nimport torch\n",
+    "torchvision": "import torch\nimport torchvision\n",
+    "transformers": "import torch\nfrom transformers import CLIPImageProcessor, CLIPVisionConfig, "
+    "CLIPVisionModelWithProjection\n",
+}
+
+_START: Final = """\
+HERE = Path(__file__).resolve().parent
+config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
+setting = json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))
+
+"""
+
+_NATIVE: Final = {
+    "timm": 'model = timm.create_model(f"local-dir:{HERE}", pretrained=True).eval()\n',
+    "torchvision": """\
+model = torchvision.models.get_model(config["architecture"], weights=None, num_classes=config["num_classes"]).eval()
+model.load_state_dict(load_file(HERE / "model.safetensors"))
+""",
+}
+
+_BACKBONE: Final = {
+    "timm": 'backbone = timm.create_model(config["architecture"], num_classes=0, **config["model_args"])\n',
+    "torchvision": """\
+backbone = torchvision.models.get_model(config["architecture"], weights=None)
+backbone.fc = torch.nn.Identity()
+""",
+    "transformers": 'backbone = CLIPVisionModelWithProjection(CLIPVisionConfig(**config["model_args"]))\n',
+}
+
+_SPLIT: Final = """\
+tensors = load_file(HERE / "model.safetensors")
+names = [name for name in tensors if name.startswith("backbone.")]
+backbone.load_state_dict({name.removeprefix("backbone."): tensors[name] for name in names})
+backbone.eval()
+
+
+def model(pixels):
+    features = backbone(pixels)EMBEDS
+    if config["normalise"]:
+        features = torch.nn.functional.normalize(features, dim=1)
+    return torch.nn.functional.linear(features, tensors["head.weight"], tensors["head.bias"])
+
+
+"""
+
+_PREPARE: Final = {
+    "torchvision": """\
+prepare = transforms.Compose([
+    transforms.Resize(setting["resize"], transforms.InterpolationMode(setting["interpolation"])),
+    transforms.CenterCrop(setting["crop"]),
+    transforms.ToTensor(),
+    transforms.Normalize(setting["mean"], setting["std"]),
+])
+""",
+    "timm": """\
+prepare = timm.data.create_transform(
+    (3, setting["crop"], setting["crop"]), is_training=False, interpolation=setting["interpolation"],
+    mean=setting["mean"], std=setting["std"], crop_pct=setting["crop_pct"], crop_mode=setting["crop_mode"],
+)
+""",
+    "transformers": """\
+processor = CLIPImageProcessor(
+    size={"shortest_edge": setting["resize"]}, crop_size={"height": setting["crop"], "width": setting["crop"]},
+    resample=Image.Resampling[setting["interpolation"].upper()], image_mean=setting["mean"], image_std=setting["std"],
+)
+
+
+def prepare(picture):
+    return processor(picture, return_tensors="pt")["pixel_values"][0]
+""",
+}
+
+_END: Final = """
+
+@torch.inference_mode()
+def predict(path):
+    \"\"\"Return the probability of each class, in the order of config["label_names"].\"\"\"
+    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return model(prepare(picture)[None]).softmax(dim=1)[0]
+
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        probability, number = predict(path).max(dim=0)
+        label = config["label_names"][int(number)]
+        print(json.dumps({"file": path, "label": label, "probability": round(float(probability), 6)}))
+"""
+
+
+def predict_script(facts: ModelFacts, *, is_native: bool) -> str:
+    """Return `predict.py`: `python predict.py PICTURE...` prints one JSON object a picture.
+
+    Args:
+        facts: Choose the parts; none of its texts is in the script.
+        is_native: Whether the tensors have the layout `native`.
+    """
+    library = facts.network.library
+    transform = _transform(facts)
+    body = _NATIVE[library] if is_native else _BACKBONE[library] + _split(library)
+    imports = [
+        f"{_IMPORTS[library]}from PIL import Image, ImageOps",
+        *([] if is_native and library == "timm" else ["from safetensors.torch import load_file"]),
+        *(["from torchvision import transforms"] if transform == "torchvision" else []),
+    ]
+    return (
+        f'"""Classify pictures: python predict.py PICTURE... (needs {REQUIREMENTS[library]})."""\n\n'
+        "import json\nimport sys\nfrom pathlib import Path\n\n"
+        + "\n".join(imports)
+        + f"\n\n{_START}{body}{_PREPARE[transform]}{_END}"
+    )
+
+
+def _transform(facts: ModelFacts) -> str:
+    """Return whose transform prepares pictures; timm's for crop modes that torchvision lacks."""
+    if facts.network.library == "timm" and facts.preprocessing.get("crop_mode", "center") != "center":
+        return "timm"
+    is_clip = facts.network.library == "transformers" and facts.preprocessing.get("library") == "transformers"
+    return "transformers" if is_clip else "torchvision"
+
+
+def _split(library: str) -> str:
+    return _SPLIT.replace("EMBEDS", ".image_embeds" if library == "transformers" else "")
