@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 FAST := 'not full_size and not postgres and not slow'
 
-.PHONY: help run test test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead constraints clean
+.PHONY: help run test test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead bench-training constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,12 @@ bench-hostile: $(VENV)/dev.stamp ## Attack a node in every known way beside a go
 
 bench-leakage: $(VENV)/dev.stamp ## Measure which CLIP cosine tells copies from other pictures of a prompt
 	$(BIN)/python -m bench.leakage
+
+bench-training: $(VENV)/dev.stamp ## Time a train job beside the tutorial's loop and scikit-learn, on photographs
+	$(BIN)/python -m bench.training
+
+bench-from-prompts: $(VENV)/dev.stamp ## Train from prompts alone, each part switched off, and test on emoji by others
+	$(BIN)/python -m bench.from_prompts
 
 bench-gpu: $(VENV)/dev.stamp ## Measure Stable Diffusion v1.5 with random weights on a GPU
 	$(BIN)/python -m bench.gpu
