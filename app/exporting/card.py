@@ -23,6 +23,12 @@ _SOURCES: Final = {
     "unseparated": "real and generated images, not measured apart",
 }
 
+_INPUT: Final = (
+    "RGB. Resize the shorter side to `resize` pixels, cut `crop` pixels out of the middle, divide by 255, subtract "
+    "`mean`, divide by `std`. `library` names whose transform that is: transformers rounds an odd margin down, the "
+    "others to an even number."
+)
+
 
 def model_card(facts: ModelFacts, usage: str | None = None) -> str:
     """Write the card of a model.
@@ -45,6 +51,7 @@ def model_card(facts: ModelFacts, usage: str | None = None) -> str:
         "## Classes",
         _classes(facts.classes),
         "## Input",
+        _INPUT,
         _table(_flat(facts.preprocessing), "setting", "value"),
         "## Lineage",
         _table(_flat(facts.lineage), "fact", "value") if facts.lineage else "Not recorded.",

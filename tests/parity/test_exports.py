@@ -6,6 +6,7 @@ The ONNX file is run by onnxruntime with preprocessing in numpy and Pillow by th
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from app.exporting.child import export_onnx
 from app.exporting.classifier import Classifier, ModelFacts, Network, Origin
 from app.exporting.errors import NotExportable, ParityFailed
 from app.exporting.networks import Probabilities, clip_tower, features_of
-from app.exporting.parity import Parity
+from app.exporting.onnx_graph import run_onnx, run_torch
+from app.exporting.parity import Parity, compare, draw_pictures
 from app.exporting.tensors import write_safetensors
 from app.modelpacks.loading import load_backbone, load_clip
 from app.modelpacks.pack import demo_pack_folder, read_pack
@@ -206,7 +208,8 @@ def pixels_by_hand(path: Path, settings: dict[str, Any]) -> np.ndarray:
     scale = resize / min(picture.size)
     size = tuple(resize if side == min(picture.size) else int(side * scale) for side in picture.size)
     picture = picture.resize(size, Image.Resampling[settings["interpolation"].upper()])  # type: ignore[arg-type]
-    left, top = (round((side - crop) / 2) for side in size)
+    half = math.floor if settings["library"] == "transformers" else round  # of an odd margin
+    left, top = (half((side - crop) / 2) for side in size)
     values = np.asarray(picture, np.float32)[top : top + crop, left : left + crop] / 255
     normalised = (values - np.array(settings["mean"])) / np.array(settings["std"])
     return normalised.transpose(2, 0, 1).astype(np.float32)
@@ -259,7 +262,8 @@ def test_timm_loads_the_bundles_folder_as_one_of_its_own_models(lite0: Exported)
     model = timm.create_model(f"local-dir:{lite0.folder / 'bundle'}", pretrained=True).eval()
     assert (model.num_classes, model.pretrained_cfg["label_names"]) == (2, ["ants", "bees"])
     config = timm.data.resolve_model_data_config(model)
-    assert (config["input_size"], config["mean"], config["crop_pct"]) == ((3, 224, 224), (0.5, 0.5, 0.5), 0.875)
+    assert (list(config["input_size"]), list(config["mean"])) == ([3, 224, 224], [0.5, 0.5, 0.5])
+    assert (config["crop_pct"], config["interpolation"]) == (0.875, "bicubic")
 
 
 def test_parity_was_measured_on_the_pictures_given(exported: Exported) -> None:
@@ -285,6 +289,20 @@ def test_the_graph_has_facts_and_no_traces_of_this_machine(resnet: Exported) -> 
 def test_equal_classifiers_give_equal_graphs(resnet: Exported, tmp_path: Path) -> None:
     export_onnx(resnet.classifier, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (resnet.folder / "model.onnx").read_bytes()
+
+
+def test_a_wrong_convolution_bias_is_found(resnet: Exported, tmp_path: Path) -> None:
+    """The fault that torch's exporter had (pytorch #166797), made by hand in one of twenty convolutions."""
+    graph = onnx.load(resnet.folder / "model.onnx")
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    [bias] = [one for one in graph.graph.initializer if one.name == convolutions[8].input[2]]
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(bias)), bias.name))
+    onnx.save(graph, tmp_path / "wrong.onnx")
+    pixels = draw_pictures(32, resnet.classifier.facts.preprocessing)
+    module = Probabilities(resnet.classifier).eval()
+    with pytest.raises(ParityFailed) as failed:
+        compare(run_onnx(tmp_path / "wrong.onnx", pixels), run_torch(module, pixels))
+    assert failed.value.max_log_difference > 0.1
 
 
 def test_a_module_that_is_not_its_architecture_is_refused(resnet: Exported, tmp_path: Path) -> None:
