@@ -44,8 +44,7 @@ class Precision:
         """Use a resolved precision for the steps of an optimizer."""
         self._name = name
         self._is_cpu = device.type == "cpu"
-        AcceleratorState._reset_state(reset_partial_state=True)
-        self._accelerator = Accelerator(mixed_precision=name, cpu=self._is_cpu)
+        self._accelerator = _accelerator(name, is_cpu=self._is_cpu)
         self._optimizer = self._accelerator.prepare_optimizer(optimizer, device_placement=False)
 
     @property
@@ -74,8 +73,13 @@ class Precision:
     def _share(self) -> None:
         """Make this precision accelerate's shared one, if another fine-tuning changed it."""
         if self._accelerator.mixed_precision != self._name:
-            AcceleratorState._reset_state(reset_partial_state=True)
-            AcceleratorState(mixed_precision=self._name, cpu=self._is_cpu, _from_accelerator=True)
+            _accelerator(self._name, is_cpu=self._is_cpu)
+
+
+def _accelerator(name: Resolved, *, is_cpu: bool) -> Accelerator:
+    """Build an accelerator and make its precision the shared one; those built before stay usable."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=name, cpu=is_cpu)
 
 
 def _cpu_has_bf16() -> bool:

@@ -48,7 +48,7 @@ class FineTuneSettings:
         momentum: In [0, 1) (sgd).
         weight_decay: >= 0; of weights of two and more dimensions, not of biases and normalisations. Added to the
             gradient (sgd) or decoupled (adamw), as in torch.optim.
-        warmup_epochs: Epochs in which the learning rate rises linearly, in 0 ... `epochs` - 1.
+        warmup_epochs: Epochs in which the learning rate rises linearly, >= 0; at most all but one are used.
         schedule: Behind the warm-up, by optimizer step: `cosine` to 0, or `constant`.
         label_smoothing: In [0, 1).
         ema_decay: In (0, 1): the weights are averaged over the steps, and the averages are validated and kept. None:
@@ -88,11 +88,8 @@ class FineTuneSettings:
             "Epochs, pictures per batch and the patience must be at least one.": (
                 self.epochs >= 1 and self.batch_size >= 1 and (self.patience is None or self.patience >= 1)
             ),
-            "The warm-up must leave an epoch to train at the full learning rate.": (
-                0 <= self.warmup_epochs < self.epochs
-            ),
-            "Learning rates must be positive, the weight decay not negative.": (
-                self.lr > 0 and self.backbone_lr_factor > 0 and self.weight_decay >= 0
+            "Learning rates must be positive, weight decay and warm-up not negative.": (
+                self.lr > 0 and self.backbone_lr_factor > 0 and min(self.weight_decay, self.warmup_epochs) >= 0
             ),
             "Momentum and label smoothing must be in [0, 1), the decay of averaged weights in (0, 1).": (
                 0 <= self.momentum < 1
@@ -114,7 +111,8 @@ class FineTuneSettings:
             step: Counted from 0 over all epochs.
             steps_per_epoch: >= 1.
         """
-        warmup, total = self.warmup_epochs * steps_per_epoch, self.epochs * steps_per_epoch
+        warmup = min(self.warmup_epochs, self.epochs - 1) * steps_per_epoch
+        total = self.epochs * steps_per_epoch
         if step < warmup:
             return (step + 1) / warmup
         if self.schedule == "constant":

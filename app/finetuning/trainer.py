@@ -38,7 +38,8 @@ class Trainer:
         Raises:
             BadFineTune: The device lacks the precision, or the backbone's last block is not known.
         """
-        self.classifier = classifier.to(device)
+        # channels_last: a step of EfficientNet-Lite0's last block took 0.54 s of a CPU instead of 0.9 s.
+        self.classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.num_steps = 0
         self.lr = 0.0
         self._settings = settings
@@ -68,7 +69,7 @@ class Trainer:
         labels = labels.to(self._device)
         with torch.enable_grad():
             with self._precision.autocast():
-                logits = self.classifier(pixels.to(self._device)).float()
+                logits = self.classifier(self._to_device(pixels)).float()
             loss = functional.cross_entropy(logits, labels, label_smoothing=self._settings.label_smoothing)
             if not math.isfinite(value := loss.item()):
                 raise FineTuneDiverged
@@ -80,7 +81,7 @@ class Trainer:
     @torch.no_grad()
     def predict(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return logits (B, K), float32, on the CPU, under the weights that would be kept."""
-        logits: torch.Tensor = functional_call(self.classifier, self._average, (pixels.to(self._device),))
+        logits: torch.Tensor = functional_call(self.classifier, self._average, (self._to_device(pixels),))
         return logits.float().cpu()
 
     def kept_weights(self) -> Tensors:
@@ -126,7 +127,7 @@ class Trainer:
         for full_name, tensor in tensors.items():
             if full_name.startswith(_OPTIMIZER):
                 key, name = full_name.removeprefix(_OPTIMIZER).split(".", 1)
-                states.setdefault(name, {})[key] = tensor.clone()
+                states.setdefault(name, {})[key] = _laid_out_as(self._trained[name], tensor)
         saved = self._optimizer.state_dict()
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         saved["state"] = {
@@ -135,6 +136,9 @@ class Trainer:
             if names[id(parameter)] in states
         }
         self._optimizer.load_state_dict(saved)
+
+    def _to_device(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.to(self._device, memory_format=torch.channels_last)
 
     def _set_lr(self) -> None:
         factor = self._settings.lr_factor(self.num_steps, self._steps_per_epoch)
@@ -172,6 +176,13 @@ def _optimizer(trained: Mapping[str, nn.Parameter], settings: FineTuneSettings) 
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(options, lr=settings.lr)
     return torch.optim.SGD(options, lr=settings.lr, momentum=settings.momentum)
+
+
+def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor; one of the parameter's shape into its memory layout, so that the same kernels go over both."""
+    if tensor.shape != parameter.shape:
+        return tensor.clone()
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
