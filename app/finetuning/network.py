@@ -59,7 +59,8 @@ def build_backbone(spec: BackboneSpec) -> nn.Module:
 
     if spec.library != "timm" or not timm.is_model(spec.architecture):
         raise BadFineTune("This backbone cannot be fine-tuned. Use a model of timm, or a ResNet of torchvision.")
-    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.options).eval()
+    network: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.options)
+    return network.eval()
 
 
 def load_backbone(spec: BackboneSpec, weights: Path) -> nn.Module:

@@ -4,6 +4,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from app.modelpacks.preprocessing import Preprocessing
 from app.training.linear_probe import OptimizerSettings, fit
 from testing.fine_tuning import decode, make_plan, make_session, run_epoch
 
-PLAIN = {"augment": None, "warmup_epochs": 0, "schedule": "constant", "weight_decay": 0.0}
+PLAIN: dict[str, Any] = {"augment": None, "warmup_epochs": 0, "schedule": "constant", "weight_decay": 0.0}
 
 
 def trained(plan: FineTunePlan, pool: ThreadPoolExecutor) -> FineTune:
@@ -58,7 +59,13 @@ def test_the_head_alone_is_the_linear_probe(tmp_path: Path, pool: ThreadPoolExec
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_all_layers_train_as_in_a_plain_loop(tmp_path: Path, pool: ThreadPoolExecutor, optimizer: str) -> None:
     lr = {"sgd": 0.02, "adamw": 0.002}[optimizer]
-    settings = {"augment": None, "label_smoothing": 0.1, "weight_decay": 0.01, "lr": lr, "optimizer": optimizer}
+    settings: dict[str, Any] = {
+        "augment": None,
+        "label_smoothing": 0.1,
+        "weight_decay": 0.01,
+        "lr": lr,
+        "optimizer": optimizer,
+    }
     plan = make_plan(tmp_path, mode="all", seed=5, **settings)
     backbone, fc = plain_loop(plan, torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW)
 

@@ -72,10 +72,7 @@ def test_a_cpu_trains_in_float32_unless_asked() -> None:
 
 def test_two_precisions_of_one_process_do_not_mix() -> None:
     layer = torch.nn.Linear(4, 2)
-    half, full = (
-        Precision(name, CPU, torch.optim.SGD(layer.parameters(), lr=0.1))  # type: ignore[arg-type]
-        for name in ("bf16", "no")
-    )
+    half, full = (Precision(name, CPU, torch.optim.SGD(layer.parameters(), lr=0.1)) for name in ("bf16", "no"))
     for _ in range(2):
         with half.autocast():
             assert layer(torch.ones(1, 4)).dtype == torch.bfloat16
