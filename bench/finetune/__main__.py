@@ -3,7 +3,8 @@
     python -m bench.finetune [--modes last_block all] [--epochs 4] [--seeds 1] [--images 244] [--threads 2]
 
 The 153 pictures of `val` are the test; nothing is chosen on them. The probe's 244 feature rows are computed once; its
-seconds include that. Every fine-tuning starts from the SGD probe's head, unless `--new-head`.
+seconds include that. CPU seconds are those of all threads: on a busy machine they alone compare. Every fine-tuning
+starts from the SGD probe's head, unless `--new-head`.
 """
 
 import argparse
@@ -16,7 +17,17 @@ import torch
 from bench.finetune.material import DATA, Photographs, photographs, prepare_weights
 from bench.finetune.measure import Row, fine_tuned, probes
 
-HEADINGS = ("what", "seed", "right", "accuracy", "95 % interval (Wilson)", "train loss", "seconds", "ms a step")
+HEADINGS = (
+    "what",
+    "seed",
+    "right",
+    "accuracy",
+    "95 % interval (Wilson)",
+    "train loss",
+    "seconds",
+    "CPU seconds",
+    "ms a step",
+)
 
 
 def main() -> None:

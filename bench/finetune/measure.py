@@ -33,6 +33,7 @@ class Row:
     num_tested: int
     train_loss: float | None
     seconds: float
+    cpu_seconds: float
     ms_per_step: float | None = None
 
     def to_markdown(self) -> str:
@@ -46,9 +47,22 @@ class Row:
             f"{low:.3f} to {high:.3f}",
             "" if self.train_loss is None else f"{self.train_loss:.3f}",
             f"{self.seconds:.1f}",
+            f"{self.cpu_seconds:.1f}",
             "" if self.ms_per_step is None else f"{self.ms_per_step:.0f}",
         ]
         return f"| {' | '.join(cells)} |"
+
+
+class Watch:
+    """Counts from its making on."""
+
+    def __init__(self) -> None:
+        self._started = (time.perf_counter(), time.process_time())
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Seconds of wall time and of the CPU."""
+        return time.perf_counter() - self._started[0], time.process_time() - self._started[1]
 
 
 def wilson(num_right: int, num: int, z: float = 1.959964) -> tuple[float, float]:
@@ -61,21 +75,21 @@ def wilson(num_right: int, num: int, z: float = 1.959964) -> tuple[float, float]
 
 def probes(weights: Path, train: Photographs, test: Photographs, *, seed: int, head: Path) -> list[Row]:
     """Fit the product's SGD probe and scikit-learn's logistic regression; writes the first one's head to a file."""
-    started_s = time.perf_counter()
+    watch = Watch()
     train_x, train_y = _features(weights, train)
-    features_s = time.perf_counter() - started_s
+    features_s = watch.seconds
     test_x, test_y = _features(weights, test)
-    started_s = time.perf_counter()
+    watch = Watch()
     fitted = fit(train_x, train_y, None, None, num_classes=len(CLASSES), seed=seed)
-    sgd_s = time.perf_counter() - started_s
+    sgd_s = _sum(features_s, watch.seconds)
     head.write_bytes(save_probe(fitted.probe, classes=CLASSES, backbone="bench"))
     right = int((predict(fitted.probe, test_x).argmax(axis=1) == test_y).sum())
-    rows = [Row("probe, SGD defaults", seed, right, len(test), fitted.epochs[-1].train_loss, features_s + sgd_s)]
-    started_s = time.perf_counter()
+    rows = [Row("probe, SGD defaults", seed, right, len(test), fitted.epochs[-1].train_loss, *sgd_s)]
+    watch = Watch()
     regression = LogisticRegression(C=1.0, max_iter=1000).fit(train_x, train_y)
-    lbfgs_s = time.perf_counter() - started_s
+    lbfgs_s = _sum(features_s, watch.seconds)
     right = int((regression.predict(test_x) == test_y).sum())
-    return [*rows, Row("probe, scikit-learn LR, C = 1", seed, right, len(test), None, features_s + lbfgs_s)]
+    return [*rows, Row("probe, scikit-learn LR, C = 1", seed, right, len(test), None, *lbfgs_s)]
 
 
 def fine_tuned(
@@ -85,16 +99,22 @@ def fine_tuned(
     plan = FineTunePlan(
         SPEC, weights, "bench", PREPROCESSING, CLASSES, tuple(train), (), FineTuneSettings(**settings), head, "bench"
     )
-    started_s = time.perf_counter()
+    watch = Watch()
     with ThreadPoolExecutor(2) as pool:
         session = FineTune(plan, device=CPU, decode=decode, pool=pool)
         step_s = _run(session, folder)
     classifier, epoch = load_kept(folder, plan)
     file = save_fine_tuned(folder / "model.safetensors", classifier, plan, epoch)
-    seconds = time.perf_counter() - started_s
+    seconds = watch.seconds
     loss = session.progress.epochs[-1].train_loss
     num_right = _test(file.path, test)
-    return Row(f"fine-tune, {plan.settings.mode}", settings["seed"], num_right, len(test), loss, seconds, step_s * 1000)
+    return Row(
+        f"fine-tune, {plan.settings.mode}", settings["seed"], num_right, len(test), loss, *seconds, step_s * 1000
+    )
+
+
+def _sum(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
+    return first[0] + second[0], first[1] + second[1]
 
 
 def _run(session: FineTune, folder: Path) -> float:
