@@ -1,0 +1,1 @@
+"""Fine-tuning beside a linear probe, on real photographs, on the CPU."""
