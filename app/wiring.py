@@ -13,8 +13,8 @@ from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService
+from app.services.evaluation.report.service import TrainReportService
 from app.services.evaluation.service import EvaluationService
-from app.services.evaluation.train_reports import TrainReportService
 from app.services.generations.service import GenerationService
 from app.services.images.service import ImageService
 from app.services.inference.loading import ModelChoice

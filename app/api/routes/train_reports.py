@@ -12,7 +12,7 @@ from app.api.openapi import problems
 from app.api.responses import not_modified, select_media_type
 from app.schemas.train_reports import TrainReportRead
 from app.services.evaluation.report.page import CONTENT_SECURITY_POLICY
-from app.services.evaluation.train_reports import PictureName
+from app.services.evaluation.report.service import PictureName
 
 router = APIRouter(prefix="/train-jobs/{job_id}/report", tags=["training"])
 
