@@ -21,14 +21,14 @@ from app.image_spec import ImageSpec
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import BackboneFacts
-from app.services.inference.backbones import (
+from app.services.inference.backbone_descriptions import (
     BackboneDescription,
     BackboneInput,
-    Backbones,
     BackboneSource,
     LoadedBackbone,
     Taught,
 )
+from app.services.inference.backbones import Backbones
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import (
     BACKBONE,

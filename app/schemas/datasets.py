@@ -178,17 +178,6 @@ class DatasetCreate(Request):
         }
     )
 
-    @model_validator(mode="after")
-    def _has_prompts(self) -> "DatasetCreate":
-        for index, entry in enumerate(self.classes):
-            if not entry.prompts and self.preset != "from_prompts":
-                raise PydanticCustomError(
-                    "no_prompts",
-                    "The class at index {index} needs a prompt, or the dataset a preset.",
-                    {"index": index},
-                )
-        return self
-
 
 class DatasetExtend(Request):
     """The number of images to add to each class of a dataset, by its own recipe."""

@@ -72,7 +72,12 @@ def _too_large(limits: Limits, base: str) -> FieldError:
 
 
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
-    faults = []
+    detail = "A class needs at least one prompt, unless the preset from_prompts writes them."
+    faults = [
+        FieldError(f"{base}/classes/{index}/prompts", detail, ErrorCode.TOO_FEW)
+        for index, entry in enumerate(request.classes)
+        if not entry.prompts
+    ]
     if equal := equal_names([entry.name for entry in request.classes]):
         pairs = ", ".join(f"{group[0]} and {group[1]}" for group in equal[:MAX_PAIRS_NAMED])
         detail = (

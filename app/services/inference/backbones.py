@@ -9,26 +9,27 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import Literal
 
 from app.engine.engine import Engine
-from app.engine.runner import Runner
 from app.error_codes import ErrorCode
 from app.errors import Invalid, ModelNotReady, Unavailable
-from app.node.combined import MAX_PARTS, combined_facts, is_combined, part_names
+from app.node.combined import is_combined
 from app.node.protocol import BackboneFacts
+from app.services.inference.backbone_descriptions import (
+    BackboneDescription,
+    BackboneSource,
+    LoadedBackbone,
+    combine_descriptions,
+    parts_of,
+)
 
 logger = logging.getLogger(__name__)
 
-Taught = Literal["drawings", "photographs"]
 State = Literal["ready", "loading", "loadable", "failed"]
 
 # Requests wait this long for a backbone that is being loaded; a small one takes 1 to 3 s, most of it timm's import.
@@ -42,88 +43,6 @@ MAX_NAMED = 20
 # busy cores: 79 CPU milliseconds an image by 8, 59 by 16, 38 by 32; on one core 25, 21 and 21.
 STEP_S = 1.0
 MIN_ROWS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneDescription:
-    """What is known of a backbone before it is loaded.
-
-    Attributes:
-        input_side: Pixels of its square input.
-        num_features: D; None where only loading shows it.
-        num_parameters: None where it is not known.
-        num_bytes: Size of the weights' file; None where it is not known.
-        taught: What its training pictures were; None where that is not known.
-        classes: Labels of its own head; None: it has none, or nothing names them.
-    """
-
-    facts: BackboneFacts
-    input_side: int
-    num_features: int | None
-    num_parameters: int | None
-    num_bytes: int | None
-    taught: Taught | None
-    classes: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneInput:
-    """From pictures to a backbone's input; called by several preparation threads at once.
-
-    Attributes:
-        pixels: Picture (RGB) to (3, H, W), float32, as the weights want it.
-        crop_view: The same of a random part of the picture, by a seed.
-        payload: From pixels to what the engine's runner takes.
-        features: From the runner's result to the features, (D,) float32.
-    """
-
-    pixels: Callable[[Image.Image], torch.Tensor]
-    crop_view: Callable[[Image.Image, int], torch.Tensor]
-    payload: Callable[[torch.Tensor], object]
-    features: Callable[[Any], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedBackbone:
-    """A backbone that the engine serves.
-
-    Attributes:
-        model: Its name in the engine.
-    """
-
-    model: str
-    description: BackboneDescription
-    input: BackboneInput
-
-
-class BackboneSource(Protocol):
-    """Where a backbone that is loaded on demand comes from."""
-
-    def describe(self) -> BackboneDescription:
-        """Return what its files say; raises an exception with a `detail` where they cannot be used."""
-
-    def load(self) -> tuple[Runner, BackboneInput]:
-        """Load it; raises an exception with a `detail` where that is impossible."""
-
-
-def _parts(name: str, pointer: str) -> list[str]:
-    names = part_names(name)
-    if len(names) > MAX_PARTS or len(set(names)) < len(names):
-        detail = f"Combine at most {MAX_PARTS} different backbones."
-        raise Invalid.field(pointer, detail, ErrorCode.BACKBONE_NOT_FOUND)
-    return names
-
-
-def _combined(name: str, parts: Sequence[BackboneDescription]) -> BackboneDescription:
-    sizes = [part.num_features for part in parts]
-    return BackboneDescription(
-        facts=combined_facts(name, [part.facts for part in parts]),
-        input_side=max(part.input_side for part in parts),
-        num_features=None if None in sizes else sum(size or 0 for size in sizes),
-        num_parameters=None,
-        num_bytes=None,
-        taught=parts[0].taught if len({part.taught for part in parts}) == 1 else None,
-    )
 
 
 @dataclass(slots=True)
@@ -198,7 +117,7 @@ class Backbones:
             ModelNotReady: It is still loading, or its files cannot be used.
         """
         if is_combined(name):
-            return _combined(name, [self.describe(part, pointer) for part in _parts(name, pointer)])
+            return combine_descriptions(name, [self.describe(part, pointer) for part in parts_of(name, pointer)])
         if name in self._resident:
             return self._resident[name].find().description
         source = self._sources().get(name)

@@ -23,7 +23,8 @@ from app.modelpacks.preprocessing import Preprocessing
 from app.node.combined import combine_rows, is_combined, parts_to_run
 from app.node.protocol import PACK_BACKBONE, BackboneFacts
 from app.services.images.hand_views import LOOKS, make_view
-from app.services.inference.backbones import Backbones, LoadedBackbone
+from app.services.inference.backbone_descriptions import LoadedBackbone
+from app.services.inference.backbones import Backbones
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.features import FLIP, PLAIN, crop_number, hand_number
 

@@ -2,7 +2,8 @@
 
 from app.errors import AppError
 from app.schemas.backbones import BackboneRead, PreprocessingRead
-from app.services.inference.backbones import BackboneDescription, Backbones
+from app.services.inference.backbone_descriptions import BackboneDescription
+from app.services.inference.backbones import Backbones
 
 
 def read_backbone(backbones: Backbones, name: str) -> BackboneRead:

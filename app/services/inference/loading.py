@@ -33,8 +33,9 @@ from app.modelpacks.loading import ClipComponents, load_backbone, load_classifie
 from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import PACK_BACKBONE, BackboneFacts
+from app.services.inference.backbone_descriptions import BackboneDescription, LoadedBackbone
 from app.services.inference.backbone_sources import FolderSources, clip_input, pixel_input, runtime_facts, taught_by
-from app.services.inference.backbones import BackboneDescription, Backbones, LoadedBackbone
+from app.services.inference.backbones import Backbones
 from app.services.inference.calibration_store import CalibrationFile, is_busy
 from app.services.inference.preprocessing import PreparationPool
 from app.services.inference.service import (

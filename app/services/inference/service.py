@@ -27,7 +27,8 @@ from app.modelpacks.pack import ModelPack
 from app.node.protocol import PACK_BACKBONE
 from app.schemas.common import MAX_LABELS
 from app.services.images.spec import SizeRules
-from app.services.inference.backbones import Backbones, LoadedBackbone, Resident
+from app.services.inference.backbone_descriptions import LoadedBackbone
+from app.services.inference.backbones import Backbones, Resident
 from app.services.inference.features import Features, LoadImage
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.images import encode_image

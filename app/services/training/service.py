@@ -24,7 +24,7 @@ from app.services.datasets.records import num_to_make
 from app.services.datasets.service import DatasetService, small_request
 from app.services.datasets.slots import class_sizes, refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.versions import images_of, num_images_of
-from app.services.inference.backbones import BackboneDescription
+from app.services.inference.backbone_descriptions import BackboneDescription
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.kinds import is_model_name_taken
