@@ -73,7 +73,7 @@ def test_an_accepted_dataset_tells_everything_and_is_queued(http: httpx.Client) 
     read = answer.json()
     assert answer.headers["location"] == f"/datasets/{read['id']}"
     assert (read["status"], read["num_images"], read["seed"]) == ("queued", 0, 7)
-    unknown = {"rate_per_minute": None, "estimated_finish_at": None}
+    unknown = {"phase": None, "rate_per_minute": None, "estimated_finish_at": None}
     assert read["progress"] == {"done": 0, "total": 12, "unit": "images", **unknown}
     assert read["generation"]["scheduler"] == "pndm"
     assert read["classes"][0]["folder"] != read["classes"][1]["folder"]
@@ -206,7 +206,8 @@ def test_training_twice_gives_the_same_weights_and_asks_the_backbone_once(desk: 
     assert [model["name"] for model in models] == ["fox-dog-1", "fox-dog-2"]
     assert models[0]["sha256"] == models[1]["sha256"]
     cached = list((desk.node.settings.data_dir / "features").rglob("*.npy"))
-    assert len(cached) == 12
+    # 12 images by the backbone, and the 4 test images by CLIP, for the zero-shot baseline.
+    assert len(cached) == 12 + 4
 
 
 def test_prompts_in_classifier_out_in_one_call(desk: Desk) -> None:
