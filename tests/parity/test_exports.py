@@ -40,7 +40,7 @@ from app.exporting.tensors import write_safetensors
 from app.modelpacks.loading import load_backbone, load_clip
 from app.modelpacks.pack import demo_pack_folder, read_pack
 
-pytestmark = pytest.mark.slow("traces networks and runs them on 200 pictures in other processes")
+pytestmark = pytest.mark.generator
 
 CPU = torch.device("cpu")
 NUM_PICTURES = 200
