@@ -45,7 +45,7 @@ def model_card(facts: ModelFacts, usage: str | None = None) -> str:
         "## Classes",
         _classes(facts.classes),
         "## Input",
-        _table(_flat(facts.preprocessing), "setting", "value"),
+        _table(_flat(facts.preprocessing), "setting", "value") if facts.preprocessing else "Not recorded.",
         "## Lineage",
         _table(_flat(facts.lineage), "fact", "value") if facts.lineage else "Not recorded.",
         "## Limits",
