@@ -60,6 +60,14 @@ class ErrorCode(StrEnum):
     PACK_CHANGED = "pack_changed", "409", "Another model pack is loaded than the one that drew the dataset."
     TRAIN_JOB_UNFINISHED = "train_job_unfinished", "409", "The train job has not succeeded, so it has no report."
     JOB_NOT_FAILED = "job_not_failed", "409", "The job did not fail, so it cannot be retried."
+    COMBINED_BACKBONES = (
+        "combined_backbones",
+        "422",
+        "The model works on several backbones, and this needs a model on one.",
+    )
+    NOT_EXPORTABLE = "not_exportable", "422", "The model has no form in this format."
+    EXPLAINS_ONE_IMAGE = "explains_one_image", "422", "Several images cannot be explained in one request."
+    NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     FILE_CHANGED = "file_changed", "409", "A file does not match its record."
     FILE_LOST = "file_lost", "410", "A stored file is gone, or does not match its record."
     IMAGE_FILE_MISSING = "image_file_missing", "410", "The image's file is gone; repair its dataset."
@@ -154,11 +162,13 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error", "500", "The service failed; its log has the reason under the request id."
     REQUEST_REFUSED = "request_refused", "4xx", "The request was refused by the framework."
     INFERENCE_FAILED = "inference_failed", "500", "The model failed on this request."
+    EXPORT_FAILED = "export_failed", "500", "The exported file could not be made, or computes something else."
     JOB_FAILED = "job_failed", "500", "The job could not be completed."
     ATTEMPTS_EXHAUSTED = "attempts_exhausted", "500", "The job was given up after its worker ended three times."
     NOT_IMPLEMENTED = "not_implemented", "501", "The transfer coding is not implemented."
     QUEUE_FULL = "queue_full", "503", "The service is at its capacity; the request was not taken."
     MODEL_NOT_READY = "model_not_ready", "503", "The model that this request needs is not loaded."
+    EXPORT_TIMED_OUT = "export_timed_out", "503", "The export took too long and was ended."
     NOT_READY = "not_ready", "503", "The service is starting, or a model could not be loaded."
     UNAVAILABLE = "unavailable", "503", "The service cannot do this at the moment."
     STORAGE_UNAVAILABLE = "storage_unavailable", "503", "The storage cannot be used at the moment."

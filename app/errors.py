@@ -19,6 +19,7 @@ AppError
 ├── Unavailable           503  unavailable + Retry-After
 │   └── DatabaseUnavailable    database_unavailable
 ├── InferenceFailed       500  inference_failed
+├── ExportFailed          500  export_failed
 └── StorageFull           507  storage_full
     └── DatabaseFull           storage_full; jobs wait until there is room
 """
@@ -210,6 +211,15 @@ class InferenceFailed(AppError):
     title = "Inference failed"
     default_code = ErrorCode.INFERENCE_FAILED
     default_detail = "The model failed on this request."
+
+
+class ExportFailed(AppError):
+    """A model's file could not be made, or it computes something else than the model."""
+
+    status = 500
+    title = "Export failed"
+    default_code = ErrorCode.EXPORT_FAILED
+    default_detail = "The file could not be made. See the log of the service."
 
 
 class StorageFull(AppError):

@@ -164,7 +164,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.closing(job_queue(settings, db, folder)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             pools = open_pools()
-            app.state.services = make_services(
+            services = app.state.services = make_services(
                 settings, db, folder, inference, queue, pools, app.state.decode, engine_socket.is_own
             )
             internal = HttpMiddleware(
@@ -179,6 +179,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 finally:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
+                    services.model_exports.close()
                     for close in (engine.close, inference.close, pools.close):
                         await _in_a_thread_of_its_own(close)
 

@@ -5,6 +5,7 @@ Opens nothing and starts nothing; `main` calls it while the process starts.
 
 from collections.abc import Callable
 
+from app import __version__
 from app.api.deps import Services
 from app.config import Settings
 from app.db.session import Database
@@ -28,8 +29,11 @@ from app.services.reports.judgements import ImageJudge
 from app.services.reports.service import DatasetReportService
 from app.services.scoring import JudgingService
 from app.services.thread_pools import Pools
+from app.services.training.exports.explanations import Explanations
+from app.services.training.exports.service import ModelExportService
 from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
+from app.storage.exports import ExportFiles
 from app.storage.features import FeatureCache
 from app.storage.images import DecodeImage
 from app.storage.layout import DataFolder
@@ -91,6 +95,8 @@ def make_services(
     models = ModelService(db, folder, checks)
     jobs = JobService(db, queue, folder.reserve)
     dataset_service = DatasetService(db, folder, inference, queue, limits)
+    exported = ExportFiles(folder, checks, __version__)
+    explanations = Explanations(inference, pools.explanations, settings.backbones_mb * 1_000_000)
     judge = ImageJudge(folder, inference, FeatureCache(folder.features, reserve=folder.reserve), limits, pools)
     return Services(
         pools=pools,
@@ -98,7 +104,7 @@ def make_services(
         inference=inference,
         generations=GenerationService(db, folder, inference, queue, limits),
         images=images,
-        judging=JudgingService(inference, images, models, limits, decode=decode),
+        judging=JudgingService(inference, images, models, limits, explanations, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
         uploads=UploadService(db, folder, limits, pools, decode=decode),
@@ -106,6 +112,7 @@ def make_services(
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service, folder.reserve),
         models=models,
+        model_exports=ModelExportService(models, inference, exported, pools.models),
         evaluations=EvaluationService(db, inference, queue, pools),
         train_reports=TrainReportService(db, checks, limits, pools, decode=decode),
         jobs=jobs,

@@ -40,6 +40,7 @@ from app.services.inference.service import (
     Runtime,
     resident_backbones,
 )
+from testing.fake_modules import FakeModules
 from testing.waiting import PATIENCE_S
 
 CLASSES = ["fox", "dog", "cat"]
@@ -231,6 +232,8 @@ class FakeModels:
         self.diffusion = FakeDiffusion()
         self.backbones: dict[str, BackboneSource] = {}  # loaded on demand; tests add some
         self.clip: Any = clip()  # a Runner; tests set the `score` of a FakeClip
+        self.backbone = describe("resnet18", taught="drawings")
+        self.modules: Any = FakeModules(NUM_FEATURES, CLASSES, PREPROCESSING)  # PlainModules; tests may replace it
         self.pack = ModelPack(
             name="demo",
             revision="fake",
@@ -252,7 +255,7 @@ class FakeModels:
         self.engine = engine
         facts = LoadedFacts(
             classes=CLASSES,
-            backbone=LoadedBackbone(BACKBONE, describe("resnet18", taught="drawings"), MEAN_COLOUR),
+            backbone=LoadedBackbone(BACKBONE, self.backbone, MEAN_COLOUR),
             clip_backbone=LoadedBackbone(CLIP, describe("clip", taught="drawings"), CLIP_INPUT),
             prepare_clip=_prepare_clip,
             prepare_texts=_prepare_texts,
@@ -267,4 +270,4 @@ class FakeModels:
             sources=lambda: self.backbones,
             max_bytes=choice.backbones_bytes,
         )
-        return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones)
+        return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones, modules=self.modules)

@@ -45,11 +45,15 @@ def add_model(
     name: str = "",
     dataset: dict[str, Any] | None = None,
     metrics: MetricsRead | None = None,
+    probe: LinearProbe | None = None,
     **columns: Any,
 ) -> str:
-    """Add a model of `colour_probe` with its succeeded train job; return their id. Without metrics: as before 0.3."""
+    """Add a model with its succeeded train job; return their id.
+
+    The head is `colour_probe` unless one is given; without metrics the row is as before 0.3.
+    """
     model_id = new_id()
-    data = save_probe(colour_probe(len(classes)), classes=classes, backbone=BACKBONE_SHA256)
+    data = save_probe(probe or colour_probe(len(classes)), classes=classes, backbone=BACKBONE_SHA256)
     path = folder.model_path(model_id)
     folder.write(path, data)
     summary, tables = (OLD_METRICS, OLD_TABLES) if metrics is None else metrics_columns(metrics)

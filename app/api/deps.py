@@ -25,6 +25,7 @@ from app.services.jobs.service import JobService
 from app.services.reports.service import DatasetReportService
 from app.services.scoring import JudgingService
 from app.services.thread_pools import Pools
+from app.services.training.exports.service import ModelExportService
 from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
 
@@ -46,6 +47,7 @@ class Services:
     reports: DatasetReportService
     train_jobs: TrainJobService
     models: ModelService
+    model_exports: ModelExportService
     evaluations: EvaluationService
     train_reports: TrainReportService
     jobs: JobService

@@ -1,7 +1,7 @@
 """Reads multipart forms into the same request models as JSON bodies. Runs on the event loop; imports no routes."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -123,7 +123,7 @@ def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
                 FieldError(f"#/{name[:64]}", "This field is given twice. Send it once.", ErrorCode.REPEATED_FIELD)
             )
         else:
-            fields[name] = _number(value) if name == "top_k" else value
+            fields[name] = _READERS[name](value) if name in _READERS else value
     if faults:
         raise Invalid(faults[0].detail, errors=faults)
     return fields
@@ -142,3 +142,12 @@ def _is_json_array(value: str) -> bool:
 def _number(value: str) -> int | str:
     """Return a form's text as an integer if it is one; the model's strict field refuses other texts."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
+
+
+def _boolean(value: str) -> bool | str:
+    """Return a form's text as a boolean if it is `true` or `false`; the model's strict field refuses other texts."""
+    return value == "true" if value in ("true", "false") else value
+
+
+# Of fields that are no texts.
+_READERS: Mapping[str, Callable[[str], object]] = {"top_k": _number, "explain": _boolean}

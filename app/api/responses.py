@@ -21,6 +21,8 @@ from app.services.thread_pools import WorkPool
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
+FOREVER = "private, max-age=31536000, immutable"
+
 
 def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
     """Return the media type of the response: the first accepted one that is available; weights (`q`) are ignored.
@@ -39,13 +41,13 @@ def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
     raise NotAcceptable(f"This route answers {', '.join(dict.fromkeys(answers.values()))}.")
 
 
-def file_response(stored: StoredFile) -> FileResponse:
-    """Return a file whose bytes never change under its id; ranges are served."""
+def file_response(stored: StoredFile, cache_control: str = FOREVER) -> FileResponse:
+    """Return a file; ranges are served. By default its bytes never change under its id."""
     is_image = stored.media_type.startswith("image/")
     return FileResponse(
         stored.path,
         media_type=stored.media_type,
-        headers=_headers(stored.sha256),
+        headers=_headers(stored.sha256, cache_control),
         filename=stored.name,
         content_disposition_type="inline" if is_image else "attachment",
     )
@@ -70,9 +72,10 @@ def image_response(data: bytes, media_type: str, *, sha256: str, name: str, crea
     return Response(data, headers=headers, media_type=media_type)
 
 
-def conditional(request: Request, stored: StoredFile) -> Response:
+def conditional(request: Request, stored: StoredFile, cache_control: str = FOREVER) -> Response:
     """Return the file, or 304 if the client has it already."""
-    return not_modified(request, _headers(stored.sha256)) or file_response(stored)
+    headers = _headers(stored.sha256, cache_control)
+    return not_modified(request, headers) or file_response(stored, cache_control)
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
@@ -117,10 +120,10 @@ def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Resp
     return StreamingResponse(_blocks(archive.cut(start, stop), pool), status, headers, archive.media_type)
 
 
-def _headers(sha256: str) -> dict[str, str]:
+def _headers(sha256: str, cache_control: str = FOREVER) -> dict[str, str]:
     return {
         "ETag": f'"{sha256}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
+        "Cache-Control": cache_control,
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
 

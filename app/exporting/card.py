@@ -52,7 +52,7 @@ def model_card(facts: ModelFacts, usage: str | None = None) -> str:
         _classes(facts.classes),
         "## Input",
         _INPUT,
-        _table(_flat(facts.preprocessing), "setting", "value"),
+        _table(_flat(facts.preprocessing), "setting", "value") if facts.preprocessing else "Not recorded.",
         "## Lineage",
         _table(_flat(facts.lineage), "fact", "value") if facts.lineage else "Not recorded.",
         "## Limits",

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 
 from app.exporting.classifier import Classifier, ModelFacts
-from app.exporting.errors import ExportError, ExportTimedOut, NotExportable, ParityFailed
+from app.exporting.errors import ExportError, ExportStopped, ExportTimedOut, NotExportable, ParityFailed
 from app.exporting.networks import Probabilities, rebuild
 from app.exporting.parity import (
     MAX_LOG_DIFFERENCE,
@@ -45,6 +47,8 @@ _ROWS = 8
 _FACTS, _WEIGHTS, _PIXELS, _EXPECTED = "facts.json", "model.safetensors", "pixels.npy", "expected.npy"
 _GRAPH, _OUTCOME = "model.onnx", "outcome.json"
 _NICE = 10
+# How soon a child is ended after its caller was asked to stop.
+_LOOK_S = 0.25
 
 
 def export_onnx(
@@ -54,6 +58,7 @@ def export_onnx(
     pixels: Pixels | None = None,
     timeout_s: float = TIMEOUT_S,
     command: Sequence[str] = COMMAND,
+    stopping: threading.Event | None = None,
 ) -> Parity:
     """Write a classifier as one ONNX file, after onnxruntime gave the probabilities of this module.
 
@@ -67,6 +72,7 @@ def export_onnx(
         pixels: Pictures to compare on, at least 32; drawn ones if None.
         timeout_s: Seconds for the child process, > 0.
         command: The child's command without its last argument, a folder.
+        stopping: Once it is set, the child is ended; None: never.
 
     Shapes:
         pixels: (N, 3, H, W), float32, normalised.
@@ -78,6 +84,7 @@ def export_onnx(
         NotExportable: The architecture cannot be built again or traced, or the file would be above 1.9 GB.
         ParityFailed: The file computes something else.
         ExportTimedOut: The child took too long.
+        ExportStopped: `stopping` was set.
         ExportError: The child ended otherwise; the log has its last lines.
         ValueError: There are fewer than 32 pictures.
         OSError: The disk is full, or the temporary folder cannot be written.
@@ -96,7 +103,7 @@ def export_onnx(
         (folder / _FACTS).write_text(dump_json(facts), encoding="utf-8")
         np.save(folder / _PIXELS, pixels)
         np.save(folder / _EXPECTED, expected)
-        _run_child([*command, name], timeout_s)
+        _run_child([*command, name], timeout_s, stopping or threading.Event())
         parity = _read_outcome(folder / _OUTCOME)
         shutil.move(folder / _GRAPH, target)
     return parity
@@ -149,17 +156,38 @@ def _device_of(classifier: Classifier) -> torch.device:
     return next(classifier.backbone.parameters(), torch.zeros(0)).device
 
 
-def _run_child(command: Sequence[str], timeout_s: float) -> None:
-    try:
-        finished = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExportTimedOut(f"The export took longer than {timeout_s:.0f} s and was ended.") from error
-    if finished.returncode != 0:
-        tail = finished.stderr.decode(errors="replace")[-4000:]
-        logger.error("The export ended with status %d: %s", finished.returncode, tail)
+def _run_child(command: Sequence[str], timeout_s: float, stopping: threading.Event) -> None:
+    ends_at = time.monotonic() + timeout_s
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        try:
+            stderr = _wait(child, ends_at, stopping)
+        except TimeoutError as error:
+            raise ExportTimedOut(f"The export took longer than {timeout_s:.0f} s and was ended.") from error
+        finally:
+            child.kill()  # no error for one that has ended
+    if child.returncode != 0:
+        tail = stderr.decode(errors="replace")[-4000:]
+        logger.error("The export ended with status %d: %s", child.returncode, tail)
         raise ExportError("The export ended unexpectedly. See the log of the service.")
+
+
+def _wait(child: subprocess.Popen[bytes], ends_at: float, stopping: threading.Event) -> bytes:
+    """Return what the child wrote to stderr, once it has ended.
+
+    Raises:
+        ExportStopped: `stopping` was set.
+        TimeoutError: It is later than `ends_at`, in seconds of the monotonic clock.
+    """
+    while True:
+        try:
+            return child.communicate(timeout=min(_LOOK_S, max(ends_at - time.monotonic(), 0.01)))[1]
+        except subprocess.TimeoutExpired:
+            if stopping.is_set():
+                raise ExportStopped("The service is stopping. Try again.") from None
+            if time.monotonic() >= ends_at:
+                raise TimeoutError from None
 
 
 def _read_outcome(path: Path) -> Parity:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-Library = Literal["timm", "torchvision", "transformers"]
+# `combined`: several backbones side by side, which a card describes and no file has.
+Library = Literal["timm", "torchvision", "transformers", "combined"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class ModelFacts:
     Attributes:
         name: The model's name.
         preprocessing: JSON values: `library`, `resize` (pixels of the shorter side), `crop` (pixels), `crop_mode`,
-            `crop_pct`, `interpolation`, `mean` and `std` (per channel, of values 0 ... 1).
+            `crop_pct`, `interpolation`, `mean` and `std` (per channel, of values 0 ... 1). A card needs none of them.
         classes: K names in the order of the head's rows; any text.
         num_features: D.
         normalise: Whether the features are divided by their L2 norm before the head. True also where the node did that
@@ -78,7 +79,7 @@ class ModelFacts:
         """
         if not self.classes or self.network.library not in get_args(Library):
             raise ValueError("A classifier has at least one class, and a network of a known library.")
-        if int(self.preprocessing["crop"]) < 1:
+        if int(self.preprocessing.get("crop", 1)) < 1:
             raise ValueError("The side of the input is at least one pixel.")
         for text in (self.name, *self.classes):
             text.encode()  # a lone surrogate fits in no file; UnicodeEncodeError is a ValueError

@@ -18,6 +18,10 @@ class ExportTimedOut(ExportError):
     """The child process did not finish in time; it was ended."""
 
 
+class ExportStopped(ExportError):
+    """The caller is stopping, so the child process was ended."""
+
+
 class ParityFailed(ExportError):
     """The exported graph computes something else than the classifier.
 

@@ -111,6 +111,8 @@ def build(network: Network, num_classes: int = 0) -> nn.Module:
         if num_classes == 0:
             model.fc = nn.Identity()
         return model
+    if network.library != "transformers":
+        raise ValueError("Several backbones are not one network.")
     return _build_clip_tower(network.options)
 
 

@@ -48,6 +48,8 @@ class TimmModel:
         num_parameters: Trained numbers in the file, the head included.
         num_bytes: Size of the weights' file.
         options: Arguments for the constructor.
+        licence: Of the weights, in the hub's form (`apache-2.0`); None where the config does not say.
+        hub_id: Their repository on Hugging Face's hub; None where the config does not say.
     """
 
     name: str
@@ -61,6 +63,8 @@ class TimmModel:
     num_parameters: int
     num_bytes: int
     options: Mapping[str, Any]
+    licence: str | None = None
+    hub_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,8 @@ def _interpret(
         num_parameters=sum(math.prod(shape) for key, shape in shapes.items() if not _is_statistic(key)),
         num_bytes=num_bytes,
         options=options,
+        licence=_text(pretrained.get("license")),
+        hub_id=_text(pretrained.get("hf_hub_id")),
     )
 
 
@@ -181,6 +187,10 @@ def _class_names(config: Mapping[str, Any], num_classes: int, tag: str) -> tuple
     if len(names) != num_classes or not all(isinstance(label, str) for label in names):
         raise ValueError("The class names do not fit the number of classes.")
     return tuple(names)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

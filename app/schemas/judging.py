@@ -91,6 +91,12 @@ class ClassifyRequest(JudgedImages):
         description="Id or name of a trained model, or `photo`: the 1,000 classes of ImageNet; default: the pack's "
         "pretrained classifier.",
     )
+    explain: bool = Field(
+        False,
+        strict=True,
+        description="Whether to return a picture of where the classifier sees the most probable class. One image only; "
+        "takes a fraction of a second for convolutional networks (Grad-CAM), and seconds for others (occlusion).",
+    )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"image_id": "…", "top_k": 5}]})
 
@@ -115,6 +121,11 @@ class ClassificationRead(Response):
 
     model: ModelRef
     predictions: list[Prediction]
+    explanation_png_b64: str | None = Field(
+        None,
+        description="The image as the network got it, with the heat of the most probable class over it, as PNG in "
+        "base64; null without `explain`.",
+    )
 
 
 class ClassificationsRead(Response):

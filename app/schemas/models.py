@@ -1,11 +1,14 @@
 """Response models of trained models. Imports no services; pure."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from app.schemas.common import Response, UtcTime
 from app.schemas.evaluations import MetricsRead, MetricsSummary
+
+# What a model is exported as.
+ExportFormat = Literal["onnx", "safetensors", "bundle"]
 
 
 class _Lineage(Response):

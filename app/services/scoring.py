@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
+from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
 from app.modelpacks.photo import PHOTO
 from app.names import equal_names, name_key
 from app.schemas.generations import ModelRef, WarningRead
@@ -29,10 +29,12 @@ from app.schemas.judging import (
     LabelScore,
     Prediction,
 )
+from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
 from app.services.inference.service import Inference
 from app.services.limits import Limits
+from app.services.training.exports.explanations import Explained, Explanations
 from app.services.training.models import Head, ModelService
 from app.storage.images import DecodeImage, decode_image
 
@@ -44,6 +46,16 @@ _BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
 class _Classify(Protocol):
     def __call__(self, load: LoadImage, *, owner: object) -> Awaitable[np.ndarray]:
         """Return the probabilities of an image, (K,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The classifier of a request: its reference, its labels, how it classifies, and what a heat map explains."""
+
+    ref: ModelRef
+    classes: Sequence[str]
+    classify: _Classify
+    explained: Explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,7 @@ class JudgingService:
         images: ImageService,
         models: ModelService,
         limits: Limits,
+        explanations: Explanations,
         *,
         decode: DecodeImage = decode_image,
     ) -> None:
@@ -73,6 +86,7 @@ class JudgingService:
         self._images = images
         self._models = models
         self._limits = limits
+        self._explanations = explanations
 
     def pack_ref(self) -> ModelRef:
         """Return the reference of the loaded pack, for answers of its models."""
@@ -133,28 +147,49 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        ref, classes, classify = await self._classifier(request.model)
+        chosen = await self._choose(request.model)
+        return chosen.ref, await self._results(chosen, uploads, request.top_k)
+
+    async def explain(self, upload: Upload, request: ClassifyRequest) -> tuple[ModelRef, ClassifyResult, str]:
+        """Classify one image, and show where in it the classifier sees the most probable class.
+
+        Returns:
+            The model, the result, and a PNG file in base64.
+
+        Raises:
+            Invalid: As `classify`, or `combined_backbones`.
+            Conflict, UnsupportedImage, PayloadTooLarge, ModelNotReady, QueueFull, InferenceFailed: As `classify`.
+        """
+        chosen = await self._choose(request.model)
+        self._explanations.require(chosen.explained)
+        [result] = await self._results(chosen, [upload], request.top_k)
+        drawing = self._explanations.png(partial(self._load, upload), chosen.explained, result.predictions[0].index)
+        return chosen.ref, result, base64.b64encode(await _naming(upload, drawing)).decode()
+
+    async def _results(self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int) -> list[ClassifyResult]:
         owner = object()
-        rows = await _all(_naming(upload, classify(partial(self._load, upload), owner=owner)) for upload in uploads)
-        results = [
-            ClassifyResult(image_id=upload.image_id, predictions=_top(row, classes, request.top_k))
+        rows = await _all(
+            _naming(upload, chosen.classify(partial(self._load, upload), owner=owner)) for upload in uploads
+        )
+        return [
+            ClassifyResult(image_id=upload.image_id, predictions=_top(row, chosen.classes, top_k))
             for upload, row in zip(uploads, rows, strict=True)
         ]
-        return ref, results
 
-    async def _classifier(self, model: str | None) -> tuple[ModelRef, Sequence[str], "_Classify"]:
-        """Return the reference, the labels and the function of what `model` names."""
+    async def _choose(self, model: str | None) -> _Chosen:
+        """Return the classifier that `model` names."""
         inference = self._inference
         if model is None or name_key(model) == inference.pack.name:
-            return self.pack_ref(), inference.classes, inference.classify
+            return _Chosen(self.pack_ref(), inference.classes, inference.classify, Explained())
         if name_key(model) == PHOTO and PHOTO in inference.backbones.names():
             # On a thread: the first description of `photo` converts its weights.
             photo = await asyncio.to_thread(inference.backbones.describe, PHOTO, "#/model")
             ref = ModelRef(id=None, name=PHOTO, revision=photo.facts.weights_sha256[:12])
-            return ref, photo.classes or (), partial(inference.features.classify, backbone=PHOTO)
+            classify = partial(inference.features.classify, backbone=PHOTO)
+            return _Chosen(ref, photo.classes or (), classify, Explained(backbone=PHOTO))
         head = await asyncio.to_thread(self._models.head, model)
         await asyncio.to_thread(_require_backbone, inference, head)
-        return head.ref, head.classes, partial(_classify_trained, inference, head)
+        return _Chosen(head.ref, head.classes, partial(_classify_trained, inference, head), Explained(head))
 
     def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
         uploads = []
@@ -201,11 +236,7 @@ def _require_backbone(inference: Inference, head: Head) -> None:
         found = None
     if found != head.backbone_sha256:
         fault = "is not on this node" if found is None else "has other weights on this node"
-        raise Conflict(
-            f"This model was trained on the backbone {head.backbone}, which {fault}. Install the weights with the "
-            f"SHA-256 {head.backbone_sha256[:12]}…, or train a new model.",
-            code=ErrorCode.MODEL_BACKBONE_MISMATCH,
-        )
+        raise backbone_mismatch(head.backbone, head.backbone_sha256, fault)
 
 
 async def _classify_trained(inference: Inference, head: Head, load: LoadImage, *, owner: object) -> np.ndarray:

@@ -196,6 +196,9 @@ class Pools:
         uploads: Writes files and rows of uploads.
         reports: Reads, computes and draws reports and contact sheets.
         exports: Lists the members of archives and reads their blocks.
+        models: Makes files of trained models, one at a time: each takes up to half a minute, and the memory of a
+            backbone.
+        explanations: Computes heat maps of classified images, one at a time.
     """
 
     bodies: WorkPool
@@ -203,11 +206,27 @@ class Pools:
     uploads: WorkPool
     reports: WorkPool
     exports: WorkPool
+    models: WorkPool
+    explanations: WorkPool
 
     def close(self) -> None:
         """Wait for running calls. May be called again."""
-        for pool in (self.bodies, self.decoding, self.uploads, self.reports, self.exports):
+        pools = (self.bodies, self.decoding, self.uploads, self.reports, self.exports, self.models, self.explanations)
+        for pool in pools:
             pool.close()
+
+
+def take_one_core_only() -> None:
+    """Keep the calling thread from ever having an OpenMP team.
+
+    Once all teams together have more threads than there are cores, libgomp sleeps at barriers instead of spinning, in
+    every team: a denoising step of the demo pack then takes up to twice as long (decision 0019).
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.get_num_threads()  # the first call sets the thread's number, which the next line must override
+    threadpool_limits(1, user_api="openmp")
 
 
 def yield_to_other_threads() -> None:
@@ -230,4 +249,11 @@ def open_pools() -> Pools:
         reports=WorkPool("reports", num_threads=2, max_waiting=64),
         # A running download has at most one block here and must not fail because the queue is full.
         exports=WorkPool("exports", num_threads=4, max_waiting=1_024),
+        models=WorkPool("models", num_threads=1, max_waiting=8, initializer=_compute_aside),
+        explanations=WorkPool("explanations", num_threads=1, max_waiting=16, initializer=_compute_aside),
     )
+
+
+def _compute_aside() -> None:
+    take_one_core_only()
+    yield_to_other_threads()

@@ -5,6 +5,7 @@
     rejected/{name}/{split}/{class folder}/...                            what a dataset's filter rejected
     models/{id}/model.safetensors
     features/...                                                          a cache, see features.py
+    exports/{id of a model}/...                                           a cache, see exports.py
     .tmp/                                                                 unfinished and removed files
     .reserve                                                              space for deletions, see reserve.py
     .taken/{id of a dataset}/                                             the trash: files of a dataset being deleted
@@ -62,7 +63,8 @@ class DataFolder:
         self.root = root.resolve()
         self.reserve = reserve
         self.features = self.root / "features"
-        self._temporaries = self.root / TEMPORARIES
+        self.exports = self.root / "exports"
+        self.temporaries = self.root / TEMPORARIES
 
     def image_path(self, image_id: str, image_format: str) -> str:
         """Return the relative path of a generated image; the last two characters of its id are the folder."""
@@ -101,14 +103,14 @@ class DataFolder:
         """
         self.reserve.check()
         target = contained_path(self.root, path)
-        make_folder(self._temporaries)
+        make_folder(self.temporaries)
         # An iteration fails only if another writer has created a folder of this path.
         for _ in target.relative_to(self.root).parts:
             if target.parent.is_dir():
                 break
             if self._write_with_folders(target, data):
                 return
-        write_atomic(target, data, temporaries=self._temporaries)
+        write_atomic(target, data, temporaries=self.temporaries)
 
     def open(self, path: str) -> BinaryIO:
         """Open a stored file for reading.
@@ -142,7 +144,7 @@ class DataFolder:
         """Remove a stored file, and its class folder if it is the last file there; a missing file is no error."""
         target = contained_path(self.root, path)
         if target.is_relative_to(self.root / _DATASETS) and (folder := self._holder_of_nothing_else(target)):
-            remove_tree(folder, temporaries=self._temporaries)
+            remove_tree(folder, temporaries=self.temporaries)
         else:
             remove_file(target)
 
@@ -191,7 +193,7 @@ class DataFolder:
 
         The folder first leaves the trash in one step, so that a later recovery finds only interrupted deletions there.
         """
-        remove_tree(contained_path(self.root / _TRASH, dataset_id), temporaries=self._temporaries)
+        remove_tree(contained_path(self.root / _TRASH, dataset_id), temporaries=self.temporaries)
 
     def dataset_paths(self, dataset: str) -> Iterator[str]:
         """Yield the relative path of each file of a dataset, kept and rejected."""
@@ -229,9 +231,9 @@ class DataFolder:
         missing = next((folder for folder in reversed(target.parents) if not folder.is_dir()), None)
         if missing is None:
             return False
-        staged = self._temporaries / uuid.uuid4().hex
+        staged = self.temporaries / uuid.uuid4().hex
         try:
-            write_atomic(staged / target.relative_to(missing), data, temporaries=self._temporaries)
+            write_atomic(staged / target.relative_to(missing), data, temporaries=self.temporaries)
             with storage_errors():
                 os.rename(staged, missing)
                 sync_folder(missing.parent)

@@ -1,5 +1,6 @@
 """Routes of trained models. They run on worker threads; import no training code."""
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -9,24 +10,41 @@ from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
-from app.api.responses import conditional
+from app.api.responses import conditional, not_modified
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Page
 from app.schemas.evaluations import EvaluationCreate, EvaluationRead, EvaluationSummary
 from app.schemas.jobs import JobRead
 from app.schemas.model_comparisons import MAX_COMPARED, ModelComparisonRead
-from app.schemas.models import ModelRead, ModelSummary
+from app.schemas.models import ExportFormat, ModelRead, ModelSummary
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
 
 _WEIGHTS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "`fc.weight` (K, 512) and `fc.bias` (K,) as safetensors.",
+        "description": "`fc.weight` (K, D) and `fc.bias` (K,) as safetensors: K classes, and D features of the "
+        "backbone (512 for ResNet18), or of all its backbones together.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
     206: {"description": "The requested range."},
     304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
     **problems(404, 410, 416, 422, 503),
+}
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_EXPORT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file; `format=bundle` is a zip.",
+        "content": {"application/octet-stream": _FILE, "application/zip": _FILE},
+    },
+    **{status: _WEIGHTS[status] for status in (206, 304)},
+    **problems(404, 409, 410, 416, 422, 503, 507),
+}
+_MARKDOWN = "text/markdown"
+_CARD: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Markdown with a YAML header.", "content": {_MARKDOWN: {"schema": {"type": "string"}}}},
+    304: _WEIGHTS[304],
+    **problems(404, 410, 503),
 }
 
 
@@ -64,8 +82,40 @@ def get_model_weights(
     services: ServicesDep,
     _format: Annotated[Literal["safetensors"], Query(alias="format")] = "safetensors",
 ) -> Response:
-    """Return the weights of the head, for the layer `fc` of the backbone."""
+    """Return the weights of the head, which works on the features of the backbone; `export` has both as one file."""
     return conditional(request, services.models.weights(model_id))
+
+
+@router.get("/models/{model_id}/export", summary="Export a model", response_class=Response, responses=_EXPORT)
+async def export_model(
+    model_id: Id,
+    request: Request,
+    services: ServicesDep,
+    export_format: Annotated[ExportFormat, Query(alias="format")],
+) -> Response:
+    """Return backbone and head as one file that works without Foxhound.
+
+    `onnx`: `pixels` (N, 3, H, W) to `probabilities` (N, K), compared with the model on 32 pictures before it is
+    offered; preprocessing and labels are in its metadata. `safetensors`: all tensors, with the same facts. `bundle`: a
+    zip with weights, preprocessing, labels, a script of a few lines and the model card.
+
+    The first request makes the file, which takes up to half a minute for `onnx`; later ones are answered at once. Needs
+    the backbone that the model was trained on; a model on several backbones has no such file.
+    """
+    stored = await unless_left(request, services.model_exports.export(model_id, export_format))
+    return conditional(request, stored, cache_control="private, no-cache")
+
+
+@router.get("/models/{model_id}/card", summary="Read a model's card", response_class=Response, responses=_CARD)
+def get_model_card(model_id: Id, request: Request, services: ServicesDep) -> Response:
+    """Return the model card: results with intervals, classes, input, lineage and licence, for a model hub."""
+    body = services.model_exports.card(model_id).encode()
+    headers = {
+        "ETag": f'"{hashlib.sha256(body).hexdigest()}"',
+        "Cache-Control": "private, no-cache",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return not_modified(request, headers) or Response(body, headers=headers, media_type=_MARKDOWN)
 
 
 @router.delete("/models/{model_id}", status_code=204, summary="Delete a trained model", responses=problems(404, 503))

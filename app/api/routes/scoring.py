@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 
 from app.api.deps import Services, ServicesDep
+from app.api.disconnects import unless_left
 from app.api.forms import MAX_FORM_BYTES, media_type_of, read_form, unsupported
 from app.api.json_bodies import JsonBounds, parse_json, read_bytes
 from app.api.openapi import problems
@@ -63,6 +64,7 @@ _CLASSIFY_FIELDS = {
         "maxLength": 64,
         "description": "Id or name of a trained model, or `photo`.",
     },
+    "explain": {"type": "boolean", "default": False, "description": "Return `explanation_png_b64`, of one image."},
 }
 
 
@@ -98,11 +100,17 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
 async def classify_image(request: Request, services: ServicesDep) -> ClassificationRead | ClassificationsRead:
     """Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
 
-    Several images give `results`.
+    Several images give `results`. With `explain`, one image gives `explanation_png_b64` too.
 
     `curl -F image=@fox.png -F top_k=3 http://127.0.0.1:8000/classify`
     """
     uploads, body, several = await _read(request, services, ClassifyRequest)
+    if body.explain:
+        if several:
+            detail = "One image is explained at a time. Send it as image, image_id or image_b64."
+            raise Invalid.field("#/explain", detail, ErrorCode.EXPLAINS_ONE_IMAGE)
+        model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body))
+        return ClassificationRead(model=model, predictions=result.predictions, explanation_png_b64=picture)
     model, results = await services.judging.classify(uploads, body)
     if several:
         return ClassificationsRead(model=model, results=results)

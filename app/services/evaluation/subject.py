@@ -93,9 +93,14 @@ def refuse_other_backbone(model: TrainedModel, found: Mapping[str, Any] | None) 
         fault = "prepares pictures in another way on this node"
     else:
         return
-    raise Conflict(
-        f"This model was trained on the backbone {model.backbone}, which {fault}. Install the weights with the "
-        f"SHA-256 {model.backbone_sha256[:12]}…, or train a new model.",
+    raise backbone_mismatch(model.backbone, model.backbone_sha256, fault)
+
+
+def backbone_mismatch(name: str, weights_sha256: str, fault: str) -> Conflict:
+    """Return the error for a model whose backbone the node does not have; `fault` says after "which" why."""
+    return Conflict(
+        f"This model was trained on the backbone {name}, which {fault}. Install the weights with the SHA-256 "
+        f"{weights_sha256[:12]}…, or train a new model.",
         code=ErrorCode.MODEL_BACKBONE_MISMATCH,
     )
 

@@ -37,6 +37,7 @@ from app.services.inference.backbone_descriptions import BackboneDescription, Lo
 from app.services.inference.backbone_sources import FolderSources, clip_input, pixel_input, runtime_facts, taught_by
 from app.services.inference.backbones import Backbones
 from app.services.inference.calibration_store import CalibrationFile, is_busy
+from app.services.inference.modules import NodeModules
 from app.services.inference.preprocessing import PreparationPool
 from app.services.inference.service import (
     BACKBONE,
@@ -119,12 +120,19 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
         max_bytes=choice.backbones_bytes,
     )
     runtime = _runtime(choice, device, dtype)
-    return engine, Inference(engine, pack, runtime, facts, preparation=preparation, backbones=backbones)
+    modules = NodeModules(lambda: pack or _found(choice), choice.models_dir)
+    inference = Inference(engine, pack, runtime, facts, preparation=preparation, backbones=backbones, modules=modules)
+    return engine, inference
+
+
+def _found(choice: ModelChoice) -> ModelPack:
+    """Return the pack; raises PackError."""
+    return find_pack(choice.pack, choice.models_dir, choice.overrides)
 
 
 def _find(choice: ModelChoice) -> ModelPack | None:
     try:
-        return find_pack(choice.pack, choice.models_dir, choice.overrides)
+        return _found(choice)
     except PackError:
         return None  # each model's load raises it again, so that /readyz has the reason
 
@@ -161,7 +169,7 @@ class _Loads:
         self._engine = engine
 
     def _found(self) -> ModelPack:
-        return self._pack or find_pack(self._choice.pack, self._choice.models_dir, self._choice.overrides)
+        return self._pack or _found(self._choice)
 
     def classifier(self) -> Runner:
         parts = load_classifier(self._found(), self._device)

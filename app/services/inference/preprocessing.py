@@ -6,10 +6,7 @@ thread.
 
 import os
 
-import torch
-from threadpoolctl import threadpool_limits
-
-from app.services.thread_pools import DECODING_DEADLINE_S, PicturePool
+from app.services.thread_pools import DECODING_DEADLINE_S, PicturePool, take_one_core_only
 
 # Decoders and resizers release Python's lock, so there is a thread for each core. More than these would not raise the
 # throughput of a device.
@@ -31,15 +28,5 @@ class PreparationPool(PicturePool):
             num_threads=min(os.cpu_count() or 1, MAX_THREADS),
             max_waiting=max_queue_size,
             deadline_s=deadline_s,
-            initializer=_take_one_core_only,
+            initializer=take_one_core_only,
         )
-
-
-def _take_one_core_only() -> None:
-    """Keep this thread from ever having an OpenMP team.
-
-    Once all teams together have more threads than there are cores, libgomp sleeps at barriers instead of spinning, in
-    every team: a denoising step of the demo pack then takes up to twice as long (decision 0019).
-    """
-    torch.get_num_threads()  # the first call sets the thread's number, which the next line must override
-    threadpool_limits(1, user_api="openmp")

@@ -9,6 +9,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -30,6 +31,7 @@ from app.services.images.spec import SizeRules
 from app.services.inference.backbone_descriptions import LoadedBackbone
 from app.services.inference.backbones import Backbones, Resident
 from app.services.inference.features import Features, LoadImage
+from app.services.inference.modules import NodeModules, PlainModules
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.images import encode_image
 
@@ -97,6 +99,7 @@ class Inference:
         *,
         preparation: PreparationPool | None = None,
         backbones: Backbones | None = None,
+        modules: PlainModules | None = None,
     ) -> None:
         """Use a started engine.
 
@@ -107,6 +110,7 @@ class Inference:
             facts: Filled while the models load.
             preparation: The pool that prepares pictures; closed by `close`. Default: a new one.
             backbones: All backbones of the node; closed by `close`. Default: the pack's alone.
+            modules: The same backbones as plain modules. Default: the pack's alone.
         """
         self._engine = engine
         self._pack = pack
@@ -114,6 +118,7 @@ class Inference:
         self._preparation = preparation or PreparationPool()
         self.runtime = runtime
         self.backbones = backbones or Backbones(engine, resident=resident_backbones(facts))
+        self.modules = modules or NodeModules(lambda: self.pack, Path())
         self.features = Features(engine, self._preparation, self.backbones)
 
     @property
@@ -226,9 +231,13 @@ class Inference:
     ) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
         preprocess = _loaded(self._facts.classifier_pixels)
-        pixels = await self._preparation.run(lambda: preprocess(load()), owner=owner)
+        pixels = await self.prepare(load, preprocess, owner=owner)
         result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
+
+    async def prepare(self, load: LoadImage, preprocess: Preprocess, *, owner: object = None) -> torch.Tensor:
+        """Return what a preprocessing makes of an image, (3, H, W) float32; on a preparation thread."""
+        return await self._preparation.run(lambda: preprocess(load()), owner=owner)
 
     def close(self) -> None:
         """Stop preparing pictures and loading backbones; for after the engine is closed."""

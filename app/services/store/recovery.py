@@ -18,6 +18,7 @@ from sqlalchemy.orm.attributes import QueryableAttribute
 
 from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset, Image, Job, TrainedModel
 from app.db.session import Database
+from app.storage.exports import exported_models, forget_exports
 from app.storage.inventory import paths_below
 from app.storage.layout import DataFolder
 from app.storage.lost_found import move_to_lost_found, move_tree_to_lost_found
@@ -62,6 +63,7 @@ def sweep(db: Database, folder: DataFolder, *, limit: int | None = MAX_SWEPT) ->
     """
     for dataset_id in folder.trashed_datasets():
         _recover_trashed(db, folder, dataset_id)
+    _forget_old_exports(db, folder)
     files, num_moved = _unrecorded_files(db, folder), 0
     found = list(itertools.islice(files, _AT_ONCE if limit is None else limit + 1))
     if limit is not None and len(found) > limit:
@@ -147,6 +149,12 @@ def unrecorded(db: Database, paths: Iterable[str], column: QueryableAttribute[st
         with db.snapshot() as session:
             known = set(session.scalars(select(column).where(column.in_(batch))))
         yield from (path for path in batch if path not in known)
+
+
+def _forget_old_exports(db: Database, folder: DataFolder) -> None:
+    """Delete the exported files of models without a row: they can be made again while the model exists."""
+    for model_id in unrecorded(db, exported_models(folder), TrainedModel.id):
+        forget_exports(folder, model_id)
 
 
 def _recover_trashed(db: Database, folder: DataFolder, dataset_id: str) -> None:

@@ -22,7 +22,7 @@ from app.storage.store_id import read_store_id
 # Most paths that a report names from each list.
 MAX_EXAMPLES = 20
 
-_KINDS = ("images", "datasets", "rejected", "models", "features")
+_KINDS = ("images", "datasets", "rejected", "models", "features", "exports")
 _RECORDED = {"images": Image.path, "datasets": Image.path, "rejected": Image.path, "models": TrainedModel.path}
 _PAGE = 1_000
 

@@ -3,9 +3,9 @@
 Imports no HTTP framework and no inference engine. Methods run on a worker thread of the API process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from app.services.evaluation.stored import read_metrics, read_summary
 from app.services.images.service import StoredFile
 from app.services.pagination import fetch_page, json_bytes
 from app.services.training.model_files import model_file_lost, read_model_file
+from app.storage.exports import forget_exports
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 from app.training.linear_probe import LinearProbe, load_probe, predict
@@ -59,7 +60,7 @@ class Head:
     Attributes:
         ref: The model's name in the answer.
         classes: (K,), labels by index.
-        predict: Maps features (N, D) to probabilities (N, K).
+        probe: Maps features (N, D) to probabilities (N, K).
         backbone: Name of the backbone that it was trained on.
         backbone_sha256: The weights of that backbone.
         preprocessing: That of the features, as `Preprocessing.to_json`; None in models of releases before 0.3, which
@@ -68,10 +69,14 @@ class Head:
 
     ref: ModelRef
     classes: list[str]
-    predict: Callable[[np.ndarray], np.ndarray]
+    probe: LinearProbe
     backbone: str
     backbone_sha256: str
     preprocessing: Mapping[str, Any] | None
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return the probabilities of rows of features: (N, D) to (N, K)."""
+        return predict(self.probe, features)
 
 
 class ModelService:
@@ -120,12 +125,13 @@ class ModelService:
         )
 
     def delete(self, model_id: str) -> None:
-        """Delete a model and its file.
+        """Delete a model with its file and its exports.
 
         Raises:
             NotFound: There is none with this id.
         """
         self._folder.delete(self._folder.reserve.spend(lambda: self._forget(model_id)))
+        forget_exports(self._folder, model_id)
         self._probe.cache_clear()
 
     def head(self, id_or_name: str) -> Head:
@@ -140,13 +146,36 @@ class ModelService:
             row = session.scalar(select(TrainedModel).where(either))
         if row is None:
             raise Invalid.field("#/model", "There is no model with this id or name.", ErrorCode.MODEL_NOT_FOUND)
+        try:
+            return self._head_of(row)
+        except FileLost as lost:
+            lost.errors = (FieldError("#/model", lost.detail, lost.code),)
+            raise
+
+    def head_of(self, model_id: str) -> Head:
+        """Return the head of one model.
+
+        Raises:
+            NotFound: There is none with this id.
+            FileLost: Its file is missing or damaged.
+        """
+        with self._db.snapshot() as session:
+            row = find_model(session, model_id)
+        return self._head_of(row)
+
+    def exists(self, model_id: str) -> bool:
+        """Return whether there is a model with this id."""
+        with self._db.snapshot() as session:
+            return session.get(TrainedModel, model_id) is not None
+
+    def _head_of(self, row: TrainedModel) -> Head:
         probe = self._probe(_File(row.path, row.num_bytes, row.sha256))
         ref = ModelRef(id=row.id, name=row.name, revision=row.sha256[:12])
         stored = row.lineage.get("backbone", {}).get("preprocessing")
         return Head(
             ref=ref,
             classes=list(row.classes),
-            predict=partial(predict, probe),
+            probe=probe,
             backbone=row.backbone,
             backbone_sha256=row.backbone_sha256,
             preprocessing=stored if isinstance(stored, dict) else None,
@@ -160,11 +189,7 @@ class ModelService:
         return row.path
 
     def _load_probe(self, file: _File) -> LinearProbe:
-        try:
-            return load_probe(read_model_file(self._checks, file))
-        except FileLost as lost:
-            lost.errors = (FieldError("#/model", lost.detail, lost.code),)
-            raise
+        return load_probe(read_model_file(self._checks, file))
 
 
 def find_model(session: Session, model_id: str) -> TrainedModel:

@@ -5,7 +5,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from app.exporting.card import model_card
-from app.exporting.classifier import ModelFacts, Origin
+from app.exporting.classifier import ModelFacts, Network, Origin
+from app.exporting.errors import NotExportable
+from app.exporting.networks import rebuild
 
 Facts = Callable[..., ModelFacts]
 
@@ -111,3 +113,12 @@ def test_equal_facts_give_equal_text(facts: Facts) -> None:
     first = facts(lineage={"b": {"y": 1, "x": [1, 2]}, "a": 1})
     second = facts(lineage={"a": 1, "b": {"x": [1, 2], "y": 1}})
     assert model_card(first) == model_card(second)
+
+
+def test_several_backbones_have_a_card_and_no_network(facts: Facts) -> None:
+    network = Network("combined", "resnet18 + clip")
+    card = model_card(facts(network=network, preprocessing={}, normalise=True), usage="Ask the service.")
+    assert "resnet18 \\+ clip" in card
+    assert "Ask the service." in card
+    with pytest.raises(NotExportable):
+        rebuild(network, {})

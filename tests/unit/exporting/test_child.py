@@ -1,7 +1,9 @@
 """What the parent makes of a child's end; the child's own work is in `tests/parity/test_exports.py`."""
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 
 from app.exporting.child import export_onnx
 from app.exporting.classifier import Classifier
-from app.exporting.errors import ExportError, ExportTimedOut, NotExportable, ParityFailed
+from app.exporting.errors import ExportError, ExportStopped, ExportTimedOut, NotExportable, ParityFailed
+from testing.waiting import PATIENCE_S, wait_until
 
 Make = Callable[..., Classifier]
 
@@ -55,3 +58,18 @@ def test_a_child_that_crashes_is_an_export_error(classifier: Make, tmp_path: Pat
 def test_too_few_pictures_are_refused(classifier: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 32"):
         export_onnx(classifier(), tmp_path / "a.onnx", pixels=np.zeros((31, 3, 32, 32), np.float32))
+
+
+def test_a_child_is_ended_when_its_caller_stops(classifier: Make, tmp_path: Path) -> None:
+    stopping = threading.Event()
+    started = tmp_path / "started"
+    code = f"import time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)"
+    with ThreadPoolExecutor(1) as threads:
+        exported = threads.submit(
+            export_onnx, classifier(), tmp_path / "a.onnx", command=child(code), stopping=stopping
+        )
+        wait_until(started.exists)
+        stopping.set()
+        with pytest.raises(ExportStopped):
+            exported.result(PATIENCE_S)
+    assert not (tmp_path / "a.onnx").exists()

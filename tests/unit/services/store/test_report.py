@@ -40,7 +40,14 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         session.flush()
         session.add_all(Image(id=new_id(), path=path, **place, **columns) for path in (kept, missing))
     strays = [f"images/ab/{k}.png" for k in range(MAX_EXAMPLES + 1)]
-    for path in (kept, "models/a/model.safetensors", "features/a", ".lost+found/2026-11-29/images/a.png", *strays):
+    for path in (
+        kept,
+        "models/a/model.safetensors",
+        "features/a",
+        "exports/a/0-b.zip",
+        ".lost+found/2026-11-29/images/a.png",
+        *strays,
+    ):
         folder.write(path, b"1234")
     report = storage_report(db, folder, folder.root / "packs")
     assert {kind: (amount.files, amount.bytes) for kind, amount in report.kinds.items()} == {
@@ -49,6 +56,7 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         "rejected": (0, 0),
         "models": (1, 4),
         "features": (1, 4),
+        "exports": (1, 4),
         "packs": (0, 0),
     }
     assert {day: amount.files for day, amount in report.lost_found.items()} == {"2026-11-29": 1}
