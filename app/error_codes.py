@@ -60,14 +60,6 @@ class ErrorCode(StrEnum):
     PACK_CHANGED = "pack_changed", "409", "Another model pack is loaded than the one that drew the dataset."
     TRAIN_JOB_UNFINISHED = "train_job_unfinished", "409", "The train job has not succeeded, so it has no report."
     JOB_NOT_FAILED = "job_not_failed", "409", "The job did not fail, so it cannot be retried."
-    COMBINED_BACKBONES = (
-        "combined_backbones",
-        "422",
-        "The model works on several backbones, and this needs a model on one.",
-    )
-    NOT_EXPORTABLE = "not_exportable", "422", "The model has no form in this format."
-    EXPLAINS_ONE_IMAGE = "explains_one_image", "422", "Several images cannot be explained in one request."
-    NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     FILE_CHANGED = "file_changed", "409", "A file does not match its record."
     FILE_LOST = "file_lost", "410", "A stored file is gone, or does not match its record."
     IMAGE_FILE_MISSING = "image_file_missing", "410", "The image's file is gone; repair its dataset."
@@ -156,6 +148,14 @@ class ErrorCode(StrEnum):
     PROMPT_MAY_BE_EMPTY = "prompt_may_be_empty", "422", "The variables of a prompt may leave it empty."
     PROMPT_TOO_LONG = "prompt_too_long", "422", "The prompt is too long."
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", "422", "The key was used with another request."
+    COMBINED_BACKBONES = (
+        "combined_backbones",
+        "422",
+        "The model works on several backbones, and this needs a model on one.",
+    )
+    NOT_EXPORTABLE = "not_exportable", "422", "The model has no form in this format."
+    EXPLAINS_ONE_IMAGE = "explains_one_image", "422", "Several images cannot be explained in one request."
+    NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     DIVERGED = "diverged", "422", "The loss of a training is not finite any more."
     HEAD_TOO_LARGE = "head_too_large", "431", "The head of the request is larger than 64 KiB."
     RATE_LIMITED = "rate_limited", "429", "Too many large requests of this address were refused."
