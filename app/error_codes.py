@@ -96,6 +96,11 @@ class ErrorCode(StrEnum):
     JSON_IN_FORM = "json_in_form", "422", "A form field contains a JSON array; repeat the field instead."
     ONE_IMAGE_SOURCE = "one_image_source", "422", "Exactly one source of images must be given."
     BAD_HEAD = "bad_head", "422", "The settings of a head exclude each other."
+    FINE_TUNE_NOT_SUPPORTED = (
+        "fine_tune_not_supported",
+        "422",
+        "The backbone, or the preset, cannot be fine-tuned.",
+    )
     NO_PROMPTS = "no_prompts", "422", "A class has no prompt, and the dataset has no preset that writes one."
     NEEDS_CLIP = "needs_clip", "409", "The preset from_prompts needs the node's CLIP model."
     ONE_RECIPE = "one_recipe", "422", "A preset has its own head, views and optimizer."

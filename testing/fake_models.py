@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL.Image import Image as Picture
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
@@ -29,6 +30,7 @@ from app.services.inference.backbones import (
     LoadedBackbone,
     Taught,
 )
+from app.services.inference.fine_tuned import FineTunedSources
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import (
     BACKBONE,
@@ -265,6 +267,7 @@ class FakeModels:
             engine,
             resident=resident_backbones(facts),
             sources=lambda: self.backbones,
+            unlisted=FineTunedSources(choice.trained_dir, torch.device("cpu")),
             max_bytes=choice.backbones_bytes,
         )
         return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones)

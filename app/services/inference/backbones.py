@@ -13,22 +13,22 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import Literal
 
 from app.engine.engine import Engine
-from app.engine.runner import Runner
 from app.error_codes import ErrorCode
 from app.errors import Invalid, ModelNotReady, Unavailable
 from app.node.combined import MAX_PARTS, combined_facts, is_combined, part_names
 from app.node.protocol import BackboneFacts
+from app.services.inference.backbone_types import BackboneDescription as BackboneDescription
+from app.services.inference.backbone_types import BackboneInput as BackboneInput
+from app.services.inference.backbone_types import BackboneSource as BackboneSource
+from app.services.inference.backbone_types import LoadedBackbone as LoadedBackbone
+from app.services.inference.backbone_types import NetworkFile as NetworkFile
+from app.services.inference.backbone_types import Taught as Taught
 
 logger = logging.getLogger(__name__)
 
-Taught = Literal["drawings", "photographs"]
 State = Literal["ready", "loading", "loadable", "failed"]
 
 # Requests wait this long for a backbone that is being loaded; a small one takes 1 to 3 s, most of it timm's import.
@@ -42,68 +42,6 @@ MAX_NAMED = 20
 # busy cores: 79 CPU milliseconds an image by 8, 59 by 16, 38 by 32; on one core 25, 21 and 21.
 STEP_S = 1.0
 MIN_ROWS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneDescription:
-    """What is known of a backbone before it is loaded.
-
-    Attributes:
-        input_side: Pixels of its square input.
-        num_features: D; None where only loading shows it.
-        num_parameters: None where it is not known.
-        num_bytes: Size of the weights' file; None where it is not known.
-        taught: What its training pictures were; None where that is not known.
-        classes: Labels of its own head; None: it has none, or nothing names them.
-    """
-
-    facts: BackboneFacts
-    input_side: int
-    num_features: int | None
-    num_parameters: int | None
-    num_bytes: int | None
-    taught: Taught | None
-    classes: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneInput:
-    """From pictures to a backbone's input; called by several preparation threads at once.
-
-    Attributes:
-        pixels: Picture (RGB) to (3, H, W), float32, as the weights want it.
-        crop_view: The same of a random part of the picture, by a seed.
-        payload: From pixels to what the engine's runner takes.
-        features: From the runner's result to the features, (D,) float32.
-    """
-
-    pixels: Callable[[Image.Image], torch.Tensor]
-    crop_view: Callable[[Image.Image, int], torch.Tensor]
-    payload: Callable[[torch.Tensor], object]
-    features: Callable[[Any], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedBackbone:
-    """A backbone that the engine serves.
-
-    Attributes:
-        model: Its name in the engine.
-    """
-
-    model: str
-    description: BackboneDescription
-    input: BackboneInput
-
-
-class BackboneSource(Protocol):
-    """Where a backbone that is loaded on demand comes from."""
-
-    def describe(self) -> BackboneDescription:
-        """Return what its files say; raises an exception with a `detail` where they cannot be used."""
-
-    def load(self) -> tuple[Runner, BackboneInput]:
-        """Load it; raises an exception with a `detail` where that is impossible."""
 
 
 def _parts(name: str, pointer: str) -> list[str]:
@@ -157,6 +95,7 @@ class Backbones:
         *,
         resident: Mapping[str, Resident] | None = None,
         sources: Callable[[], Mapping[str, BackboneSource]] = dict,
+        unlisted: Callable[[str], BackboneSource | None] = lambda _: None,
         max_bytes: int = 2_000_000_000,
         max_rows: int = 32,
         load_wait_s: float = LOAD_WAIT_S,
@@ -168,6 +107,7 @@ class Backbones:
             engine: Gets the models that are loaded here.
             resident: Backbones that the engine loads at its start, by name.
             sources: Finds the backbones that are loaded on demand; called for each list.
+            unlisted: Finds a further one by its name, such as that of a fine-tuned model; `names` does not have it.
             max_bytes: Weights of these together, >= 1.
             max_rows: Most images of one forward, >= 1; fewer where they would take longer than `STEP_S`.
             load_wait_s: Seconds that a call waits for a load.
@@ -176,6 +116,7 @@ class Backbones:
         self._engine = engine
         self._resident = dict(resident or {})
         self._sources = sources
+        self._unlisted = unlisted
         self._max_bytes = max_bytes
         self._max_rows = max_rows
         self._load_wait_s = load_wait_s
@@ -201,7 +142,7 @@ class Backbones:
             return _combined(name, [self.describe(part, pointer) for part in _parts(name, pointer)])
         if name in self._resident:
             return self._resident[name].find().description
-        source = self._sources().get(name)
+        source = self._source(name)
         if source is None:
             known = self.names()
             more = f" and {len(known) - MAX_NAMED} more; see GET /backbones" if len(known) > MAX_NAMED else ""
@@ -260,6 +201,9 @@ class Backbones:
         finally:
             self._leave(entry)
 
+    def _source(self, name: str) -> BackboneSource | None:
+        return self._sources().get(name) or self._unlisted(name)
+
     def close(self) -> None:
         """Load nothing more, and wait for the backbone being loaded. May be called again."""
         with self._free:
@@ -296,7 +240,10 @@ class Backbones:
         try:
             description = self.describe(name)
             self._make_room(name, entry, description.num_bytes or 0)
-            runner, inputs = self._sources()[name].load()
+            source = self._source(name)
+            if source is None:
+                raise ModelNotReady(f"The backbone {name} was removed.", retry_after_s=int(FAILED_S))
+            runner, inputs = source.load()
             loaded = LoadedBackbone(_engine_name(name), description, inputs)
             self._engine.put_model(loaded.model, runner, max_rows=MIN_ROWS)
             self._engine.set_row_budget(loaded.model, lambda _shape: self._rows(loaded.model))

@@ -1,0 +1,96 @@
+"""What the services know of a backbone: its description, its input, and where it comes from. Holds no model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from app.engine.runner import Runner
+from app.node.protocol import BackboneFacts
+
+Taught = Literal["drawings", "photographs"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """A backbone that is one network of timm or torchvision, so that it can be fine-tuned.
+
+    Attributes:
+        library: `timm` or `torchvision`.
+        architecture: The name that the library's constructor takes.
+        options: Further arguments of timm's constructor.
+        weights: The file of its weights, safetensors.
+    """
+
+    library: Literal["timm", "torchvision"]
+    architecture: str
+    options: Mapping[str, Any]
+    weights: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneDescription:
+    """What is known of a backbone before it is loaded.
+
+    Attributes:
+        input_side: Pixels of its square input.
+        num_features: D; None where only loading shows it.
+        num_parameters: None where it is not known.
+        num_bytes: Size of the weights' file; None where it is not known.
+        taught: What its training pictures were; None where that is not known.
+        classes: Labels of its own head; None: it has none, or nothing names them.
+        network: What it is built from; None where it cannot be fine-tuned.
+    """
+
+    facts: BackboneFacts
+    input_side: int
+    num_features: int | None
+    num_parameters: int | None
+    num_bytes: int | None
+    taught: Taught | None
+    classes: tuple[str, ...] | None = None
+    network: NetworkFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneInput:
+    """From pictures to a backbone's input; called by several preparation threads at once.
+
+    Attributes:
+        pixels: Picture (RGB) to (3, H, W), float32, as the weights want it.
+        crop_view: The same of a random part of the picture, by a seed.
+        payload: From pixels to what the engine's runner takes.
+        features: From the runner's result to the features, (D,) float32.
+    """
+
+    pixels: Callable[[Image.Image], torch.Tensor]
+    crop_view: Callable[[Image.Image, int], torch.Tensor]
+    payload: Callable[[torch.Tensor], object]
+    features: Callable[[Any], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBackbone:
+    """A backbone that the engine serves.
+
+    Attributes:
+        model: Its name in the engine.
+    """
+
+    model: str
+    description: BackboneDescription
+    input: BackboneInput
+
+
+class BackboneSource(Protocol):
+    """Where a backbone that is loaded on demand comes from."""
+
+    def describe(self) -> BackboneDescription:
+        """Return what its files say; raises an exception with a `detail` where they cannot be used."""
+
+    def load(self) -> tuple[Runner, BackboneInput]:
+        """Load it; raises an exception with a `detail` where that is impossible."""
