@@ -3,6 +3,7 @@
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from app.image_spec import ImageSpec
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import BackboneFacts
+from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import (
     BackboneDescription,
     BackboneInput,
@@ -271,3 +273,8 @@ class FakeModels:
             max_bytes=choice.backbones_bytes,
         )
         return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones)
+
+
+def add_backbone(models: FakeModels, folder: Path) -> None:
+    """Give a node a genuine network of timm as the backbone `tiny`."""
+    models.backbones["tiny"] = TimmBackbone("tiny", folder, torch.device("cpu"))

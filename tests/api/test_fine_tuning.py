@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from app.jobs import record
 from app.jobs.signals import JobCancelled
 from app.services.datasets.job import DatasetImages
 from app.services.evaluation.job import EvaluateJob
-from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import NetworkFile
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from testing.fake_jobs import FakeJobContext
-from testing.fake_models import FakeSource, describe
-from testing.fine_tuning import write_backbone
+from testing.fake_models import FakeSource, add_backbone, describe
+from testing.fine_tuning import write_backbone_folder
 from testing.uploads import create_empty, fill, picture
 from testing.workbench import Workbench
 
@@ -30,13 +28,7 @@ Train = Callable[[str], FakeJobContext]
 @pytest.fixture
 def tiny(bench: Workbench, tmp_path: Path) -> str:
     """The name of a backbone of random weights that the node has."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    write_backbone(folder / "model.safetensors")
-    config = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.25] * 3, "crop_pct": 0.9}
-    settings = {"architecture": "test_efficientnet", "num_classes": 0, "pretrained_cfg": config}
-    (folder / "config.json").write_text(json.dumps(settings))
-    bench.models.backbones["tiny"] = TimmBackbone("tiny", folder, torch.device("cpu"))
+    add_backbone(bench.models, write_backbone_folder(tmp_path / "tiny"))
     return "tiny"
 
 
