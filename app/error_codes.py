@@ -96,6 +96,11 @@ class ErrorCode(StrEnum):
     JSON_IN_FORM = "json_in_form", "422", "A form field contains a JSON array; repeat the field instead."
     ONE_IMAGE_SOURCE = "one_image_source", "422", "Exactly one source of images must be given."
     BAD_HEAD = "bad_head", "422", "The settings of a head exclude each other."
+    FINE_TUNE_NOT_SUPPORTED = (
+        "fine_tune_not_supported",
+        "422",
+        "The backbone, or the preset, cannot be fine-tuned.",
+    )
     ONE_RECIPE = "one_recipe", "422", "A preset has its own head, views and optimizer."
     ONE_SOLVER = "one_solver", "422", "Only one of head and optimizer may be given."
     VALIDATION_EMPTY = "validation_empty", "422", "Validation images are needed, and no class has two training images."

@@ -49,7 +49,7 @@ from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
-from app.wiring import job_queue, limits_of, make_services, model_choice
+from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, model_choice
 
 log = logging.getLogger("foxhound")
 
@@ -164,11 +164,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.closing(job_queue(settings, db, folder)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             pools = open_pools()
+            fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
                 settings, db, folder, inference, queue, pools, app.state.decode, engine_socket.is_own
             )
             internal = HttpMiddleware(
-                create_internal_app(NodeEngine(inference, limits_of(settings))),
+                create_internal_app(NodeEngine(inference, limits_of(settings), fine_tuning)),
                 body=_body_limits(settings),
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
@@ -180,7 +181,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
                     services.model_exports.close()
-                    for close in (engine.close, inference.close, pools.close):
+                    for close in (engine.close, fine_tuning.close, inference.close, pools.close):
                         await _in_a_thread_of_its_own(close)
 
 

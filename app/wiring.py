@@ -4,12 +4,15 @@ Opens nothing and starts nothing; `main` calls it while the process starts.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from app import __version__
 from app.api.deps import Services
 from app.config import Settings
 from app.db.session import Database
+from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
+from app.modelpacks.devices import resolve_device
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
@@ -18,6 +21,7 @@ from app.services.evaluation.report.service import TrainReportService
 from app.services.evaluation.service import EvaluationService
 from app.services.generations.service import GenerationService
 from app.services.images.service import ImageService
+from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import Inference
 from app.services.inference.status import NodeStatus
@@ -35,7 +39,7 @@ from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
 from app.storage.exports import ExportFiles
 from app.storage.features import FeatureCache
-from app.storage.images import DecodeImage
+from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
@@ -75,6 +79,16 @@ def model_choice(settings: Settings) -> ModelChoice:
         num_threads=settings.num_threads,
         max_queue_size=settings.max_queue_size,
         backbones_bytes=settings.backbones_mb * 1_000_000,
+        trained_dir=settings.data_dir / "models",
+    )
+
+
+def make_fine_tuning(settings: Settings, engine: Engine, folder: DataFolder, inference: Inference) -> FineTuning:
+    """Return what fine-tunes for this node's worker; nothing is started before it is asked."""
+    limits = limits_of(settings)
+    decode = partial(decode_image, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
+    return FineTuning(
+        engine, inference.backbones, folder, device=lambda: resolve_device(settings.device), decode=decode
     )
 
 
@@ -110,7 +124,7 @@ def make_services(
         uploads=UploadService(db, folder, limits, pools, decode=decode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
-        train_jobs=TrainJobService(db, inference, queue, dataset_service, folder.reserve),
+        train_jobs=TrainJobService(db, inference, queue, dataset_service, folder),
         models=models,
         model_exports=ModelExportService(models, inference, exported, pools.models),
         evaluations=EvaluationService(db, inference, queue, pools),

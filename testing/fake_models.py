@@ -3,9 +3,11 @@
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL.Image import Image as Picture
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
@@ -28,7 +30,9 @@ from app.services.inference.backbone_descriptions import (
     LoadedBackbone,
     Taught,
 )
+from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import Backbones
+from app.services.inference.fine_tuned import FineTunedSources
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import (
     BACKBONE,
@@ -268,6 +272,12 @@ class FakeModels:
             engine,
             resident=resident_backbones(facts),
             sources=lambda: self.backbones,
+            unlisted=FineTunedSources(choice.trained_dir, torch.device("cpu")),
             max_bytes=choice.backbones_bytes,
         )
         return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones, modules=self.modules)
+
+
+def add_backbone(models: FakeModels, folder: Path) -> None:
+    """Give a node a genuine network of timm as the backbone `tiny`."""
+    models.backbones["tiny"] = TimmBackbone("tiny", folder, torch.device("cpu"))

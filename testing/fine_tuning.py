@@ -54,6 +54,16 @@ def write_backbone(path: Path, architecture: str = "test_efficientnet") -> dict[
     return state
 
 
+def write_backbone_folder(folder: Path) -> Path:
+    """Write a backbone of random weights in the layout of timm's hub; return the folder."""
+    folder.mkdir(parents=True)
+    write_backbone(folder / MODEL)
+    config = {"input_size": [3, SIDE, SIDE], "mean": [0.5] * 3, "std": [0.25] * 3, "crop_pct": 0.9}
+    settings = {"architecture": "test_efficientnet", "num_classes": 0, "pretrained_cfg": config}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
 def _options(architecture: str) -> dict[str, Any]:
     return {"img_size": SIDE} if "vit" in architecture else {}
 

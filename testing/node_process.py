@@ -23,7 +23,7 @@ from app.image_spec import ImageSpec
 from app.main import create_app, server_config
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
-from testing.fake_models import FakeDiffusion, FakeModels
+from testing.fake_models import FakeDiffusion, FakeModels, add_backbone
 from testing.namespaces import enter
 from testing.node import make_settings
 from testing.waiting import wait_until
@@ -43,6 +43,7 @@ class Plan:
         chunk_size: Images of a chunk, >= 1.
         etc: A folder whose files replace those in `/etc` for the node; needs root.
         network: The network namespace in which it runs; needs root.
+        backbone: A folder with a network of timm that it has as the backbone `tiny`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Plan:
     chunk_size: int = 4
     etc: Path | None = None
     network: str | None = None
+    backbone: Path | None = None
 
     @property
     def settings(self) -> Settings:
@@ -192,6 +194,8 @@ def _start(run: Callable[[Plan], None], plan: Plan) -> ForkServerProcess:
 def _serve(plan: Plan) -> None:
     models = FakeModels()
     models.diffusion = FixedCost(plan)
+    if plan.backbone is not None:
+        add_backbone(models, plan.backbone)
     app = create_app(plan.settings, start_models=models.start)
     Server(server_config(app), app).run()
 

@@ -51,4 +51,25 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
         facts = await asyncio.to_thread(engine.backbone, name)
         return JSONResponse(facts.to_json())
 
+    _add_fine_tuning(app, engine)
     return app
+
+
+def _add_fine_tuning(app: FastAPI, engine: NodeEngine) -> None:
+    """Add the routes of fine-tuning."""
+
+    @app.post(protocol.FINE_TUNE_NETWORK)
+    async def fine_tune_network(request: Request) -> Response:
+        name = (await request.json())["name"]
+        return JSONResponse(await asyncio.to_thread(engine.fine_tuning.network, name))
+
+    @app.post(protocol.FINE_TUNE_EPOCH)
+    async def fine_tune_epoch(request: Request) -> Response:
+        asked = protocol.FineTuneAsked.from_json(await request.json())
+        return JSONResponse(await unless_left(request, engine.fine_tuning.epoch(asked)))
+
+    @app.post(protocol.FINE_TUNE_MODEL)
+    async def fine_tune_model(request: Request) -> Response:
+        asked = protocol.FineTuneAsked.from_json(await request.json())
+        body, headers = (await unless_left(request, engine.fine_tuning.model(asked))).encode()
+        return Response(body, headers=headers)

@@ -23,7 +23,7 @@ from app.finetuning.network import Classifier, build_backbone, freeze, head_of
 from app.finetuning.plan import BackboneSpec, FineTunePlan
 from app.finetuning.progress import Progress
 from app.finetuning.session import FineTune, build_classifier
-from app.finetuning.tensor_files import Tensors, read_tensors, sha256_of, write_tensors
+from app.finetuning.tensor_files import Tensors, read_facts, read_tensors, sha256_of, write_tensors
 from app.modelpacks.preprocessing import Preprocessing
 from app.storage.files import make_folder, remove_file, storage_errors
 
@@ -154,6 +154,16 @@ def save_fine_tuned(target: Path, classifier: Classifier, plan: FineTunePlan, ep
     }
     write_tensors(target, classifier.state_dict(), kind=_MODEL, facts=facts)
     return ModelFile(target, sha256_of(target), target.stat().st_size)
+
+
+def describe_fine_tuned(path: Path) -> Mapping[str, Any]:
+    """Return what a finished model's file says: `backbone`, `preprocessing`, `classes`, `mode`, `epoch`.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        DamagedWeights: It is no fine-tuned model, or its header is damaged.
+    """
+    return read_facts(path, kind=_MODEL)
 
 
 def load_fine_tuned(path: Path) -> FineTuned:

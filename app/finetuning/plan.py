@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.finetuning.errors import DamagedWeights
-from app.finetuning.settings import AugmentSettings, FineTuneSettings, check_examples
+from app.finetuning.settings import FineTuneSettings, check_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +116,14 @@ class FineTunePlan:
         """
         try:
             values = json.loads(data)
-            settings, head = dict(values.pop("settings")), values.pop("head")
-            augment = settings.pop("augment")
+            settings, head = FineTuneSettings.from_json(values.pop("settings")), values.pop("head")
             return cls(
                 backbone=BackboneSpec(**values.pop("backbone")),
                 weights=Path(values.pop("weights")),
                 classes=tuple(values.pop("classes")),
                 train=_examples(values.pop("train")),
                 validation=_examples(values.pop("validation")),
-                settings=FineTuneSettings(**settings, augment=_augment(augment)),
+                settings=settings,
                 head=None if head is None else Path(head),
                 **values,
             )
@@ -147,10 +146,3 @@ def _to_json(plan: FineTunePlan) -> dict[str, Any]:
 
 def _examples(rows: Sequence[Any]) -> tuple[Example, ...]:
     return tuple(Example(Path(path), int(label), str(key)) for path, label, key in rows)
-
-
-def _augment(values: Mapping[str, Any] | None) -> AugmentSettings | None:
-    if values is None:
-        return None
-    pairs: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return AugmentSettings(**pairs)

@@ -4,8 +4,9 @@ Plain values; imports no torch. Any thread of any process.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from app.error_codes import ErrorCode
 from app.finetuning.errors import BadFineTune
@@ -77,6 +78,15 @@ class FineTuneSettings:
     mixed_precision: PrecisionName = "auto"
     patience: int | None = None
     seed: int = 0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "FineTuneSettings":
+        """Read the fields by name, as JSON has them; raises TypeError or KeyError for something else."""
+        given: Mapping[str, Any] | None = values["augment"]
+        pairs: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in (given or {}).items()
+        }
+        return cls(**{**values, "augment": None if given is None else AugmentSettings(**pairs)})
 
     def check(self) -> None:
         """Refuse settings that no fine-tuning can have.

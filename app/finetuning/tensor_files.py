@@ -75,6 +75,27 @@ def read_tensors(path: Path, *, kind: str) -> tuple[Tensors, dict[str, Any]]:
     return tensors, facts
 
 
+def read_facts(path: Path, *, kind: str) -> dict[str, Any]:
+    """Read the facts of a file that `write_tensors` wrote, and no tensor.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        DamagedWeights: It is another kind of file, or its header is damaged.
+    """
+    with storage_errors():
+        path.stat()
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {})[_METADATA])
+        facts: dict[str, Any] = said["facts"]
+        is_right = (said["kind"], said["format"]) == (kind, _FORMAT)
+    except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise DamagedWeights from error
+    if not is_right:
+        raise DamagedWeights
+    return facts
+
+
 def load_tensors(path: Path) -> Tensors:
     """Read the tensors of any safetensors file.
 

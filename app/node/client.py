@@ -13,10 +13,10 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
-from app.errors import AppError, Conflict, InferenceFailed, Invalid, Unavailable
+from app.errors import AppError, Conflict, InferenceFailed, Invalid, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
-from app.node.protocol import BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
+from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
@@ -24,6 +24,10 @@ _RETRY_S = 0.5
 # Statuses after which a request is repeated: the engine is loading, full or stopping, or this process was suspended
 # while it sent.
 _TRANSIENT = (Unavailable.status, 408)
+# What else than Invalid and InferenceFailed a refusal becomes.
+_REFUSALS: dict[int, type[AppError]] = {Conflict.status: Conflict, StorageFull.status: StorageFull}
+# An epoch or a finished model takes as long as it has pictures; a node that is gone closes the connection.
+_UNBOUNDED = httpx.Timeout(None, connect=5.0)
 # Seconds without an answer before the log says so: an API process restarts faster, unless it loads a large pack.
 _AWAY_S = 30.0
 
@@ -103,6 +107,30 @@ class NodeClient:
         """
         return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting, json={"name": name}).json())
 
+    def fine_tune_network(self, backbone: str, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
+        """Return what a backbone is built from: `library`, `architecture` and `options`.
+
+        Raises:
+            Invalid: `fine_tune_not_supported`, or there is no such backbone.
+        """
+        answer = self._post(protocol.FINE_TUNE_NETWORK, keep_waiting, json={"name": backbone})
+        return cast(dict[str, Any], answer.json())
+
+    def fine_tune_epoch(self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
+        """Train an epoch, unless it has ended before; return `epochs`, all so far, and `is_over`; raises as `render`.
+
+        Raises:
+            Conflict: The backbone or the checkpoint is another one.
+            StorageFull: The checkpoint does not fit.
+        """
+        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, json=asked.to_json(), timeout=_UNBOUNDED)
+        return cast(dict[str, Any], answer.json())
+
+    def fine_tune_model(self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None]) -> FineTunedFile:
+        """Write the finished model beside the checkpoints and ask it about pictures; raises as `fine_tune_epoch`."""
+        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, json=asked.to_json(), timeout=_UNBOUNDED)
+        return FineTunedFile.decode(answer.content, answer.headers)
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -124,8 +152,8 @@ class NodeClient:
                 time.sleep(_RETRY_S)
                 continue
             refused: type[AppError] = Invalid if answer.status_code < 500 else InferenceFailed
-            if answer.status_code == Conflict.status:
-                refused = Conflict
+            if answer.status_code in _REFUSALS:
+                refused = _REFUSALS[answer.status_code]
             raise refused(problem["detail"], code=problem["code"])
 
     def _note(self, *, is_there: bool) -> None:

@@ -20,6 +20,9 @@ FEATURES: Final = "/features"
 TEXTS: Final = "/texts"
 FEATURE_BATCH: Final = "/feature-batch"
 BACKBONE: Final = "/backbone"
+FINE_TUNE_NETWORK: Final = "/fine-tune-network"
+FINE_TUNE_EPOCH: Final = "/fine-tune-epoch"
+FINE_TUNE_MODEL: Final = "/fine-tune-model"
 
 # Bytes of JSON before the image's own in the body of a rendered image. The scores of many labels are more than a header
 # may hold.
@@ -60,6 +63,12 @@ class RenderRequest:
 
 # The backbone of the pack, by its name in requests.
 PACK_BACKBONE: Final = "resnet18"
+
+# Before a model's id: the name of the backbone that the model was fine-tuned with.
+FINE_TUNED: Final = "model:"
+
+# The finished model in the folder of a job's checkpoints.
+FINE_TUNED_FILE: Final = "model.safetensors"
 
 # Largest body of a batch of images; a single larger image is sent alone.
 BATCH_BYTES: Final = 32_000_000
@@ -175,3 +184,65 @@ def encode_features(features: np.ndarray) -> bytes:
 def decode_features(body: bytes) -> np.ndarray:
     """Return the features that `encode_features` coded, as (N,) float32."""
     return np.frombuffer(body, dtype="<f4").astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneAsked:
+    """A step of a job's fine-tuning that the worker asks for; the plan lies in the job's folder of checkpoints.
+
+    Attributes:
+        job_id: The job.
+        backbone: The name of the backbone that is fine-tuned.
+        epoch: Counted from 1; 0 for the finished model.
+        examples: Pictures whose probabilities are wanted of the finished model: path below the data folder, label, key.
+    """
+
+    job_id: str
+    backbone: str
+    epoch: int = 0
+    examples: Sequence[tuple[str, int, str]] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> "FineTuneAsked":
+        """Return the request that JSON values hold.
+
+        Raises:
+            Malformed: They are no such request.
+        """
+        try:
+            examples = [(str(path), int(label), str(key)) for path, label, key in values["examples"]]
+            return cls(str(values["job_id"]), str(values["backbone"]), int(values["epoch"]), examples)
+        except (KeyError, TypeError, ValueError):
+            raise Malformed("The body asks for no fine-tuning. Run API and worker of one release.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTunedFile:
+    """A finished model: its file, and what it says about the pictures that were asked about.
+
+    Attributes:
+        sha256: Of the file.
+        num_bytes: Its size.
+        probabilities: (N, K), float32, in the order of the examples.
+    """
+
+    sha256: str
+    num_bytes: int
+    probabilities: np.ndarray
+
+    def encode(self) -> tuple[bytes, dict[str, str]]:
+        """Return the body and the headers that carry it."""
+        facts = {"sha256": self.sha256, "num_bytes": self.num_bytes, "shape": list(self.probabilities.shape)}
+        info = json.dumps(facts).encode()
+        return info + encode_features(self.probabilities), {INFO_BYTES: str(len(info))}
+
+    @classmethod
+    def decode(cls, body: bytes, headers: Mapping[str, str]) -> "FineTunedFile":
+        """Return what `encode` coded; `headers` must find names in any case."""
+        start = int(headers[INFO_BYTES])
+        facts = json.loads(body[:start])
+        return cls(facts["sha256"], facts["num_bytes"], decode_features(body[start:]).reshape(facts["shape"]))

@@ -44,6 +44,13 @@ class TrainJobCreate(Request):
     )
     early_stopping: EarlyStoppingCreate | None = None
     augment: AugmentCreate | None = None
+    fine_tune: Literal["head", "last_block", "all"] | None = Field(
+        None,
+        description="Trains further with augmented pictures, starting from the head above: `head`: the head alone; "
+        "`last_block`: with the backbone's last stage; `all`: with the whole backbone. `epochs` (default 4, at most "
+        "100), `batch_size` (at most 128) and `early_stopping` are then those of the fine-tuning. Takes minutes on a "
+        "CPU; only for backbones that are one network of timm or torchvision.",
+    )
     seed: Seed = 0
     allow_incomplete: Annotated[bool, Field(strict=True)] = Field(
         False, description="Train even if images are missing; every class needs at least one training image."
@@ -77,6 +84,8 @@ class TrainJobCreate(Request):
         given = {"head", "optimizer", "validation", "early_stopping", "augment"} & self.model_fields_set
         if self.preset is not None and given:
             raise PydanticCustomError("one_recipe", "The preset has its own head and views; leave these out.")
+        if self.preset is not None and self.fine_tune is not None:
+            raise PydanticCustomError("one_recipe", "The preset combines backbones, which cannot be fine-tuned.")
         return self
 
 

@@ -4,6 +4,7 @@
     datasets/{name}/{split}/{class folder}/{position}-{seed}.{format}     what torchvision's ImageFolder reads
     rejected/{name}/{split}/{class folder}/...                            what a dataset's filter rejected
     models/{id}/model.safetensors
+    finetuning/{id of a job}/...                                          checkpoints, see app/finetuning/checkpoints.py
     features/...                                                          a cache, see features.py
     exports/{id of a model}/...                                           a cache, see exports.py
     .tmp/                                                                 unfinished and removed files
@@ -47,6 +48,7 @@ from app.storage.reserve import NO_RESERVE, Reserve
 _DATASETS = "datasets"
 _REJECTED = "rejected"
 _TRASH = ".taken"
+FINE_TUNING = "finetuning"
 LOST_FOUND = ".lost+found"
 # The file name of an uploaded image has no seed.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
@@ -88,6 +90,22 @@ class DataFolder:
     def model_path(self, model_id: str) -> str:
         """Return the relative path of a trained model's weights."""
         return f"models/{model_id}/model.safetensors"
+
+    def fine_tuning_folder(self, job_id: str) -> Path:
+        """Return the folder of a job's checkpoints; it may not exist."""
+        return contained_path(self.root / FINE_TUNING, job_id)
+
+    def remove_fine_tuning(self, job_id: str) -> None:
+        """Delete a job's checkpoints; a job without any is no error."""
+        remove_tree(self.fine_tuning_folder(job_id), temporaries=self.temporaries)
+
+    def place_model(self, source: Path, model_id: str) -> None:
+        """Move a finished file into a model's place, in one step; an older file there is replaced."""
+        target = contained_path(self.root, self.model_path(model_id))
+        with storage_errors():
+            make_folder(target.parent)
+            os.replace(source, target)
+            sync_folder(target.parent)
 
     def dataset_folder(self, dataset: str) -> Path:
         """Return the folder of a dataset, which contains its splits; it may not exist."""

@@ -20,6 +20,7 @@ Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float32]
 
 _NAMES = {"fc.weight", "fc.bias"}
+_BACKBONE = "backbone."  # of the names in the file of a fine-tuned model
 _METADATA = "foxhound"
 
 
@@ -90,7 +91,9 @@ def save_probe(probe: LinearProbe, *, classes: Sequence[str], backbone: str) -> 
 
 
 def load_probe(data: bytes) -> LinearProbe:
-    """Read the bytes that `save_probe` wrote; a file without `normalise` has a head on raw features.
+    """Read the bytes that `save_probe` wrote, or the head of a fine-tuned model, whose backbone is skipped.
+
+    A file without `normalise` has a head on raw features.
 
     Raises:
         ValueError: The bytes are no probe: not safetensors, other names, shapes or types, or not finite.
@@ -99,7 +102,7 @@ def load_probe(data: bytes) -> LinearProbe:
         tensors = safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
         raise ValueError("The bytes are not a safetensors file.") from error
-    if set(tensors) != _NAMES:
+    if {name for name in tensors if not name.startswith(_BACKBONE)} != _NAMES:
         raise ValueError("The tensors of a probe are fc.weight and fc.bias.")
     weight, bias = tensors["fc.weight"], tensors["fc.bias"]
     if weight.ndim != 2 or bias.shape != weight.shape[:1] or {weight.dtype, bias.dtype} != {np.dtype(np.float32)}:

@@ -3,8 +3,9 @@
 Imports no engine. Plain values; any thread.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,6 +22,23 @@ Taught = Literal["drawings", "photographs"]
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """A backbone that is one network of timm or torchvision, so that it can be fine-tuned.
+
+    Attributes:
+        library: `timm` or `torchvision`.
+        architecture: The name that the library's constructor takes.
+        options: Further arguments of timm's constructor.
+        weights: The file of its weights, safetensors.
+    """
+
+    library: Literal["timm", "torchvision"]
+    architecture: str
+    options: Mapping[str, Any]
+    weights: Path
+
+
+@dataclass(frozen=True, slots=True)
 class BackboneDescription:
     """What is known of a backbone before it is loaded.
 
@@ -31,6 +49,7 @@ class BackboneDescription:
         num_bytes: Size of the weights' file; None where it is not known.
         taught: What its training pictures were; None where that is not known.
         classes: Labels of its own head; None: it has none, or nothing names them.
+        network: What it is built from; None where it cannot be fine-tuned.
     """
 
     facts: BackboneFacts
@@ -40,6 +59,7 @@ class BackboneDescription:
     num_bytes: int | None
     taught: Taught | None
     classes: tuple[str, ...] | None = None
+    network: NetworkFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,13 @@ from app.modelpacks.photo import PHOTO, ensure_photo
 from app.modelpacks.preprocessing import Preprocessing
 from app.modelpacks.timm_models import CONFIG, FOLDER, NAME, WEIGHTS, TimmModel, load_timm_model, read_timm_model
 from app.node.protocol import BackboneFacts
-from app.services.inference.backbone_descriptions import BackboneDescription, BackboneInput, BackboneSource, Taught
+from app.services.inference.backbone_descriptions import (
+    BackboneDescription,
+    BackboneInput,
+    BackboneSource,
+    NetworkFile,
+    Taught,
+)
 
 CLIP_BACKBONE: Final = "clip"
 # Source: the packs' manifests; a part that a local folder replaces may have been taught anything.
@@ -142,6 +148,7 @@ def _description(facts: BackboneFacts, model: TimmModel) -> BackboneDescription:
         num_bytes=model.num_bytes,
         taught="photographs" if model.taught_photographs else None,
         classes=model.classes,
+        network=NetworkFile("timm", model.architecture, model.options, model.folder / WEIGHTS),
     )
 
 

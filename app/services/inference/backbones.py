@@ -76,6 +76,7 @@ class Backbones:
         *,
         resident: Mapping[str, Resident] | None = None,
         sources: Callable[[], Mapping[str, BackboneSource]] = dict,
+        unlisted: Callable[[str], BackboneSource | None] = lambda _: None,
         max_bytes: int = 2_000_000_000,
         max_rows: int = 32,
         load_wait_s: float = LOAD_WAIT_S,
@@ -87,6 +88,7 @@ class Backbones:
             engine: Gets the models that are loaded here.
             resident: Backbones that the engine loads at its start, by name.
             sources: Finds the backbones that are loaded on demand; called for each list.
+            unlisted: Finds a further one by its name, such as that of a fine-tuned model; `names` does not have it.
             max_bytes: Weights of these together, >= 1.
             max_rows: Most images of one forward, >= 1; fewer where they would take longer than `STEP_S`.
             load_wait_s: Seconds that a call waits for a load.
@@ -95,6 +97,7 @@ class Backbones:
         self._engine = engine
         self._resident = dict(resident or {})
         self._sources = sources
+        self._unlisted = unlisted
         self._max_bytes = max_bytes
         self._max_rows = max_rows
         self._load_wait_s = load_wait_s
@@ -120,7 +123,7 @@ class Backbones:
             return combine_descriptions(name, [self.describe(part, pointer) for part in parts_of(name, pointer)])
         if name in self._resident:
             return self._resident[name].find().description
-        source = self._sources().get(name)
+        source = self._source(name)
         if source is None:
             known = self.names()
             more = f" and {len(known) - MAX_NAMED} more; see GET /backbones" if len(known) > MAX_NAMED else ""
@@ -179,6 +182,9 @@ class Backbones:
         finally:
             self._leave(entry)
 
+    def _source(self, name: str) -> BackboneSource | None:
+        return self._sources().get(name) or self._unlisted(name)
+
     def close(self) -> None:
         """Load nothing more, and wait for the backbone being loaded. May be called again."""
         with self._free:
@@ -215,7 +221,10 @@ class Backbones:
         try:
             description = self.describe(name)
             self._make_room(name, entry, description.num_bytes or 0)
-            runner, inputs = self._sources()[name].load()
+            source = self._source(name)
+            if source is None:
+                raise ModelNotReady(f"The backbone {name} was removed.", retry_after_s=int(FAILED_S))
+            runner, inputs = source.load()
             loaded = LoadedBackbone(_engine_name(name), description, inputs)
             self._engine.put_model(loaded.model, runner, max_rows=MIN_ROWS)
             self._engine.set_row_budget(loaded.model, lambda _shape: self._rows(loaded.model))

@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,10 +33,11 @@ from app.modelpacks.loading import ClipComponents, load_backbone, load_classifie
 from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import PACK_BACKBONE, BackboneFacts
-from app.services.inference.backbone_descriptions import BackboneDescription, LoadedBackbone
+from app.services.inference.backbone_descriptions import BackboneDescription, LoadedBackbone, NetworkFile
 from app.services.inference.backbone_sources import FolderSources, clip_input, pixel_input, runtime_facts, taught_by
 from app.services.inference.backbones import Backbones
 from app.services.inference.calibration_store import CalibrationFile, is_busy
+from app.services.inference.fine_tuned import FineTunedSources
 from app.services.inference.modules import NodeModules
 from app.services.inference.preprocessing import PreparationPool
 from app.services.inference.service import (
@@ -75,6 +76,7 @@ class ModelChoice:
         num_threads: CPU threads of a forward; None: all cores.
         max_queue_size: Engine requests that may wait, >= 1.
         backbones_bytes: Weights of the backbones that are loaded on demand, together.
+        trained_dir: Where the models trained here lie; fine-tuned ones bring their own backbone.
     """
 
     pack: str
@@ -88,6 +90,7 @@ class ModelChoice:
     num_threads: int | None
     max_queue_size: int
     backbones_bytes: int = 2_000_000_000
+    trained_dir: Path | None = None
 
 
 def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
@@ -117,6 +120,7 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
         engine,
         resident=resident_backbones(facts),
         sources=FolderSources(choice.models_dir, device),
+        unlisted=FineTunedSources(choice.trained_dir, device),
         max_bytes=choice.backbones_bytes,
     )
     runtime = _runtime(choice, device, dtype)
@@ -188,9 +192,11 @@ class _Loads:
             name=PACK_BACKBONE,
             **runtime_facts(self._device),
         )
+        description = self._describe(facts, pack, part, parts.preprocessing.crop, parts.num_features, parts.model)
+        network = NetworkFile("torchvision", parts.architecture, {}, pack.part(part) / "model.safetensors")
         self._facts.backbone = LoadedBackbone(
             BACKBONE,
-            self._describe(facts, pack, part, parts.preprocessing.crop, parts.num_features, parts.model),
+            replace(description, network=network),
             pixel_input(parts.preprocess, parts.preprocessing),
         )
         return BackboneRunner(model=parts.model, device=self._device)

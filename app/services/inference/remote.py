@@ -15,6 +15,7 @@ from app.errors import Conflict
 from app.image_spec import RenderedImage
 from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
 from app.services.inference.features import LoadImage
+from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.service import CLIP, TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
@@ -23,8 +24,9 @@ from app.storage.images import decode_image
 class NodeEngine:
     """What a worker may ask of the engine in the API process; the other end is `app.node.client`."""
 
-    def __init__(self, inference: Inference, limits: Limits) -> None:
+    def __init__(self, inference: Inference, limits: Limits, fine_tuning: FineTuning) -> None:
         """Wire the service."""
+        self.fine_tuning = fine_tuning
         self._inference = inference
         self._limits = limits
 

@@ -63,8 +63,8 @@ def store(job: JobContext, folder: DataFolder, path: str, data: bytes, *, max_wa
     _retrying(job, partial(folder.write, path, data), max_wait_s)
 
 
-def load(job: JobContext, read: Callable[[], bytes], *, max_wait_s: float = STORAGE_WAIT_S) -> bytes:
-    """Read a file for a job; wait for storage, and raise as `store` does.
+def load(job: JobContext, read: Callable[[], T], *, max_wait_s: float = STORAGE_WAIT_S) -> T:
+    """Read a file, or do other work that needs storage, for a job; wait for storage, and raise as `store` does.
 
     Raises:
         Exception: Any other exception of `read`.

@@ -20,7 +20,7 @@ from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset,
 from app.db.session import Database
 from app.storage.exports import exported_models, forget_exports
 from app.storage.inventory import paths_below
-from app.storage.layout import DataFolder
+from app.storage.layout import FINE_TUNING, DataFolder
 from app.storage.lost_found import move_to_lost_found, move_tree_to_lost_found
 
 logger = logging.getLogger(__name__)
@@ -190,6 +190,7 @@ def _unrecorded_files(db: Database, folder: DataFolder) -> Iterator[_Unrecorded]
         yield from map(_Unrecorded, unrecorded(db, _old(folder, "images"), Image.path))
     if "train" not in at_work:
         yield from map(_Unrecorded, unrecorded(db, _old(folder, "models"), TrainedModel.path))
+        yield from map(_Unrecorded, _old(folder, FINE_TUNING))  # of jobs that have ended, or that another database has
 
 
 def _move(db: Database, folder: DataFolder, files: list[_Unrecorded]) -> int:

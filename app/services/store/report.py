@@ -16,13 +16,13 @@ from app.db.models import Image, TrainedModel
 from app.db.session import Database
 from app.services.store.recovery import unrecorded
 from app.storage.inventory import files_below, paths_below
-from app.storage.layout import LOST_FOUND, DataFolder
+from app.storage.layout import FINE_TUNING, LOST_FOUND, DataFolder
 from app.storage.store_id import read_store_id
 
 # Most paths that a report names from each list.
 MAX_EXAMPLES = 20
 
-_KINDS = ("images", "datasets", "rejected", "models", "features", "exports")
+_KINDS = ("images", "datasets", "rejected", "models", FINE_TUNING, "features", "exports")
 _RECORDED = {"images": Image.path, "datasets": Image.path, "rejected": Image.path, "models": TrainedModel.path}
 _PAGE = 1_000
 

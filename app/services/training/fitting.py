@@ -67,12 +67,12 @@ def fit_examples(
     Raises:
         Invalid: `diverged`: the loss is not finite, or higher than that of a head that knows nothing.
     """
-    held_out = _held_out(examples, spec)
-    trained = examples.is_train & ~held_out
+    is_validation = held_out(examples, spec)
+    trained = examples.is_train & ~is_validation
     try:
         result = fit_head(
             _training_rows(examples, trained),
-            _rows(examples, held_out),
+            _rows(examples, is_validation),
             _settings(spec),
             num_classes=len(classes),
             seed=spec.seed,
@@ -87,7 +87,7 @@ def fit_examples(
         data=save_probe(result.probe, classes=list(classes), backbone=backbone_sha256),
         result=result,
         probabilities=predict(result.probe, examples.features),
-        is_validation=held_out,
+        is_validation=is_validation,
         out_of_sample=out_of_sample(examples, len(classes), spec.seed),
     )
 
@@ -100,18 +100,19 @@ def _settings(spec: TrainSpec) -> HeadSettings:
     return HeadSettings(epochs=spec.epochs, batch_size=spec.batch_size, lr=lr, momentum=momentum)
 
 
-def _held_out(examples: Examples, spec: TrainSpec) -> np.ndarray:
-    held_out = np.zeros(len(examples.labels), np.bool_)
+def held_out(examples: Examples, spec: TrainSpec) -> np.ndarray:
+    """Return which images are validation images, (N,), bool."""
+    chosen = np.zeros(len(examples.labels), np.bool_)
     if spec.validation is not None:
         train = np.flatnonzero(examples.is_train)
-        chosen = validation_rows(
+        rows = validation_rows(
             [examples.ids[row] for row in train],
             examples.labels[train],
             fraction=spec.validation["fraction"],
             seed=spec.seed,
         )
-        held_out[train[chosen]] = True
-    return held_out
+        chosen[train[rows]] = True
+    return chosen
 
 
 def _rows(examples: Examples, chosen: np.ndarray) -> Rows | None:

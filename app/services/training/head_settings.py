@@ -1,19 +1,29 @@
-"""The settings of a train job's head: from the request to values that the job's spec keeps.
+"""The settings of a train job's head and fine-tuning: from the request to values that the job's spec keeps.
 
 Imports no HTTP framework. Runs on a worker thread of the API process.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from app.error_codes import ErrorCode
 from app.errors import Invalid
+from app.finetuning.plan import BackboneSpec, FineTunePlan
+from app.finetuning.settings import FineTuneSettings
 from app.schemas.train_jobs import TrainJobCreate
+from app.services.inference.backbone_descriptions import BackboneDescription
+from app.services.inference.fine_tuning import network_of
+from app.storage.layout import FINE_TUNING, DataFolder
 from app.training.settings import HeadSettings, default_settings
 
 DEFAULT_VALIDATION = {"fraction": 0.2}
 # Members whose presence in a request means that the user has chosen a solver.
 _CHOICES = {"head", "optimizer", "epochs", "batch_size", "early_stopping"}
+# Those of them that are the fine-tuning's, where the request asks for one.
+_OF_FINE_TUNING = {"epochs", "batch_size", "early_stopping"}
+MAX_FINE_TUNE_EPOCHS = 100
+MAX_FINE_TUNE_BATCH = 128
 
 
 def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught: str | None) -> HeadSettings:
@@ -29,7 +39,8 @@ def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught:
     """
     if request.preset is not None:
         return HeadSettings(solver="lbfgs")  # one fit without epochs; the recipe has its own settings
-    few = smallest_class is not None and not _CHOICES & request.model_fields_set
+    choices = _CHOICES if request.fine_tune is None else _CHOICES - _OF_FINE_TUNING
+    few = smallest_class is not None and not choices & request.model_fields_set
     if few and taught != "drawings":
         return default_settings(smallest_class or 0)
     settings = _asked(request)
@@ -48,7 +59,7 @@ def resolve_validation(request: TrainJobCreate, head: HeadSettings, *, largest_c
     """
     if request.validation is not None:
         return request.validation.model_dump(mode="json")
-    if not head.needs_validation:
+    if not head.needs_validation and (request.fine_tune is None or request.early_stopping is None):
         return None
     if largest_class is not None and largest_class < 2:
         detail = "A sweep and early stopping need validation images, and no class has two training images."
@@ -57,12 +68,14 @@ def resolve_validation(request: TrainJobCreate, head: HeadSettings, *, largest_c
 
 
 def _asked(request: TrainJobCreate) -> HeadSettings:
-    settings: dict[str, Any] = {"epochs": request.epochs, "batch_size": request.batch_size}
+    settings: dict[str, Any] = {}
+    if request.fine_tune is None:
+        settings |= {"epochs": request.epochs, "batch_size": request.batch_size}
     if request.head is None:
         settings |= {"lr": request.optimizer.lr, "momentum": request.optimizer.momentum}
     else:
         settings |= request.head.model_dump()
-    if request.early_stopping is not None:
+    if request.early_stopping is not None and request.fine_tune is None:
         settings["patience"] = request.early_stopping.patience
     return HeadSettings(**settings)
 
@@ -75,3 +88,53 @@ def num_epochs(settings: HeadSettings) -> int:
 def head_json(settings: HeadSettings) -> dict[str, Any]:
     """Return the settings as the job's spec keeps them."""
     return asdict(settings)
+
+
+def resolve_fine_tuning(request: TrainJobCreate) -> dict[str, Any] | None:
+    """Return the settings of the fine-tuning, with every default filled in; None where the request asks for none.
+
+    Raises:
+        Invalid: There are more epochs, or larger batches, than a fine-tuning may have.
+    """
+    if request.fine_tune is None:
+        return None
+    given: dict[str, Any] = {
+        name: getattr(request, name) for name in ("epochs", "batch_size") if name in request.model_fields_set
+    }
+    for name, most in (("epochs", MAX_FINE_TUNE_EPOCHS), ("batch_size", MAX_FINE_TUNE_BATCH)):
+        if given.get(name, 0) > most:
+            raise Invalid.field(f"#/{name}", f"A fine-tuning takes at most {most}.", ErrorCode.TOO_LARGE)
+    patience = None if request.early_stopping is None else request.early_stopping.patience
+    return asdict(FineTuneSettings(mode=request.fine_tune, patience=patience, seed=request.seed, **given))
+
+
+def check_fine_tuning(
+    backbone: BackboneDescription, settings: Mapping[str, Any], num_classes: int, folder: DataFolder
+) -> None:
+    """Refuse a fine-tuning that this node cannot carry out; builds the network without weights.
+
+    Args:
+        backbone: What is fine-tuned.
+        settings: What `resolve_fine_tuning` returned.
+        num_classes: K.
+        folder: Where the checkpoints and the model will lie.
+
+    Raises:
+        Invalid: `fine_tune_not_supported`.
+        StorageFull: The files do not fit.
+    """
+    network = network_of(backbone)
+    from app.finetuning.checkpoints import check_room  # imports torch's networks: only where a request fine-tunes
+
+    plan = FineTunePlan(
+        backbone=BackboneSpec(network.library, network.architecture, network.options),
+        weights=network.weights,
+        weights_sha256=backbone.facts.weights_sha256,
+        preprocessing={},
+        classes=tuple(map(str, range(max(num_classes, 1)))),
+        train=(),
+        validation=(),
+        settings=FineTuneSettings.from_json(settings),
+    )
+    folder.reserve.check()
+    check_room(folder.root / FINE_TUNING, plan)

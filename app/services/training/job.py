@@ -5,32 +5,31 @@ in the worker process, on the threads of the job.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Image, TrainEpoch
+from app.db.models import Dataset, Job, TrainEpoch
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.jobs.handler import JobContext
-from app.jobs.record import advance, enter
+from app.jobs.record import advance, enter, must_stop
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages
 from app.services.datasets.payloads import ImagesChunk
 from app.services.datasets.rows import find_dataset
-from app.services.datasets.slots import refuse_empty_classes
-from app.services.datasets.versions import content_version, images_of, num_images_of
-from app.services.images.lost_files import MAX_LOST_NAMED, refusal_of_all
+from app.services.images.lost_files import MAX_LOST_NAMED
 from app.services.jobs.kinds import TrainKind
 from app.services.jobs.waiting import store, wait_policy
+from app.services.training.dataset_images import count_images, origin, refuse_lost, training_columns
 from app.services.training.features import FeatureSource
+from app.services.training.fine_tuning import FineTuner, fine_tuned_backbone, refit, warnings_about_images
 from app.services.training.payloads import (
     FROM_PROMPTS,
     Backbone,
@@ -47,6 +46,8 @@ from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
 if TYPE_CHECKING:
+    from app.schemas.train_reports import AblationRow
+    from app.services.training.fitting import FittedHead
     from app.services.training.prompt_fitting import PromptExamples
     from app.training.outcome import HeadEpoch
 
@@ -63,6 +64,7 @@ class TrainJob(TrainKind):
         self._source = FeatureSource(FileChecks(folder), features, node)
         self._node = node
         self._images = images
+        self._tuner = FineTuner(db, folder, node)
 
     def run(self, job: JobContext) -> dict[str, Json]:
         """Make the dataset if the request brought one, compute features, fit the head, register the model."""
@@ -77,11 +79,16 @@ class TrainJob(TrainKind):
                 )
         plan = FeaturesPlan.from_json(job.step("backbone", lambda: self._plan(job, spec).to_json()))
         backbone = plan.backbone
-        total: int = job.transaction("count-images", lambda session: _count_images(session, job.id, spec, plan))
+        total: int = job.transaction("count-images", lambda session: count_images(session, job.id, spec, plan))
         items = [chunk.to_json() for chunk in plan.chunks(spec.dataset_id, total)]
-        _refuse_lost(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
-        fitted = FittedModel.from_json(job.step("fit", lambda: self._fit(job, spec, backbone).to_json()))
+        refuse_lost(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
+        if spec.fine_tune is None:
+            fitted = FittedModel.from_json(job.step("fit", lambda: self._fit(job, spec, backbone).to_json()))
+        else:
+            fitted = self._fine_tune(job, spec, backbone)
+            backbone = fine_tuned_backbone(backbone, job.id, fitted.sha256)
         job.transaction("register", lambda session: self._register(session, job.id, spec, backbone, fitted))
+        self._folder.remove_fine_tuning(job.id)
         return {"model_id": job.id}
 
     def run_chunk(self, job: JobContext, item: Json) -> Json:
@@ -91,7 +98,11 @@ class TrainJob(TrainKind):
         return self._features_chunk(job, FeaturesChunk.from_json(item)).to_json()
 
     def cleanup(self, job: JobContext) -> None:
-        """Set aside the unrecorded images of a dataset that this job makes."""
+        """Set aside the unrecorded images of a dataset that this job makes; delete checkpoints of a job that ends."""
+        with self._db.snapshot() as session:
+            is_ending = must_stop(session.get(Job, job.id))
+        if is_ending:  # one that pauses goes on from them
+            self._folder.remove_fine_tuning(job.id)
         spec = TrainSpec.from_json(job.spec)
         if spec.makes_dataset:
             self._images.cleanup(spec.dataset_id)
@@ -100,7 +111,7 @@ class TrainJob(TrainKind):
         """Find the backbone and the images whose features are not cached."""
         backbone = self._backbone(job, spec)
         with self._db.snapshot() as session:
-            images = session.execute(_training_columns(spec.dataset_id)).all()
+            images = session.execute(training_columns(spec.dataset_id)).all()
         return FeaturesPlan(backbone, self._source.missing(images, backbone))
 
     def _backbone(self, job: JobContext, spec: TrainSpec) -> Backbone:
@@ -115,7 +126,7 @@ class TrainJob(TrainKind):
 
     def _features_chunk(self, job: JobContext, chunk: FeaturesChunk) -> FeaturesChunkResult:
         with self._db.snapshot() as session:
-            query = _training_columns(chunk.dataset_id).offset(chunk.start).limit(chunk.count)
+            query = training_columns(chunk.dataset_id).offset(chunk.start).limit(chunk.count)
             images = session.execute(query).all()
         lost = self._source.compute(job, images, chunk.backbone)
         job.transaction("progress", lambda session: advance(session, job.id, len(images)))
@@ -123,39 +134,102 @@ class TrainJob(TrainKind):
 
     def _fit(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> FittedModel:
         """Train the head, evaluate it, and write its file."""
-        # These import torch: only where a job trains.
-        from app.services.training.assessment import assess_model
-        from app.services.training.fitting import fit_examples
-        from app.services.training.prompt_fitting import fit_prompt_examples
-
-        self._enter(job, "training")
-        with self._db.snapshot() as session:
-            dataset = find_dataset(session, spec.dataset_id)
-            images = session.execute(_training_columns(dataset.id)).all()
-        classes = [entry["name"] for entry in dataset.classes]
-        examples = self._examples(job, spec, images, backbone)
-        facts: dict[str, Any] = {"classes": classes, "backbone_sha256": backbone.weights_sha256}
-        facts["on_epoch"] = partial(self._record_epoch, job)
-        if spec.preset == FROM_PROMPTS:
-            given = self._prompt_examples(job, examples, images, backbone, classes)
-            fitted, ablation = fit_prompt_examples(given, spec, **facts)
-        else:
-            fitted, ablation = fit_examples(examples, spec, check=job.check_cancelled, **facts), []
-        self._enter(job, "evaluation")
-        zero_shot = zero_shot_classes(job, self._node, self._source, images, classes)
-        assessed = assess_model(fitted, examples, images, classes, clip_zero_shot=zero_shot, seed=spec.seed)
+        work = self._load(job, spec, backbone)
+        fitted, ablation = self._fit_head(job, spec, backbone, work, on_epoch=partial(self._record_epoch, job))
+        test, metrics = self._assess(job, spec, work, fitted)
         path = self._folder.model_path(job.id)
         store(job, self._folder, path, fitted.data)
         return FittedModel(
-            classes=classes,
+            classes=work.classes,
             path=path,
             sha256=hashlib.sha256(fitted.data).hexdigest(),
             num_bytes=len(fitted.data),
-            metrics=assessed.metrics.model_dump(mode="json"),
-            dataset=_origin(dataset, images),
+            metrics=metrics,
+            dataset=origin(work.dataset, work.images),
             chosen=asdict(fitted.result.chosen),
-            test={**assessed.to_json(), "ablation": [row.model_dump(mode="json") for row in ablation]},
+            test={**test, "ablation": [row.model_dump(mode="json") for row in ablation]},
         )
+
+    def _fine_tune(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> FittedModel:
+        """Train the head, go on from it epoch by epoch, and evaluate the model."""
+        start = job.step("fit", lambda: self._begin_fine_tuning(job, spec, backbone))
+        epoch, is_over = 1, False
+        while not is_over:
+            is_over = job.step(f"epoch-{epoch}", partial(self._tuner.epoch, job, spec, epoch))["is_over"]
+            epoch += 1
+        return FittedModel.from_json(
+            job.step("fine-tuned", lambda: self._finish_fine_tuning(job, spec, backbone, start).to_json())
+        )
+
+    def _begin_fine_tuning(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> dict[str, Json]:
+        work = self._load(job, spec, backbone)
+        fitted, _ = self._fit_head(job, spec, backbone, work, on_epoch=lambda _: job.check_cancelled())
+        probe = self._tuner.begin(job, spec, backbone, fitted, work.examples, work.images, work.classes)
+        return {
+            "chosen": asdict(fitted.result.chosen),
+            "warnings": warnings_about_images(fitted),
+            "probe": probe,
+        }
+
+    def _finish_fine_tuning(
+        self, job: JobContext, spec: TrainSpec, backbone: Backbone, start: dict[str, Json]
+    ) -> FittedModel:
+        work = self._load(job, spec, backbone)
+        file = self._tuner.finish(job, spec, work.images)
+        fitted = refit(self._tuner.head(job), file, start, spec, work.examples, len(work.classes))
+        test, metrics = self._assess(job, spec, work, fitted)
+        return FittedModel(
+            classes=work.classes,
+            path=self._folder.model_path(job.id),
+            sha256=file.sha256,
+            num_bytes=file.num_bytes,
+            metrics=metrics,
+            dataset=origin(work.dataset, work.images),
+            chosen=start["chosen"],
+            test={**test, "ablation": []},
+            probe=start["probe"],
+        )
+
+    def _load(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> "_Work":
+        self._enter(job, "training")
+        with self._db.snapshot() as session:
+            dataset = find_dataset(session, spec.dataset_id)
+            images = session.execute(training_columns(dataset.id)).all()
+        classes = [entry["name"] for entry in dataset.classes]
+        return _Work(dataset, images, classes, self._examples(job, spec, images, backbone))
+
+    def _fit_head(
+        self,
+        job: JobContext,
+        spec: TrainSpec,
+        backbone: Backbone,
+        work: "_Work",
+        *,
+        on_epoch: "Callable[[HeadEpoch], None]",
+    ) -> "tuple[FittedHead, list[AblationRow]]":
+        # These import torch: only where a job trains.
+        from app.services.training.fitting import fit_examples
+        from app.services.training.prompt_fitting import fit_prompt_examples
+
+        facts: dict[str, Any] = {"classes": work.classes, "backbone_sha256": backbone.weights_sha256}
+        facts["on_epoch"] = on_epoch
+        if spec.preset == FROM_PROMPTS:
+            given = self._prompt_examples(job, work.examples, work.images, backbone, work.classes)
+            return fit_prompt_examples(given, spec, **facts)
+        return fit_examples(work.examples, spec, check=job.check_cancelled, **facts), []
+
+    def _assess(
+        self, job: JobContext, spec: TrainSpec, work: "_Work", fitted: "FittedHead"
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the evaluation of the test split, and the metrics of all splits."""
+        from app.services.training.assessment import assess_model
+
+        self._enter(job, "evaluation")
+        zero_shot = zero_shot_classes(job, self._node, self._source, work.images, work.classes)
+        assessed = assess_model(
+            fitted, work.examples, work.images, work.classes, clip_zero_shot=zero_shot, seed=spec.seed
+        )
+        return assessed.to_json(), assessed.metrics.model_dump(mode="json")
 
     def _prompt_examples(
         self, job: JobContext, examples: Examples, images: Sequence[Any], backbone: Backbone, classes: Sequence[str]
@@ -206,40 +280,11 @@ class TrainJob(TrainKind):
             session.merge(TrainEpoch(job_id=job.id, **asdict(metrics)))
 
 
-def _refuse_lost(dataset_id: str, chunks: Sequence[FeaturesChunkResult]) -> None:
-    """Fail after all images were read, if some have no sound file: all are counted, and the first ones named.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a head is trained and evaluated on; `images` in the order of the examples."""
 
-    The features of the others are cached: after a repair the job's retry computes the rest alone.
-
-    Raises:
-        FileLost: With ids and paths.
-    """
-    lost = [one for chunk in chunks for one in chunk.lost]
-    if lost:
-        raise refusal_of_all(lost, sum(chunk.num_lost for chunk in chunks), dataset_id)
-
-
-def _count_images(session: Session, job_id: str, spec: TrainSpec, plan: FeaturesPlan) -> int:
-    """Return how many images the dataset has, and count those that no chunk reads; refuse an empty class."""
-    refuse_empty_classes(session, find_dataset(session, spec.dataset_id))
-    total = num_images_of(session, spec.dataset_id)
-    enter(session, job_id, "features")
-    advance(session, job_id, plan.num_cached(total))
-    return total
-
-
-def _training_columns(dataset_id: str) -> Select[Any]:
-    """Select the columns that training needs; the lineages of all images would take hundreds of megabytes."""
-    file: tuple[Any, ...] = (Image.id, Image.dataset_id, Image.path, Image.sha256, Image.num_bytes)
-    return images_of(dataset_id).with_only_columns(*file, Image.split, Image.class_index, Image.source, Image.seed)
-
-
-def _origin(dataset: Dataset, images: Sequence[Any]) -> dict[str, Any]:
-    """Return what the model was trained on, with the version of its content."""
-    return {
-        "id": dataset.id,
-        "name": dataset.name,
-        "num_images": len(images),
-        "num_real": sum(image.source == "real" for image in images),
-        "version": content_version(dataset, ((image.split, image.class_index, image.sha256) for image in images)),
-    }
+    dataset: Dataset
+    images: Sequence[Any]
+    classes: list[str]
+    examples: Examples

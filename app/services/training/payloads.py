@@ -31,6 +31,8 @@ class TrainSpec:
         optimizer: The fields of `OptimizerSettings`; those of `head` count where it is given.
         head: The fields of `HeadSettings`, all resolved; None in specs of releases before 0.3.
         validation: The request's `validation`, with the default where one is needed.
+        fine_tune: What is fine-tuned; None: the head alone is trained, on features.
+        fine_tuning: The fields of `FineTuneSettings`; None without `fine_tune`.
         warnings: What the answer warned of, each with `code` and `detail`.
     """
 
@@ -50,6 +52,8 @@ class TrainSpec:
     early_stopping: dict[str, Any] | None = None
     augment: dict[str, Any] | None = None
     preset: str | None = None
+    fine_tune: str | None = None
+    fine_tuning: dict[str, Any] | None = None
     warnings: list[dict[str, str]] = field(default_factory=list)
 
     @classmethod
@@ -69,7 +73,8 @@ class TrainSpec:
     def settings(self) -> dict[str, Json]:
         """Return how the head is trained, for the model's lineage."""
         names = ("method", "epochs", "batch_size", "optimizer", "seed", "head", "validation", "augment", "preset")
-        return {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
+        return settings if self.fine_tune is None else {**settings, "fine_tuning": self.fine_tuning}
 
     def views(self) -> list[str]:
         """Return the names of the views of each training image."""
@@ -213,6 +218,7 @@ class FittedModel:
         dataset: What it was trained on, for the model's lineage.
         chosen: The settings of the head: the request's, or a sweep's choice; None in records of releases before 0.3.
         test: `EvaluatedModel.to_json` on the test split; None where it has no images, or of releases before 0.3.
+        probe: Of a fine-tuned model: what the head that it started from was worth; None otherwise.
     """
 
     classes: list[str]
@@ -223,6 +229,7 @@ class FittedModel:
     dataset: dict[str, Any]
     chosen: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
+    probe: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, recorded: Mapping[str, Json]) -> "FittedModel":

@@ -33,12 +33,13 @@ def register_model(session: Session, job_id: str, spec: TrainSpec, backbone: Bac
         name=spec.name,
         job_id=job_id,
         dataset_id=spec.dataset_id,
-        backbone=spec.backbone,
+        backbone=backbone.name,
         backbone_sha256=backbone.weights_sha256,
         lineage={
             "dataset": fitted.dataset,
             "backbone": backbone.to_json(),
-            "training": {**spec.settings(), "chosen": fitted.chosen},
+            "training": {**spec.settings(), "chosen": fitted.chosen}
+            | ({"probe": fitted.probe} if fitted.probe else {}),
         },
         metrics=summary,
         metric_tables=tables,

@@ -17,7 +17,7 @@ from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid, ModelNotReady, NotFound
 from app.jobs.queue import JobQueue
 from app.modelpacks.photo import PHOTO
-from app.node.protocol import PACK_BACKBONE
+from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make
@@ -31,9 +31,16 @@ from app.services.jobs.kinds import is_model_name_taken
 from app.services.jobs.service import progress_read
 from app.services.limits import raise_if_invalid
 from app.services.pagination import fetch_page
-from app.services.training.head_settings import head_json, num_epochs, resolve_head, resolve_validation
+from app.services.training.head_settings import (
+    check_fine_tuning,
+    head_json,
+    num_epochs,
+    resolve_fine_tuning,
+    resolve_head,
+    resolve_validation,
+)
 from app.services.training.payloads import FROM_PROMPTS, TrainSpec
-from app.storage.reserve import Reserve
+from app.storage.layout import DataFolder
 
 # The backbones of the preset `from_prompts`: they make different mistakes.
 COMBINED = f"{PACK_BACKBONE}+{PHOTO}+clip"
@@ -45,14 +52,14 @@ class TrainJobService:
     """Creates, lists, reads and cancels train jobs."""
 
     def __init__(
-        self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService, reserve: Reserve
+        self, db: Database, inference: Inference, jobs: JobQueue, datasets: DatasetService, folder: DataFolder
     ) -> None:
-        """Wire the service; `reserve` lets a job be cancelled on a full disk."""
+        """Wire the service; the folder's reserve lets a job be cancelled on a full disk."""
         self._db = db
         self._inference = inference
         self._jobs = jobs
         self._datasets = datasets
-        self._reserve = reserve
+        self._folder = folder
 
     def create(self, request: TrainJobCreate, submission: Submission = ANEW) -> TrainJobRead:
         """Accept a train job; if the request contains a dataset, the job generates it first.
@@ -61,11 +68,15 @@ class TrainJobService:
             Invalid: There is no dataset with this id, or it cannot be trained on; there is no such backbone.
             Conflict: The dataset is not ready, or a name is taken.
             ModelNotReady: The backbone's files cannot be used, or it is being loaded.
+            StorageFull: The checkpoints of a fine-tuning do not fit.
         """
         if request.dataset is not None:
             raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
 
         backbone, warnings = self._choose_backbone(request)
+        fine_tuning = resolve_fine_tuning(request)
+        if fine_tuning is not None:
+            check_fine_tuning(backbone, fine_tuning, self._num_classes(request), self._folder)
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
@@ -85,12 +96,13 @@ class TrainJobService:
                 dataset=None if request.dataset is None else small_request(request.dataset),
                 backbone_sha256=backbone.facts.weights_sha256,
                 warnings=warnings,
+                fine_tuning=fine_tuning,
             )
             job = self._jobs.submit(
                 session,
                 kind="train",
                 spec=spec.to_json(),
-                total=num_steps + num_epochs(head),
+                total=num_steps + (num_epochs(head) if fine_tuning is None else fine_tuning["epochs"]),
                 unit="steps",
                 job_id=job_id,
                 priority=submission.priority,
@@ -122,7 +134,7 @@ class TrainJobService:
         """
         with self._db.snapshot() as session:
             _train_job(session, job_id)
-        self._reserve.spend(lambda: self._jobs.cancel(job_id))
+        self._folder.reserve.spend(lambda: self._jobs.cancel(job_id))
         return self.read(job_id)
 
     def _choose_backbone(self, request: TrainJobCreate) -> tuple[BackboneDescription, list[dict[str, str]]]:
@@ -134,6 +146,9 @@ class TrainJobService:
         has_photographs = request.dataset_id is not None and self._has_uploads(request.dataset_id)
         default = COMBINED if request.preset == FROM_PROMPTS else PACK_BACKBONE
         names = [request.backbone or default]
+        if FINE_TUNED in names[0]:
+            detail = "A fine-tuned model's backbone goes with that model. Name a backbone of GET /backbones."
+            raise Invalid.field("#/backbone", detail, ErrorCode.BACKBONE_NOT_FOUND)
         if names == [PACK_BACKBONE] and request.backbone is None and has_photographs and PHOTO in backbones.names():
             names.insert(0, PHOTO)
         try:
@@ -144,6 +159,13 @@ class TrainJobService:
             chosen = backbones.describe(names[1])
         warnings = [_drawings_warning(chosen.facts.name)] if has_photographs and chosen.taught == "drawings" else []
         return chosen, warnings
+
+    def _num_classes(self, request: TrainJobCreate) -> int:
+        if request.dataset is not None:
+            return len(request.dataset.classes)
+        with self._db.snapshot() as session:
+            dataset = session.get(Dataset, request.dataset_id)
+            return 0 if dataset is None else len(dataset.classes)  # `_dataset` refuses the request
 
     def _has_uploads(self, dataset_id: str) -> bool:
         with self._db.snapshot() as session:

@@ -55,6 +55,7 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         "datasets": (1, 4),
         "rejected": (0, 0),
         "models": (1, 4),
+        "finetuning": (0, 0),
         "features": (1, 4),
         "exports": (1, 4),
         "packs": (0, 0),

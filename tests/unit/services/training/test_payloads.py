@@ -29,6 +29,8 @@ SPEC = {
     "early_stopping": None,
     "augment": {"flip": True, "crops": 2},
     "preset": None,
+    "fine_tune": None,
+    "fine_tuning": None,
     "warnings": [{"code": "backbone_taught_drawings", "detail": "It was."}],
 }
 
