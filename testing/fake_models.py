@@ -28,7 +28,7 @@ from app.services.inference.backbone_descriptions import (
     BackboneInput,
     BackboneSource,
     LoadedBackbone,
-    Taught,
+    TrainedOn,
 )
 from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import Backbones
@@ -184,10 +184,12 @@ CLIP_INPUT = BackboneInput(
 )
 
 
-def describe(name: str, *, taught: Taught | None = None, sha256: str = "f" * 64, **more: Any) -> BackboneDescription:
+def describe(
+    name: str, *, trained_on: TrainedOn | None = None, sha256: str = "f" * 64, **more: Any
+) -> BackboneDescription:
     facts = BackboneFacts(name, sha256, PREPROCESSING.to_json(), name=name)
     sizes: dict[str, Any] = {"num_features": NUM_FEATURES, "num_parameters": 1, "num_bytes": 1_000_000}
-    return BackboneDescription(facts, input_side=64, taught=taught, **{**sizes, **more})
+    return BackboneDescription(facts, input_side=64, trained_on=trained_on, **{**sizes, **more})
 
 
 class FakeSource:
@@ -236,7 +238,7 @@ class FakeModels:
         self.diffusion = FakeDiffusion()
         self.backbones: dict[str, BackboneSource] = {}  # loaded on demand; tests add some
         self.clip: Any = clip()  # a Runner; tests set the `score` of a FakeClip
-        self.backbone = describe("resnet18", taught="drawings")
+        self.backbone = describe("resnet18", trained_on="drawings")
         self.modules: Any = FakeModules(NUM_FEATURES, CLASSES, PREPROCESSING)  # PlainModules; tests may replace it
         self.pack = ModelPack(
             name="demo",
@@ -260,7 +262,7 @@ class FakeModels:
         facts = LoadedFacts(
             classes=CLASSES,
             backbone=LoadedBackbone(BACKBONE, self.backbone, MEAN_COLOUR),
-            clip_backbone=LoadedBackbone(CLIP, describe("clip", taught="drawings"), CLIP_INPUT),
+            clip_backbone=LoadedBackbone(CLIP, describe("clip", trained_on="drawings"), CLIP_INPUT),
             prepare_clip=_prepare_clip,
             prepare_texts=_prepare_texts,
             classifier_pixels=to_tensor,

@@ -44,7 +44,7 @@ class TimmModel:
         num_features: D; None where the config does not say.
         num_classes: K of the weights; 0: they have no head.
         classes: Names in the order of the logits; None where they are not known.
-        taught_photographs: Whether the weights' tag names a collection of photographs.
+        trained_on_photographs: Whether the weights' tag names a collection of photographs.
         num_parameters: Trained numbers in the file, the head included.
         num_bytes: Size of the weights' file.
         options: Arguments for the constructor.
@@ -59,7 +59,7 @@ class TimmModel:
     num_features: int | None
     num_classes: int
     classes: tuple[str, ...] | None
-    taught_photographs: bool
+    trained_on_photographs: bool
     num_parameters: int
     num_bytes: int
     options: Mapping[str, Any]
@@ -167,7 +167,7 @@ def _interpret(
         num_features=None if num_features is None else int(num_features),
         num_classes=num_classes,
         classes=_class_names(pretrained, num_classes, tag),
-        taught_photographs=any(part in tag for part in _PHOTOGRAPHS),
+        trained_on_photographs=any(part in tag for part in _PHOTOGRAPHS),
         num_parameters=sum(math.prod(shape) for key, shape in shapes.items() if not _is_statistic(key)),
         num_bytes=num_bytes,
         options=options,

@@ -29,7 +29,7 @@ class BackboneRead(Response):
     )
     detail: str | None = Field(description="Why it failed; else null.")
     architecture: str | None = Field(description="This and what follows is null while it is not known.")
-    taught: Literal["drawings", "photographs"] | None = Field(description="What its training pictures were.")
+    trained_on: Literal["drawings", "photographs"] | None = Field(description="What its training pictures were.")
     input_size: int | None = Field(description="Pixels of its square input.")
     num_features: int | None
     num_parameters: int | None

@@ -125,5 +125,7 @@ class TrainJobRead(TrainJobSummary):
     spec: dict[str, Any] = Field(
         description="The accepted request, without a dataset's prompts; `/datasets/{dataset_id}/recipe` returns these."
     )
-    warnings: list[WarningRead] = Field(description="What to know about the settings, found when they were accepted.")
+    warnings: list[WarningRead] = Field(
+        description="What to know about the settings and, once the job has succeeded, about the model and its test."
+    )
     epochs: list[EpochRead]

@@ -24,7 +24,7 @@ LABELS = ("fox", "dog", "cat")
 
 @pytest.fixture
 def photo(bench: Workbench) -> FakeSource:
-    source = FakeSource(describe("photo", taught="photographs", sha256="a" * 64, classes=LABELS))
+    source = FakeSource(describe("photo", trained_on="photographs", sha256="a" * 64, classes=LABELS))
     bench.models.backbones["photo"] = source
     return source
 
@@ -66,7 +66,7 @@ def test_backbones_are_listed_with_what_is_known_of_them(bench: Workbench, photo
     items = listed(bench.http)
     assert list(items) == ["resnet18", "clip", "photo"]
     assert (items["photo"]["state"], items["photo"]["images_per_s"]) == ("loadable", None)
-    assert (items["photo"]["taught"], items["resnet18"]["taught"]) == ("photographs", "drawings")
+    assert (items["photo"]["trained_on"], items["resnet18"]["trained_on"]) == ("photographs", "drawings")
     assert (items["photo"]["num_classes"], items["resnet18"]["num_classes"]) == (3, None)
     assert items["photo"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
     assert bench.http.get("/readyz").status_code == 200
@@ -108,10 +108,12 @@ def test_uploaded_images_are_trained_on_photo_and_generated_ones_on_the_packs_ow
     assert "warnings" not in job["spec"]
 
 
-def test_photographs_on_a_backbone_that_was_taught_drawings_are_warned_of(bench: Workbench, photo: FakeSource) -> None:
+def test_photographs_on_a_backbone_that_was_trained_on_drawings_are_warned_of(
+    bench: Workbench, photo: FakeSource
+) -> None:
     dataset_id = uploads(bench.http)
     job = start(bench.http, dataset_id=dataset_id, backbone="resnet18")
-    assert [warning["code"] for warning in job["warnings"]] == ["backbone_taught_drawings"]
+    assert [warning["code"] for warning in job["warnings"]] == ["backbone_trained_on_drawings"]
     assert bench.http.get(f"/train-jobs/{job['id']}").json()["warnings"] == job["warnings"]
 
 

@@ -149,7 +149,7 @@ def test_what_cannot_be_fine_tuned_is_refused(
 def test_without_room_for_the_checkpoints_nothing_starts(bench: Workbench, tiny: str, tmp_path: Path) -> None:
     bench.models.backbones["huge"] = FakeSource(
         replace(
-            describe("huge", taught="photographs", sha256="b" * 64),
+            describe("huge", trained_on="photographs", sha256="b" * 64),
             network=NetworkFile("timm", "vit_base_patch16_224", {"embed_dim": 60_000}, tmp_path / "none"),
         )
     )

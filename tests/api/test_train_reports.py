@@ -196,7 +196,7 @@ def test_a_thousand_hostile_classes_fit_into_the_report(bench: Workbench) -> Non
 
 
 def test_the_warnings_of_the_request_are_in_the_report(bench: Workbench, uploaded: str) -> None:
-    warning = {"code": "backbone_taught_drawings", "detail": "The backbone was taught drawings only."}
+    warning = {"code": "backbone_trained_on_drawings", "detail": "The backbone was trained on drawings only."}
     with bench.db.transaction() as session:
         job = session.get_one(Job, uploaded)
         job.spec = {**job.spec, "warnings": [warning, warning]}

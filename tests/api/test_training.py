@@ -79,7 +79,7 @@ def test_a_model_is_compared_with_guessing_and_with_clip(desk: Desk) -> None:
 
 
 def test_few_uploads_on_a_backbone_of_photographs_get_class_means(desk: Desk) -> None:
-    desk.node.models.backbones["photo"] = FakeSource(describe("photo", taught="photographs"))
+    desk.node.models.backbones["photo"] = FakeSource(describe("photo", trained_on="photographs"))
     dataset_id = made(desk, train_per_class=1)
     form = {"class_name": "dog", "split": "train"}
     for seed in range(3):
@@ -98,7 +98,7 @@ def test_generated_images_are_trained_as_the_practical_does(desk: Desk) -> None:
 
 
 def test_from_prompts_needs_names_alone_and_combines_backbones(desk: Desk) -> None:
-    desk.node.models.backbones["photo"] = FakeSource(describe("photo", taught="photographs"))
+    desk.node.models.backbones["photo"] = FakeSource(describe("photo", trained_on="photographs"))
     recipe = dataset(classes=[{"name": "fox"}, {"name": "dog"}], filter=None)
     answer = desk.node.http.post("/train-jobs", json={"preset": "from_prompts", "dataset": recipe, "name": "mine"})
     assert answer.status_code == 202, answer.text

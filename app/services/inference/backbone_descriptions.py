@@ -18,7 +18,7 @@ from app.errors import Invalid
 from app.node.combined import MAX_PARTS, combined_facts, part_names
 from app.node.protocol import BackboneFacts
 
-Taught = Literal["drawings", "photographs"]
+TrainedOn = Literal["drawings", "photographs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class BackboneDescription:
         num_features: D; None where only loading shows it.
         num_parameters: None where it is not known.
         num_bytes: Size of the weights' file; None where it is not known.
-        taught: What its training pictures were; None where that is not known.
+        trained_on: What its training pictures were; None where that is not known.
         classes: Labels of its own head; None: it has none, or nothing names them.
         network: What it is built from; None where it cannot be fine-tuned.
     """
@@ -57,7 +57,7 @@ class BackboneDescription:
     num_features: int | None
     num_parameters: int | None
     num_bytes: int | None
-    taught: Taught | None
+    trained_on: TrainedOn | None
     classes: tuple[str, ...] | None = None
     network: NetworkFile | None = None
 
@@ -124,5 +124,5 @@ def combine_descriptions(name: str, parts: Sequence[BackboneDescription]) -> Bac
         num_features=None if None in sizes else sum(size or 0 for size in sizes),
         num_parameters=None,
         num_bytes=None,
-        taught=parts[0].taught if len({part.taught for part in parts}) == 1 else None,
+        trained_on=parts[0].trained_on if len({part.trained_on for part in parts}) == 1 else None,
     )

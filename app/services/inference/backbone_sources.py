@@ -24,12 +24,12 @@ from app.services.inference.backbone_descriptions import (
     BackboneInput,
     BackboneSource,
     NetworkFile,
-    Taught,
+    TrainedOn,
 )
 
 CLIP_BACKBONE: Final = "clip"
-# Source: the packs' manifests; a part that a local folder replaces may have been taught anything.
-PACK_TAUGHT: Final[dict[str, Taught]] = {"demo": "drawings", "sd15": "photographs"}
+# Source: the packs' manifests; a part that a local folder replaces may have been trained on anything.
+PACK_TRAINED_ON: Final[dict[str, TrainedOn]] = {"demo": "drawings", "sd15": "photographs"}
 
 
 class TimmBackbone:
@@ -134,9 +134,9 @@ def clip_input(prepare: ClipPreparation, preprocessing: Preprocessing) -> Backbo
     )
 
 
-def taught_by(pack: str, *, is_override: bool) -> Taught | None:
-    """Return what a pack's part was taught."""
-    return None if is_override else PACK_TAUGHT.get(pack)
+def training_pictures_of(pack: str, *, is_override: bool) -> TrainedOn | None:
+    """Return what the pictures were that a pack's part was trained on."""
+    return None if is_override else PACK_TRAINED_ON.get(pack)
 
 
 def _description(facts: BackboneFacts, model: TimmModel) -> BackboneDescription:
@@ -146,7 +146,7 @@ def _description(facts: BackboneFacts, model: TimmModel) -> BackboneDescription:
         num_features=model.num_features,
         num_parameters=model.num_parameters,
         num_bytes=model.num_bytes,
-        taught="photographs" if model.taught_photographs else None,
+        trained_on="photographs" if model.trained_on_photographs else None,
         classes=model.classes,
         network=NetworkFile("timm", model.architecture, model.options, model.folder / WEIGHTS),
     )

@@ -65,7 +65,7 @@ class FineTunedBackbone:
             num_features=None,
             num_parameters=None,
             num_bytes=num_bytes,
-            taught=None,
+            trained_on=None,
         )
 
 

@@ -22,7 +22,7 @@ def read_backbone(backbones: Backbones, name: str) -> BackboneRead:
         state=state,
         detail=detail,
         architecture=facts.architecture if facts else None,
-        taught=found.taught if found else None,
+        trained_on=found.trained_on if found else None,
         input_size=found.input_side if found else None,
         num_features=found.num_features if found else None,
         num_parameters=found.num_parameters if found else None,

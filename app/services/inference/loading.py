@@ -34,7 +34,13 @@ from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import PACK_BACKBONE, BackboneFacts
 from app.services.inference.backbone_descriptions import BackboneDescription, LoadedBackbone, NetworkFile
-from app.services.inference.backbone_sources import FolderSources, clip_input, pixel_input, runtime_facts, taught_by
+from app.services.inference.backbone_sources import (
+    FolderSources,
+    clip_input,
+    pixel_input,
+    runtime_facts,
+    training_pictures_of,
+)
 from app.services.inference.backbones import Backbones
 from app.services.inference.calibration_store import CalibrationFile, is_busy
 from app.services.inference.fine_tuned import FineTunedSources
@@ -211,7 +217,7 @@ class _Loads:
             num_features=num_features,
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             num_bytes=weights.stat().st_size if weights.is_file() else None,
-            taught=taught_by(pack.name, is_override=part in pack.overrides),
+            trained_on=training_pictures_of(pack.name, is_override=part in pack.overrides),
         )
 
     def clip(self) -> Runner:

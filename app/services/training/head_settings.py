@@ -26,13 +26,13 @@ MAX_FINE_TUNE_EPOCHS = 100
 MAX_FINE_TUNE_BATCH = 128
 
 
-def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught: str | None) -> HeadSettings:
+def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, trained_on: str | None) -> HeadSettings:
     """Return how the head is trained, with every default filled in.
 
     Args:
         request: The request.
         smallest_class: Training images of the smallest class; None: they are still to be generated.
-        taught: What the backbone was taught, as `GET /backbones` says it.
+        trained_on: What the backbone was trained on, as `GET /backbones` says it.
 
     Raises:
         Invalid: The settings exclude each other.
@@ -41,7 +41,7 @@ def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, taught:
         return HeadSettings(solver="lbfgs")  # one fit without epochs; the recipe has its own settings
     choices = _CHOICES if request.fine_tune is None else _CHOICES - _OF_FINE_TUNING
     few = smallest_class is not None and not choices & request.model_fields_set
-    if few and taught != "drawings":
+    if few and trained_on != "drawings":
         return default_settings(smallest_class or 0)
     settings = _asked(request)
     try:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
-from app.db.models import Dataset, Image, Job, TrainedModel, TrainEpoch, active_jobs
+from app.db.models import Dataset, Evaluation, Image, Job, TrainedModel, TrainEpoch, active_jobs
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, Invalid, ModelNotReady, NotFound
@@ -82,7 +82,7 @@ class TrainJobService:
             job_id = new_id()
             dataset, num_steps = self._dataset(session, request, job_id)
             sizes = class_sizes(session, dataset) if request.dataset is None else []
-            head = resolve_head(request, smallest_class=min(sizes, default=None), taught=backbone.taught)
+            head = resolve_head(request, smallest_class=min(sizes, default=None), trained_on=backbone.trained_on)
             settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
                 "backbone": backbone.facts.name,
@@ -157,7 +157,7 @@ class TrainJobService:
             if len(names) == 1:
                 raise
             chosen = backbones.describe(names[1])
-        warnings = [_drawings_warning(chosen.facts.name)] if has_photographs and chosen.taught == "drawings" else []
+        warnings = [_drawings_warning(chosen.facts.name)] if has_photographs and chosen.trained_on == "drawings" else []
         return chosen, warnings
 
     def _num_classes(self, request: TrainJobCreate) -> int:
@@ -192,10 +192,10 @@ class TrainJobService:
 
 def _drawings_warning(name: str) -> dict[str, str]:
     detail = (
-        f"The backbone {name} was taught drawings only, and the dataset has uploaded images. A backbone that was "
-        "taught photographs will serve these better; GET /backbones lists those of this node."
+        f"The backbone {name} was trained on drawings only, and the dataset has uploaded images. A backbone that was "
+        "trained on photographs will serve these better; GET /backbones lists those of this node."
     )
-    return {"code": "backbone_taught_drawings", "detail": detail}
+    return {"code": "backbone_trained_on_drawings", "detail": detail}
 
 
 def _resolve_name(session: Session, asked: str | None, dataset: Dataset) -> str:
@@ -253,7 +253,8 @@ def _read(session: Session, job: Job) -> TrainJobRead:
     epochs = [EpochRead.model_validate(row) for row in session.scalars(query)]
     last = epochs[-1] if epochs else None
     spec = {name: value for name, value in job.spec.items() if name != "warnings"}
-    warnings = job.spec.get("warnings", [])
+    details = session.scalar(select(Evaluation.details).where(Evaluation.job_id == job.id))
+    warnings = [*job.spec.get("warnings", []), *(details or {}).get("warnings", [])]
     return TrainJobRead(**_fields(job), spec=spec, warnings=warnings, epochs=epochs, last_epoch=last)
 
 

@@ -58,7 +58,7 @@ def test_photo_is_converted_once_and_alike_by_processes_that_start_together(tmp_
     assert (weights.stat().st_mtime_ns, hashlib.sha256(weights.read_bytes()).hexdigest()) == before
     found = read_timm_model("photo", tmp_path / "photo")
     assert found.classes is not None
-    assert (found.classes[310], found.num_features, found.taught_photographs) == ("ant", 1280, True)
+    assert (found.classes[310], found.num_features, found.trained_on_photographs) == ("ant", 1280, True)
 
 
 def test_tensors_of_other_shapes_are_not_given_names() -> None:
@@ -80,7 +80,7 @@ def test_a_folder_is_described_without_loading_it(folder: Path) -> None:
         "bicubic",
     )
     assert (found.num_parameters, found.num_features, found.num_classes) == (64, 64, 3)
-    assert (found.classes, found.taught_photographs) == (None, False)
+    assert (found.classes, found.trained_on_photographs) == (None, False)
     assert found.num_bytes == (folder / "model.safetensors").stat().st_size
 
 
@@ -115,7 +115,7 @@ def test_a_backbone_is_fetched_from_the_hub_and_resumed(folder: Path, server: Se
     with pytest.raises(PackError, match="repeat the command"):
         fetch_backbone("mine.in1k", tmp_path, _ignore, hub_url=server.url)
     assert not (tmp_path / "backbones" / "mine.in1k").exists()
-    assert fetch_backbone("mine.in1k", tmp_path, _ignore, hub_url=server.url).taught_photographs
+    assert fetch_backbone("mine.in1k", tmp_path, _ignore, hub_url=server.url).trained_on_photographs
     fetched = {path.name: path.read_bytes() for path in (tmp_path / "backbones" / "mine.in1k").iterdir()}
     assert fetched == files
     assert (weights, "bytes=100-") in server.seen

@@ -31,7 +31,7 @@ SPEC = {
     "preset": None,
     "fine_tune": None,
     "fine_tuning": None,
-    "warnings": [{"code": "backbone_taught_drawings", "detail": "It was."}],
+    "warnings": [{"code": "backbone_trained_on_drawings", "detail": "It was."}],
 }
 
 
