@@ -1,5 +1,6 @@
 """`fine_tune` in `POST /train-jobs`: a tiny network of timm, trained by the node's engine and served by `/classify`."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from app.jobs import record
 from app.jobs.signals import JobCancelled
 from app.services.datasets.job import DatasetImages
 from app.services.evaluation.job import EvaluateJob
 from app.services.inference.backbone_descriptions import NetworkFile
+from app.services.inference.modules import NodeModules
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
+from app.training.probe import load_probe, predict
 from testing.fake_jobs import FakeJobContext
 from testing.fake_models import FakeSource, add_backbone, describe
 from testing.fine_tuning import write_backbone_folder
@@ -97,6 +102,21 @@ def test_a_fine_tuned_model_is_trained_listed_and_served(bench: Workbench, tiny:
     assert answer.status_code == 200, answer.text
     assert sum(one["probability"] for one in answer.json()["predictions"]) == pytest.approx(1, abs=1e-4)
     assert f"model:{job['id']}" not in [one["name"] for one in bench.http.get("/backbones").json()["items"]]
+
+
+def test_a_fine_tuned_model_leaves_the_node_with_its_own_network(bench: Workbench, tiny: str, train: Train) -> None:
+    job = ask(bench, name="mine")
+    train(job["id"])
+    own = NodeModules(lambda: bench.models.pack, bench.data_dir, bench.data_dir / "models")
+    plain = own.load(f"model:{job['id']}")
+    assert plain.weights_sha256 == bench.http.get(f"/models/{job['id']}").json()["backbone_sha256"]
+    weights = bench.http.get(f"/models/{job['id']}/weights").content
+    probe = load_probe(weights)
+    with torch.inference_mode():
+        features = plain.module(plain.pixels(Image.open(io.BytesIO(picture(1))).convert("RGB"))[None]).numpy()
+    answer = bench.http.post("/classify", files={"image": picture(1)}, data={"model": "mine"})
+    served = {one["index"]: one["probability"] for one in answer.json()["predictions"]}
+    assert predict(probe, features)[0].tolist() == pytest.approx([served[0], served[1]], abs=1e-4)
 
 
 def test_a_fine_tuned_model_is_evaluated_on_its_own_features(bench: Workbench, tiny: str, train: Train) -> None:

@@ -130,7 +130,7 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
         max_bytes=choice.backbones_bytes,
     )
     runtime = _runtime(choice, device, dtype)
-    modules = NodeModules(lambda: pack or _found(choice), choice.models_dir)
+    modules = NodeModules(lambda: pack or _found(choice), choice.models_dir, choice.trained_dir)
     inference = Inference(engine, pack, runtime, facts, preparation=preparation, backbones=backbones, modules=modules)
     return engine, inference
 

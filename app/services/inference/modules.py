@@ -17,12 +17,14 @@ from torch import nn
 from app.engine.clip.pixels import pixels_by
 from app.exporting.classifier import Network, Origin
 from app.exporting.networks import clip_tower
+from app.finetuning.checkpoints import load_fine_tuned
+from app.finetuning.errors import DamagedWeights
 from app.modelpacks.loading import load_backbone, load_classifier, load_clip
 from app.modelpacks.pack import ModelPack, PackError, sha256_of
 from app.modelpacks.photo import PHOTO, ensure_photo
 from app.modelpacks.preprocessing import Preprocessing
 from app.modelpacks.timm_models import FOLDER, WEIGHTS, load_timm_model, read_timm_model
-from app.node.protocol import PACK_BACKBONE
+from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.services.inference.backbone_sources import CLIP_BACKBONE
 
 _CPU: Final = torch.device("cpu")
@@ -99,12 +101,19 @@ class PlainModules(Protocol):
 
 
 class NodeModules:
-    """The plain modules of a node: of its pack, `photo`, and folders in the layout of timm's hub."""
+    """The plain modules of a node: its pack, `photo`, folders in the layout of timm's hub, and fine-tuned models."""
 
-    def __init__(self, find: Callable[[], ModelPack], models_dir: Path) -> None:
-        """Read nothing yet; `find` returns the pack, `models_dir` contains the backbones' folder."""
+    def __init__(self, find: Callable[[], ModelPack], models_dir: Path, trained_dir: Path | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            find: Returns the pack.
+            models_dir: Contains the backbones' folder.
+            trained_dir: Contains a folder for each trained model; None: there is none.
+        """
         self._find = find
         self._folder = models_dir / FOLDER
+        self._trained_dir = trained_dir
 
     def load(self, name: str) -> PlainModule:
         """Load a backbone by its name.
@@ -115,6 +124,8 @@ class NodeModules:
         """
         if name == PACK_BACKBONE:
             return self._load_resnet()
+        if name.startswith(FINE_TUNED):
+            return self._load_fine_tuned(name)
         return self._load_clip() if name == CLIP_BACKBONE else self._load_timm(name)
 
     def load_classifier(self) -> PlainModule:
@@ -139,6 +150,8 @@ class NodeModules:
             return _LITE0
         if name in (PACK_BACKBONE, CLIP_BACKBONE):
             return self._origin_in_pack("clip" if name == CLIP_BACKBONE else "backbone")
+        if name.startswith(FINE_TUNED):
+            return Origin("weights that were fine-tuned on this node; the lineage names those that they started from")
         model = read_timm_model(name, self._folder / name)
         licence = None if model.licence in (None, "other") else _SPDX.get(str(model.licence), model.licence)
         return Origin(f"the node's folder {name}, in the layout of timm's hub", model.hub_id, licence)
@@ -180,6 +193,22 @@ class NodeModules:
             pixels=pixels_by(processor),
             preprocessing=preprocessing.to_json(),
             is_unit=True,
+        )
+
+    def _load_fine_tuned(self, name: str) -> PlainModule:
+        path = (self._trained_dir or Path()) / name.removeprefix(FINE_TUNED) / "model.safetensors"
+        try:
+            model = load_fine_tuned(path)
+        except DamagedWeights as error:
+            raise PackError(error.detail) from error
+        built = model.facts["backbone"]
+        return PlainModule(
+            module=model.backbone,
+            network=Network(built["library"], built["architecture"], dict(built.get("options", {}))),
+            weights_sha256=sha256_of(path),
+            num_features=model.head.in_features,
+            pixels=model.preprocessing.transform(),
+            preprocessing=model.preprocessing.to_json(),
         )
 
     def _load_timm(self, name: str) -> PlainModule:
