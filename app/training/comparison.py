@@ -9,7 +9,6 @@ from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import bdtr
 
 from app.training.intervals import Floats, Interval, wilson
 from app.training.predictions import Bools, Ints
@@ -96,6 +95,8 @@ def compare_paired(first: Bools, second: Bools, *, groups: Ints | None = None, s
 
 def mcnemar_p(num_only_first: int, num_only_second: int) -> float:
     """Return the exact two-sided p-value of McNemar's test: a binomial test of the images on which two differ."""
+    from scipy.special import bdtr  # only where models are compared: a worker starts without it
+
     total = num_only_first + num_only_second
     return min(1.0, 2 * float(bdtr(min(num_only_first, num_only_second), total, 0.5))) if total else 1.0
 
