@@ -15,8 +15,8 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 	$(BIN)/foxhound migrate
 	$(BIN)/foxhound serve
 
-test: $(VENV)/dev.stamp ## Run the whole suite, but for exported and full-size models
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+test: $(VENV)/dev.stamp ## Run the suite, but for killed processes, exported models and full-size models
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/crash
 
 test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without the slow ones: about a minute
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m $(FAST) tests/unit tests/api
@@ -31,7 +31,8 @@ test-exports: $(VENV)/dev.stamp ## Export models and run them without our code: 
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size
 
-test-crash: $(VENV)/dev.stamp ## Kill nodes and workers within cancel, pause and resume, and fifty times at random on each database
+test-crash: $(VENV)/dev.stamp ## Kill, cut off and fill up nodes at every point, and fifty times at random on each database
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests/crash
 	$(BIN)/python -m pytest tests/crash/control_kills.py tests/crash/soak_kills.py
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
