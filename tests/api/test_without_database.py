@@ -15,7 +15,7 @@ from testing.outages import Proxy, proxied
 from testing.uploads import CLASSES, create_empty, fill, picture
 
 # Answered without the database, or by several codes.
-WITHOUT = {"/livez", "/readyz", "/capabilities"}
+WITHOUT = {"/livez", "/readyz", "/capabilities", "/backbones"}
 
 FOX = {"name": "fox", "prompts": ["a fox"]}
 DATASET = {"name": "other", "classes": [FOX, {"name": "dog", "prompts": ["a dog"]}]}
@@ -48,7 +48,9 @@ def known(reached: Node) -> dict[str, str]:
         "dataset_id": dataset["id"],
         "job_id": train_job["id"],
         "model_id": train_job["id"],
+        "evaluation_id": train_job["id"],
         "index": "0",
+        "picture": "accuracy",
     }
 
 
@@ -63,20 +65,27 @@ def bodies(known: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
         "/datasets": [{"json": DATASET}, {"json": DATASET, "headers": {"Idempotency-Key": "one"}}],
         "/datasets/{dataset_id}/extend": [{"json": {"train_per_class": 9, "test_per_class": 9}}],
         "/datasets/{dataset_id}/images": [upload],
+        "/models/{model_id}/evaluations": [{"json": {"dataset_id": known["dataset_id"]}}],
         "/train-jobs": [{"json": {"dataset_id": known["dataset_id"], "epochs": 1}}, {"json": {"dataset": DATASET}}],
     }
+
+
+def queries(known: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What a route needs in its query."""
+    ids = f"{known['model_id']},{known['dataset_id']}"
+    return {"/models/compare": {"ids": ids}, "/models/{model_id}/export": {"format": "bundle"}}
 
 
 def requests(http: httpx.Client, known: dict[str, str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Give method, path and content of a request of every route."""
     described = http.get("/openapi.json").json()["paths"]
-    sent = bodies(known)
+    sent, asked = bodies(known), queries(known)
     for path, methods in described.items():
         if path in WITHOUT:
             continue
         filled = re.sub(r"\{(\w+)\}", lambda match: known[match[1]], path)
         for method, operation in methods.items():
-            contents = sent[path] if "requestBody" in operation else [{}]
+            contents = sent[path] if "requestBody" in operation else [{"params": asked[path]} if path in asked else {}]
             yield from ((method, filled, content) for content in contents)
 
 

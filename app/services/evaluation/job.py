@@ -37,8 +37,8 @@ from app.services.evaluation.subject import (
 from app.services.images.lost_files import MAX_LOST_NAMED, refusal_of_all
 from app.services.jobs.kinds import EvaluateKind, dataset_gone, model_gone
 from app.services.jobs.waiting import load, wait_policy
+from app.services.store.model_files import read_model_file
 from app.services.training.features import FeatureSource
-from app.services.training.model_files import read_model_file
 from app.services.training.payloads import Backbone, FeaturesChunk, FeaturesChunkResult, FeaturesPlan
 from app.services.training.zero_shot import zero_shot_classes
 from app.storage.features import FeatureCache

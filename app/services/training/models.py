@@ -23,7 +23,7 @@ from app.schemas.models import ModelRead, ModelSummary
 from app.services.evaluation.stored import read_metrics, read_summary
 from app.services.images.service import StoredFile
 from app.services.pagination import fetch_page, json_bytes
-from app.services.training.model_files import model_file_lost, read_model_file
+from app.services.store.model_files import model_file_lost, read_model_file
 from app.storage.exports import forget_exports
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
