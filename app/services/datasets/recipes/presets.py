@@ -17,11 +17,10 @@ Imports no database, storage or engine. Pure functions; any thread may call them
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.schemas.datasets import ClipFilter, DatasetClass, DatasetCreate, GuidanceRange
+from app.schemas.datasets import ClipFilter, DatasetClass, DatasetCreate
 from app.services.datasets.recipes.templates import BadTemplate, parse_template
-from app.services.datasets.recipes.vocabulary import make_recipe, vocabulary_of
+from app.services.datasets.recipes.vocabulary import GUIDANCE, make_recipe, vocabulary_of
 
-GUIDANCE = GuidanceRange(min=1.0, max=5.0)
 STYLES = [
     "a photo of",
     "a watercolor painting of",
