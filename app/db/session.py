@@ -99,6 +99,15 @@ def make_db_engine(
     return db_engine
 
 
+def close_db_engine(db_engine: Engine) -> None:
+    """Close the connections of an engine; one that a thread still uses is closed when it returns to the pool.
+
+    `Engine.dispose` alone closes the unused ones, and leaves the others open until garbage collection.
+    """
+    event.listen(db_engine.pool, "checkin", lambda _connection, record: record.invalidate())
+    db_engine.dispose()
+
+
 class Database:
     """A database with two kinds of transactions: `transaction` writes, `snapshot` reads."""
 
@@ -141,9 +150,9 @@ class Database:
             yield session
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every connection; one that a thread still uses is closed at the end of its transaction."""
         self._watch.close()
-        self.engine.dispose()
+        close_db_engine(self.engine)
 
 
 def sqlite_path(url: str) -> Path | None:

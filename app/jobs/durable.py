@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from app.db.outages import as_app_error
-from app.db.session import IDLE_TRANSACTION_S, database_url, make_db_engine
+from app.db.session import IDLE_TRANSACTION_S, close_db_engine, database_url, make_db_engine
 from app.errors import AppError
 
 # Increased only when the recorded order of steps changes; a job in flight belongs to the version that began it.
@@ -83,12 +83,6 @@ def open_engine(url: str, *, pool_size: int, idle_transaction_s: float = IDLE_TR
     return make_db_engine(url, pool_size=pool_size, idle_transaction_s=idle_transaction_s, locks_at_begin=False)
 
 
-def close_engine(db_engine: Engine) -> None:
-    """Close the job engine's connections; one that a thread still uses is closed when it returns to the pool."""
-    event.listen(db_engine.pool, "checkin", lambda _connection, record: record.invalidate())
-    db_engine.dispose()
-
-
 class JobEngineClient(DBOSClient):
     """A connection to the job engine's tables that runs no workflow itself; in an outage it raises without retries.
 
@@ -120,7 +114,7 @@ class JobEngineClient(DBOSClient):
     def destroy(self) -> None:
         """Close the connections."""
         super().destroy()
-        close_engine(self._connections)
+        close_db_engine(self._connections)
 
 
 def quiet_logging() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 
 from app.db.outages import is_outage
-from app.db.session import Database
+from app.db.session import Database, close_db_engine
 from app.jobs import durable
 from app.jobs.context import WorkerContext
 from app.jobs.handler import JobHandler
@@ -112,7 +112,7 @@ class Worker:
             thread.join()
         self._withdraw()
         self._client.destroy()
-        durable.close_engine(self._connections)
+        close_db_engine(self._connections)
 
     def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
         """Work until the event is set, or until another worker has taken over this one's work."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -99,3 +100,16 @@ def test_on_sqlite_a_large_transaction_locks_no_reader_out_before_its_commit(tmp
     with db.snapshot() as session:
         assert session.scalar(text("SELECT count(*) FROM large")) == 20
     db.close()
+
+
+def test_a_connection_that_is_in_use_when_the_database_closes_is_closed_at_the_end_of_its_transaction(
+    database_url: str,
+) -> None:
+    db = Database(database_url)
+    with db.transaction() as session:
+        in_use = session.connection().connection.dbapi_connection
+        assert in_use is not None
+        db.close()
+        in_use.cursor().close()  # still open
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        in_use.cursor()
