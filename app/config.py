@@ -1,6 +1,7 @@
 """The settings of Foxhound, read from environment variables and a `.env` file.
 
-This is the only module that reads `FOXHOUND_*` variables. It imports nothing of the application; engine, storage and
+This is the only module that reads `FOXHOUND_*` variables. It imports only values and rules of the lowest
+layer; engine, storage and
 database modules receive plain values instead of `Settings`. Every process reads the settings once, at its start.
 """
 
@@ -10,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app import origins
 from app.image_spec import MAX_PROMPT_CHARS
 
 # A Unix socket's path has at most 107 bytes on Linux, its file name included.
@@ -35,6 +37,17 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 selects a free port.")
+    allowed_hosts: str | None = Field(
+        None,
+        description="Further Host names that the node answers to, separated by commas; `*.example.org` for all names "
+        "under it, `*` for every host. Without it: localhost and loopback addresses; with another FOXHOUND_HOST also "
+        "any IP address, any name without a dot and the machine's own names.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may call the node from a browser, such as `https://app.example.org`, "
+        "separated by commas; `*` for every origin. Without it: none.",
+    )
     data_dir: Path = Field(Path("data"), description="Folder of images, datasets, trained models and the SQLite file.")
     database_url: str | None = Field(
         None,
@@ -173,6 +186,12 @@ class Settings(BaseSettings):
         ):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return url
+
+    @field_validator("allowed_hosts", "cors_origins")
+    @classmethod
+    def _known_hosts(cls, value: str | None, info: ValidationInfo) -> str | None:
+        (origins.read_origins if info.field_name == "cors_origins" else origins.read_hosts)(value or "")
+        return value or None
 
     @property
     def resolved_database_url(self) -> str:

@@ -30,6 +30,11 @@ class ErrorCode(StrEnum):
     BAD_CURSOR = "bad_cursor", "400", "The cursor is not one that the service returned."
     BAD_IDEMPOTENCY_KEY = "bad_idempotency_key", "400", "The Idempotency-Key is not 1 to 255 visible ASCII characters."
     IDEMPOTENCY_KEY_NOT_INLINE = "idempotency_key_not_inline", "400", "An inline answer takes no Idempotency-Key."
+    CROSS_SITE_REFUSED = (
+        "cross_site_refused",
+        "403",
+        "A page of another origin sends a request that may change something; FOXHOUND_CORS_ORIGINS allows origins.",
+    )
     NOT_FOUND = "not_found", "404", "There is nothing here under this id."
     METHOD_NOT_ALLOWED = (
         "method_not_allowed",
@@ -77,6 +82,11 @@ class ErrorCode(StrEnum):
     )
     UNSUPPORTED_IMAGE = "unsupported_image", "415", "The file is not a PNG, JPEG or WebP image."
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable", "416", "The range lies outside the file."
+    HOST_NOT_ALLOWED = (
+        "host_not_allowed",
+        "421",
+        "The node does not answer under this Host; FOXHOUND_ALLOWED_HOSTS allows names.",
+    )
     INVALID_REQUEST = "invalid_request", "422", "The request is well-formed but invalid."
     MISSING = "missing", "422", "A required field or file is missing."
     UNKNOWN_FIELD = "unknown_field", "422", "A field does not exist."

@@ -5,6 +5,7 @@ Each class has an HTTP status, a `title` that names the kind of problem, a defau
 
 AppError
 ├── Malformed             400  malformed_request
+├── CrossSiteRefused      403  cross_site_refused
 ├── NotFound              404  not_found
 ├── NotAcceptable         406  not_acceptable
 ├── Conflict              409  conflict (or a more exact code)
@@ -13,6 +14,7 @@ AppError
 ├── PayloadTooLarge       413  payload_too_large
 ├── UnsupportedImage      415  unsupported_image
 ├── UnsupportedBody       415  unsupported_media_type
+├── HostNotAllowed        421  host_not_allowed
 ├── Invalid               422  invalid_request (or a more exact code), with pointers
 ├── QueueFull             503  queue_full + Retry-After
 ├── ModelNotReady         503  model_not_ready + Retry-After
@@ -93,6 +95,18 @@ class Malformed(AppError):
     default_detail = "The request is not well-formed."
 
 
+class CrossSiteRefused(AppError):
+    """A browser sends the request for a page whose origin is not allowed."""
+
+    status = 403
+    title = "Cross-site request refused"
+    default_code = ErrorCode.CROSS_SITE_REFUSED
+    default_detail = (
+        "A page of another origin may not send this request. If the page is yours, list its origin in "
+        "FOXHOUND_CORS_ORIGINS."
+    )
+
+
 class NotFound(AppError):
     """The resource does not exist."""
 
@@ -154,6 +168,18 @@ class UnsupportedBody(AppError):
     title = "Unsupported media type"
     default_code = ErrorCode.UNSUPPORTED_MEDIA_TYPE
     default_detail = "The body's Content-Type is not one that this route reads."
+
+
+class HostNotAllowed(AppError):
+    """The request is for a host under which the node does not answer."""
+
+    status = 421
+    title = "Host not allowed"
+    default_code = ErrorCode.HOST_NOT_ALLOWED
+    default_detail = (
+        "The node does not answer under the Host of this request. Use its address, or list the name in "
+        "FOXHOUND_ALLOWED_HOSTS."
+    )
 
 
 class Invalid(AppError):

@@ -6,6 +6,7 @@ The public application listens on the network; the internal one, for this node's
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,6 +33,7 @@ from app.api.routes import (
     train_jobs,
     train_reports,
 )
+from app.api.serving.browsers import BrowserGuard, BrowserHeaders
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
 from app.api.serving.refusals import RefusalBook
@@ -40,6 +42,7 @@ from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.node.socket import EngineSocket
+from app.origins import allowed_hosts, read_origins
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
@@ -110,14 +113,21 @@ def create_app(
 
 
 def with_middleware(app: FastAPI) -> ASGIApp:
-    """Return what the server serves: the application behind its outermost layer."""
+    """Return what the server serves: the application behind its layers.
+
+    A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `HttpMiddleware` (request
+    id, body rate, shutdown, one form of errors), and `BrowserGuard`, which refuses what other sites must not send.
+    """
     settings: Settings = app.state.settings
-    return HttpMiddleware(
-        app,
+    origins = read_origins(settings.cors_origins or "")
+    hosts = allowed_hosts(settings.host, settings.allowed_hosts or "", socket.gethostname())
+    http = HttpMiddleware(
+        BrowserGuard(app, hosts=hosts, origins=origins),
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
     )
+    return BrowserHeaders(http, origins)
 
 
 def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = "auto") -> ServerConfig:

@@ -1,7 +1,7 @@
-"""The outermost ASGI layer: request ids, patience with bodies, the way out, and one form for every error.
+"""The ASGI layer around all others: request ids, patience with bodies, the way out, and one form for every error.
 
 Pure ASGI on purpose: `BaseHTTPMiddleware` would hide from routes that a client has left. Knows nothing of
-routes; runs on the event loop.
+routes; runs on the event loop. Only `app/api/serving/browsers.py` is around it, and adds headers.
 """
 
 import asyncio
@@ -41,6 +41,8 @@ _DETAILS = {
 _CLOSING = (408, 413, 415, 429, 503)  # the rest of the body is not read, or no request is taken any more
 # Answered until the process ends: it is alive, and must not be killed for being on its way out.
 _LIVENESS = "/livez"
+# Answered too: no page could read the 503 to its request without the answer to the preflight.
+_PREFLIGHT = "OPTIONS"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
@@ -122,7 +124,7 @@ class HttpMiddleware:
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if exchange.header(b"content-encoding") not in (b"", b"identity"):
             await exchange.answer(415)
-        elif self._draining.is_refusing and scope["path"] != _LIVENESS:
+        elif self._draining.is_refusing and scope["path"] != _LIVENESS and scope["method"] != _PREFLIGHT:
             await exchange.skip_body()
             await exchange.answer(503)
         elif exchange.may_be_large:
@@ -234,7 +236,6 @@ class _Exchange:
         self.is_started = True
         self._status = message["status"]
         headers["x-request-id"] = self.request_id
-        headers["x-content-type-options"] = "nosniff"
         await self._send(message)
 
     async def answer(self, status: int, headers: dict[str, str] | None = None) -> None:

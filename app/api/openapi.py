@@ -32,6 +32,7 @@ BODY_STATUSES = (408, 413, 415)
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
+    403: "A page of another origin sends the request, and the node does not allow this origin.",
     404: "There is no resource with this id.",
     406: "The response is not available in an accepted media type.",
     408: "The body did not arrive in time.",
@@ -40,6 +41,7 @@ _REASONS = {
     413: "The body or the image is too large.",
     415: "The media type of the body or of the image is not supported.",
     416: "The requested range is outside the file.",
+    421: "The node does not answer under the `Host` of the request.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
     429: "Too many large requests of this address were refused. Retry after `Retry-After` seconds.",
     500: "The service failed.",
@@ -112,11 +114,18 @@ def _build(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
+            _add_refusals(method, operation["responses"])
             operation["responses"] = dict(sorted(operation["responses"].items()))
             _drop_default_422(operation["responses"])
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def _add_refusals(method: str, responses: dict[str, Any]) -> None:
+    """Add what is answered before a route is chosen: to other hosts, and to other origins that may change something."""
+    for status in (421,) if method == "get" else (403, 421):
+        responses.setdefault(str(status), _response(status))
 
 
 def _drop_default_422(responses: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from tests.api.conftest import Serve
 SILENCE_S = 0.6
 JSON = json.dumps({"prompt": "a fox"}).encode()
 FORM = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture(1) + b"\r\n--b--\r\n"
-HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n"
+HEAD = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
 
 
 def pieces_of(body: bytes, number: int) -> list[bytes]:
