@@ -118,8 +118,8 @@ def allowed_hosts(listen: str, listed: str, machine: str) -> AllowedHosts:
 
     Always `localhost` and the loopback addresses, the address that the node listens on, and what is listed. A node that
     is on the network also answers under any IP address, any name without a dot (Compose and Kubernetes name services
-    so) and its machine's names. DNS rebinding needs a name that a stranger can point to the node, and all public names
-    have a dot.
+    so) and its machine's names. DNS rebinding needs a name that an attacker can point to the node, and all public
+    names have a dot.
 
     Args:
         listen: The address or name that the node listens on.
