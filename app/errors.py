@@ -5,6 +5,8 @@ Each class has an HTTP status, a `title` that names the kind of problem, a defau
 
 AppError
 ├── Malformed             400  malformed_request
+├── Unauthorized          401  key_required (or key_invalid)
+├── Forbidden             403  scope_missing
 ├── NotFound              404  not_found
 ├── NotAcceptable         406  not_acceptable
 ├── Conflict              409  conflict (or a more exact code)
@@ -91,6 +93,24 @@ class Malformed(AppError):
     title = "Malformed request"
     default_code = ErrorCode.MALFORMED_REQUEST
     default_detail = "The request is not well-formed."
+
+
+class Unauthorized(AppError):
+    """The request has no API key, or one that is not valid."""
+
+    status = 401
+    title = "Not authenticated"
+    default_code = ErrorCode.KEY_REQUIRED
+    default_detail = "Send an API key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."
+
+
+class Forbidden(AppError):
+    """The API key does not have the scope that the route needs."""
+
+    status = 403
+    title = "Not allowed"
+    default_code = ErrorCode.SCOPE_MISSING
+    default_detail = "The API key does not have the scope that this needs."
 
 
 class NotFound(AppError):
