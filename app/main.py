@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import openapi, problems, submissions
-from app.api.internal import create_internal_app
+from app.api.access.layer import AccessLayer
+from app.api.access.scopes import require_listed
 from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.routes import (
@@ -34,6 +35,7 @@ from app.api.routes import (
 )
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
+from app.api.serving.internal import create_internal_app
 from app.api.serving.refusals import RefusalBook
 from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
@@ -49,7 +51,7 @@ from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
-from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, model_choice
+from app.wiring import authenticator, job_queue, limits_of, make_fine_tuning, make_services, model_choice
 
 log = logging.getLogger("foxhound")
 
@@ -104,6 +106,7 @@ def create_app(
     submissions.install(app)
     openapi.install(app)
     for module in ROUTERS:
+        require_listed(module.router.routes)
         app.include_router(module.router)
     service.install_docs(app)
     return app
@@ -113,7 +116,7 @@ def with_middleware(app: FastAPI) -> ASGIApp:
     """Return what the server serves: the application behind its outermost layer."""
     settings: Settings = app.state.settings
     return HttpMiddleware(
-        app,
+        AccessLayer(app, lambda: app.state.authenticator),
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
@@ -174,6 +177,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
             )
+            access = app.state.authenticator = authenticator(settings, db)
+            await access.start()
             async with _listening(internal, engine_socket):
                 try:
                     yield
@@ -181,6 +186,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
                     services.model_exports.close()
+                    await access.close()
                     for close in (engine.close, fine_tuning.close, inference.close, pools.close):
                         await _in_a_thread_of_its_own(close)
 
