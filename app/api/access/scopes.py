@@ -142,5 +142,5 @@ def describe_keys(document: dict[str, Any]) -> None:
 
 
 def _first(path: str) -> str:
-    """Return the first part of a path; the variable parts of all routes come after it."""
-    return path.split("/", 2)[1]
+    """Return the first part of a path, up to its second slash; the variable parts of all routes come after it."""
+    return path[: path.find("/", 1) + 1] or path
