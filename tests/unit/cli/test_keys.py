@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from app.access.keys import digest_of, read_key_table
 from app.cli.main import app
@@ -34,7 +33,7 @@ def keys(environment: dict[str, str]) -> Any:
     """Runs `foxhound keys`; returns the result."""
 
     def run(*words: str, **more: str) -> Result:
-        result: Result = CliRunner().invoke(app, ["keys", *words], env={**environment, **more})
+        result = CliRunner().invoke(app, ["keys", *words], env={**environment, **more})
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
