@@ -36,6 +36,16 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether requests without an API key are accepted, with every scope but `admin`. Without it, a "
+        "node that others can reach starts only once there is a key, and a node on 127.0.0.1 is open until then.",
+    )
+    read_own: bool = Field(
+        False,
+        description="Whether an API key sees only the objects that were created with it; a key with the scope `admin` "
+        "sees all.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 selects a free port.")
     allowed_hosts: str | None = Field(
         None,

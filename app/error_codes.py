@@ -30,6 +30,9 @@ class ErrorCode(StrEnum):
     BAD_CURSOR = "bad_cursor", "400", "The cursor is not one that the service returned."
     BAD_IDEMPOTENCY_KEY = "bad_idempotency_key", "400", "The Idempotency-Key is not 1 to 255 visible ASCII characters."
     IDEMPOTENCY_KEY_NOT_INLINE = "idempotency_key_not_inline", "400", "An inline answer takes no Idempotency-Key."
+    KEY_REQUIRED = "key_required", "401", "The request needs an API key, and has none."
+    KEY_INVALID = "key_invalid", "401", "The API key is unknown, expired, revoked, or sent in a wrong form."
+    SCOPE_MISSING = "scope_missing", "403", "The API key does not have the scope that the route needs."
     CROSS_SITE_REFUSED = (
         "cross_site_refused",
         "403",

@@ -5,6 +5,8 @@ Each class has an HTTP status, a `title` that names the kind of problem, a defau
 
 AppError
 ├── Malformed             400  malformed_request
+├── Unauthorized          401  key_required (or key_invalid)
+├── Forbidden             403  scope_missing
 ├── CrossSiteRefused      403  cross_site_refused
 ├── NotFound              404  not_found
 ├── NotAcceptable         406  not_acceptable
@@ -105,6 +107,24 @@ class CrossSiteRefused(AppError):
         "A page of another origin may not send this request. If the page is yours, list its origin in "
         "FOXHOUND_CORS_ORIGINS."
     )
+
+
+class Unauthorized(AppError):
+    """The request has no API key, or one that is not valid."""
+
+    status = 401
+    title = "Not authenticated"
+    default_code = ErrorCode.KEY_REQUIRED
+    default_detail = "Send an API key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."
+
+
+class Forbidden(AppError):
+    """The API key does not have the scope that the route needs."""
+
+    status = 403
+    title = "Not allowed"
+    default_code = ErrorCode.SCOPE_MISSING
+    default_detail = "The API key does not have the scope that this needs."
 
 
 class NotFound(AppError):

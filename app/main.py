@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import openapi, problems, submissions
-from app.api.internal import create_internal_app
+from app.api.access.layer import AccessLayer
+from app.api.access.scopes import require_listed
 from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.routes import (
@@ -36,6 +37,7 @@ from app.api.routes import (
 from app.api.serving.browsers import BrowserGuard, BrowserHeaders
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
+from app.api.serving.internal import create_internal_app
 from app.api.serving.refusals import RefusalBook
 from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
@@ -52,7 +54,7 @@ from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
-from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, model_choice
+from app.wiring import authenticator, job_queue, limits_of, make_fine_tuning, make_services, model_choice
 
 log = logging.getLogger("foxhound")
 
@@ -107,6 +109,7 @@ def create_app(
     submissions.install(app)
     openapi.install(app)
     for module in ROUTERS:
+        require_listed(module.router.routes)
         app.include_router(module.router)
     service.install_docs(app)
     return app
@@ -116,13 +119,15 @@ def with_middleware(app: FastAPI) -> ASGIApp:
     """Return what the server serves: the application behind its layers.
 
     A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `HttpMiddleware` (request
-    id, body rate, shutdown, one form of errors), and `BrowserGuard`, which refuses what other sites must not send.
+    id, body rate, shutdown, one form of errors), `BrowserGuard`, which refuses what other sites must not send, and
+    `AccessLayer`, which checks the API key.
     """
     settings: Settings = app.state.settings
     origins = read_origins(settings.cors_origins or "")
     hosts = allowed_hosts(settings.host, settings.allowed_hosts or "", socket.gethostname())
+    with_keys = AccessLayer(app, lambda: app.state.authenticator)
     http = HttpMiddleware(
-        BrowserGuard(app, hosts=hosts, origins=origins),
+        BrowserGuard(with_keys, hosts=hosts, origins=origins),
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
@@ -184,6 +189,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
             )
+            access = app.state.authenticator = authenticator(settings, db)
+            await access.start()
             async with _listening(internal, engine_socket):
                 try:
                     yield
@@ -191,6 +198,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
                     services.model_exports.close()
+                    await access.close()
                     for close in (engine.close, fine_tuning.close, inference.close, pools.close):
                         await _in_a_thread_of_its_own(close)
 

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from app import __version__
+from app.access.authenticator import Authenticator
+from app.access.caller import AccessPolicy
+from app.access.keys import KeyRows
+from app.access.visibility import Visibility
 from app.api.deps import Services
 from app.config import Settings
 from app.db.session import Database
@@ -131,6 +135,7 @@ def make_services(
         train_reports=TrainReportService(db, checks, limits, pools, decode=decode),
         jobs=jobs,
         events=JobEvents(jobs),
+        visibility=Visibility(db),
     )
 
 
@@ -143,3 +148,13 @@ def job_queue(settings: Settings, db: Database, folder: DataFolder) -> JobQueue:
         max_waiting=settings.max_queued_jobs,
         check_room=folder.reserve.check,
     )
+
+
+def access_policy(settings: Settings) -> AccessPolicy:
+    """Return which requests need an API key, and what a key sees."""
+    return AccessPolicy.of(settings.host, allows_anonymous=settings.allow_anonymous, reads_own=settings.read_own)
+
+
+def authenticator(settings: Settings, db: Database) -> Authenticator:
+    """Return what identifies the callers of an API process; it has read no keys yet."""
+    return Authenticator(KeyRows(db), access_policy(settings))

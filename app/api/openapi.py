@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
+from app.api.access.scopes import NEEDS, describe_keys
 from app.schemas.generations import GenerationProgress
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
@@ -32,7 +33,9 @@ BODY_STATUSES = (408, 413, 415)
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
-    403: "A page of another origin sends the request, and the node does not allow this origin.",
+    401: "The request needs an API key, or its key is not valid.",
+    403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the "
+    "request, and the node does not allow this origin.",
     404: "There is no resource with this id.",
     406: "The response is not available in an accepted media type.",
     408: "The body did not arrive in time.",
@@ -81,6 +84,8 @@ def _response(status: int) -> dict[str, Any]:
     if status in (429, 503):
         schema = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400}
         response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": schema}}
+    if status == 401:
+        response["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
     return response
 
 
@@ -113,8 +118,11 @@ def _build(app: FastAPI) -> dict[str, Any]:
         schemas.setdefault(name, schema)
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    for path in document["paths"].values():
-        for method, operation in path.items():
+    describe_keys(document)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if NEEDS[method.upper(), path]:
+                operation["responses"] |= {str(status): _response(status) for status in (401, 403, 503)}
             _add_refusals(method, operation["responses"])
             operation["responses"] = dict(sorted(operation["responses"].items()))
             _drop_default_422(operation["responses"])

@@ -1,4 +1,4 @@
-"""The `foxhound` command: serve, api, worker, migrate, storage, models, dataset, openapi.
+"""The `foxhound` command: serve, api, worker, migrate, storage, keys, models, dataset, openapi.
 
 Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
 """
@@ -19,6 +19,7 @@ import typer
 from app import __version__
 from app.cli.console import err, out
 from app.cli.dataset import dataset_app
+from app.cli.keys import keys_app, refuse_open_node
 from app.cli.migrate import migrate
 from app.cli.models import models_app
 from app.cli.settings import read_settings, refuse, settings_help
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(storage_app, name="storage")
+app.add_typer(keys_app, name="keys")
 app.command()(migrate)
 
 
@@ -80,6 +82,7 @@ def api() -> None:
     _configure_logging(settings)
     _check_database(settings)
     _check_store(settings)
+    _check_access(settings)
     _check_run_dir(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -136,6 +139,7 @@ def _prepared(settings: Settings) -> Iterator[None]:
 
     _check_database(settings)
     _check_store(settings)
+    _check_access(settings)
     with ExitStack() as held:
         if sqlite_path(settings.resolved_database_url) is not None:  # on Postgres, nodes may share a folder
             try:
@@ -173,6 +177,12 @@ def _check_store(settings: Settings) -> None:
         check_store(settings.resolved_database_url, DataFolder(settings.data_dir))
     except StoreMismatch as error:
         refuse(error)
+
+
+def _check_access(settings: Settings) -> None:
+    """End the command if other machines could reach the node, and no API key would protect it."""
+    if reason := refuse_open_node(settings):
+        refuse(reason)
 
 
 def _check_run_dir(settings: Settings) -> None:

@@ -5,16 +5,16 @@ Imports no engine and no HTTP. It runs in the process of the command, beside a n
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.console import print_result
+from app.cli.database import opened
 from app.cli.settings import read_settings, refuse
 from app.config import Settings
-from app.db.session import Database, sqlite_path
+from app.db.session import sqlite_path
 
 if TYPE_CHECKING:
     from app.services.store.report import Amount, Paths, StorageReport
@@ -35,7 +35,7 @@ def report(
 
     settings = read_settings()
     folder = DataFolder(settings.data_dir)
-    with _opened(settings) as db:
+    with opened(settings) as db:
         if as_list:
             for path in unrecorded_paths(db, folder):
                 print_result(path)
@@ -57,7 +57,7 @@ def sweep() -> None:
 
     settings = read_settings()
     folder = DataFolder(settings.data_dir)
-    with _opened(settings) as db:
+    with opened(settings) as db:
         check_store(settings.resolved_database_url, folder)
         num_moved = sweep_files(db, folder, limit=None)
     print_result(f"Moved {num_moved} files to {folder.root}/.lost+found. Recent files and files of active jobs stay.")
@@ -86,24 +86,6 @@ def adopt(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confir
     except (DataDirInUse, SchemaMismatch) as error:
         refuse(error)
     print_result(f"The data folder {folder.root} and the database now have the id {store_id}.")
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Database]:
-    """Open the database, which must have the current schema; expected errors print a message and end the command."""
-    from app.db.migrations import SchemaMismatch, check
-    from app.errors import AppError
-    from app.services.store.identity import StoreMismatch
-    from app.storage.store_id import StoreIdUnreadable
-
-    db = Database(settings.resolved_database_url, pool_size=2)
-    try:
-        check(settings.resolved_database_url)
-        yield db
-    except (SchemaMismatch, StoreMismatch, StoreIdUnreadable, AppError) as error:
-        refuse(error)
-    finally:
-        db.close()
 
 
 def _lines(found: "StorageReport", settings: Settings) -> Iterator[str]:

@@ -63,6 +63,7 @@ class JobQueue:
         job_id: str | None = None,
         priority: int = 0,
         retry_of: str | None = None,
+        key_id: str | None = None,
     ) -> Job:
         """Add a job in the caller's transaction: after its commit the job exists and is queued.
 
@@ -75,6 +76,7 @@ class JobQueue:
             job_id: Default: a new id.
             priority: -100 .. 100; of waiting jobs, and of their chunks, the highest go first.
             retry_of: The id of the job that this one retries.
+            key_id: The API key that the job belongs to; None: it was submitted without one.
 
         Raises:
             QueueFull: The limit of waiting jobs is reached.
@@ -90,6 +92,7 @@ class JobQueue:
             progress_unit=unit,
             priority=priority,
             retry_of=retry_of,
+            key_id=key_id,
         )
         session.add(job)
         session.flush()
@@ -143,6 +146,8 @@ class JobQueue:
     def retry(self, session: Session, job_id: str, *, priority: int = 0, changes: dict[str, Json] | None = None) -> Job:
         """Add a job that completes the work of a failed or cancelled one, in the caller's transaction.
 
+        It belongs to the API key of the old one, whoever retries it.
+
         Args:
             session: The transaction.
             job_id: The job to retry.
@@ -171,6 +176,7 @@ class JobQueue:
             job_id=retry_id,
             priority=priority,
             retry_of=old.id,
+            key_id=old.key_id,
         )
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The protocol between a node's worker and its engine: routes, headers and the coding of bodies, for both halves.
 
-HTTP over the node's Unix socket. `app/node/client.py` is the worker's half, `app/api/internal.py` the engine's. Both
-are of one release, except while a node is upgraded: a field added here needs a default. Imports no HTTP framework and
-no models; pure functions, any thread.
+HTTP over the node's Unix socket. `app/node/client.py` is the worker's half, `app/api/serving/internal.py` the engine's.
+Both are of one release, except while a node is upgraded: a field added here needs a default. Imports no HTTP framework
+and no models; pure functions, any thread.
 """
 
 import json

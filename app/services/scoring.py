@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
+from app.access.caller import Caller
 from app.error_codes import ErrorCode
 from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
 from app.modelpacks.photo import PHOTO
@@ -93,8 +94,8 @@ class JudgingService:
         pack = self._inference.pack
         return ModelRef(id=None, name=pack.name, revision=pack.revision)
 
-    async def uploads_of(self, request: JudgedImages) -> list[Upload]:
-        """Return the bytes of the images that a JSON request names.
+    async def uploads_of(self, request: JudgedImages, caller: Caller) -> list[Upload]:
+        """Return the bytes of the images that a JSON request names; stored ones if the caller sees them.
 
         Raises:
             Invalid: None or more than one way was used, an id is unknown, or the base64 is broken.
@@ -108,7 +109,7 @@ class JudgingService:
             return [Upload(data, "#/image_b64")]
         ids = [request.image_id] if request.image_id is not None else request.image_ids or []
         pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]
-        return await asyncio.to_thread(self._stored, ids, pointers)
+        return await asyncio.to_thread(self._stored, ids, pointers, caller)
 
     async def score(self, uploads: Sequence[Upload], request: ClipScoreRequest) -> list[ClipScoreResult]:
         """Score each image against the request's labels, in their order.
@@ -137,9 +138,9 @@ class JudgingService:
         ]
 
     async def classify(
-        self, uploads: Sequence[Upload], request: ClassifyRequest
+        self, uploads: Sequence[Upload], request: ClassifyRequest, caller: Caller
     ) -> tuple[ModelRef, list[ClassifyResult]]:
-        """Classify each image with the pretrained classifier, with `photo`, or with a model trained here.
+        """Classify each image with the pretrained classifier, with `photo`, or with a model that the caller sees.
 
         Raises:
             Invalid: There is no such model, or an image is broken.
@@ -147,10 +148,12 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        chosen = await self._choose(request.model)
+        chosen = await self._choose(request.model, caller)
         return chosen.ref, await self._results(chosen, uploads, request.top_k)
 
-    async def explain(self, upload: Upload, request: ClassifyRequest) -> tuple[ModelRef, ClassifyResult, str]:
+    async def explain(
+        self, upload: Upload, request: ClassifyRequest, caller: Caller
+    ) -> tuple[ModelRef, ClassifyResult, str]:
         """Classify one image, and show where in it the classifier sees the most probable class.
 
         Returns:
@@ -160,7 +163,7 @@ class JudgingService:
             Invalid: As `classify`, or `combined_backbones`.
             Conflict, UnsupportedImage, PayloadTooLarge, ModelNotReady, QueueFull, InferenceFailed: As `classify`.
         """
-        chosen = await self._choose(request.model)
+        chosen = await self._choose(request.model, caller)
         self._explanations.require(chosen.explained)
         [result] = await self._results(chosen, [upload], request.top_k)
         drawing = self._explanations.png(partial(self._load, upload), chosen.explained, result.predictions[0].index)
@@ -176,7 +179,7 @@ class JudgingService:
             for upload, row in zip(uploads, rows, strict=True)
         ]
 
-    async def _choose(self, model: str | None) -> _Chosen:
+    async def _choose(self, model: str | None, caller: Caller) -> _Chosen:
         """Return the classifier that `model` names."""
         inference = self._inference
         if model is None or name_key(model) == inference.pack.name:
@@ -187,15 +190,15 @@ class JudgingService:
             ref = ModelRef(id=None, name=PHOTO, revision=photo.facts.weights_sha256[:12])
             classify = partial(inference.features.classify, backbone=PHOTO)
             return _Chosen(ref, photo.classes or (), classify, Explained(backbone=PHOTO))
-        head = await asyncio.to_thread(self._models.head, model)
+        head = await asyncio.to_thread(self._models.head, model, caller)
         await asyncio.to_thread(_require_backbone, inference, head)
         return _Chosen(head.ref, head.classes, partial(_classify_trained, inference, head), Explained(head))
 
-    def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
+    def _stored(self, ids: Sequence[str], pointers: Sequence[str], caller: Caller) -> list[Upload]:
         uploads = []
         for image_id, pointer in zip(ids, pointers, strict=True):
             try:
-                data = self._images.content(image_id)
+                data = self._images.content(image_id, caller)
             except NotFound:
                 raise Invalid.field(pointer, "There is no image with this id.", ErrorCode.IMAGE_NOT_FOUND) from None
             except FileLost as error:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import DatasetId
+from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.responses import select_media_type
@@ -38,7 +39,7 @@ _PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/pn
     },
 )
 async def get_dataset_report(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     request: Request,
     services: ServicesDep,
     max_images: MaxImagesQuery = 2_000,
@@ -68,7 +69,7 @@ async def get_dataset_report(
     responses={200: {"description": "The sheet.", "content": _PNG}, **_ERRORS},
 )
 async def get_dataset_contact_sheet(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     request: Request,
     services: ServicesDep,
     max_images: MaxImagesQuery = 2_000,

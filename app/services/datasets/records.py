@@ -43,11 +43,14 @@ def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
     return len(dataset.classes) * each
 
 
-def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
+def new_dataset(
+    request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None, key_id: str | None = None
+) -> Dataset:
     """Return the row of a validated request, with every default resolved; it is in no session yet."""
     resolved = with_preset(request, pack=pack.name)
     return Dataset(
         id=new_id(),
+        key_id=key_id,
         name=resolved.name,
         status="queued",
         seed=resolved.seed if resolved.seed is not None else secrets.randbelow(2**32),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
+from app.db.models import Job
 from app.image_spec import ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance
@@ -47,7 +48,8 @@ class GenerateJob(GenerateKind):
 
         def record(session: Session) -> Json:
             paths, infos = [image.path for image in stored], [image.info for image in stored]
-            add_generation(session, plan.generation, spec, plan.images, paths, infos, job_id=job.id)
+            key_id = session.get_one(Job, job.id).key_id
+            add_generation(session, plan.generation, spec, plan.images, paths, infos, job_id=job.id, key_id=key_id)
             return None
 
         job.transaction("record", record)

@@ -77,6 +77,7 @@ def add_generation(
     infos: Sequence[ImageInfo],
     *,
     job_id: str | None,
+    key_id: str | None,
 ) -> tuple[Generation, list[Image]]:
     """Add the rows of a generation whose files are written.
 
@@ -88,12 +89,14 @@ def add_generation(
         paths: One file an image, relative to the data folder.
         infos: What is known of each image.
         job_id: The job that made them, if one did.
+        key_id: The API key of the request, if it had one.
     """
     first = infos[0]
     generation = Generation(
         id=generation_id,
         created_at=utc_now(),
         job_id=job_id,
+        key_id=key_id,
         pack=first.lineage["pack"],
         pack_revision=first.lineage["pack_revision"],
         parameters=spec.to_json(),

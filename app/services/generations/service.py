@@ -13,6 +13,8 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.base import new_id
 from app.db.models import Generation, Image
 from app.db.session import Database
@@ -53,12 +55,13 @@ class GenerationService:
         self._limits = limits
 
     async def generate(
-        self, request: GenerateRequest, *, on_step: Callable[[int, int, int], None] | None = None
+        self, request: GenerateRequest, caller: Caller, *, on_step: Callable[[int, int, int], None] | None = None
     ) -> Generated:
         """Render every image of the request, store them with their record, and return both.
 
         Args:
             request: What to make.
+            caller: Whose generation it is.
             on_step: Called on the event loop with an image's index, its steps done and its steps in all: with 0 done
                 once the engine has taken the image, then after each step.
 
@@ -80,7 +83,8 @@ class GenerationService:
         finally:
             for render in renders:
                 render.cancel()
-        read = await asyncio.to_thread(self._store, spec, rendered, inline=request.response_format == "b64_json")
+        inline = request.response_format == "b64_json"
+        read = await asyncio.to_thread(self._store, spec, rendered, inline=inline, key_id=caller.key_id)
         return Generated(read, [data for data, _ in rendered])
 
     def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> JobRead:
@@ -95,9 +99,14 @@ class GenerationService:
         spec = self.resolve(request)
 
         def work(session: Session) -> JobRead:
-            total, priority = spec.num_images, submission.priority
             job = self._jobs.submit(
-                session, kind="generate", spec=spec.to_json(), total=total, unit="images", priority=priority
+                session,
+                kind="generate",
+                spec=spec.to_json(),
+                total=spec.num_images,
+                unit="images",
+                priority=submission.priority,
+                key_id=submission.caller.key_id,
             )
             return job_read(job)
 
@@ -124,10 +133,11 @@ class GenerationService:
         raise_if_invalid(faults)
         return GenerationSpec(image, count, labels)
 
-    def page(self, limit: int, cursor: str | None) -> Page[GenerationRead]:
-        """Return a page of generations, newest first."""
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> Page[GenerationRead]:
+        """Return a page of the generations that a caller sees, newest first."""
+        query = select(Generation).where(seen(Generation.key_id, caller))
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Generation), Generation.id, limit, cursor, weigh=_weight)
+            rows, next_cursor = fetch_page(session, query, Generation.id, limit, cursor, weigh=_weight)
             images = _images_of(session, [row.id for row in rows])
             items = [generation_read(row, images[row.id]) for row in rows]
             return Page[GenerationRead](items=items, next_cursor=next_cursor)
@@ -159,7 +169,9 @@ class GenerationService:
             session.delete(row)
         return paths
 
-    def _store(self, spec: GenerationSpec, rendered: Sequence[RenderedImage], *, inline: bool) -> GenerationRead:
+    def _store(
+        self, spec: GenerationSpec, rendered: Sequence[RenderedImage], *, inline: bool, key_id: str | None
+    ) -> GenerationRead:
         image_ids = [new_id() for _ in rendered]
         paths = [
             write_image(self._folder, image_id, image.data, spec.image.output_format)
@@ -168,7 +180,9 @@ class GenerationService:
         try:
             with self._db.transaction() as session:
                 infos = [image.info for image in rendered]
-                row, images = add_generation(session, new_id(), spec, image_ids, paths, infos, job_id=None)
+                row, images = add_generation(
+                    session, new_id(), spec, image_ids, paths, infos, job_id=None, key_id=key_id
+                )
                 read = generation_read(row, images)
         except BaseException:
             for path in paths:

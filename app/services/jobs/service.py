@@ -7,6 +7,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.models import Job
 from app.db.session import Database
 from app.errors import NotFound
@@ -29,9 +31,11 @@ class JobService:
         self._jobs = jobs
         self._reserve = reserve
 
-    def page(self, limit: int, cursor: str | None, *, kind: str | None, status: str | None) -> Page[JobSummary]:
-        """Return a page of jobs, newest first, of one kind or status if given."""
-        query = select(Job).options(defer(Job.spec, raiseload=True))
+    def page(
+        self, limit: int, cursor: str | None, caller: Caller, *, kind: str | None, status: str | None
+    ) -> Page[JobSummary]:
+        """Return a page of the jobs that a caller sees, newest first, of one kind or status if given."""
+        query = select(Job).where(seen(Job.key_id, caller)).options(defer(Job.spec, raiseload=True))
         if kind is not None:
             query = query.where(Job.kind == kind)
         if status is not None:
