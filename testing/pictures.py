@@ -109,7 +109,7 @@ def picture_row(spec: dict[str, Any], position: int) -> Image:
     )  # fmt: skip
 
 
-def submit_pictures(queue: JobQueue, db: Database, folder: Path, **spec: Any) -> str:
+def submit_pictures(queue: JobQueue, db: Database, folder: Path, *, caller: str = "", **spec: Any) -> str:
     """Add a dataset and its job, as a service would, and return the job's id."""
     folder.mkdir(parents=True, exist_ok=True)
     with db.transaction() as session:
@@ -119,7 +119,8 @@ def submit_pictures(queue: JobQueue, db: Database, folder: Path, **spec: Any) ->
         )  # fmt: skip
         session.add(dataset)
         spec = {"num": 12, "chunk_size": 3, **spec, "folder": str(folder), "dataset_id": dataset.id}
-        return queue.submit(session, kind=Pictures.kind, spec=spec, total=spec["num"], unit="images").id
+        job = queue.submit(session, kind=Pictures.kind, spec=spec, total=spec["num"], unit="images", caller=caller)
+        return job.id
 
 
 def job_row(db: Database, job_id: str) -> Job:

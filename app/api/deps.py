@@ -60,7 +60,13 @@ def get_services(request: Request) -> Services:
     return services
 
 
+def caller_id(request: Request) -> str:
+    """Return who sent a request, as the text by which the engine and the jobs share between callers."""
+    return f"address:{request.client.host}" if request.client else ""
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
+CallerDep = Annotated[str, Depends(caller_id)]
 # A malformed id gets the same answer as an unknown one: 404.
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
 DatasetIdQuery = Annotated[str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$")]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import sse
-from app.api.deps import ServicesDep
+from app.api.deps import CallerDep, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
 from app.api.openapi import problems
@@ -76,6 +76,7 @@ async def generate_images(
     request: Request,
     body: GenerateRequest,
     services: ServicesDep,
+    caller: CallerDep,
     submission: SubmissionDep,
     accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
     prefer: Annotated[
@@ -96,7 +97,7 @@ async def generate_images(
     if media_type == _EVENTS:
 
         async def generate(on_step: sse.OnStep) -> GenerationRead:
-            return (await services.generations.generate(body, on_step=on_step)).read
+            return (await services.generations.generate(body, on_step=on_step, caller=caller)).read
 
         return await sse.stream(request, generate, body.num_images_per_prompt)
     if media_type in _IMAGE_FORMATS:
@@ -106,7 +107,7 @@ async def generate_images(
                 code=ErrorCode.SEVERAL_IMAGES,
             )
         body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
-    generated = await unless_left(request, services.generations.generate(body))
+    generated = await unless_left(request, services.generations.generate(body, caller=caller))
     return generated.read if media_type == _JSON else _image_bytes(generated, media_type)
 
 

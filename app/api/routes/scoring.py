@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 
-from app.api.deps import Services, ServicesDep
+from app.api.deps import CallerDep, Services, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.forms import MAX_FORM_BYTES, media_type_of, read_form, unsupported
 from app.api.json_bodies import JsonBounds, parse_json, read_bytes
@@ -75,7 +75,7 @@ _CLASSIFY_FIELDS = {
     openapi_extra=_body("ClipScoreRequest", _CLIP_FIELDS, ["labels"]),
     max_body_size=MAX_FORM_BYTES,
 )
-async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead | ClipScoresRead:
+async def score_image(request: Request, services: ServicesDep, caller: CallerDep) -> ClipScoreRead | ClipScoresRead:
     """Return softmax, logits and cosines in the order of the labels; several images give `results`.
 
     `curl -F image=@fox.png -F labels=fox -F labels=dog http://127.0.0.1:8000/clip-score`
@@ -83,7 +83,7 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
     A single label always has the probability 1.0; the response then has the warning `single_label`.
     """
     uploads, body, several = await _read(request, services, ClipScoreRequest)
-    results = await services.judging.score(uploads, body)
+    results = await services.judging.score(uploads, body, caller=caller)
     model, warnings = services.judging.pack_ref(), label_warnings(body.labels)
     if several:
         return ClipScoresRead(model=model, results=results, warnings=warnings)
@@ -97,7 +97,9 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
     openapi_extra=_body("ClassifyRequest", _CLASSIFY_FIELDS, []),
     max_body_size=MAX_FORM_BYTES,
 )
-async def classify_image(request: Request, services: ServicesDep) -> ClassificationRead | ClassificationsRead:
+async def classify_image(
+    request: Request, services: ServicesDep, caller: CallerDep
+) -> ClassificationRead | ClassificationsRead:
     """Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
 
     Several images give `results`. With `explain`, one image gives `explanation_png_b64` too.
@@ -109,9 +111,10 @@ async def classify_image(request: Request, services: ServicesDep) -> Classificat
         if several:
             detail = "One image is explained at a time. Send it as image, image_id or image_b64."
             raise Invalid.field("#/explain", detail, ErrorCode.EXPLAINS_ONE_IMAGE)
-        model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body))
+        explaining = services.judging.explain(uploads[0], body, caller=caller)
+        model, result, picture = await unless_left(request, explaining)
         return ClassificationRead(model=model, predictions=result.predictions, explanation_png_b64=picture)
-    model, results = await services.judging.classify(uploads, body)
+    model, results = await services.judging.classify(uploads, body, caller=caller)
     if several:
         return ClassificationsRead(model=model, results=results)
     return ClassificationRead(model=model, predictions=results[0].predictions)

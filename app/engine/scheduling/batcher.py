@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
 from app.engine.scheduling.lanes import num_rows
 from app.engine.scheduling.model_queue import ModelQueue, finish_pixels, row_pixels
+from app.engine.scheduling.places import has_place
 from app.engine.scheduling.turns import DecodeQueue, PriorityTurns
 from app.errors import QueueFull
 
@@ -55,7 +56,7 @@ class Batcher:
         Args:
             max_queue_size: Requests per model and priority that wait for their first step or to be finished; >= 1.
                 Of each priority, so that background work cannot fill the queue for interactive requests. When so many
-                wait, callers with less than their even share of the places get as many places again.
+                wait, callers with less than their even share get as many places again, see `has_place`.
         """
         self._max_queue_size = max_queue_size
         self._queues: dict[str, ModelQueue] = {}
@@ -214,16 +215,11 @@ class Batcher:
         }
 
     def _has_place(self, request: EngineRequest) -> bool:
-        """Return whether a request may wait: there are places, or its caller has less than its share of them."""
+        """Return whether a request may wait."""
         queued = self._finishing.requests(request.model, [request.priority]) + [
             other for other in self._queues[request.model].requests(request.priority) if other.started_at is None
         ]
-        if len(queued) < self._max_queue_size:
-            return True
-        places = Counter(other.caller for other in queued)
-        num_callers = len(places.keys() | {request.caller})
-        share = max(1, self._max_queue_size // num_callers)
-        return places[request.caller] < share and len(queued) < 2 * self._max_queue_size
+        return has_place(Counter(other.caller for other in queued), request.caller, self._max_queue_size)
 
     def _has_work_to_step(self) -> bool:
         """Remove, between two turns, the cancelled requests; return whether any others have steps to take."""

@@ -74,6 +74,7 @@ class DatasetService:
                 unit="images",
                 job_id=job_id,
                 priority=submission.priority,
+                caller=submission.caller,
             )
             return read_datasets(session, [dataset])[0]
 
@@ -155,6 +156,7 @@ class DatasetService:
                 total=num,
                 unit="images",
                 priority=submission.priority,
+                caller=submission.caller,
             )
             return job_read(job)
 

@@ -86,6 +86,7 @@ class EvaluationService:
                 total=num,
                 unit="images",
                 priority=submission.priority,
+                caller=submission.caller,
             )
             return job_read(job)
 

@@ -53,7 +53,11 @@ class GenerationService:
         self._limits = limits
 
     async def generate(
-        self, request: GenerateRequest, *, on_step: Callable[[int, int, int], None] | None = None
+        self,
+        request: GenerateRequest,
+        *,
+        on_step: Callable[[int, int, int], None] | None = None,
+        caller: str = "",
     ) -> Generated:
         """Render every image of the request, store them with their record, and return both.
 
@@ -61,6 +65,7 @@ class GenerationService:
             request: What to make.
             on_step: Called on the event loop with an image's index, its steps done and its steps in all: with 0 done
                 once the engine has taken the image, then after each step.
+            caller: Whose request it is.
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
@@ -71,7 +76,9 @@ class GenerationService:
         await asyncio.to_thread(self._folder.reserve.check)
         renders = [
             asyncio.ensure_future(
-                self._inference.render(image, labels=spec.labels, on_step=on_step and partial(on_step, index))
+                self._inference.render(
+                    image, labels=spec.labels, on_step=on_step and partial(on_step, index), caller=caller
+                )
             )
             for index, image in enumerate(spec.images())
         ]
@@ -95,9 +102,14 @@ class GenerationService:
         spec = self.resolve(request)
 
         def work(session: Session) -> JobRead:
-            total, priority = spec.num_images, submission.priority
             job = self._jobs.submit(
-                session, kind="generate", spec=spec.to_json(), total=total, unit="images", priority=priority
+                session,
+                kind="generate",
+                spec=spec.to_json(),
+                total=spec.num_images,
+                unit="images",
+                priority=submission.priority,
+                caller=submission.caller,
             )
             return job_read(job)
 

@@ -35,11 +35,13 @@ class Submission:
         priority: -100 .. 100, higher first.
         key: The client's `Idempotency-Key`; None: each request is new work.
         fingerprint: SHA-256 of the route and the body, in hexadecimal.
+        caller: Who submitted it; the job remembers it.
     """
 
     priority: int = 0
     key: str | None = None
     fingerprint: str = ""
+    caller: str = ""
 
 
 ANEW = Submission()

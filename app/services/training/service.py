@@ -106,6 +106,7 @@ class TrainJobService:
                 unit="steps",
                 job_id=job_id,
                 priority=submission.priority,
+                caller=submission.caller,
             )
             return _read(session, job)
 
