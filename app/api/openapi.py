@@ -34,8 +34,8 @@ _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schema
 _REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
     401: "The request needs an API key, or its key is not valid.",
-    403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the "
-    "request, and the node does not allow this origin.",
+    403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends "
+    "the request, and the node does not allow this origin.",
     404: "There is no resource with this id.",
     406: "The response is not available in an accepted media type.",
     408: "The body did not arrive in time.",

@@ -177,6 +177,8 @@ class Job(Base):
         Index("ix_jobs_key_id_id", "key_id", "id"),
         # Covers active jobs only, so it stays small. Used to count waiting jobs and by the reaper; see `active_jobs`.
         Index("ix_jobs_active", "id", "kind", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        # Used to count a caller's active jobs at each submission, and its running ones at each chunk.
+        Index("ix_jobs_caller", "caller", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -196,6 +198,8 @@ class Job(Base):
     # Higher priorities run first, among jobs and among their chunks.
     priority: Mapped[int] = mapped_column(default=0)
     retry_of: Mapped[str | None] = mapped_column(Id)
+    # Who submitted it, such as `address:127.0.0.1`; callers share workers and engine. Empty in rows before 0.4.
+    caller: Mapped[str] = mapped_column(String(128), default="", server_default="")
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)

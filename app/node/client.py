@@ -6,7 +6,7 @@ Imports neither jobs nor records nor models. Any thread of the worker process ma
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +54,7 @@ class NodeClient:
         labels: Sequence[str] | None,
         background: bool,
         keep_waiting: Callable[[], None],
+        caller: str = "",
     ) -> RenderedImage:
         """Make one image.
 
@@ -62,6 +63,7 @@ class NodeClient:
             labels: Score the image against these texts.
             background: Whether interactive requests go first.
             keep_waiting: Called while the engine is away or full; raises to give up.
+            caller: Whose work it is: callers share the engine evenly.
 
         Returns:
             The file's bytes and what is recorded of the image.
@@ -71,32 +73,32 @@ class NodeClient:
             Invalid: The loaded model refuses the spec.
         """
         asked = RenderRequest(spec, labels, background)
-        answer = self._post(protocol.RENDER, keep_waiting, json=asked.to_json())
+        answer = self._post(protocol.RENDER, keep_waiting, caller, json=asked.to_json())
         return protocol.decode_image(answer.content, answer.headers)
 
-    def features(self, image: bytes, *, keep_waiting: Callable[[], None]) -> np.ndarray:
+    def features(self, image: bytes, *, keep_waiting: Callable[[], None], caller: str = "") -> np.ndarray:
         """Return the frozen backbone's features of an image file, (D,) float32; raises as `render`."""
-        answer = self._post(protocol.FEATURES, keep_waiting, content=image)
+        answer = self._post(protocol.FEATURES, keep_waiting, caller, content=image)
         return protocol.decode_features(answer.content)
 
-    def feature_batch(self, batch: FeatureBatch, *, keep_waiting: Callable[[], None]) -> np.ndarray:
+    def feature_batch(self, batch: FeatureBatch, *, keep_waiting: Callable[[], None], caller: str = "") -> np.ndarray:
         """Return the features of a batch of image files, (N, V, D) float32, V views each; raises as `render`.
 
         Raises:
             Conflict: Other weights are loaded than the batch names.
         """
         body, headers = batch.encode()
-        answer = self._post(protocol.FEATURE_BATCH, keep_waiting, content=body, headers=headers)
+        answer = self._post(protocol.FEATURE_BATCH, keep_waiting, caller, content=body, headers=headers)
         features = protocol.decode_features(answer.content)
         return features.reshape(len(batch.images), len(batch.views), -1)
 
-    def texts(self, texts: Sequence[str], *, keep_waiting: Callable[[], None]) -> TextEmbeddings:
+    def texts(self, texts: Sequence[str], *, keep_waiting: Callable[[], None], caller: str = "") -> TextEmbeddings:
         """Return CLIP's embeddings of texts, at least one; raises as `render`.
 
         Raises:
             Conflict: CLIP could not be loaded.
         """
-        answer = self._post(protocol.TEXTS, keep_waiting, json={"texts": list(texts)})
+        answer = self._post(protocol.TEXTS, keep_waiting, caller, json={"texts": list(texts)})
         return TextEmbeddings.from_json(answer.json())
 
     def backbone(self, name: str = protocol.PACK_BACKBONE, *, keep_waiting: Callable[[], None]) -> BackboneFacts:
@@ -105,7 +107,7 @@ class NodeClient:
         Raises:
             Invalid: The node has no backbone of this name.
         """
-        return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting, json={"name": name}).json())
+        return BackboneFacts(**self._post(protocol.BACKBONE, keep_waiting, "", json={"name": name}).json())
 
     def fine_tune_network(self, backbone: str, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
         """Return what a backbone is built from: `library`, `architecture` and `options`.
@@ -113,33 +115,46 @@ class NodeClient:
         Raises:
             Invalid: `fine_tune_not_supported`, or there is no such backbone.
         """
-        answer = self._post(protocol.FINE_TUNE_NETWORK, keep_waiting, json={"name": backbone})
+        answer = self._post(protocol.FINE_TUNE_NETWORK, keep_waiting, "", json={"name": backbone})
         return cast(dict[str, Any], answer.json())
 
-    def fine_tune_epoch(self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
+    def fine_tune_epoch(
+        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], caller: str = ""
+    ) -> dict[str, Any]:
         """Train an epoch, unless it has ended before; return `epochs`, all so far, and `is_over`; raises as `render`.
 
         Raises:
             Conflict: The backbone or the checkpoint is another one.
             StorageFull: The checkpoint does not fit.
         """
-        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, json=asked.to_json(), timeout=_UNBOUNDED)
+        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, caller, json=asked.to_json(), timeout=_UNBOUNDED)
         return cast(dict[str, Any], answer.json())
 
-    def fine_tune_model(self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None]) -> FineTunedFile:
+    def fine_tune_model(
+        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], caller: str = ""
+    ) -> FineTunedFile:
         """Write the finished model beside the checkpoints and ask it about pictures; raises as `fine_tune_epoch`."""
-        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, json=asked.to_json(), timeout=_UNBOUNDED)
+        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, caller, json=asked.to_json(), timeout=_UNBOUNDED)
         return FineTunedFile.decode(answer.content, answer.headers)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _post(self, path: str, keep_waiting: Callable[[], None], **body: Any) -> httpx.Response:
+    def _post(
+        self,
+        path: str,
+        keep_waiting: Callable[[], None],
+        caller: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **body: Any,
+    ) -> httpx.Response:
+        headers = {**(headers or {}), protocol.CALLER: caller}
         while True:
             keep_waiting()
             try:
-                answer = self._http.post(path, **body)
+                answer = self._http.post(path, headers=headers, **body)
             except httpx.TransportError:  # the API process is restarting
                 self._note(is_there=False)
                 time.sleep(_RETRY_S)

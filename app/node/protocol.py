@@ -29,6 +29,11 @@ FINE_TUNE_MODEL: Final = "/fine-tune-model"
 INFO_BYTES: Final = "X-Foxhound-Info-Bytes"
 
 
+# Of whom a request's work is, in a header of every request: callers share the engine. Workers of older releases leave
+# it out.
+CALLER: Final = "X-Foxhound-Caller"
+
+
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
     """One image that the worker asks for.

@@ -45,7 +45,7 @@ _BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
 
 
 class _Classify(Protocol):
-    def __call__(self, load: LoadImage, *, owner: object) -> Awaitable[np.ndarray]:
+    def __call__(self, load: LoadImage, *, owner: object, caller: str) -> Awaitable[np.ndarray]:
         """Return the probabilities of an image, (K,)."""
 
 
@@ -111,8 +111,10 @@ class JudgingService:
         pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]
         return await asyncio.to_thread(self._stored, ids, pointers, caller)
 
-    async def score(self, uploads: Sequence[Upload], request: ClipScoreRequest) -> list[ClipScoreResult]:
-        """Score each image against the request's labels, in their order.
+    async def score(
+        self, uploads: Sequence[Upload], request: ClipScoreRequest, caller: Caller
+    ) -> list[ClipScoreResult]:
+        """Score each image against the request's labels, in their order; `caller` is whose request it is.
 
         Raises:
             Invalid: Labels are not all different, the template lacks `{}`, or an image is broken.
@@ -121,7 +123,7 @@ class JudgingService:
         """
         texts, owner = _texts(request), object()
         scores = await _all(
-            _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner))
+            _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner, caller=caller.id))
             for upload in uploads
         )
         return [
@@ -149,7 +151,7 @@ class JudgingService:
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
         chosen = await self._choose(request.model, caller)
-        return chosen.ref, await self._results(chosen, uploads, request.top_k)
+        return chosen.ref, await self._results(chosen, uploads, request.top_k, caller.id)
 
     async def explain(
         self, upload: Upload, request: ClassifyRequest, caller: Caller
@@ -165,14 +167,18 @@ class JudgingService:
         """
         chosen = await self._choose(request.model, caller)
         self._explanations.require(chosen.explained)
-        [result] = await self._results(chosen, [upload], request.top_k)
-        drawing = self._explanations.png(partial(self._load, upload), chosen.explained, result.predictions[0].index)
+        [result] = await self._results(chosen, [upload], request.top_k, caller.id)
+        index = result.predictions[0].index
+        drawing = self._explanations.png(partial(self._load, upload), chosen.explained, index, caller=caller.id)
         return chosen.ref, result, base64.b64encode(await _naming(upload, drawing)).decode()
 
-    async def _results(self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int) -> list[ClassifyResult]:
+    async def _results(
+        self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int, caller: str
+    ) -> list[ClassifyResult]:
         owner = object()
         rows = await _all(
-            _naming(upload, chosen.classify(partial(self._load, upload), owner=owner)) for upload in uploads
+            _naming(upload, chosen.classify(partial(self._load, upload), owner=owner, caller=caller))
+            for upload in uploads
         )
         return [
             ClassifyResult(image_id=upload.image_id, predictions=_top(row, chosen.classes, top_k))
@@ -242,9 +248,16 @@ def _require_backbone(inference: Inference, head: Head) -> None:
         raise backbone_mismatch(head.backbone, head.backbone_sha256, fault)
 
 
-async def _classify_trained(inference: Inference, head: Head, load: LoadImage, *, owner: object) -> np.ndarray:
+async def _classify_trained(
+    inference: Inference, head: Head, load: LoadImage, *, owner: object, caller: str
+) -> np.ndarray:
     features = await inference.features.of_image(
-        load, backbone=head.backbone, weights_sha256=head.backbone_sha256, preprocessing=head.preprocessing, owner=owner
+        load,
+        backbone=head.backbone,
+        weights_sha256=head.backbone_sha256,
+        preprocessing=head.preprocessing,
+        owner=owner,
+        caller=caller,
     )
     probabilities: np.ndarray = head.predict(features[None])[0]  # (K,)
     return probabilities

@@ -85,7 +85,7 @@ async def score_image(request: Request, services: ServicesDep, caller: CallerDep
     A single label always has the probability 1.0; the response then has the warning `single_label`.
     """
     uploads, body, several = await _read(request, services, caller, ClipScoreRequest)
-    results = await services.judging.score(uploads, body)
+    results = await services.judging.score(uploads, body, caller)
     model, warnings = services.judging.pack_ref(), label_warnings(body.labels)
     if several:
         return ClipScoresRead(model=model, results=results, warnings=warnings)

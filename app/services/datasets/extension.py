@@ -56,7 +56,7 @@ class DatasetExtensionService:
                 total=num_to_make(dataset, offsets),
                 unit="images",
                 priority=submission.priority,
-                key_id=submission.caller.key_id,
+                caller=submission.caller,
             )
             dataset.status, dataset.job_id = "queued", job.id
             return read_datasets(session, [dataset])[0]

@@ -76,7 +76,7 @@ class DatasetService:
                 unit="images",
                 job_id=job_id,
                 priority=submission.priority,
-                key_id=submission.caller.key_id,
+                caller=submission.caller,
             )
             return read_datasets(session, [dataset])[0]
 
@@ -160,7 +160,7 @@ class DatasetService:
                 total=num,
                 unit="images",
                 priority=submission.priority,
-                key_id=submission.caller.key_id,
+                caller=submission.caller,
             )
             return job_read(job)
 

@@ -88,7 +88,7 @@ class EvaluationService:
                 total=num,
                 unit="images",
                 priority=submission.priority,
-                key_id=submission.caller.key_id,
+                caller=submission.caller,
             )
             return job_read(job)
 

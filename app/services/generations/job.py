@@ -63,7 +63,9 @@ class GenerateJob(GenerateKind):
         """Do nothing: `run` alone has the ids of the files; `recovery.sweep` moves files without a record."""
 
     def _render(self, job: JobContext, image_id: str, image: ImageSpec, labels: Sequence[str] | None) -> StoredImage:
-        data, info = self._node.render(image, labels=labels, background=False, keep_waiting=wait_policy(job))
+        data, info = self._node.render(
+            image, labels=labels, background=False, keep_waiting=wait_policy(job), caller=job.caller
+        )
         path = self._folder.image_path(image_id, image.output_format)
         store(job, self._folder, path, data)
         return StoredImage(info, path)

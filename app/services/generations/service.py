@@ -74,7 +74,9 @@ class GenerationService:
         await asyncio.to_thread(self._folder.reserve.check)
         renders = [
             asyncio.ensure_future(
-                self._inference.render(image, labels=spec.labels, on_step=on_step and partial(on_step, index))
+                self._inference.render(
+                    image, labels=spec.labels, on_step=on_step and partial(on_step, index), caller=caller.id
+                )
             )
             for index, image in enumerate(spec.images())
         ]
@@ -106,7 +108,7 @@ class GenerationService:
                 total=spec.num_images,
                 unit="images",
                 priority=submission.priority,
-                key_id=submission.caller.key_id,
+                caller=submission.caller,
             )
             return job_read(job)
 

@@ -87,7 +87,8 @@ class LoadedFacts:
 class Inference:
     """Rendering, scoring and classifying on the node's engine.
 
-    An `owner` stands for one request: the pictures of several owners are prepared in turn.
+    An `owner` stands for one request, and a `caller` for who sent it: callers share the engine evenly, and the pictures
+    of several callers and owners are prepared in turn.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class Inference:
         labels: Sequence[str] | None = None,
         priority: Priority = Priority.INTERACTIVE,
         on_step: Callable[[int, int], None] | None = None,
+        caller: str = "",
     ) -> RenderedImage:
         """Make one image, encode it, and score it if labels are given.
 
@@ -186,16 +188,17 @@ class Inference:
             priority: Interactive requests go first.
             on_step: Called on the event loop with the steps done and those to do in all: with 0 done once the engine
                 has taken the image, then after each step.
+            caller: Whose image it is.
 
         Raises:
             ModelNotReady: The diffusion model (or CLIP, for labels) is not loaded.
             QueueFull: The engine takes no more requests.
             InferenceFailed: The model failed on this image.
         """
-        image = await self._draw(spec, priority, on_step)
+        image = await self._draw(spec, priority, on_step, caller)
         lineage = self._lineage(spec)
         data, sha256 = await asyncio.to_thread(_encode, image.pixels, spec.output_format, lineage)
-        scores = await self._score_labels(image.pixels, spec.prompt, labels, priority) if labels else {}
+        scores = await self._score_labels(image.pixels, spec.prompt, labels, priority, caller) if labels else {}
         timings = {name: round(getattr(image, name), 3) for name in ("queued_ms", "denoising_ms", "decoding_ms")}
         info = ImageInfo(
             sha256=sha256,
@@ -215,29 +218,32 @@ class Inference:
         *,
         priority: Priority = Priority.INTERACTIVE,
         owner: object = None,
+        caller: str = "",
     ) -> ClipScores:
         """Score an image against texts with CLIP, at least one; up to `TEXTS_AT_ONCE` keep the step short."""
         prepare = _loaded(self._facts.prepare_clip)
-        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
-        return cast(ClipScores, await self._ask(CLIP, payload, priority))
+        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner, caller=caller)
+        return cast(ClipScores, await self._ask(CLIP, payload, priority, caller))
 
-    async def embed_texts(self, texts: Sequence[str]) -> ClipTexts:
+    async def embed_texts(self, texts: Sequence[str], *, caller: str = "") -> ClipTexts:
         """Return CLIP's embeddings of texts, 1 to `TEXTS_AT_ONCE`; behind interactive requests."""
         payload = _loaded(self._facts.prepare_texts)(texts)
-        return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND))
+        return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND, caller))
 
     async def classify(
-        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
+        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None, caller: str = ""
     ) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
         preprocess = _loaded(self._facts.classifier_pixels)
-        pixels = await self.prepare(load, preprocess, owner=owner)
-        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
+        pixels = await self.prepare(load, preprocess, owner=owner, caller=caller)
+        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority, caller)
         return result.probabilities
 
-    async def prepare(self, load: LoadImage, preprocess: Preprocess, *, owner: object = None) -> torch.Tensor:
+    async def prepare(
+        self, load: LoadImage, preprocess: Preprocess, *, owner: object = None, caller: str = ""
+    ) -> torch.Tensor:
         """Return what a preprocessing makes of an image, (3, H, W) float32; on a preparation thread."""
-        return await self._preparation.run(lambda: preprocess(load()), owner=owner)
+        return await self._preparation.run(lambda: preprocess(load()), owner=owner, caller=caller)
 
     def close(self) -> None:
         """Stop preparing pictures and loading backbones; for after the engine is closed."""
@@ -245,18 +251,18 @@ class Inference:
         self.backbones.close()
 
     async def _draw(
-        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
+        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None, caller: str
     ) -> GeneratedImage:
         cost = cost_of(spec)
         if on_step is None:
-            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, cost))
+            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, caller, cost))
         loop = asyncio.get_running_loop()
 
         def report(done: int, steps: int) -> None:
             # On the device thread, which must not wait for the loop.
             loop.call_soon_threadsafe(on_step, done, steps)
 
-        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report)
+        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report, caller=caller)
         on_step(0, cost.steps)
         return cast(GeneratedImage, await asyncio.wrap_future(submitted))
 
@@ -276,7 +282,7 @@ class Inference:
         }
 
     async def _score_labels(
-        self, pixels: np.ndarray, prompt: str, labels: Sequence[str], priority: Priority
+        self, pixels: np.ndarray, prompt: str, labels: Sequence[str], priority: Priority, caller: str
     ) -> dict[str, Any]:
         """Return the fields of `ImageInfo` that CLIP gives."""
         # A logit does not depend on the other texts, only the softmax does. So the prompt is scored with the labels,
@@ -284,7 +290,8 @@ class Inference:
         image = Image.fromarray(pixels)
         texts, logits = [*labels, prompt], list[float]()
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            scores = await self.score(lambda: image, texts[start : start + TEXTS_AT_ONCE], priority=priority)
+            some = texts[start : start + TEXTS_AT_ONCE]
+            scores = await self.score(lambda: image, some, priority=priority, caller=caller)
             logits += scores.logits
         probabilities = torch.tensor(logits[:-1]).softmax(dim=0).tolist()
         return {
@@ -296,9 +303,12 @@ class Inference:
             "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
         }
 
-    async def _ask(self, model: str, payload: object, priority: Priority, cost: RequestCost = ONE_ROW) -> Any:
+    async def _ask(
+        self, model: str, payload: object, priority: Priority, caller: str, cost: RequestCost = ONE_ROW
+    ) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
-        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, cost=cost))
+        submitted = self._engine.submit(model, payload, priority=priority, cost=cost, caller=caller)
+        return await asyncio.wrap_future(submitted)
 
 
 def resident_backbones(facts: LoadedFacts) -> dict[str, Resident]:

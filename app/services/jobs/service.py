@@ -112,14 +112,16 @@ class JobService:
         return accept(
             self._db,
             submission,
-            lambda session: job_read(self._retry(session, job_id, submission.priority)),
+            lambda session: job_read(self._retry(session, job_id, submission)),
             location=lambda job: f"/jobs/{job.id}",
         )
 
-    def _retry(self, session: Session, job_id: str, priority: int) -> Job:
+    def _retry(self, session: Session, job_id: str, submission: Submission) -> Job:
         job = session.get(Job, job_id)
         changes = retry_changes(session, job) if job is not None and job.status in ENDED else None
-        return self._jobs.retry(session, job_id, priority=priority, changes=changes)
+        return self._jobs.retry(
+            session, job_id, priority=submission.priority, changes=changes, caller=submission.caller
+        )
 
 
 def progress_read(job: Job) -> Progress:

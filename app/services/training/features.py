@@ -110,7 +110,7 @@ class FeatureSource:
         if not files:
             return np.empty((0, len(views), 0), np.float32), lost
         batch = FeatureBatch(backbone.name, backbone.weights_sha256, list(views), files)
-        features = self._node.feature_batch(batch, keep_waiting=wait_policy(job))
+        features = self._node.feature_batch(batch, keep_waiting=wait_policy(job), caller=job.caller)
         try:
             for image, rows in zip(sound, features, strict=True):
                 for key, row in zip(self._keys(image, backbone, views), rows, strict=True):

@@ -238,7 +238,9 @@ class TrainJob(TrainKind):
 
         parts = backbone.parts()
         sizes = {part.name: self._source.read(job, images[:1], part).shape[-1] for part in parts}
-        texts = self._node.texts([TEMPLATE.format(name) for name in classes], keep_waiting=wait_policy(job))
+        texts = self._node.texts(
+            [TEMPLATE.format(name) for name in classes], keep_waiting=wait_policy(job), caller=job.caller
+        )
         is_real = np.array([image.source == "real" for image in images])
         return PromptExamples(examples, sizes, is_real, texts)
 

@@ -110,7 +110,7 @@ class TrainJobService:
                 unit="steps",
                 job_id=job_id,
                 priority=submission.priority,
-                key_id=submission.caller.key_id,
+                caller=submission.caller,
             )
             return _read(session, job)
 
