@@ -121,7 +121,7 @@ def test_a_body_without_a_key_is_not_read(guarded: Node) -> None:
     """The head alone is sent; a node that waited for the body would not answer."""
     url = guarded.http.base_url
     with socket.create_connection((url.host, url.port), timeout=PATIENCE_S) as sock:
-        sock.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n")
+        sock.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n")
         answer = b""
         while block := sock.recv(65_536):  # the node closes, as nothing reads the rest
             answer += block
