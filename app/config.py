@@ -41,6 +41,29 @@ class Settings(BaseSettings):
         description="Whether requests without an API key are accepted, with every scope but `admin`. Without it, a "
         "node that others can reach starts only once there is a key, and a node on 127.0.0.1 is open until then.",
     )
+    caller_requests_per_minute: int | None = Field(
+        None, ge=1, le=100_000, description="Requests of one caller in any minute on one node; default: no bound."
+    )
+    caller_concurrent_requests: int | None = Field(
+        None, ge=1, le=100_000, description="Requests of one caller that run at once on one node; default: no bound."
+    )
+    caller_concurrent_images: int | None = Field(
+        None, ge=1, le=10_000, description="Images of one caller that /generate draws at once; default: no bound."
+    )
+    caller_pixel_steps_per_day: int | None = Field(
+        None,
+        ge=0,
+        le=10**18,
+        description="Images x steps x width x height that are accepted from one caller in a day (UTC), over all nodes; "
+        "default: no bound.",
+    )
+    caller_stored_mb: int | None = Field(
+        None,
+        ge=0,
+        le=10**9,
+        description="Megabytes of images and models of one key (all callers without a key count as one) at which its "
+        "new work is refused; default: no bound.",
+    )
     read_own: bool = Field(
         False,
         description="Whether an API key sees only the objects that were created with it; a key with the scope `admin` "

@@ -176,7 +176,12 @@ class ErrorCode(StrEnum):
     NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     DIVERGED = "diverged", "422", "The loss of a training is not finite any more."
     HEAD_TOO_LARGE = "head_too_large", "431", "The head of the request is larger than 64 KiB."
-    RATE_LIMITED = "rate_limited", "429", "Too many large requests of this address were refused."
+    RATE_LIMITED = (
+        "rate_limited",
+        "429",
+        "The caller exceeds its requests a minute or at once, or too many large requests of its address were refused.",
+    )
+    QUOTA_EXCEEDED = "quota_exceeded", "429", "The caller has used up its pixel-steps of the day or its stored bytes."
     INTERNAL_ERROR = "internal_error", "500", "The service failed; its log has the reason under the request id."
     REQUEST_REFUSED = "request_refused", "4xx", "The request was refused by the framework."
     INFERENCE_FAILED = "inference_failed", "500", "The model failed on this request."

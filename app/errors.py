@@ -18,6 +18,8 @@ AppError
 ├── UnsupportedBody       415  unsupported_media_type
 ├── HostNotAllowed        421  host_not_allowed
 ├── Invalid               422  invalid_request (or a more exact code), with pointers
+├── RateLimited           429  rate_limited + Retry-After
+├── QuotaExceeded         429  quota_exceeded
 ├── QueueFull             503  queue_full + Retry-After
 ├── ModelNotReady         503  model_not_ready + Retry-After
 ├── Unavailable           503  unavailable + Retry-After
@@ -70,6 +72,7 @@ class AppError(Exception):
         errors: Sequence[FieldError] = (),
         retry_after_s: int | None = None,
         members: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Describe this occurrence.
 
@@ -79,12 +82,14 @@ class AppError(Exception):
             errors: The faults of an invalid request, one entry each.
             retry_after_s: Whole seconds after which a retry makes sense, >= 1.
             members: Further members of the problem (RFC 9457, 3.2), such as the id of a conflicting resource.
+            headers: Further fields of the answer.
         """
         self.detail = detail or self.default_detail
         self.code = str(code or self.default_code)  # a plain string: databases and validators need not accept the enum
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
         self.members = dict(members or {})
+        self.headers = dict(headers or {})
         super().__init__(self.detail)
 
 
@@ -214,6 +219,24 @@ class Invalid(AppError):
     def field(cls, pointer: str, detail: str, code: str) -> "Invalid":
         """Return the error for one faulty field; the problem and its only fault have the same code."""
         return cls(detail, code=code, errors=[FieldError(pointer, detail, code)])
+
+
+class RateLimited(AppError):
+    """The caller sends more requests than its share, at once or in a minute."""
+
+    status = 429
+    title = "Too many requests"
+    default_code = ErrorCode.RATE_LIMITED
+    default_detail = "The caller sends more requests than its share."
+
+
+class QuotaExceeded(AppError):
+    """The caller has used up a quota."""
+
+    status = 429
+    title = "Quota exceeded"
+    default_code = ErrorCode.QUOTA_EXCEEDED
+    default_detail = "The quota of the caller is used up."
 
 
 class QueueFull(AppError):

@@ -17,6 +17,7 @@ from app import __version__
 from app.api import openapi, problems, submissions
 from app.api.access.layer import AccessLayer
 from app.api.access.scopes import require_listed
+from app.api.access.shares import ShareLayer
 from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.routes import (
@@ -120,12 +121,12 @@ def with_middleware(app: FastAPI) -> ASGIApp:
 
     A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `HttpMiddleware` (request
     id, body rate, shutdown, one form of errors), `BrowserGuard`, which refuses what other sites must not send, and
-    `AccessLayer`, which checks the API key.
+    `AccessLayer`, which checks the API key, and `ShareLayer`, which holds its caller to its share.
     """
     settings: Settings = app.state.settings
     origins = read_origins(settings.cors_origins or "")
     hosts = allowed_hosts(settings.host, settings.allowed_hosts or "", socket.gethostname())
-    with_keys = AccessLayer(app, lambda: app.state.authenticator)
+    with_keys = AccessLayer(ShareLayer(app), lambda: app.state.authenticator)
     http = HttpMiddleware(
         BrowserGuard(with_keys, hosts=hosts, origins=origins),
         body=_body_limits(settings),

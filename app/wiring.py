@@ -10,6 +10,7 @@ from app import __version__
 from app.access.authenticator import Authenticator
 from app.access.caller import AccessPolicy
 from app.access.keys import KeyRows
+from app.access.shares import Shares
 from app.access.visibility import Visibility
 from app.api.deps import Services
 from app.config import Settings
@@ -152,7 +153,16 @@ def job_queue(settings: Settings, db: Database, folder: DataFolder) -> JobQueue:
 
 def access_policy(settings: Settings) -> AccessPolicy:
     """Return which requests need an API key, and what a key sees."""
-    return AccessPolicy.of(settings.host, allows_anonymous=settings.allow_anonymous, reads_own=settings.read_own)
+    shares = Shares(
+        requests_per_minute=settings.caller_requests_per_minute,
+        concurrent_requests=settings.caller_concurrent_requests,
+        concurrent_images=settings.caller_concurrent_images,
+        pixel_steps_per_day=settings.caller_pixel_steps_per_day,
+        stored_mb=settings.caller_stored_mb,
+    )
+    return AccessPolicy.of(
+        settings.host, allows_anonymous=settings.allow_anonymous, reads_own=settings.read_own, shares=shares
+    )
 
 
 def authenticator(settings: Settings, db: Database) -> Authenticator:

@@ -116,7 +116,7 @@ class Authenticator:
         """
         table = await self._recent()
         if not table.has_any and self._policy.is_loopback:
-            return Caller(address_id(address), None, ALL_SCOPES)
+            return Caller(address_id(address), None, ALL_SCOPES, shares=self._policy.shares)
         if key is None:
             return self._anonymous(address)
         usable = await self._find(key, table)
@@ -124,12 +124,13 @@ class Authenticator:
             raise invalid_key()
         self._note_use(usable)
         reads_own = self._policy.reads_own and Scope.ADMIN not in usable.scopes
-        return Caller(f"key:{usable.id}", usable.id, usable.scopes, reads_own)
+        shares = self._policy.shares.with_own(usable.shares)
+        return Caller(f"key:{usable.id}", usable.id, usable.scopes, reads_own, shares)
 
     def _anonymous(self, address: str) -> Caller:
         if not self._policy.allows_anonymous:
             raise Unauthorized
-        return Caller(address_id(address), None, ANONYMOUS_SCOPES, self._policy.reads_own)
+        return Caller(address_id(address), None, ANONYMOUS_SCOPES, self._policy.reads_own, self._policy.shares)
 
     async def _find(self, key: bytes, table: KeyTable) -> UsableKey | None:
         if not KEY.fullmatch(key):

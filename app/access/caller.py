@@ -1,11 +1,13 @@
 """The sender of a request, and the policy by which requests without a key are accepted.
 
-Imports nothing of the application. Everything is immutable; any thread may use it.
+Imports nothing of the application but the errors. Everything is immutable; any thread may use it.
 """
 
 import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
+
+from app.access.shares import UNBOUNDED, Shares
 
 
 class Scope(StrEnum):
@@ -34,12 +36,14 @@ class Caller:
         key_id: The id of his API key; None: the request was accepted without one.
         scopes: What he may do.
         reads_own: Whether he sees only the objects that were created with the same `key_id`.
+        shares: How much he may use.
     """
 
     id: str
     key_id: str | None
     scopes: frozenset[Scope]
     reads_own: bool = False
+    shares: Shares = UNBOUNDED
 
     def may(self, scope: Scope) -> bool:
         """Return whether the caller has a scope, `admin` included."""
@@ -62,16 +66,18 @@ class AccessPolicy:
         is_loopback: Whether the node listens on this machine alone; then no key is needed until the first is created.
         allows_anonymous: Whether requests without a key are accepted, with every scope but `admin`.
         reads_own: Whether a key without the scope `admin` sees only its own objects.
+        shares: How much a caller may use whose key does not say more or less.
     """
 
     is_loopback: bool = True
     allows_anonymous: bool = False
     reads_own: bool = False
+    shares: Shares = UNBOUNDED
 
     @classmethod
-    def of(cls, host: str, *, allows_anonymous: bool, reads_own: bool) -> "AccessPolicy":
+    def of(cls, host: str, *, allows_anonymous: bool, reads_own: bool, shares: Shares = UNBOUNDED) -> "AccessPolicy":
         """Return the policy of a node that listens on `host`."""
-        return cls(is_loopback(host), allows_anonymous, reads_own)
+        return cls(is_loopback(host), allows_anonymous, reads_own, shares)
 
     @property
     def needs_a_key(self) -> bool:

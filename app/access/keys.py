@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.access.caller import Scope
+from app.access.shares import UNBOUNDED, Shares
 from app.db.base import new_id, utc_now
 from app.db.models import ApiKey
 from app.db.session import Database
@@ -57,6 +58,7 @@ class KeyRecord:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_on: date | None
+    shares: dict[str, int] | None
 
     def state(self, now: datetime) -> str:
         """Return `revoked`, `expired` or `active`."""
@@ -73,6 +75,7 @@ class UsableKey:
     scopes: frozenset[Scope]
     expires_at: datetime | None
     last_used_on: date | None
+    shares: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ def create_key(
     scopes: Collection[Scope],
     *,
     expires_at: datetime | None = None,
+    shares: Shares = UNBOUNDED,
     if_none: bool = False,
     hand_over: Callable[[NewKey], None] = lambda _: None,
 ) -> NewKey | None:
@@ -109,6 +113,7 @@ def create_key(
         name: Its name, which no other unrevoked key has.
         scopes: At least one.
         expires_at: When it stops being valid; None: never.
+        shares: Its bounds; those that are None follow the settings of each node.
         if_none: Whether to create nothing, and return None, if there is any key.
         hand_over: Called with the key before it is committed; if it raises, there is no key.
 
@@ -126,6 +131,7 @@ def create_key(
         key_sha256=digest_of(key.encode()),
         scopes=sorted(str(scope) for scope in scopes),
         expires_at=expires_at,
+        shares=shares.given() or None,
     )
     new = NewKey(row.id, name, key, list(row.scopes))
     try:
@@ -157,11 +163,26 @@ def revoke_key(db: Database, name: str) -> KeyRecord:
         KeyRefused: There is no unrevoked key of this name.
     """
     with db.transaction() as session:
-        row = session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)))
-        if row is None:
-            raise KeyRefused("There is no unrevoked key of this name. `foxhound keys list` lists all keys.")
+        row = _unrevoked(session, name)
         row.revoked_at = utc_now()
-        return KeyRecord(**{name: getattr(row, name) for name in KeyRecord.__dataclass_fields__})
+        return _record(row)
+
+
+def limit_key(db: Database, name: str, shares: Shares) -> KeyRecord:
+    """Replace the bounds of a key and return it as it is now; API processes apply them within 5 s.
+
+    Args:
+        db: The database.
+        name: Its name.
+        shares: All its bounds; those that are None follow the settings of each node.
+
+    Raises:
+        KeyRefused: There is no unrevoked key of this name.
+    """
+    with db.transaction() as session:
+        row = _unrevoked(session, name)
+        row.shares = shares.given() or None
+        return _record(row)
 
 
 def has_any_key(session: Session) -> bool:
@@ -175,12 +196,15 @@ def read_key_table(db: Database, now: datetime) -> KeyTable:
     Raises:
         DatabaseUnavailable: The database does not answer.
     """
-    columns = (ApiKey.key_sha256, ApiKey.id, ApiKey.scopes, ApiKey.expires_at, ApiKey.last_used_on)
+    key = ApiKey
+    columns = (key.key_sha256, key.id, key.scopes, key.expires_at, key.last_used_on, key.shares)
     usable = ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
     with db.snapshot() as session:
         found = {
-            digest: UsableKey(key_id, _known(scopes), expires_at, last_used_on)
-            for digest, key_id, scopes, expires_at, last_used_on in session.execute(select(*columns).where(usable))
+            digest: UsableKey(key_id, _known(scopes), expires_at, last_used_on, shares)
+            for digest, key_id, scopes, expires_at, last_used_on, shares in session.execute(
+                select(*columns).where(usable)
+            )
         }
         return KeyTable(found, bool(found) or has_any_key(session))
 
@@ -206,6 +230,17 @@ class KeyRows:
     def note_use(self, key_id: str, day: date) -> None:
         """Record the day of a use; see `note_use`."""
         note_use(self._db, key_id, day)
+
+
+def _unrevoked(session: Session, name: str) -> ApiKey:
+    row = session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)))
+    if row is None:
+        raise KeyRefused("There is no unrevoked key of this name. `foxhound keys list` lists all keys.")
+    return row
+
+
+def _record(row: ApiKey) -> KeyRecord:
+    return KeyRecord(**{name: getattr(row, name) for name in KeyRecord.__dataclass_fields__})
 
 
 def _known(scopes: Collection[str]) -> frozenset[Scope]:

@@ -122,7 +122,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             if NEEDS[method.upper(), path]:
-                operation["responses"] |= {str(status): _response(status) for status in (401, 403, 503)}
+                operation["responses"] |= {str(status): _response(status) for status in (401, 403, 429, 503)}
             _add_refusals(method, operation["responses"])
             operation["responses"] = dict(sorted(operation["responses"].items()))
             _drop_default_422(operation["responses"])

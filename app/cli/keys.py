@@ -20,6 +20,7 @@ import typer
 from rich.table import Table
 
 from app.access.caller import AccessPolicy, Scope
+from app.access.shares import Shares
 from app.cli.console import err, out, print_note, print_result
 from app.cli.database import opened
 from app.cli.settings import read_settings
@@ -36,6 +37,19 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _LONGEST = timedelta(days=3_650)
 
 Name = Annotated[str, typer.Argument(help="The key's name: letters, digits, dots, hyphens, underscores.")]
+RequestsPerMinute = Annotated[int | None, typer.Option(min=1, max=100_000, help="Requests in any minute on one node.")]
+ConcurrentRequests = Annotated[
+    int | None, typer.Option(min=1, max=100_000, help="Requests that run at once on one node.")
+]
+ConcurrentImages = Annotated[
+    int | None, typer.Option(min=1, max=10_000, help="Images that `POST /generate` draws at once on one node.")
+]
+PixelSteps = Annotated[
+    int | None, typer.Option(min=0, help="Images x steps x width x height that are accepted in a day (UTC).")
+]
+StoredMb = Annotated[
+    int | None, typer.Option(min=0, help="Megabytes of images and models at which new work is refused.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -62,6 +76,11 @@ def create(
         timedelta | None,
         typer.Option(parser=_duration, metavar="DURATION", help="Time until the key expires, such as 90d or 12h."),
     ] = None,
+    requests_per_minute: RequestsPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    concurrent_images: ConcurrentImages = None,
+    pixel_steps_per_day: PixelSteps = None,
+    stored_mb: StoredMb = None,
     output: Annotated[
         Path | None,
         typer.Option(dir_okay=False, help="Write the key to this file, readable by its owner alone; print its path."),
@@ -84,7 +103,10 @@ def create(
 
     with _refusals(), opened(settings) as db:
         expires_at = None if expires is None else utc_now() + expires
-        new = create_key(db, name, set(scopes), expires_at=expires_at, if_none=if_needed, hand_over=hand_over)
+        shares = Shares(requests_per_minute, concurrent_requests, concurrent_images, pixel_steps_per_day, stored_mb)
+        new = create_key(
+            db, name, set(scopes), expires_at=expires_at, shares=shares, if_none=if_needed, hand_over=hand_over
+        )
     if new is not None:
         _print_new(new, output, as_json)
 
@@ -99,10 +121,28 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(record) for record in records], default=lambda moment: moment.isoformat()))
         return
-    table = Table("name", "prefix", "scopes", "state", "created", "expires", "last used")
+    table = Table("name", "prefix", "scopes", "state", "created", "expires", "last used", "bounds")
     for record in records:
         table.add_row(*_cells(record))
     out.print(table)
+
+
+@keys_app.command()
+def limit(
+    name: Name,
+    requests_per_minute: RequestsPerMinute = None,
+    concurrent_requests: ConcurrentRequests = None,
+    concurrent_images: ConcurrentImages = None,
+    pixel_steps_per_day: PixelSteps = None,
+    stored_mb: StoredMb = None,
+) -> None:
+    """Replace the bounds of a key. Those that are not given follow the settings of each node again."""
+    from app.access.keys import limit_key
+
+    shares = Shares(requests_per_minute, concurrent_requests, concurrent_images, pixel_steps_per_day, stored_mb)
+    with _refusals(), opened(read_settings()) as db:
+        record = limit_key(db, name, shares)
+    print_result(f"The bounds of the key {record.name}: {_bounds(record)}.")
 
 
 @keys_app.command()
@@ -178,4 +218,10 @@ def _cells(record: "KeyRecord") -> list[str]:
         f"{record.created_at:%Y-%m-%d}",
         "never" if expires is None else f"{expires:%Y-%m-%d %H:%M}",
         "never" if used is None else f"{used:%Y-%m-%d}",
+        _bounds(record),
     ]
+
+
+def _bounds(record: "KeyRecord") -> str:
+    named = (f"{name.replace('_', ' ')} {value:,}" for name, value in (record.shares or {}).items())
+    return ", ".join(named) or "as the node's settings"

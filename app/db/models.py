@@ -59,6 +59,20 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
     # The day in UTC.
     last_used_on: Mapped[date | None]
+    # Its own bounds by name (`Shares`); None: it follows the settings of each node.
+    shares: Mapped[dict[str, Any] | None]
+
+
+class Usage(Base):
+    """What a caller with a quota has been charged on a day."""
+
+    __tablename__ = "usage"
+
+    # As in `Job.caller`.
+    caller: Mapped[str] = mapped_column(String(128), primary_key=True)
+    # In UTC.
+    day: Mapped[date] = mapped_column(primary_key=True)
+    pixel_steps: Mapped[int] = mapped_column(BigInteger)
 
 
 class Generation(Base):
@@ -200,6 +214,8 @@ class Job(Base):
     retry_of: Mapped[str | None] = mapped_column(Id)
     # Who submitted it, such as `address:127.0.0.1`; callers share workers and engine. Empty in rows before 0.4.
     caller: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    # Charged to the caller's day when the job was accepted; see `app.access.quotas`.
+    pixel_steps: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.access.caller import LOCAL, Caller
+from app.access.quotas import charge
 from app.db.base import new_id
 from app.db.models import Job, active_jobs
 from app.db.outages import is_outage
@@ -66,6 +67,7 @@ class JobQueue:
         priority: int = 0,
         retry_of: str | None = None,
         caller: Caller = LOCAL,
+        pixel_steps: int = 0,
     ) -> Job:
         """Add a job in the caller's transaction: after its commit the job exists and is queued.
 
@@ -79,9 +81,11 @@ class JobQueue:
             priority: -100 .. 100; of waiting jobs, and of their chunks, the highest go first.
             retry_of: The id of the job that this one retries.
             caller: Whose job it is: it belongs to his API key, and callers share the workers and the engine evenly.
+            pixel_steps: What is charged to the caller's day; what the job does not do is given back at its end.
 
         Raises:
             QueueFull: The limit of waiting jobs is reached.
+            QuotaExceeded: The caller has used up a quota.
             AppError: The disk has no room for what the job will make.
         """
         self._check_room()
@@ -96,6 +100,7 @@ class JobQueue:
             retry_of=retry_of,
             key_id=caller.key_id,
             caller=caller.id,
+            pixel_steps=charge(session, caller, pixel_steps) if pixel_steps else 0,
         )
         session.add(job)
         session.flush()
@@ -194,6 +199,7 @@ class JobQueue:
             priority=priority,
             retry_of=old.id,
             caller=replace(caller, key_id=old.key_id),
+            pixel_steps=record.unmade_pixel_steps(old),
         )
 
     def close(self) -> None:

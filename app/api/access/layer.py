@@ -73,7 +73,7 @@ class AccessLayer:
         response = respond(Request(scope), error)
         if isinstance(error, Unauthorized):
             response.headers["WWW-Authenticate"] = "Bearer"
-        if _may_be_large(scope):
+        if may_be_large(scope):
             response.headers["Connection"] = "close"  # nothing reads the rest
         await response(scope, receive, send)
 
@@ -93,6 +93,7 @@ def require(caller: Caller, need: Need) -> None:
     raise Forbidden(f"This needs an API key with the scope {names}.", members={"scope": names})
 
 
-def _may_be_large(scope: Scope) -> bool:
+def may_be_large(scope: Scope) -> bool:
+    """Return whether a request has more of a body than is worth reading when it is refused."""
     headers = dict(scope["headers"])
     return b"transfer-encoding" in headers or int(headers.get(b"content-length", b"0")) > _SKIPPED_BYTES

@@ -24,7 +24,7 @@ from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, Datase
 from app.schemas.jobs import JobRead
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.records import new_dataset, num_to_make, read_datasets, recipe_read
+from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read
 from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
@@ -77,6 +77,7 @@ class DatasetService:
                 job_id=job_id,
                 priority=submission.priority,
                 caller=submission.caller,
+                pixel_steps=pixel_steps(dataset, total),
             )
             return read_datasets(session, [dataset])[0]
 

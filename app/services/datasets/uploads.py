@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
+from app.access.quotas import refuse_when_stored_full
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
@@ -94,7 +96,7 @@ class UploadService:
         """
         self._folder.reserve.check()
 
-    async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
+    async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO], caller: Caller) -> UploadRead:
         """Add files to a class and split; a file with a fault of its own is refused alone.
 
         Any other error ends the request. The files stored before it stay, and are duplicates when they are sent again.
@@ -103,20 +105,22 @@ class UploadService:
             NotFound: There is no dataset with this id.
             Invalid: The dataset has no class of this name.
             Conflict: A job uses the dataset.
+            QuotaExceeded: The caller has stored all that it may.
             StorageFull: There is no room.
         """
-        class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form))
+        class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form, caller))
         results = [
             await self._try(dataset_id, class_index, form.split, index, file) for index, file in enumerate(files)
         ]
         num_accepted = sum(result.refused is None for result in results)
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
 
-    def _prepare(self, dataset_id: str, form: UploadForm) -> int:
+    def _prepare(self, dataset_id: str, form: UploadForm, caller: Caller) -> int:
         """Check what concerns all files, move unrecorded uploads away, and return the index of the class."""
         with self._db.transaction() as session:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
+            refuse_when_stored_full(session, caller)
             class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
             if class_index is None:
                 raise Invalid.field("#/class_name", "The dataset has no class of this name.", ErrorCode.CLASS_NOT_FOUND)

@@ -39,6 +39,11 @@ class GenerationSpec:
     num_images: int
     labels: list[str] | None
 
+    @property
+    def pixel_steps(self) -> int:
+        """The work that limits and quotas count: images x steps x width x height."""
+        return self.num_images * self.image.pixel_steps
+
     def images(self) -> list[ImageSpec]:
         """Return the spec of every image, in order."""
         return [self.image.with_seed(self.image.seed + k) for k in range(self.num_images)]

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import partial
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
+from app.access.quotas import charge, give_back
+from app.access.shares import Running
 from app.access.visibility import seen
-from app.db.base import new_id
+from app.db.base import new_id, utc_now
 from app.db.models import Generation, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
@@ -43,6 +46,13 @@ class Generated(NamedTuple):
     files: list[bytes]
 
 
+class _Charged(NamedTuple):
+    """What was charged to a caller's day."""
+
+    day: date
+    pixel_steps: int
+
+
 class GenerationService:
     """Everything about generations and their images."""
 
@@ -53,6 +63,7 @@ class GenerationService:
         self._inference = inference
         self._jobs = jobs
         self._limits = limits
+        self._drawing = Running()
 
     async def generate(
         self, request: GenerateRequest, caller: Caller, *, on_step: Callable[[int, int, int], None] | None = None
@@ -67,11 +78,39 @@ class GenerationService:
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
+            RateLimited, QuotaExceeded: The caller has its share of images at once, or has used up a quota.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference.render`.
             StorageFull: The disk is full; nothing is kept, and nothing is drawn where it was full before.
         """
         spec = self.resolve(request)
-        await asyncio.to_thread(self._folder.reserve.check)
+        limit = caller.shares.concurrent_images
+        if limit is not None and spec.num_images > limit:
+            detail = f"One caller may have {limit} images drawn at once. Ask for fewer."
+            raise Invalid.field("#/num_images_per_prompt", detail, ErrorCode.TOO_MANY_IMAGES)
+        with self._drawing.hold(caller.id, spec.num_images, limit, "images"):
+            return await self._draw(spec, caller, request.response_format, on_step)
+
+    async def _draw(
+        self,
+        spec: GenerationSpec,
+        caller: Caller,
+        response_format: str,
+        on_step: Callable[[int, int, int], None] | None,
+    ) -> Generated:
+        charged = await asyncio.to_thread(self._charge, spec, caller)
+        try:
+            rendered = await self._render(spec, caller, on_step)
+            inline = response_format == "b64_json"
+            read = await asyncio.to_thread(self._store, spec, rendered, inline=inline, key_id=caller.key_id)
+        except BaseException:
+            if charged.pixel_steps:
+                await asyncio.shield(asyncio.to_thread(self._give_back, caller, charged))
+            raise
+        return Generated(read, [data for data, _ in rendered])
+
+    async def _render(
+        self, spec: GenerationSpec, caller: Caller, on_step: Callable[[int, int, int], None] | None
+    ) -> list[RenderedImage]:
         renders = [
             asyncio.ensure_future(
                 self._inference.render(
@@ -81,13 +120,23 @@ class GenerationService:
             for index, image in enumerate(spec.images())
         ]
         try:
-            rendered = await asyncio.gather(*renders)
+            return await asyncio.gather(*renders)
         finally:
             for render in renders:
                 render.cancel()
-        inline = request.response_format == "b64_json"
-        read = await asyncio.to_thread(self._store, spec, rendered, inline=inline, key_id=caller.key_id)
-        return Generated(read, [data for data, _ in rendered])
+
+    def _charge(self, spec: GenerationSpec, caller: Caller) -> _Charged:
+        """Check that there is room, and charge the work to the caller's day."""
+        self._folder.reserve.check()
+        day = utc_now().date()
+        if not caller.shares.given():
+            return _Charged(day, 0)
+        with self._db.transaction() as session:
+            return _Charged(day, charge(session, caller, spec.pixel_steps))
+
+    def _give_back(self, caller: Caller, charged: _Charged) -> None:
+        with self._db.transaction() as session:
+            give_back(session, caller.id, charged.day, charged.pixel_steps)
 
     def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> JobRead:
         """Accept the request as a job.
@@ -109,6 +158,7 @@ class GenerationService:
                 unit="images",
                 priority=submission.priority,
                 caller=submission.caller,
+                pixel_steps=spec.pixel_steps,
             )
             return job_read(job)
 

@@ -22,7 +22,7 @@ from app.modelpacks.photo import PHOTO
 from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.schemas.common import Page
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
-from app.services.datasets.records import num_to_make
+from app.services.datasets.records import num_to_make, pixel_steps
 from app.services.datasets.service import DatasetService, small_request
 from app.services.datasets.slots import class_sizes, refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.versions import images_of, num_images_of
@@ -111,6 +111,7 @@ class TrainJobService:
                 job_id=job_id,
                 priority=submission.priority,
                 caller=submission.caller,
+                pixel_steps=0 if request.dataset is None else pixel_steps(dataset, num_to_make(dataset)),
             )
             return _read(session, job)
 
