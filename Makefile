@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 FAST := 'not full_size and not generator and not postgres and not slow'
 
-.PHONY: help run test test-browser test-exports test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead bench-training constraints clean
+.PHONY: help run test test-browser test-exports test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,9 @@ bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled se
 
 bench-hostile: $(VENV)/dev.stamp ## Attack a node in every known way beside a good client: about six minutes
 	$(BIN)/python -m bench.hostile
+
+bench-keys: $(VENV)/dev.stamp ## Measure what the check of an API key costs a request: a minute
+	$(BIN)/python -m bench.keys
 
 bench-leakage: $(VENV)/dev.stamp ## Measure which CLIP cosine tells copies from other pictures of a prompt
 	$(BIN)/python -m bench.leakage

@@ -1,5 +1,6 @@
 """Keys in the database: stored as a hash alone, named once, revoked for good."""
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -7,11 +8,13 @@ import pytest
 from sqlalchemy import func, insert, select, text
 
 from app.access import keys
-from app.access.caller import Scope
-from app.access.keys import KeyRefused, create_key, digest_of, list_keys, note_use, read_key_table, revoke_key
+from app.access.authenticator import Authenticator
+from app.access.caller import AccessPolicy, Scope
+from app.access.keys import KeyRefused, KeyRows, create_key, digest_of, list_keys, note_use, read_key_table, revoke_key
 from app.db.base import utc_now
 from app.db.models import ApiKey
 from app.db.session import Database
+from app.errors import Unauthorized
 
 READ = [Scope.READ]
 
@@ -117,3 +120,46 @@ def test_a_scope_of_a_later_release_is_left_out(db: Database) -> None:
     assert key.scopes == {Scope.READ}
     with db.snapshot() as session:
         assert session.scalar(select(func.count()).select_from(ApiKey)) == 1
+
+
+def test_a_key_revoked_by_one_process_is_refused_by_all_within_five_seconds(db: Database, database_url: str) -> None:
+    """Two processes, each with its own connection and table; their clocks are the test's."""
+    new, seconds = created(db), 0.0
+    other = Database(database_url)
+
+    async def scene() -> list[str]:
+        nonlocal seconds
+        policy = AccessPolicy(is_loopback=False)
+        processes = [Authenticator(KeyRows(one), policy, clock=lambda: seconds) for one in (db, other)]
+        codes = []
+        for step_s in (0.0, 1.9, 3.1):  # the last is 5 s after the revocation
+            seconds += step_s
+            codes += [await code_of(process, new.key) for process in processes]
+            if step_s == 0.0:
+                await asyncio.to_thread(revoke_key, db, "alice")
+        for process in processes:
+            await process.close()
+        return codes
+
+    codes = asyncio.run(scene())
+    other.close()
+    assert codes[:2] == ["", ""]
+    assert codes[4:] == ["key_invalid", "key_invalid"]
+
+
+async def code_of(authenticator: Authenticator, key: str) -> str:
+    try:
+        await authenticator.identify(key.encode(), "")
+    except Unauthorized as error:
+        return error.code
+    return ""
+
+
+def test_the_table_is_read_again_after_a_change_alone(db: Database) -> None:
+    rows = KeyRows(db)
+    tables = [rows.read(utc_now())]
+    for change in (lambda: created(db), lambda: created(db, "bob"), lambda: revoke_key(db, "bob")):
+        change()
+        tables.append(rows.read(utc_now()))
+        assert rows.read(utc_now()) is tables[-1]
+    assert [len(table.usable) for table in tables] == [0, 1, 2, 1]
