@@ -20,6 +20,7 @@ from app.training.outcome import (
     HeadEpoch,
     HeadWarning,
     data_warnings,
+    direct_warnings,
     refuse_diverged,
     training_warnings,
 )
@@ -154,7 +155,8 @@ def _direct(request: _Request) -> HeadResult:
     fitted = fit_directly(request.splits.train, request.settings, num_classes=request.num_classes)
     epoch = _single_epoch(fitted.probe, request.splits, started_s)
     request.on_epoch(epoch)
-    return HeadResult(fitted.probe, (epoch,), request.settings, warnings=fitted.warnings)
+    warnings = (*fitted.warnings, *direct_warnings(loss=epoch.train_loss, num_classes=request.num_classes))
+    return HeadResult(fitted.probe, (epoch,), request.settings, warnings=warnings)
 
 
 def _sweep(request: _Request) -> HeadResult:
