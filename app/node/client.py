@@ -13,7 +13,7 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
-from app.errors import AppError, Conflict, InferenceFailed, Invalid, StorageFull, Unavailable
+from app.errors import AppError, Conflict, FileLost, InferenceFailed, Invalid, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
@@ -25,7 +25,7 @@ _RETRY_S = 0.5
 # while it sent.
 _TRANSIENT = (Unavailable.status, 408)
 # What else than Invalid and InferenceFailed a refusal becomes.
-_REFUSALS: dict[int, type[AppError]] = {Conflict.status: Conflict, StorageFull.status: StorageFull}
+_REFUSALS: dict[int, type[AppError]] = {each.status: each for each in (Conflict, FileLost, StorageFull)}
 # An epoch or a finished model takes as long as it has pictures; a node that is gone closes the connection.
 _UNBOUNDED = httpx.Timeout(None, connect=5.0)
 # Seconds without an answer before the log says so: an API process restarts faster, unless it loads a large pack.
