@@ -13,7 +13,7 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
-from app.errors import AppError, Conflict, FileLost, InferenceFailed, Invalid, StorageFull, Unavailable
+from app.errors import AppError, Conflict, FileLost, InferenceFailed, Invalid, NotFound, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
@@ -24,6 +24,8 @@ _RETRY_S = 0.5
 # Statuses after which a request is repeated: the engine is loading, full or stopping, or this process was suspended
 # while it sent.
 _TRANSIENT = (Unavailable.status, 408)
+# The API process does not have the route: it is of an older release, and is about to be replaced.
+_OLDER = NotFound.status
 # What else than Invalid and InferenceFailed a refusal becomes.
 _REFUSALS: dict[int, type[AppError]] = {each.status: each for each in (Conflict, FileLost, StorageFull)}
 # An epoch or a finished model takes as long as it has pictures; a node that is gone closes the connection.
@@ -44,6 +46,7 @@ class NodeClient:
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._is_logged = False
+        self._missing_routes: set[str] = set()
         transport = httpx.HTTPTransport(uds=str(socket))
         self._http = httpx.Client(transport=transport, base_url="http://node", timeout=_TIMEOUT)
 
@@ -73,11 +76,6 @@ class NodeClient:
         asked = RenderRequest(spec, labels, background)
         answer = self._post(protocol.RENDER, keep_waiting, json=asked.to_json())
         return protocol.decode_image(answer.content, answer.headers)
-
-    def features(self, image: bytes, *, keep_waiting: Callable[[], None]) -> np.ndarray:
-        """Return the frozen backbone's features of an image file, (D,) float32; raises as `render`."""
-        answer = self._post(protocol.FEATURES, keep_waiting, content=image)
-        return protocol.decode_features(answer.content)
 
     def feature_batch(self, batch: FeatureBatch, *, keep_waiting: Callable[[], None]) -> np.ndarray:
         """Return the features of a batch of image files, (N, V, D) float32, V views each; raises as `render`.
@@ -148,6 +146,10 @@ class NodeClient:
             if answer.is_success:
                 return answer
             problem = _problem_of(answer)
+            if answer.status_code == _OLDER:
+                self._note_older(path)
+                time.sleep(_RETRY_S)
+                continue
             if problem is None or answer.status_code in _TRANSIENT or problem["code"] == "internal_error":
                 time.sleep(_RETRY_S)
                 continue
@@ -155,6 +157,19 @@ class NodeClient:
             if answer.status_code in _REFUSALS:
                 refused = _REFUSALS[answer.status_code]
             raise refused(problem["detail"], code=problem["code"])
+
+    def _note_older(self, path: str) -> None:
+        """Log once for each route that the API process lacks."""
+        with self._lock:
+            is_known = path in self._missing_routes
+            self._missing_routes.add(path)
+        if not is_known:
+            logger.warning(
+                "The node's engine at %s has no route %s, so its API process is of an older release; its work waits. "
+                "Restart the node.",
+                self._socket,
+                path,
+            )
 
     def _note(self, *, is_there: bool) -> None:
         """Log once that the engine has been unreachable for `_AWAY_S`, and once that it answers again."""

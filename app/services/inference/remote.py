@@ -35,10 +35,6 @@ class NodeEngine:
         priority = Priority.BACKGROUND if asked.background else Priority.INTERACTIVE
         return await self._inference.render(asked.spec, labels=asked.labels, priority=priority)
 
-    async def features(self, data: bytes) -> np.ndarray:
-        """Return the pack's backbone's features of an image file, (D,) float32; behind interactive requests."""
-        return await self._inference.features.of_image(self._loading(data), priority=Priority.BACKGROUND)
-
     async def feature_batch(self, batch: FeatureBatch) -> np.ndarray:
         """Return a backbone's features of a batch of image files, (N, V, D) float32; behind interactive requests."""
         return await self._inference.features.of_images(
