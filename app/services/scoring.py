@@ -29,9 +29,9 @@ from app.schemas.judging import (
     LabelScore,
     Prediction,
 )
-from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
+from app.services.inference.required_backbone import require_backbone
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.services.training.exports.explanations import Explained, Explanations
@@ -188,7 +188,7 @@ class JudgingService:
             classify = partial(inference.features.classify, backbone=PHOTO)
             return _Chosen(ref, photo.classes or (), classify, Explained(backbone=PHOTO))
         head = await asyncio.to_thread(self._models.head, model)
-        await asyncio.to_thread(_require_backbone, inference, head)
+        await asyncio.to_thread(require_backbone, inference.backbones, head.backbone, head.backbone_sha256)
         return _Chosen(head.ref, head.classes, partial(_classify_trained, inference, head), Explained(head))
 
     def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
@@ -226,17 +226,6 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _require_backbone(inference: Inference, head: Head) -> None:
-    """Raise Conflict unless the node has the backbone of a head, with the same weights."""
-    try:
-        found = inference.backbones.describe(head.backbone).facts.weights_sha256
-    except Invalid:
-        found = None
-    if found != head.backbone_sha256:
-        fault = "is not on this node" if found is None else "has other weights on this node"
-        raise backbone_mismatch(head.backbone, head.backbone_sha256, fault)
 
 
 async def _classify_trained(inference: Inference, head: Head, load: LoadImage, *, owner: object) -> np.ndarray:

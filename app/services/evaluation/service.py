@@ -33,6 +33,7 @@ from app.services.evaluation.details import EvaluationDetails
 from app.services.evaluation.payloads import EvaluateSpec
 from app.services.evaluation.predictions import StoredPredictions
 from app.services.evaluation.subject import match_classes, refuse_other_backbone, require_images
+from app.services.inference.required_backbone import require_backbone
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read
@@ -66,7 +67,9 @@ class EvaluationService:
         """
         with self._db.snapshot() as session:
             model = find_model(session, model_id)
-        self._require_backbone(model)  # outside of the transaction, because it may hash a file
+        # Outside of the transaction, because it may hash a file.
+        facts = require_backbone(self._inference.backbones, model.backbone, model.backbone_sha256)
+        refuse_other_backbone(model, facts.to_json())
 
         def work(session: Session) -> JobRead:
             classes = find_model(session, model_id).classes
@@ -143,13 +146,6 @@ class EvaluationService:
             QueueFull: Too many reports and comparisons wait.
         """
         return await self._pool.run(lambda: compare_models(self._predictions(_split_ids(ids))))
-
-    def _require_backbone(self, model: TrainedModel) -> None:
-        try:
-            found = self._inference.backbones.describe(model.backbone).facts.to_json()
-        except Invalid:
-            found = None
-        refuse_other_backbone(model, found)
 
     def _predictions(self, ids: Sequence[str]) -> list[ModelPredictions]:
         with self._db.snapshot() as session:

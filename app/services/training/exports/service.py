@@ -27,6 +27,7 @@ from app.node.combined import is_combined
 from app.schemas.models import ExportFormat
 from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import StoredFile
+from app.services.inference.required_backbone import require_backbone
 from app.services.inference.service import Inference
 from app.services.thread_pools import WorkPool
 from app.services.training.exports.facts import card_facts, facts_on
@@ -117,16 +118,8 @@ class ModelExportService:
             raise Invalid.field("#path/model_id", detail, ErrorCode.COMBINED_BACKBONES)
         if kept := self._files.find(model_id, _ENDINGS[export_format]):
             return _stored(kept, model.ref.name, export_format)
-        self._require_backbone(model.backbone, model.backbone_sha256)
+        require_backbone(self._inference.backbones, model.backbone, model.backbone_sha256)
         return None
-
-    def _require_backbone(self, name: str, weights_sha256: str) -> None:
-        try:
-            found = self._inference.backbones.describe(name).facts.weights_sha256
-        except Invalid:
-            raise backbone_mismatch(name, weights_sha256, "is not on this node") from None
-        if found != weights_sha256:
-            raise backbone_mismatch(name, weights_sha256, "has other weights on this node")
 
     def _make(self, model_id: str, export_format: ExportFormat) -> StoredFile:
         """Make a file and keep it; called on the pool's thread."""
