@@ -74,7 +74,13 @@ class Features:
         """
         if is_combined(backbone):
             facts = preprocessing or self._backbones.describe(backbone).facts.preprocessing
-            rows = [await self.of_image(load, **part, priority=priority, owner=owner) for part in parts_to_run(facts)]
+            image = await self._preparation.run(load, owner=owner)  # once for all parts
+
+            def decoded() -> Image.Image:
+                return image
+
+            parts = parts_to_run(facts)
+            rows = [await self.of_image(decoded, **part, priority=priority, owner=owner) for part in parts]
             return combine_rows(rows)
         async with self._backbones.use(backbone) as loaded:
             if weights_sha256 is not None:
