@@ -16,6 +16,7 @@ import numpy as np
 from app.errors import AppError, Conflict, FileLost, InferenceFailed, Invalid, NotFound, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
+from app.node.abortable import post_abortably
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
@@ -28,8 +29,6 @@ _TRANSIENT = (Unavailable.status, 408)
 _OLDER = NotFound.status
 # What else than Invalid and InferenceFailed a refusal becomes.
 _REFUSALS: dict[int, type[AppError]] = {each.status: each for each in (Conflict, FileLost, StorageFull)}
-# An epoch or a finished model takes as long as it has pictures; a node that is gone closes the connection.
-_UNBOUNDED = httpx.Timeout(None, connect=5.0)
 # Seconds without an answer before the log says so: an API process restarts faster, unless it loads a large pack.
 _AWAY_S = 30.0
 
@@ -114,30 +113,44 @@ class NodeClient:
         answer = self._post(protocol.FINE_TUNE_NETWORK, keep_waiting, json={"name": backbone})
         return cast(dict[str, Any], answer.json())
 
-    def fine_tune_epoch(self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None]) -> dict[str, Any]:
+    def fine_tune_epoch(
+        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], check: Callable[[], None]
+    ) -> dict[str, Any]:
         """Train an epoch, unless it has ended before; return `epochs`, all so far, and `is_over`; raises as `render`.
+
+        Args:
+            asked: The epoch.
+            keep_waiting: As in `render`.
+            check: Called every second while the epoch is trained; what it raises ends the epoch at its next step.
 
         Raises:
             Conflict: The backbone or the checkpoint is another one.
             StorageFull: The checkpoint does not fit.
         """
-        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, json=asked.to_json(), timeout=_UNBOUNDED)
+        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, check=check, json=asked.to_json())
         return cast(dict[str, Any], answer.json())
 
-    def fine_tune_model(self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None]) -> FineTunedFile:
+    def fine_tune_model(
+        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], check: Callable[[], None]
+    ) -> FineTunedFile:
         """Write the finished model beside the checkpoints and ask it about pictures; raises as `fine_tune_epoch`."""
-        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, json=asked.to_json(), timeout=_UNBOUNDED)
+        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, check=check, json=asked.to_json())
         return FineTunedFile.decode(answer.content, answer.headers)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _post(self, path: str, keep_waiting: Callable[[], None], **body: Any) -> httpx.Response:
+    def _post(
+        self, path: str, keep_waiting: Callable[[], None], *, check: Callable[[], None] | None = None, **body: Any
+    ) -> httpx.Response:
         while True:
             keep_waiting()
             try:
-                answer = self._http.post(path, **body)
+                if check is None:
+                    answer = self._http.post(path, **body)
+                else:
+                    answer = post_abortably(self._socket, path, body["json"], check=check)
             except httpx.TransportError:  # the API process is restarting
                 self._note(is_there=False)
                 time.sleep(_RETRY_S)
