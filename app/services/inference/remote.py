@@ -16,7 +16,8 @@ from app.image_spec import RenderedImage
 from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
 from app.services.inference.features import LoadImage
 from app.services.inference.fine_tuning import FineTuning
-from app.services.inference.service import CLIP, TEXTS_AT_ONCE, Inference
+from app.services.inference.loaded import CLIP
+from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
 

@@ -8,15 +8,14 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.clip.runner import ClipPayload, ClipScores, ClipTexts, ClipTextsPayload
+from app.engine.clip.runner import ClipScores, ClipTexts
 from app.engine.diffusion.runner import GeneratedImage, cost_of
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
@@ -25,63 +24,26 @@ from app.engine.resnet import Classification, ClassifyPayload
 from app.errors import ModelNotReady
 from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
 from app.modelpacks.pack import ModelPack
-from app.node.protocol import PACK_BACKBONE
 from app.schemas.common import MAX_LABELS
 from app.services.images.spec import SizeRules
-from app.services.inference.backbone_descriptions import LoadedBackbone
-from app.services.inference.backbones import Backbones, Resident
+from app.services.inference.backbones import Backbones
 from app.services.inference.features import Features, LoadImage
+from app.services.inference.loaded import (
+    CLASSIFIER,
+    CLIP,
+    DIFFUSION,
+    LoadedFacts,
+    Preprocess,
+    Runtime,
+    loaded,
+    resident_backbones,
+)
 from app.services.inference.modules import NodeModules, PlainModules
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.images import encode_image
 
-DIFFUSION, CLIP, CLASSIFIER, BACKBONE = "diffusion", "clip", "classifier", "backbone"
-
-T = TypeVar("T")
-
-Preprocess = Callable[[Image.Image], torch.Tensor]
-
 # Texts of one request to CLIP, labels and a prompt: more would occupy the device for too long.
 TEXTS_AT_ONCE = MAX_LABELS + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the pixels depend on besides the request: recorded with every image."""
-
-    device: str
-    dtype: str
-    num_threads: int
-    deterministic: bool
-    compiled: bool
-    versions: dict[str, str]
-
-
-@dataclass(slots=True)
-class LoadedFacts:
-    """Facts of loaded models; written by the engine's loader thread, read by any thread.
-
-    Attributes:
-        prepare_clip: From picture and texts to CLIP's input; like the next one called by several threads at once.
-        classifier_pixels: From a picture to (3, H, W), float32, normalised for the classifier's weights.
-        backbone: The pack's backbone.
-        clip_backbone: CLIP's image tower as a backbone.
-    """
-
-    classes: list[str] | None = None
-    backbone: LoadedBackbone | None = None
-    clip_backbone: LoadedBackbone | None = None
-    prepare_clip: Callable[[Image.Image, Sequence[str]], ClipPayload] | None = None
-    prepare_texts: Callable[[Sequence[str]], ClipTextsPayload] | None = None
-    classifier_pixels: Preprocess | None = None
-
-    def find_backbone(self) -> LoadedBackbone:
-        """Return the pack's backbone; raises ModelNotReady until it is loaded."""
-        return _loaded(self.backbone)
-
-    def find_clip_backbone(self) -> LoadedBackbone:
-        """Return CLIP's image tower; raises ModelNotReady until it is loaded."""
-        return _loaded(self.clip_backbone)
 
 
 class Inference:
@@ -217,20 +179,20 @@ class Inference:
         owner: object = None,
     ) -> ClipScores:
         """Score an image against texts with CLIP, at least one; up to `TEXTS_AT_ONCE` keep the step short."""
-        prepare = _loaded(self._facts.prepare_clip)
+        prepare = loaded(self._facts.prepare_clip)
         payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
         return cast(ClipScores, await self._ask(CLIP, payload, priority))
 
     async def embed_texts(self, texts: Sequence[str]) -> ClipTexts:
         """Return CLIP's embeddings of texts, 1 to `TEXTS_AT_ONCE`; behind interactive requests."""
-        payload = _loaded(self._facts.prepare_texts)(texts)
+        payload = loaded(self._facts.prepare_texts)(texts)
         return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND))
 
     async def classify(
         self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
     ) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
-        preprocess = _loaded(self._facts.classifier_pixels)
+        preprocess = loaded(self._facts.classifier_pixels)
         pixels = await self.prepare(load, preprocess, owner=owner)
         result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
@@ -299,17 +261,6 @@ class Inference:
     async def _ask(self, model: str, payload: object, priority: Priority, cost: RequestCost = ONE_ROW) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
         return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, cost=cost))
-
-
-def resident_backbones(facts: LoadedFacts) -> dict[str, Resident]:
-    """Return how to find the backbones that the engine loads at its start."""
-    return {PACK_BACKBONE: Resident(BACKBONE, facts.find_backbone), CLIP: Resident(CLIP, facts.find_clip_backbone)}
-
-
-def _loaded(part: T | None) -> T:
-    if part is None:
-        raise ModelNotReady("The model is not loaded. /readyz has the reason.", retry_after_s=5)
-    return part
 
 
 def _encode(pixels: np.ndarray, output_format: OutputFormat, lineage: dict[str, Any]) -> tuple[bytes, str]:
