@@ -31,7 +31,6 @@ from app.schemas.judging import (
 )
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
-from app.services.inference.required_backbone import require_backbone
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.services.training.exports.explanations import Explained, Explanations
@@ -188,7 +187,7 @@ class JudgingService:
             classify = partial(inference.features.classify, backbone=PHOTO)
             return _Chosen(ref, photo.classes or (), classify, Explained(backbone=PHOTO))
         head = await asyncio.to_thread(self._models.head, model)
-        await asyncio.to_thread(require_backbone, inference.backbones, head.backbone, head.backbone_sha256)
+        await asyncio.to_thread(inference.require_backbone, head.backbone, head.backbone_sha256)
         return _Chosen(head.ref, head.classes, partial(_classify_trained, inference, head), Explained(head))
 
     def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:

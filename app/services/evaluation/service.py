@@ -33,7 +33,6 @@ from app.services.evaluation.details import EvaluationDetails
 from app.services.evaluation.payloads import EvaluateSpec
 from app.services.evaluation.predictions import StoredPredictions
 from app.services.evaluation.subject import match_classes, refuse_other_backbone, require_images
-from app.services.inference.required_backbone import require_backbone
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read
@@ -68,7 +67,7 @@ class EvaluationService:
         with self._db.snapshot() as session:
             model = find_model(session, model_id)
         # Outside of the transaction, because it may hash a file.
-        facts = require_backbone(self._inference.backbones, model.backbone, model.backbone_sha256)
+        facts = self._inference.require_backbone(model.backbone, model.backbone_sha256)
         refuse_other_backbone(model, facts.to_json())
 
         def work(session: Session) -> JobRead:

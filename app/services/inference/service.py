@@ -21,10 +21,12 @@ from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
 from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload
-from app.errors import ModelNotReady
+from app.errors import Invalid, ModelNotReady
 from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
 from app.modelpacks.pack import ModelPack
+from app.node.protocol import BackboneFacts
 from app.schemas.common import MAX_LABELS
+from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.spec import SizeRules
 from app.services.inference.backbones import Backbones
 from app.services.inference.features import Features, LoadImage
@@ -196,6 +198,21 @@ class Inference:
         pixels = await self.prepare(load, preprocess, owner=owner)
         result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
         return result.probabilities
+
+    def require_backbone(self, name: str, weights_sha256: str) -> BackboneFacts:
+        """Return what features of the backbone that a model was trained on depend on; may hash a file.
+
+        Raises:
+            Conflict: `model_backbone_mismatch`: the node has no such backbone, or other weights than these.
+            ModelNotReady: It is still loading, or its files cannot be used.
+        """
+        try:
+            facts = self.backbones.describe(name).facts
+        except Invalid:
+            raise backbone_mismatch(name, weights_sha256, "is not on this node") from None
+        if facts.weights_sha256 != weights_sha256:
+            raise backbone_mismatch(name, weights_sha256, "has other weights on this node")
+        return facts
 
     async def prepare(self, load: LoadImage, preprocess: Preprocess, *, owner: object = None) -> torch.Tensor:
         """Return what a preprocessing makes of an image, (3, H, W) float32; on a preparation thread."""

@@ -27,7 +27,6 @@ from app.node.combined import is_combined
 from app.schemas.models import ExportFormat
 from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import StoredFile
-from app.services.inference.required_backbone import require_backbone
 from app.services.inference.service import Inference
 from app.services.thread_pools import WorkPool
 from app.services.training.exports.facts import card_facts, facts_on
@@ -118,7 +117,7 @@ class ModelExportService:
             raise Invalid.field("#path/model_id", detail, ErrorCode.COMBINED_BACKBONES)
         if kept := self._files.find(model_id, _ENDINGS[export_format]):
             return _stored(kept, model.ref.name, export_format)
-        require_backbone(self._inference.backbones, model.backbone, model.backbone_sha256)
+        self._inference.require_backbone(model.backbone, model.backbone_sha256)
         return None
 
     def _make(self, model_id: str, export_format: ExportFormat) -> StoredFile:
