@@ -33,17 +33,17 @@ from app.services.inference.backbone_descriptions import (
 from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import Backbones
 from app.services.inference.fine_tuned import FineTunedSources
-from app.services.inference.loading import ModelChoice
-from app.services.inference.service import (
+from app.services.inference.loaded import (
     BACKBONE,
     CLASSIFIER,
     CLIP,
     DIFFUSION,
-    Inference,
     LoadedFacts,
     Runtime,
     resident_backbones,
 )
+from app.services.inference.loading import ModelChoice
+from app.services.inference.service import Inference
 from testing.fake_modules import FakeModules
 from testing.waiting import PATIENCE_S
 

@@ -13,9 +13,10 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
-from app.errors import AppError, Conflict, InferenceFailed, Invalid, StorageFull, Unavailable
+from app.errors import AppError, Conflict, FileLost, InferenceFailed, Invalid, NotFound, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
 from app.node import protocol
+from app.node.abortable import post_abortably
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
@@ -24,10 +25,10 @@ _RETRY_S = 0.5
 # Statuses after which a request is repeated: the engine is loading, full or stopping, or this process was suspended
 # while it sent.
 _TRANSIENT = (Unavailable.status, 408)
+# The API process does not have the route: it is of an older release, and is about to be replaced.
+_OLDER = NotFound.status
 # What else than Invalid and InferenceFailed a refusal becomes.
-_REFUSALS: dict[int, type[AppError]] = {Conflict.status: Conflict, StorageFull.status: StorageFull}
-# An epoch or a finished model takes as long as it has pictures; a node that is gone closes the connection.
-_UNBOUNDED = httpx.Timeout(None, connect=5.0)
+_REFUSALS: dict[int, type[AppError]] = {each.status: each for each in (Conflict, FileLost, StorageFull)}
 # Seconds without an answer before the log says so: an API process restarts faster, unless it loads a large pack.
 _AWAY_S = 30.0
 
@@ -44,6 +45,7 @@ class NodeClient:
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._is_logged = False
+        self._missing_routes: set[str] = set()
         transport = httpx.HTTPTransport(uds=str(socket))
         self._http = httpx.Client(transport=transport, base_url="http://node", timeout=_TIMEOUT)
 
@@ -75,11 +77,6 @@ class NodeClient:
         asked = RenderRequest(spec, labels, background)
         answer = self._post(protocol.RENDER, keep_waiting, caller, json=asked.to_json())
         return protocol.decode_image(answer.content, answer.headers)
-
-    def features(self, image: bytes, *, keep_waiting: Callable[[], None], caller: str = "") -> np.ndarray:
-        """Return the frozen backbone's features of an image file, (D,) float32; raises as `render`."""
-        answer = self._post(protocol.FEATURES, keep_waiting, caller, content=image)
-        return protocol.decode_features(answer.content)
 
     def feature_batch(self, batch: FeatureBatch, *, keep_waiting: Callable[[], None], caller: str = "") -> np.ndarray:
         """Return the features of a batch of image files, (N, V, D) float32, V views each; raises as `render`.
@@ -119,22 +116,28 @@ class NodeClient:
         return cast(dict[str, Any], answer.json())
 
     def fine_tune_epoch(
-        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], caller: str = ""
+        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], check: Callable[[], None], caller: str = ""
     ) -> dict[str, Any]:
         """Train an epoch, unless it has ended before; return `epochs`, all so far, and `is_over`; raises as `render`.
+
+        Args:
+            asked: The epoch.
+            keep_waiting: As in `render`.
+            check: Called every second while the epoch is trained; what it raises ends the epoch at its next step.
+            caller: Whose job it is, for the turns of callers.
 
         Raises:
             Conflict: The backbone or the checkpoint is another one.
             StorageFull: The checkpoint does not fit.
         """
-        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, caller, json=asked.to_json(), timeout=_UNBOUNDED)
+        answer = self._post(protocol.FINE_TUNE_EPOCH, keep_waiting, caller, check=check, json=asked.to_json())
         return cast(dict[str, Any], answer.json())
 
     def fine_tune_model(
-        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], caller: str = ""
+        self, asked: FineTuneAsked, *, keep_waiting: Callable[[], None], check: Callable[[], None], caller: str = ""
     ) -> FineTunedFile:
         """Write the finished model beside the checkpoints and ask it about pictures; raises as `fine_tune_epoch`."""
-        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, caller, json=asked.to_json(), timeout=_UNBOUNDED)
+        answer = self._post(protocol.FINE_TUNE_MODEL, keep_waiting, caller, check=check, json=asked.to_json())
         return FineTunedFile.decode(answer.content, answer.headers)
 
     def close(self) -> None:
@@ -148,13 +151,17 @@ class NodeClient:
         caller: str,
         *,
         headers: Mapping[str, str] | None = None,
+        check: Callable[[], None] | None = None,
         **body: Any,
     ) -> httpx.Response:
         headers = {**(headers or {}), protocol.CALLER: caller}
         while True:
             keep_waiting()
             try:
-                answer = self._http.post(path, headers=headers, **body)
+                if check is None:
+                    answer = self._http.post(path, headers=headers, **body)
+                else:
+                    answer = post_abortably(self._socket, path, body["json"], headers=headers, check=check)
             except httpx.TransportError:  # the API process is restarting
                 self._note(is_there=False)
                 time.sleep(_RETRY_S)
@@ -163,6 +170,10 @@ class NodeClient:
             if answer.is_success:
                 return answer
             problem = _problem_of(answer)
+            if answer.status_code == _OLDER:
+                self._note_older(path)
+                time.sleep(_RETRY_S)
+                continue
             if problem is None or answer.status_code in _TRANSIENT or problem["code"] == "internal_error":
                 time.sleep(_RETRY_S)
                 continue
@@ -170,6 +181,19 @@ class NodeClient:
             if answer.status_code in _REFUSALS:
                 refused = _REFUSALS[answer.status_code]
             raise refused(problem["detail"], code=problem["code"])
+
+    def _note_older(self, path: str) -> None:
+        """Log once for each route that the API process lacks."""
+        with self._lock:
+            is_known = path in self._missing_routes
+            self._missing_routes.add(path)
+        if not is_known:
+            logger.warning(
+                "The node's engine at %s has no route %s, so its API process is of an older release; its work waits. "
+                "Restart the node.",
+                self._socket,
+                path,
+            )
 
     def _note(self, *, is_there: bool) -> None:
         """Log once that the engine has been unreachable for `_AWAY_S`, and once that it answers again."""

@@ -30,7 +30,6 @@ from app.schemas.judging import (
     LabelScore,
     Prediction,
 )
-from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
 from app.services.inference.service import Inference
@@ -197,7 +196,7 @@ class JudgingService:
             classify = partial(inference.features.classify, backbone=PHOTO)
             return _Chosen(ref, photo.classes or (), classify, Explained(backbone=PHOTO))
         head = await asyncio.to_thread(self._models.head, model, caller)
-        await asyncio.to_thread(_require_backbone, inference, head)
+        await asyncio.to_thread(inference.require_backbone, head.backbone, head.backbone_sha256)
         return _Chosen(head.ref, head.classes, partial(_classify_trained, inference, head), Explained(head))
 
     def _stored(self, ids: Sequence[str], pointers: Sequence[str], caller: Caller) -> list[Upload]:
@@ -235,17 +234,6 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _require_backbone(inference: Inference, head: Head) -> None:
-    """Raise Conflict unless the node has the backbone of a head, with the same weights."""
-    try:
-        found = inference.backbones.describe(head.backbone).facts.weights_sha256
-    except Invalid:
-        found = None
-    if found != head.backbone_sha256:
-        fault = "is not on this node" if found is None else "has other weights on this node"
-        raise backbone_mismatch(head.backbone, head.backbone_sha256, fault)
 
 
 async def _classify_trained(

@@ -239,7 +239,7 @@ def test_the_engine_socket_is_bounded_too(served: Serve) -> None:
     with served() as node, socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(node.settings.engine_socket))
         wire = Wire(sock)
-        assert wire.send(b"POST /features HTTP/1.1\r\nx: ")
+        assert wire.send(b"POST /feature-batch HTTP/1.1\r\nx: ")
         flood(wire, b"a" * 65_536)
         assert wire.read().status == 431
 

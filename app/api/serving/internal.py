@@ -27,11 +27,6 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
         body, headers = protocol.encode_image(await unless_left(request, engine.render(asked, caller=_caller(request))))
         return Response(body, headers=headers)
 
-    @app.post(protocol.FEATURES)
-    async def features(request: Request) -> Response:
-        row = await unless_left(request, engine.features(await request.body(), caller=_caller(request)))
-        return Response(protocol.encode_features(row))
-
     @app.post(protocol.FEATURE_BATCH)
     async def feature_batch(request: Request) -> Response:
         batch = protocol.FeatureBatch.decode(await request.body(), request.headers)

@@ -68,7 +68,9 @@ class EvaluationService:
         """
         with self._db.snapshot() as session:
             model = find_model(session, model_id)
-        self._require_backbone(model)  # outside of the transaction, because it may hash a file
+        # Outside of the transaction, because it may hash a file.
+        facts = self._inference.require_backbone(model.backbone, model.backbone_sha256)
+        refuse_other_backbone(model, facts.to_json())
 
         def work(session: Session) -> JobRead:
             classes = find_model(session, model_id).classes
@@ -147,13 +149,6 @@ class EvaluationService:
             QueueFull: Too many reports and comparisons wait.
         """
         return await self._pool.run(lambda: compare_models(self._predictions(_split_ids(ids), caller)))
-
-    def _require_backbone(self, model: TrainedModel) -> None:
-        try:
-            found = self._inference.backbones.describe(model.backbone).facts.to_json()
-        except Invalid:
-            found = None
-        refuse_other_backbone(model, found)
 
     def _predictions(self, ids: Sequence[str], caller: Caller) -> list[ModelPredictions]:
         named = select(TrainedModel.id, TrainedModel.name).where(TrainedModel.id.in_(ids))

@@ -76,12 +76,16 @@ class Features:
         """
         if is_combined(backbone):
             facts = preprocessing or self._backbones.describe(backbone).facts.preprocessing
-            return combine_rows(
-                [
-                    await self.of_image(load, **part, priority=priority, owner=owner, caller=caller)
-                    for part in parts_to_run(facts)
-                ]
-            )
+            image = await self._preparation.run(load, owner=owner, caller=caller)  # once for all parts
+
+            def decoded() -> Image.Image:
+                return image
+
+            rows = [
+                await self.of_image(decoded, **part, priority=priority, owner=owner, caller=caller)
+                for part in parts_to_run(facts)
+            ]
+            return combine_rows(rows)
         async with self._backbones.use(backbone) as loaded:
             if weights_sha256 is not None:
                 _require(loaded.description.facts, weights_sha256)

@@ -16,7 +16,8 @@ from app.image_spec import RenderedImage
 from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
 from app.services.inference.features import LoadImage
 from app.services.inference.fine_tuning import FineTuning
-from app.services.inference.service import CLIP, TEXTS_AT_ONCE, Inference
+from app.services.inference.loaded import CLIP
+from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
 
@@ -34,11 +35,6 @@ class NodeEngine:
         """Make one image; see `Inference.render`."""
         priority = Priority.BACKGROUND if asked.background else Priority.INTERACTIVE
         return await self._inference.render(asked.spec, labels=asked.labels, priority=priority, caller=caller)
-
-    async def features(self, data: bytes, *, caller: str = "") -> np.ndarray:
-        """Return the pack's backbone's features of an image file, (D,) float32; behind interactive requests."""
-        features = self._inference.features
-        return await features.of_image(self._loading(data), priority=Priority.BACKGROUND, caller=caller)
 
     async def feature_batch(self, batch: FeatureBatch, *, caller: str = "") -> np.ndarray:
         """Return a backbone's features of a batch of image files, (N, V, D) float32; behind interactive requests."""

@@ -272,8 +272,9 @@ def _read(session: Session, job: Job) -> TrainJobRead:
     epochs = [EpochRead.model_validate(row) for row in session.scalars(query)]
     last = epochs[-1] if epochs else None
     spec = {name: value for name, value in job.spec.items() if name != "warnings"}
-    details = session.scalar(select(Evaluation.details).where(Evaluation.job_id == job.id))
-    warnings = [*job.spec.get("warnings", []), *(details or {}).get("warnings", [])]
+    # Of the test's details, which may have megabytes, the database returns this member alone.
+    of_test = session.scalar(select(Evaluation.details["warnings"].as_json()).where(Evaluation.job_id == job.id))
+    warnings = [*job.spec.get("warnings", []), *(of_test or [])]
     return TrainJobRead(**_fields(job), spec=spec, warnings=warnings, epochs=epochs, last_epoch=last)
 
 
