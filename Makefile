@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 FAST := 'not full_size and not generator and not postgres and not slow'
 
-.PHONY: help run test test-browser test-exports test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean
+.PHONY: help run test test-browser test-exports test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ bench-encoding: $(VENV)/dev.stamp ## Measure what writing an image costs, by for
 
 bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled set: about two minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.filter
+
+bench-fairness: $(VENV)/dev.stamp ## Measure how two callers with 1 and 20 requests share an engine: ten minutes
+	$(BIN)/python -m bench.fairness
 
 bench-hostile: $(VENV)/dev.stamp ## Attack a node in every known way beside a good client: about six minutes
 	$(BIN)/python -m bench.hostile

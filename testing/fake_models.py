@@ -54,9 +54,17 @@ FLAGGED_PROMPT = "a prompt that the checker flags"
 
 
 class _OneStep:
-    """Is finished after one step; a subclass defines `finish`."""
+    """Is finished after one step; a subclass defines `finish`.
+
+    Attributes:
+        callers: Of the requests so far, in order.
+    """
+
+    def __init__(self) -> None:
+        self.callers: list[str] = []
 
     def prepare(self, request: EngineRequest) -> None:
+        self.callers.append(request.caller)
         request.state = 0
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
@@ -75,6 +83,7 @@ class FakeDiffusion:
         gate: Steps wait while it is cleared.
         running: The requests of the current step, or of the last one.
         stepping: Set once a step has begun.
+        callers: Of the images so far, in order.
     """
 
     def __init__(self) -> None:
@@ -83,8 +92,10 @@ class FakeDiffusion:
         self.gate.set()
         self.running: Sequence[EngineRequest] = ()
         self.stepping = threading.Event()
+        self.callers: list[str] = []
 
     def prepare(self, request: EngineRequest) -> None:
+        self.callers.append(request.caller)
         request.state = 0
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
@@ -128,6 +139,7 @@ class FakeClip(_OneStep):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.score: Callable[[Picture, str], float] = lambda _image, text: float(len(text))
 
     def finish(self, request: EngineRequest) -> ClipScores | ClipTexts:
