@@ -47,7 +47,7 @@ from app.storage.reserve import NO_RESERVE, Reserve
 
 _DATASETS = "datasets"
 _REJECTED = "rejected"
-_TRASH = ".taken"
+TRASH = ".taken"
 FINE_TUNING = "finetuning"
 LOST_FOUND = ".lost+found"
 # The file name of an uploaded image has no seed.
@@ -185,16 +185,16 @@ class DataFolder:
 
     def trashed_datasets(self) -> list[str]:
         """Return the ids of the datasets whose files are in the trash."""
-        return sorted(path.name for path in (self.root / _TRASH).glob("*"))
+        return sorted(path.name for path in (self.root / TRASH).glob("*"))
 
     def trash_path(self, dataset_id: str) -> str:
         """Return the relative path of a dataset's files in the trash."""
-        return f"{_TRASH}/{dataset_id}"
+        return f"{TRASH}/{dataset_id}"
 
     def is_trashed_since(self, dataset_id: str, age_s: float) -> bool:
         """Return whether a dataset's files have been in the trash for at least `age_s` seconds."""
         with suppress(FileNotFoundError):
-            return time.time() - (self.root / _TRASH / dataset_id).lstat().st_mtime >= age_s
+            return time.time() - (self.root / TRASH / dataset_id).lstat().st_mtime >= age_s
         return False
 
     def restore_dataset(self, dataset: str, dataset_id: str) -> None:
@@ -211,7 +211,7 @@ class DataFolder:
 
         The folder first leaves the trash in one step, so that a later recovery finds only interrupted deletions there.
         """
-        remove_tree(contained_path(self.root / _TRASH, dataset_id), temporaries=self.temporaries)
+        remove_tree(contained_path(self.root / TRASH, dataset_id), temporaries=self.temporaries)
 
     def dataset_paths(self, dataset: str) -> Iterator[str]:
         """Yield the relative path of each file of a dataset, kept and rejected."""
@@ -236,7 +236,7 @@ class DataFolder:
 
     def _trash_moves(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
         """Return a dataset's folders, each with its path in the trash."""
-        trash = contained_path(self.root / _TRASH, dataset_id)
+        trash = contained_path(self.root / TRASH, dataset_id)
         return [(contained_path(self.root / kind, dataset), trash / kind) for kind in (_DATASETS, _REJECTED)]
 
     def _paths(self, found: Iterable[Path]) -> Iterator[str]:
