@@ -10,6 +10,8 @@ from sqlalchemy import func, select
 from app.db.base import new_id, utc_now
 from app.db.models import Generation, Image
 from app.db.session import Database
+from app.image_spec import ImageSpec
+from app.services.generations.records import GenerationSpec
 from app.storage.layout import DataFolder
 
 DAY = timedelta(days=1)
@@ -60,9 +62,11 @@ def _generation(
                 sha256=sha256(data).hexdigest(), lineage={}, generation_id=generation_id, position=position, seed=1,
             )
         )  # fmt: skip
+    parameters = GenerationSpec(ImageSpec("a fox"), num_images, None).to_json()
+    timings = {"queued_ms": 0.0, "denoising_ms": 0.0, "decoding_ms": 0.0}
     generation = Generation(
-        id=generation_id, created_at=created_at, job_id=job_id, pack="demo", pack_revision="1", parameters={},
-        warnings=[], timings={},
+        id=generation_id, created_at=created_at, job_id=job_id, pack="demo", pack_revision="1", parameters=parameters,
+        warnings=[], timings=timings,
     )  # fmt: skip
     return generation, images
 
@@ -83,7 +87,9 @@ def check_files(db: Database, folder: DataFolder) -> None:
     """Expect that each record of an image has its file, and each file its record, with nothing in `.lost+found`."""
     with db.snapshot() as session:
         recorded = set(session.scalars(select(Image.path)))
-    found = [path for kind in ("images", "datasets", ".lost+found") for path in (folder.root / kind).rglob("*")]
+    found = [
+        path for kind in ("images", "datasets", "rejected", ".lost+found") for path in (folder.root / kind).rglob("*")
+    ]
     assert {str(path.relative_to(folder.root)) for path in found if path.is_file()} == recorded
 
 

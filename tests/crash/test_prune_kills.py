@@ -95,10 +95,9 @@ def test_a_deletion_whose_node_was_killed_happened_or_did_not(
 ) -> None:
     house.start_node(Kill(moment, ("DELETE FROM generations",)))
     generation_id = min(generations(house.db))
-    (image_id,) = image_ids(house.db, generation_id)
     with pytest.raises(httpx.TransportError):
         house.http.delete(f"/generations/{generation_id}")
     wait_for_death(house.node)
     house.start_node()
-    assert house.http.get(f"/images/{image_id}").status_code == (200 if moment == "commit" else 404)
+    assert house.http.get(f"/generations/{generation_id}").status_code == (200 if moment == "commit" else 404)
     check_files(house.db, DataFolder(house.data_dir))

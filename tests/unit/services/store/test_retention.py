@@ -200,6 +200,7 @@ def test_a_path_with_a_record_is_never_removed(db: Database, folder: DataFolder)
 
 def test_no_transaction_of_a_prune_deletes_more_than_a_page(db: Database, folder: DataFolder) -> None:
     add_generations(db, folder, [9 * DAY] * 40)
+    add_generations(db, folder, [8 * DAY] * 10, num_images=16)
     sizes = []
 
     def count(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -208,7 +209,7 @@ def test_no_transaction_of_a_prune_deletes_more_than_a_page(db: Database, folder
 
     event.listen(db.engine, "before_cursor_execute", count)
     prune(db, folder, Retention(days=1), rest=no_rest)
-    assert sizes == [32, 8]
+    assert sizes == [32, 8 + 4, 4, 2]
 
 
 def test_a_prune_that_is_stopped_between_pages_leaves_the_rest(db: Database, folder: DataFolder) -> None:
