@@ -30,7 +30,7 @@ def generate(http: httpx.Client) -> list[dict[str, Any]]:
 
 def test_readers_writers_and_deletions_beside_a_prune(node: Node) -> None:
     http, settings = node.http, node.settings
-    images = [image for _ in range(30) for image in generate(http)]
+    images = [image for _ in range(16) for image in generate(http)]
     dataset = create_empty(http)
     fill(http, dataset["id"])
     done, statuses = threading.Event(), Counter[tuple[str, int]]()
@@ -67,7 +67,7 @@ def test_readers_writers_and_deletions_beside_a_prune(node: Node) -> None:
 
     db, folder = Database(settings.resolved_database_url), DataFolder(settings.data_dir)
     with ThreadPoolExecutor(8) as pool:
-        readers = [pool.submit(read, offset) for offset in (0, 20, 40)]
+        readers = [pool.submit(read, offset) for offset in (0, 10, 20)]
         loops = [pool.submit(repeat, work) for work in (lambda: generate(http), delete_one, upload_and_delete)]
         # While `generate` is at work, as a start of another node beside this one would.
         sweeps = pool.submit(repeat, lambda: (finish_removals(db, folder), sweep(db, folder)))

@@ -129,11 +129,11 @@ class DailyPrune:
                 )
             )
 
-        def rest(seconds: float) -> None:
+        def pause(seconds: float) -> None:
             if stop.wait(seconds):
                 raise Stopped
 
-        removed = prune(self._db, self._folder, self._retention, record=record, rest=rest, now=self._now)
+        removed = prune(self._db, self._folder, self._retention, record=record, pause=pause, now=self._now)
         self._folder.reserve.spend(lambda: self._finish(day))
         logger.info(
             "The daily removal of images has ended: %d images of %d generations, %.1f MB.",

@@ -1,8 +1,8 @@
 """Retention: removes generations that are older than a limit, and the oldest ones beyond a total size.
 
 What must stay is defined in `kept_images.py`; how rows and files are deleted, in `removal.py`. Generations are read and
-deleted in pages of one short transaction each, oldest first. After each transaction, a prune rests as long as it took,
-since on SQLite others wait for the lock with growing intervals. Imports no job and no engine. Runs on the caller's
+deleted in pages of one short transaction each, oldest first. After each page, a prune pauses as long as its transaction
+took, since on SQLite others ask for the lock in growing intervals. Imports no job and no engine. Runs on the caller's
 thread, in the worker or in `foxhound storage prune`; any number of processes may prune at once.
 """
 
@@ -29,8 +29,8 @@ _DELETED_AT_ONCE = 32
 _IMAGES_AT_ONCE = 64
 # Generations in one read.
 _READ_AT_ONCE = 1_000
-# Longest rest between two transactions, in seconds.
-_MAX_REST_S = 1.0
+# Longest pause between two pages, in seconds.
+_MAX_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _Page:
 
 
 Record = Callable[[Session, Removed], None]
-Rest = Callable[[float], object]
+Pause = Callable[[float], object]
 
 
 def would_remove(db: Database, retention: Retention, *, now: Callable[[], datetime] = utc_now) -> Removed:
@@ -120,7 +120,7 @@ def prune(
     retention: Retention,
     *,
     record: Record = lambda _session, _removed: None,
-    rest: Rest = time.sleep,
+    pause: Pause = time.sleep,
     now: Callable[[], datetime] = utc_now,
 ) -> Removed:
     """Remove what exceeds the limits, oldest first, and finish removals that a killed process has left.
@@ -130,7 +130,7 @@ def prune(
         folder: The data folder, with its reserve.
         retention: The limits.
         record: Called in the transaction of each page with what the page removes.
-        rest: Waits some seconds; called after each page. An exception of it ends the prune between two pages.
+        pause: Waits some seconds; called after each page. An exception of it ends the prune between two pages.
         now: Returns the current time.
 
     Returns:
@@ -153,7 +153,7 @@ def prune(
             remove_files(db, folder, paths)
         removed.add(page.removed)
         after = page.last
-        rest(min(took_s, _MAX_REST_S))
+        pause(min(took_s, _MAX_PAUSE_S))
     return removed
 
 

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> DataFolder:
     return DataFolder(tmp_path / "data")
 
 
-def no_rest(seconds: float) -> None:
+def no_pause(seconds: float) -> None:
     """Go on at once."""
 
 
@@ -75,7 +75,7 @@ def test_by_age_and_by_size_the_oldest_go_and_a_dry_run_says_so_before(db: Datab
         before = len(generations(db))
         expected = would_remove(db, retention, now=lambda: now)
         assert len(generations(db)) == before
-        assert prune(db, folder, retention, rest=no_rest, now=lambda: now) == expected
+        assert prune(db, folder, retention, pause=no_pause, now=lambda: now) == expected
         assert (expected.generations, expected.images, expected.bytes) == (
             before - num_left, 2 * (before - num_left), 2_000 * (before - num_left)
         )  # fmt: skip
@@ -106,12 +106,12 @@ def test_what_a_job_needs_stays_until_the_job_has_ended(db: Database, folder: Da
     done = add_job(db, "succeeded", init_image={"image_id": image_ids(db, named)[0]})
     free = add_generation(db, folder, age=9 * DAY, job_id=done)
     assert would_remove(db, Retention(days=1)).generations == 1
-    assert prune(db, folder, Retention(days=1), rest=no_rest).generations == 1
+    assert prune(db, folder, Retention(days=1), pause=no_pause).generations == 1
     assert generations(db) == {kept_by_its_job, named} == {kept_by_its_job, named, free} - {free}
     for job_id in (made_by, needs):
         with db.transaction() as session:
             session.get_one(Job, job_id).status = "failed"
-    assert prune(db, folder, Retention(days=1), rest=no_rest).images == 4
+    assert prune(db, folder, Retention(days=1), pause=no_pause).images == 4
     check_files(db, folder)
 
 
@@ -122,7 +122,7 @@ def test_a_job_that_comes_while_a_prune_runs_keeps_what_it_names(db: Database, f
         if len(generations(db)) == 70 - 32:
             add_job(db, "queued", from_images=image_ids(db, ids[-1]))
 
-    assert prune(db, folder, Retention(days=1), rest=submit_then).generations == 69
+    assert prune(db, folder, Retention(days=1), pause=submit_then).generations == 69
     assert generations(db) == {ids[-1]}
 
 
@@ -162,7 +162,7 @@ def test_a_generation_that_is_deleted_while_it_is_pruned_is_deleted_once(
     with ThreadPoolExecutor(1) as pool:
         deleting = pool.submit(delete_all)
         other = Database(database_url)
-        removed = prune(other, folder, Retention(days=1), rest=no_rest)
+        removed = prune(other, folder, Retention(days=1), pause=no_pause)
         assert removed.images + deleting.result() == 64
         other.close()
     finish_removals(db, folder)
@@ -208,7 +208,7 @@ def test_no_transaction_of_a_prune_deletes_more_than_a_page(db: Database, folder
             sizes.append(len(parameters))
 
     event.listen(db.engine, "before_cursor_execute", count)
-    prune(db, folder, Retention(days=1), rest=no_rest)
+    prune(db, folder, Retention(days=1), pause=no_pause)
     assert sizes == [32, 8 + 4, 4, 2]
 
 
@@ -219,7 +219,7 @@ def test_a_prune_that_is_stopped_between_pages_leaves_the_rest(db: Database, fol
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prune(db, folder, Retention(days=1), rest=stop)
+        prune(db, folder, Retention(days=1), pause=stop)
     assert len(generations(db)) == 8
     check_files(db, folder)
 
