@@ -191,6 +191,20 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Megabytes to keep free on the disk. With less, new work gets 507; deletions still work. 0: none.",
     )
+    keep_images_days: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Days that images of /generate are kept; older ones are removed once a day. Images of datasets "
+        "stay. Default: for ever.",
+    )
+    keep_images_gb: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Gigabytes of images of /generate that are kept; once a day, the oldest beyond it are removed. "
+        "Images of datasets stay. Default: no limit.",
+    )
 
     chunk_size: int = Field(
         8, ge=1, le=64, description="Number of images of a dataset that are generated and recorded together."

@@ -49,7 +49,7 @@ from app.origins import allowed_hosts, read_origins
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
-from app.services.store import recovery
+from app.services.store import recovery, removal
 from app.services.store.identity import assign_store_id
 from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
@@ -218,6 +218,7 @@ def _put_right(db: Database, folder: DataFolder) -> None:
     """
     assign_store_id(db, folder)
     try:
+        removal.finish_removals(db, folder)
         recovery.sweep(db, folder)
     except Exception:
         log.exception("What processes that died have left could not be put right; the next start does it.")

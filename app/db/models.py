@@ -1,4 +1,4 @@
-"""The tables: API keys, generations, images, datasets, jobs, trained models, workers.
+"""The tables: API keys, generations, images, datasets, jobs, trained models, workers, files to remove.
 
 A row refers to a file by its path relative to the data folder; the file is written before the row. The job engine's
 own tables are in the same database and are not described here. The module opens no session; any thread may use it.
@@ -79,7 +79,11 @@ class Generation(Base):
     """One answered `/generate` request with every parameter as used."""
 
     __tablename__ = "generations"
-    __table_args__ = (Index("ix_generations_key_id_id", "key_id", "id"),)
+    __table_args__ = (
+        Index("ix_generations_key_id_id", "key_id", "id"),
+        # The oldest are removed first (`app/services/store/retention.py`).
+        Index("ix_generations_created_at_id", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     # The API key of the request, here and in other tables; None: a request without a key.
@@ -320,6 +324,31 @@ class Evaluation(Base):
     # `StoredPredictions`: about 60 bytes for each image.
     predictions: Mapped[dict[str, Any]] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class RemovedFile(Base):
+    """A file whose record was deleted; the row is written with that deletion, and deleted once the file is removed."""
+
+    __tablename__ = "removed_files"
+
+    # Relative to the data folder.
+    path: Mapped[str] = mapped_column(String(512), primary_key=True)
+
+
+class PruneRun(Base):
+    """The daily removal of old generated images; the primary key gives each day to one worker."""
+
+    __tablename__ = "prune_runs"
+
+    # In UTC, as 2026-12-01.
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    worker_id: Mapped[str] = mapped_column(String(128))
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    # What was removed so far; each page of generations adds to them in the transaction that deletes its rows.
+    num_generations: Mapped[int] = mapped_column(default=0)
+    num_images: Mapped[int] = mapped_column(default=0)
+    num_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class Worker(Base):

@@ -65,6 +65,7 @@ class DatasetService:
             dataset = self.add(session, request, submission.caller, job_id=job_id)
             total = num_to_make(dataset)
             if total == 0:  # its images will be uploaded
+                self._folder.reserve.check()  # jobs check it in their queue
                 dataset.status, dataset.job_id = "empty", None
                 return read_datasets(session, [dataset])[0]
             spec = {**small_request(request), "seed": dataset.seed, "dataset_id": dataset.id}

@@ -36,6 +36,7 @@ from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
+from app.services.store.removal import forget_generations, remove_files
 from app.storage.layout import DataFolder
 
 
@@ -210,16 +211,16 @@ class GenerationService:
         Raises:
             NotFound: There is none with this id.
         """
-        for path in self._folder.reserve.spend(lambda: self._forget(generation_id)):
-            self._folder.delete(path)
+        paths = self._folder.reserve.spend(lambda: self._forget(generation_id))
+        remove_files(self._db, self._folder, paths)
 
     def _forget(self, generation_id: str) -> list[str]:
         """Delete the records of a generation and its images, and return the paths of their files."""
         with self._db.transaction() as session:
-            row = _generation(session, generation_id)
-            paths = [image.path for image in _images_of(session, [row.id])[row.id]]
-            session.delete(row)
-        return paths
+            row = session.get(Generation, generation_id, with_for_update=True)
+            if row is None:
+                raise _no_generation()
+            return forget_generations(session, [row.id])
 
     def _store(
         self, spec: GenerationSpec, rendered: Sequence[RenderedImage], *, inline: bool, key_id: str | None
@@ -255,8 +256,12 @@ def _weight(row: Generation) -> int:
 def _generation(session: Session, generation_id: str) -> Generation:
     row = session.get(Generation, generation_id)
     if row is None:
-        raise NotFound("There is no generation with this id.")
+        raise _no_generation()
     return row
+
+
+def _no_generation() -> NotFound:
+    return NotFound("There is no generation with this id.")
 
 
 def _images_of(session: Session, generation_ids: Sequence[str]) -> dict[str, list[Image]]:

@@ -16,7 +16,7 @@ from app.access.visibility import seen_images
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Invalid, NotFound
+from app.errors import AppError, Invalid, NotFound
 from app.image_spec import OutputFormat
 from app.names import find_name
 from app.schemas.common import Decision, Page
@@ -105,7 +105,7 @@ class ImageService:
         with self._db.snapshot() as session:
             row = _image(session, image_id)
         if lost := lost_image(self._checks, row):
-            raise refusal(lost, row.dataset_id)
+            raise self._refusal(lost, row)
         return StoredFile(
             self._folder.locate(row.path),
             MEDIA_TYPES[cast(OutputFormat, row.format)],
@@ -126,7 +126,14 @@ class ImageService:
         try:
             return self._checks.read(row.path, num_bytes=row.num_bytes, sha256=row.sha256)
         except LostFile as error:
-            raise refusal(LostImage(row.id, row.path, IMAGE_CODES[error.fault]), row.dataset_id) from None
+            raise self._refusal(LostImage(row.id, row.path, IMAGE_CODES[error.fault]), row) from None
+
+    def _refusal(self, lost: LostImage, row: Image) -> AppError:
+        """Return the error for an image without a sound file: 404 if it was deleted since its record was read."""
+        with self._db.snapshot() as session:
+            if session.scalar(select(Image.id).where(Image.id == row.id)) is None:
+                return _no_image()
+        return refusal(lost, row.dataset_id)
 
 
 def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any]:
