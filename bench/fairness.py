@@ -25,8 +25,8 @@ from typing import Any
 from app.engine.diffusion.runner import cost_of
 from app.engine.engine import Engine
 from app.image_spec import ImageSpec
+from app.services.inference.loaded import DIFFUSION
 from app.services.inference.loading import ModelChoice, start_inference
-from app.services.inference.service import DIFFUSION
 
 MANY, ONE = 20, 1
 # How far a caller may be below half of its speed alone, as a part of that half.

@@ -89,7 +89,7 @@ def prune(
     limits = store.Retention(
         settings.keep_images_days if days is None else days, settings.keep_images_gb if gb is None else gb
     )
-    with _opened(settings) as db:
+    with opened(settings) as db:
         check_store(url, folder)
         removed = store.would_remove(db, limits) if dry_run else store.prune(db, folder, limits)
     if as_json:
