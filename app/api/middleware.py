@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.draining import RETRY_AFTER_S, Draining
+from app.api.serving.precedence import Precedence
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
 
 log = logging.getLogger("foxhound.access")
@@ -93,6 +94,7 @@ class HttpMiddleware:
         self._body = body
         self._draining = draining
         self._refusals = refusals or RefusalBook(0)
+        self._precedence = Precedence()
         self._access_level = access_level
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +102,7 @@ class HttpMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._body)
+        exchange = _Exchange(scope, receive, send, self._body, self._precedence)
         try:
             await self._answer(scope, exchange)
         except ClientDisconnect:
@@ -128,7 +130,8 @@ class HttpMiddleware:
         elif exchange.may_be_large:
             await self._answer_in_turn(scope, exchange)
         else:
-            await self._app(scope, exchange.receive, exchange.send)
+            with self._precedence.small():
+                await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_in_turn(self, scope: Scope, exchange: "_Exchange") -> None:
         """Pass on a large request once its address owes nothing for refused ones."""
@@ -142,12 +145,13 @@ class HttpMiddleware:
 class _Exchange:
     """One request and its answer on their way through the middleware."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits, precedence: Precedence) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._began = time.monotonic()
         self._body = body
+        self._precedence = precedence
         self._patience_s: float | None = body.silence_s  # None: the body is complete
         self._replaces_answer = False
         self._status = 0
@@ -192,8 +196,10 @@ class _Exchange:
         """Hand the body on; when it is too slow, tell the application that the client has left."""
         if self._patience_s is None:
             return await self._receive()
+        self._processing_s += time.monotonic() - self._resumed_at
+        if self.may_be_large:
+            await self._precedence.give_way()
         began = time.monotonic()
-        self._processing_s += began - self._resumed_at
         try:
             async with asyncio.timeout(self._patience_s):
                 message = await self._receive()
