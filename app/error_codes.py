@@ -163,7 +163,7 @@ class ErrorCode(StrEnum):
     NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     DIVERGED = "diverged", "422", "The loss of a training is not finite any more."
     HEAD_TOO_LARGE = "head_too_large", "431", "The head of the request is larger than 64 KiB."
-    RATE_LIMITED = "rate_limited", "429", "Too many large requests of this address were refused."
+    RATE_LIMITED = "rate_limited", "429", "Too many large requests came from this address."
     INTERNAL_ERROR = "internal_error", "500", "The service failed; its log has the reason under the request id."
     REQUEST_REFUSED = "request_refused", "4xx", "The request was refused by the framework."
     INFERENCE_FAILED = "inference_failed", "500", "The model failed on this request."

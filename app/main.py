@@ -32,6 +32,7 @@ from app.api.routes import (
     train_jobs,
     train_reports,
 )
+from app.api.serving.accepted_work import AcceptedWorkBook
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
 from app.api.serving.refusals import RefusalBook
@@ -117,6 +118,7 @@ def with_middleware(app: FastAPI) -> ASGIApp:
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
+        accepted=AcceptedWorkBook(settings.refused_share),
     )
 
 

@@ -41,7 +41,7 @@ _REASONS = {
     415: "The media type of the body or of the image is not supported.",
     416: "The requested range is outside the file.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
-    429: "Too many large requests of this address were refused. Retry after `Retry-After` seconds.",
+    429: "Too many large requests came from this address. Retry after `Retry-After` seconds.",
     500: "The service failed.",
     503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",
     507: "There is no room left to store the result.",
