@@ -32,11 +32,13 @@ from app.schemas.judging import (
 from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
+from app.services.inference.preprocessing import Caller
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.services.training.exports.explanations import Explained, Explanations
 from app.services.training.models import Head, ModelService
 from app.storage.images import DecodeImage, decode_image
+from app.storage.picture_size import is_large
 
 T = TypeVar("T")
 
@@ -118,7 +120,7 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        texts, owner = _texts(request), object()
+        texts, owner = _texts(request), _caller(uploads)
         scores = await _all(
             _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner))
             for upload in uploads
@@ -163,11 +165,12 @@ class JudgingService:
         chosen = await self._choose(request.model)
         self._explanations.require(chosen.explained)
         [result] = await self._results(chosen, [upload], request.top_k)
-        drawing = self._explanations.png(partial(self._load, upload), chosen.explained, result.predictions[0].index)
+        load, owner = partial(self._load, upload), _caller([upload])
+        drawing = self._explanations.png(load, chosen.explained, result.predictions[0].index, owner=owner)
         return chosen.ref, result, base64.b64encode(await _naming(upload, drawing)).decode()
 
     async def _results(self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int) -> list[ClassifyResult]:
-        owner = object()
+        owner = _caller(uploads)
         rows = await _all(
             _naming(upload, chosen.classify(partial(self._load, upload), owner=owner)) for upload in uploads
         )
@@ -207,6 +210,10 @@ class JudgingService:
     def _load(self, upload: Upload) -> Image.Image:
         """Decode an image; called on preparation threads."""
         return self._decode(upload.data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+
+
+def _caller(uploads: Sequence[Upload]) -> Caller:
+    return Caller(is_large=any(is_large(upload.data) for upload in uploads))
 
 
 async def _naming(upload: Upload, call: Awaitable[T]) -> T:
