@@ -59,9 +59,18 @@ def client_of(node: Node) -> httpx.Client:
     return httpx.Client(base_url=node.http.base_url, timeout=6 * PATIENCE_S)
 
 
-def send_slow(node: Node, dataset_id: str, seed: int) -> httpx.Response:
+def send(node: Node, dataset_id: str, file: bytes) -> httpx.Response:
     with client_of(node) as http:
-        return upload(http, dataset_id, [picture(seed, size=SLOW_SIZE)])
+        return upload(http, dataset_id, [file])
+
+
+def send_slow(node: Node, dataset_id: str, seed: int) -> httpx.Response:
+    return send(node, dataset_id, picture(seed, size=SLOW_SIZE))
+
+
+def classify(node: Node, files: list[bytes]) -> httpx.Response:
+    with client_of(node) as http:
+        return http.post("/classify", files=[("images", file) for file in files])
 
 
 def test_any_number_of_uploads_that_stand_still_keep_nobody_else_waiting(
@@ -91,11 +100,8 @@ def test_small_pictures_are_uploaded_and_classified_while_large_ones_wait(
     node, dataset_id = gated_node, create_empty(gated_node.http)["id"]
     large = [picture(seed, size=LARGE_SLOW_SIZE) for seed in range(4)]
     with ThreadPoolExecutor(8) as clients:
-        uploads = [clients.submit(upload, client_of(node), dataset_id, [file]) for file in large]
-        forms = [
-            clients.submit(client_of(node).post, "/classify", files=[("images", file), ("images", picture(0))])
-            for file in large
-        ]
+        uploads = [clients.submit(send, node, dataset_id, file) for file in large]
+        forms = [clients.submit(classify, node, [file, picture(0)]) for file in large]
         for _ in range(2 * NUM_LARGE_PICTURES):  # all threads of either kind
             assert decoder.held.acquire(timeout=PATIENCE_S)
         assert upload(node.http, dataset_id, [picture(7)]).status_code == 201
