@@ -182,8 +182,9 @@ class Settings(BaseSettings):
         0.05,
         ge=0,
         le=1,
-        description="Part of the node's time that one address may spend on large requests that are refused; beyond it, "
-        "its large requests wait, up to 10 seconds, or get 429. 0: no limit.",
+        description="Part of the node's time that one address may spend on large requests that are refused, and "
+        "on large recipes while other addresses are served; beyond it, its large requests wait, up to 10 seconds, or "
+        "get 429. 0: no limit.",
     )
     reserve_mb: int = Field(
         256,

@@ -179,7 +179,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = (
         "rate_limited",
         "429",
-        "The caller exceeds its requests a minute or at once, or too many large requests of its address were refused.",
+        "The caller exceeds its requests a minute or at once, or too many large requests came from its address.",
     )
     QUOTA_EXCEEDED = "quota_exceeded", "429", "The caller has used up its pixel-steps of the day or its stored bytes."
     INTERNAL_ERROR = "internal_error", "500", "The service failed; its log has the reason under the request id."

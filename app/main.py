@@ -35,6 +35,7 @@ from app.api.routes import (
     train_jobs,
     train_reports,
 )
+from app.api.serving.accepted_work import AcceptedWorkBook
 from app.api.serving.browsers import BrowserGuard, BrowserHeaders
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
@@ -51,10 +52,11 @@ from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
 from app.services.store import recovery, removal
 from app.services.store.identity import assign_store_id
-from app.services.thread_pools import open_pools
-from app.storage.images import DecodeImage, decode_image
+from app.services.thread_pools import NUM_LARGE_PICTURES, open_pools
+from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
+from app.storage.upload_process import UploadProcesses
 from app.wiring import authenticator, job_queue, limits_of, make_fine_tuning, make_services, model_choice
 
 log = logging.getLogger("foxhound")
@@ -83,7 +85,11 @@ ROUTERS = (
 
 
 def create_app(
-    settings: Settings, *, start_models: StartModels = start_inference, decode: DecodeImage = decode_image
+    settings: Settings,
+    *,
+    start_models: StartModels = start_inference,
+    decode: DecodeImage = decode_image,
+    reencode: ReencodeImage | None = None,
 ) -> FastAPI:
     """Return the public application; nothing is opened before its lifespan begins.
 
@@ -91,6 +97,7 @@ def create_app(
         settings: Everything that can be chosen.
         start_models: Brings up the engine and its models.
         decode: Reads untrusted image files.
+        reencode: Reads uploads; None: large ones in processes of their own.
     """
     app = FastAPI(
         title="Foxhound",
@@ -106,6 +113,7 @@ def create_app(
     app.state.start_models = start_models
     app.state.draining = Draining()
     app.state.decode = decode
+    app.state.reencode = reencode
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -132,6 +140,7 @@ def with_middleware(app: FastAPI) -> ASGIApp:
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
+        accepted=AcceptedWorkBook(settings.refused_share),
     )
     return BrowserHeaders(http, origins)
 
@@ -177,12 +186,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with engine_socket.locked(), contextlib.closing(Database(url)) as db:
         folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
         await asyncio.to_thread(_put_right, db, folder)
-        with contextlib.closing(job_queue(settings, db, folder)) as queue:
+        with (
+            contextlib.closing(job_queue(settings, db, folder)) as queue,
+            contextlib.closing(UploadProcesses(NUM_LARGE_PICTURES)) as upload_processes,
+        ):
             engine, inference = app.state.start_models(model_choice(settings))
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
-                settings, db, folder, inference, queue, pools, app.state.decode, engine_socket.is_own
+                settings,
+                db,
+                folder,
+                inference,
+                queue,
+                pools,
+                app.state.decode,
+                app.state.reencode or upload_processes.reencode,
+                engine_socket.is_own,
             )
             internal = HttpMiddleware(
                 create_internal_app(NodeEngine(inference, limits_of(settings), fine_tuning)),

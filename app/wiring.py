@@ -44,7 +44,7 @@ from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
 from app.storage.exports import ExportFiles
 from app.storage.features import FeatureCache
-from app.storage.images import DecodeImage, decode_image
+from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
@@ -105,6 +105,7 @@ def make_services(
     queue: JobQueue,
     pools: Pools,
     decode: DecodeImage,
+    reencode: ReencodeImage,
     has_socket: Callable[[], bool],
 ) -> Services:
     """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
@@ -126,7 +127,7 @@ def make_services(
         judging=JudgingService(inference, images, models, limits, explanations, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
-        uploads=UploadService(db, folder, limits, pools, decode=decode),
+        uploads=UploadService(db, folder, limits, pools, reencode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service, folder),

@@ -46,7 +46,7 @@ _REASONS = {
     416: "The requested range is outside the file.",
     421: "The node does not answer under the `Host` of the request.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
-    429: "Too many large requests of this address were refused. Retry after `Retry-After` seconds.",
+    429: "Too many large requests came from this address. Retry after `Retry-After` seconds.",
     500: "The service failed.",
     503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",
     507: "There is no room left to store the result.",

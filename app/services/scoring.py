@@ -32,11 +32,13 @@ from app.schemas.judging import (
 )
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
+from app.services.inference.preprocessing import PictureRequest
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.services.training.exports.explanations import Explained, Explanations
 from app.services.training.models import Head, ModelService
 from app.storage.images import DecodeImage, decode_image
+from app.storage.picture_size import is_large
 
 T = TypeVar("T")
 
@@ -120,7 +122,7 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        texts, owner = _texts(request), object()
+        texts, owner = _texts(request), _request_of(uploads)
         scores = await _all(
             _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner, caller=caller.id))
             for upload in uploads
@@ -167,14 +169,14 @@ class JudgingService:
         chosen = await self._choose(request.model, caller)
         self._explanations.require(chosen.explained)
         [result] = await self._results(chosen, [upload], request.top_k, caller.id)
-        index = result.predictions[0].index
-        drawing = self._explanations.png(partial(self._load, upload), chosen.explained, index, caller=caller.id)
+        load, owner, index = partial(self._load, upload), _request_of([upload]), result.predictions[0].index
+        drawing = self._explanations.png(load, chosen.explained, index, owner=owner, caller=caller.id)
         return chosen.ref, result, base64.b64encode(await _naming(upload, drawing)).decode()
 
     async def _results(
         self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int, caller: str
     ) -> list[ClassifyResult]:
-        owner = object()
+        owner = _request_of(uploads)
         rows = await _all(
             _naming(upload, chosen.classify(partial(self._load, upload), owner=owner, caller=caller))
             for upload in uploads
@@ -215,6 +217,10 @@ class JudgingService:
     def _load(self, upload: Upload) -> Image.Image:
         """Decode an image; called on preparation threads."""
         return self._decode(upload.data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+
+
+def _request_of(uploads: Sequence[Upload]) -> PictureRequest:
+    return PictureRequest(is_large=any(is_large(upload.data) for upload in uploads))
 
 
 async def _naming(upload: Upload, call: Awaitable[T]) -> T:

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from app.engine.scheduling.places import has_place
@@ -29,6 +29,10 @@ RETRY_AFTER_S = 1
 # An image of 40 megapixels takes one to two seconds on an idle core; this limits inputs that the other limits miss.
 DECODING_DEADLINE_S = 20.0
 
+
+# Large images that are decoded at once: one core stays free of them. Each takes 120 MB at 40 megapixels, and as much
+# again while it is encoded.
+NUM_LARGE_PICTURES = max(1, min((os.cpu_count() or 1) - 1, 8))
 
 # Of threads whose work may take long while requests of milliseconds wait: such a thread has a tenth of the share of a
 # normal one on a busy core, and all of an idle one.
@@ -206,8 +210,8 @@ class Pools:
 
     Attributes:
         bodies: Parses and validates large JSON bodies.
-        decoding: Decodes uploaded images; two at once, because one of 40 megapixels takes 120 MB, and as much again
-            while it is encoded.
+        decoding: Decodes small uploaded images.
+        large_pictures: Waits for the processes that decode large uploaded images.
         uploads: Writes files and rows of uploads.
         reports: Reads, computes and draws reports and contact sheets.
         exports: Lists the members of archives and reads their blocks.
@@ -218,6 +222,7 @@ class Pools:
 
     bodies: WorkPool
     decoding: PicturePool
+    large_pictures: PicturePool
     uploads: WorkPool
     reports: WorkPool
     exports: WorkPool
@@ -226,9 +231,8 @@ class Pools:
 
     def close(self) -> None:
         """Wait for running calls. May be called again."""
-        pools = (self.bodies, self.decoding, self.uploads, self.reports, self.exports, self.models, self.explanations)
-        for pool in pools:
-            pool.close()
+        for pool in fields(self):
+            getattr(self, pool.name).close()
 
 
 def take_one_core_only() -> None:
@@ -260,15 +264,17 @@ def open_pools() -> Pools:
     return Pools(
         bodies=WorkPool("bodies", num_threads=2, max_waiting=64),
         decoding=PicturePool("decoding", num_threads=2, max_waiting=64, initializer=yield_to_other_threads),
+        large_pictures=PicturePool("large-uploads", num_threads=NUM_LARGE_PICTURES, max_waiting=64, deadline_s=None),
         uploads=WorkPool("uploads", num_threads=2, max_waiting=64),
         reports=WorkPool("reports", num_threads=2, max_waiting=64),
         # A running download has at most one block here and must not fail because the queue is full.
         exports=WorkPool("exports", num_threads=4, max_waiting=1_024),
-        models=WorkPool("models", num_threads=1, max_waiting=8, initializer=_compute_aside),
-        explanations=WorkPool("explanations", num_threads=1, max_waiting=16, initializer=_compute_aside),
+        models=WorkPool("models", num_threads=1, max_waiting=8, initializer=compute_aside),
+        explanations=WorkPool("explanations", num_threads=1, max_waiting=16, initializer=compute_aside),
     )
 
 
-def _compute_aside() -> None:
+def compute_aside() -> None:
+    """Keep the calling thread to one core and a lower priority."""
     take_one_core_only()
     yield_to_other_threads()

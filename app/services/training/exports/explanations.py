@@ -68,7 +68,9 @@ class Explanations:
             )
             raise Invalid.field("#/explain", detail, ErrorCode.COMBINED_BACKBONES)
 
-    async def png(self, load: LoadImage, explained: Explained, class_index: int, *, caller: str = "") -> bytes:
+    async def png(
+        self, load: LoadImage, explained: Explained, class_index: int, *, owner: object = None, caller: str = ""
+    ) -> bytes:
         """Return the image, as the network got it, with the heat of a class over it, as PNG, for a caller.
 
         Raises:
@@ -81,7 +83,7 @@ class Explanations:
         settings = explained.head and explained.head.preprocessing
         is_same = settings is None or settings == plain.preprocessing
         preprocess = plain.pixels if is_same else Preprocessing.from_config(settings or {}).transform()
-        pixels = await self._inference.prepare(load, preprocess, caller=caller)
+        pixels = await self._inference.prepare(load, preprocess, owner=owner, caller=caller)
         return await self._pool.run(partial(_draw, _classifier(plain, explained), pixels, class_index), caller=caller)
 
     def _weights_of(self, explained: Explained) -> str:
