@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum severity of log messages."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: lines for people, or a JSON object a line."
+    )
 
     @field_validator("database_url")
     @classmethod

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 from app import __version__
@@ -59,6 +60,9 @@ StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
 
 _NUM_SHORT_CALLS = 32
 
+# The framework's own spans, metrics and logs record paths and the texts of exceptions.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
 ROUTERS = (
     generate,
     generations,
@@ -95,6 +99,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=min(SMALL_BODY, settings.max_body_bytes),
+        telemetry=NO_TELEMETRY,
     )
     app.state.settings = settings
     app.state.start_models = start_models
@@ -173,6 +178,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 body=_body_limits(settings),
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
+                is_internal=True,
             )
             async with _listening(internal, engine_socket):
                 try:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -21,10 +20,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.draining import RETRY_AFTER_S, Draining
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
+from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
+from app.logs.formats import FIELDS
 
 log = logging.getLogger("foxhound.access")
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Other methods are the client's words.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+# A request that no route took: an unknown path, or one that was refused before.
+NO_ROUTE = "none"
+# The status of a request whose client left before the answer began, as nginx logs it.
+CLIENT_LEFT = 499
 # Errors that the framework or the server answers without us, and the words that clients switch on.
 _CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 408: "body_too_slow"}
 _CODES |= {413: "payload_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "rate_limited"}
@@ -79,6 +85,7 @@ class HttpMiddleware:
         draining: Draining,
         refusals: RefusalBook | None = None,
         access_level: int = logging.INFO,
+        is_internal: bool = False,
     ) -> None:
         """Wrap `app`.
 
@@ -88,12 +95,14 @@ class HttpMiddleware:
             draining: Whether requests are still taken.
             refusals: What the refused requests of each address cost; None: nobody is slowed down.
             access_level: Severity under which requests are logged.
+            is_internal: Whether this node's worker is the client, which says for what job it asks.
         """
         self._app = app
         self._body = body
         self._draining = draining
         self._refusals = refusals or RefusalBook(0)
         self._access_level = access_level
+        self._is_internal = is_internal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -101,17 +110,22 @@ class HttpMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._body)
+        job = exchange.id_of(JOB_HEADER) if self._is_internal else ""
+        with handling(request=exchange.request_id, job=job):
+            await self._handle(scope, exchange)
+
+    async def _handle(self, scope: Scope, exchange: "_Exchange") -> None:
         try:
             await self._answer(scope, exchange)
         except ClientDisconnect:
-            log.info("request %s: the client has left", exchange.request_id)
+            log.info("The client has left.")
         except asyncio.CancelledError:
             if not self._draining.is_refusing:
                 raise
             if not exchange.is_started:  # else the server closes the connection, and the client sees a cut answer
                 await exchange.answer(503)
         except Exception:
-            log.exception("request %s failed", exchange.request_id)
+            log.exception("The request failed.")
             if not exchange.is_started:
                 await exchange.answer(500)
         finally:
@@ -152,17 +166,24 @@ class _Exchange:
         self._replaces_answer = False
         self._status = 0
         self._body_bytes = 0
+        self._sent_bytes = 0
         self._resumed_at = self._began
         self._processing_s = 0.0
         self.is_started = False
-        asked = self.header(b"x-request-id").decode("latin-1")
-        self.request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        self.request_id = self.id_of(REQUEST_HEADER) or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     def header(self, name: bytes) -> bytes:
         """Return a request header's value in lower case; empty if it is not there."""
         headers: list[tuple[bytes, bytes]] = self._scope["headers"]
         return next((value.strip().lower() for key, value in headers if key == name), b"")
+
+    def id_of(self, name: str) -> str:
+        """Return the id that a header carries; empty if it carries none, or something else."""
+        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
+        wanted = name.lower().encode()
+        value = next((value.decode("latin-1") for key, value in headers if key == wanted), "")
+        return value if ID.fullmatch(value) else ""
 
     @property
     def address(self) -> str:
@@ -223,6 +244,7 @@ class _Exchange:
         if self._replaces_answer:
             return
         if message["type"] != "http.response.start":
+            self._sent_bytes += len(message.get("body", b""))
             await self._send(message)
             return
         headers = MutableHeaders(raw=message["headers"])
@@ -258,7 +280,21 @@ class _Exchange:
         self._replaces_answer = True
 
     def record(self, level: int) -> None:
-        """Log the exchange; neither query nor headers, which may hold what users wrote."""
-        elapsed_ms = (time.monotonic() - self._began) * 1000
-        path = self._scope["path"].encode("unicode_escape").decode()[:200]
-        log.log(level, "%s %s %d %.1f ms %s", self._scope["method"], path, self._status, elapsed_ms, self.request_id)
+        """Log the exchange: the template of its route, since the path, the query and headers are the client's words."""
+        elapsed_ms = round((time.monotonic() - self._began) * 1000, 1)
+        status = self._status or CLIENT_LEFT
+        asked = (self.method, self.route, status, elapsed_ms, self._sent_bytes)
+        fields = dict(zip(("method", "route", "status", "ms", "bytes"), asked, strict=True))
+        log.log(level, "%s %s %d %.1f ms %d bytes", *asked, extra={FIELDS: fields})
+
+    @property
+    def method(self) -> str:
+        """The request's method; `OTHER` for an unknown one."""
+        method: str = self._scope["method"]
+        return method if method in _METHODS else "OTHER"
+
+    @property
+    def route(self) -> str:
+        """The template of the route that took the request, such as `/jobs/{job_id}`."""
+        route = self._scope.get("route")
+        return str(getattr(route, "path", NO_ROUTE))

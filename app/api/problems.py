@@ -111,9 +111,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ResponseValidationError)
     async def on_invalid_response(request: Request, error: ResponseValidationError) -> Response:
-        # The exception's own text repeats user input.
-        places = [(fault["type"], fault["loc"]) for fault in error.errors()[:MAX_ERRORS]]
-        log.error("The response of %s does not match its schema: %s", request.scope["route"].path, places)
+        # The exception's own text repeats user input, and a location may contain a user's key.
+        kinds = sorted({fault["type"] for fault in error.errors()[:MAX_ERRORS]})
+        log.error("The response of %s does not match its schema: %s", request.scope["route"].path, ", ".join(kinds))
         return respond(request, AppError(_FAILED))
 
     @app.exception_handler(OSError)

@@ -4,7 +4,6 @@ Reads the settings, starts processes and speaks to a person; every decision is m
 """
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from app.cli.settings import read_settings, refuse, settings_help
 from app.cli.storage import storage_app
 from app.config import Settings
 from app.db.session import sqlite_path
+from app.logs.setup import configure_logging
 from app.node.supervisor import run_supervised, watch_supervisor
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command()(migrate)
 def serve() -> None:
     """Serve a whole node: the API with its engine, and a worker; each is restarted when it dies."""
     settings = read_settings()
+    configure_logging(settings.log_level, settings.log_format, "supervisor")
     with _prepared(settings):
         _serve(settings)
 
@@ -77,7 +78,7 @@ def api() -> None:
     from app.main import create_app, server_config
 
     settings = read_settings()
-    _configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format, "api")
     _check_database(settings)
     _check_store(settings)
     _check_run_dir(settings)
@@ -104,7 +105,7 @@ def worker() -> None:
     from app.worker import leave_process, run_worker
 
     settings = read_settings()
-    _configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format, "worker")
     _check_database(settings)
     _check_store(settings)
     stop = threading.Event()
@@ -194,17 +195,6 @@ def _check_device(settings: Settings) -> None:
         resolve_device(settings.device)
     except PackError as error:
         refuse(error)
-
-
-def _configure_logging(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    for noisy in ("alembic", "dbos", "httpx", "httpcore", "uvicorn.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def main() -> None:

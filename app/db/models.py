@@ -167,6 +167,8 @@ class Job(Base):
     # Higher priorities run first, among jobs and among their chunks.
     priority: Mapped[int] = mapped_column(default=0)
     retry_of: Mapped[str | None] = mapped_column(Id)
+    # The `X-Request-Id` of the request that made the job; every line that a worker logs for the job has it.
+    request_id: Mapped[str | None] = mapped_column(String(64))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)

@@ -18,6 +18,7 @@ from app.errors import Conflict, NotFound, QueueFull
 from app.jobs import durable, record
 from app.jobs.handler import JobKind
 from app.jobs.signals import Json
+from app.logs.context import request_id
 
 MAX_WAITING = 10_000
 _RETRY_AFTER_S = 30
@@ -90,6 +91,7 @@ class JobQueue:
             progress_unit=unit,
             priority=priority,
             retry_of=retry_of,
+            request_id=request_id() or None,
         )
         session.add(job)
         session.flush()

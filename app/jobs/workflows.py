@@ -20,6 +20,7 @@ from app.jobs import durable, record
 from app.jobs.context import JobExecution, WorkerContext, problem_of
 from app.jobs.handler import JobHandler
 from app.jobs.signals import JobCancelled, JobPaused, Json, Requeue
+from app.logs.context import handling, note_request
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +58,20 @@ class Workflows:
         # No limit of DBOS's own, whose count restarts at each resume: `attribute_crash` counts instead.
         @DBOS.workflow(name=durable.JOB_WORKFLOW, max_recovery_attempts=None)
         def job(job_id: str) -> None:
-            self.run_job(job_id)
+            with handling(job=job_id):
+                self.run_job(job_id)
 
         @DBOS.workflow(name=durable.CHUNK_WORKFLOW, max_recovery_attempts=None)
         def chunk(job_id: str, item: Json) -> dict[str, Json]:
-            return self.run_chunk(job_id, item)
+            with handling(job=job_id):
+                return self.run_chunk(job_id, item)
 
     def run_job(self, job_id: str) -> None:
         """Run a job to its last status."""
         with self._requeueing(_UNKNOWN_KIND_DELAY_S):
             with self._db.transaction() as session:
                 job = session.get(Job, job_id)
+                _note_request(job)
                 handler = self._handler(job.kind) if job is not None else None
                 job = record.begin(session, job_id)
             if job is None or handler is None:
@@ -94,6 +98,7 @@ class Workflows:
         with self._requeueing(), self._worker.isolated():
             with self._db.snapshot() as session:
                 job = session.get(Job, job_id)
+            _note_request(job)
             if job is None or record.must_stop(job):
                 return {}
             if record.should_pause(job):
@@ -199,6 +204,11 @@ class Workflows:
                 self._worker.stopping.wait(delay_s)
                 requeue(self._worker, workflow_id)
                 raise Requeue from error
+
+
+def _note_request(job: Job | None) -> None:
+    if job is not None and job.request_id:
+        note_request(job.request_id)
 
 
 def requeue(worker: WorkerContext, workflow_id: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from app.errors import AppError, Conflict, InferenceFailed, Invalid, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
+from app.logs.context import id_headers
 from app.node import protocol
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
 
@@ -139,7 +140,7 @@ class NodeClient:
         while True:
             keep_waiting()
             try:
-                answer = self._http.post(path, **body)
+                answer = self._http.post(path, **{**body, "headers": {**body.get("headers", {}), **id_headers()}})
             except httpx.TransportError:  # the API process is restarting
                 self._note(is_there=False)
                 time.sleep(_RETRY_S)

@@ -14,6 +14,7 @@ from typing import Any
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.connection_book import ConnectionBook
+from app.logs.context import handling
 
 log = logging.getLogger("foxhound.access")
 
@@ -199,7 +200,8 @@ class BoundedConnection(asyncio.Protocol):
         }
         lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in fields.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
-        log.info("- - %d %s", status, request_id)
+        with handling(request=request_id):
+            log.info("A connection or a head was refused with %d.", status)
 
 
 def _drop_silent_readers(sock: Any, timeout_s: float) -> None:
