@@ -40,6 +40,7 @@ from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
+from app.metrics.node import NodeMetrics
 from app.node.socket import EngineSocket
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
@@ -50,7 +51,7 @@ from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
-from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, model_choice
+from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, metrics_sources, model_choice
 
 log = logging.getLogger("foxhound")
 
@@ -105,6 +106,7 @@ def create_app(
     app.state.start_models = start_models
     app.state.draining = Draining()
     app.state.decode = decode
+    app.state.metrics = NodeMetrics()
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -122,6 +124,7 @@ def with_middleware(app: FastAPI) -> ASGIApp:
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
+        metrics=app.state.metrics.http,
     )
 
 
@@ -145,6 +148,7 @@ def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = 
         ),
         parser=parser,
         delay_s=settings.shutdown_delay_s,
+        metrics=app.state.metrics.http,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
@@ -168,6 +172,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(_put_right, db, folder)
         with contextlib.closing(job_queue(settings, db, folder)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
+            metrics: NodeMetrics = app.state.metrics
+            engine.observe(metrics.engine)
+            metrics.watch(metrics_sources(settings, db, folder, engine, inference))
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
@@ -187,7 +194,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
                     services.model_exports.close()
-                    for close in (engine.close, fine_tuning.close, inference.close, pools.close):
+                    for close in (engine.close, fine_tuning.close, inference.close, pools.close, metrics.close):
                         await _in_a_thread_of_its_own(close)
 
 

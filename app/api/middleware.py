@@ -17,11 +17,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.problems import PROBLEM_CODE, PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.draining import RETRY_AFTER_S, Draining
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
 from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
 from app.logs.formats import FIELDS
+from app.metrics.http import Answered, HttpMetrics
 
 log = logging.getLogger("foxhound.access")
 
@@ -86,6 +87,7 @@ class HttpMiddleware:
         refusals: RefusalBook | None = None,
         access_level: int = logging.INFO,
         is_internal: bool = False,
+        metrics: HttpMetrics | None = None,
     ) -> None:
         """Wrap `app`.
 
@@ -96,6 +98,7 @@ class HttpMiddleware:
             refusals: What the refused requests of each address cost; None: nobody is slowed down.
             access_level: Severity under which requests are logged.
             is_internal: Whether this node's worker is the client, which says for what job it asks.
+            metrics: Counts the requests; None: nothing does.
         """
         self._app = app
         self._body = body
@@ -103,6 +106,7 @@ class HttpMiddleware:
         self._refusals = refusals or RefusalBook(0)
         self._access_level = access_level
         self._is_internal = is_internal
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -110,6 +114,8 @@ class HttpMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._body)
+        if self._metrics is not None:
+            self._metrics.begin()
         job = exchange.id_of(JOB_HEADER) if self._is_internal else ""
         with handling(request=exchange.request_id, job=job):
             await self._handle(scope, exchange)
@@ -131,7 +137,10 @@ class HttpMiddleware:
         finally:
             if exchange.cost_s:
                 self._refusals.charge(exchange.address, exchange.cost_s)
-            exchange.record(self._access_level)
+            answered = exchange.answered()
+            if self._metrics is not None:
+                self._metrics.end(answered)
+            exchange.record(answered, self._access_level)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if exchange.header(b"content-encoding") not in (b"", b"identity"):
@@ -279,13 +288,24 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
         self._replaces_answer = True
 
-    def record(self, level: int) -> None:
-        """Log the exchange: the template of its route, since the path, the query and headers are the client's words."""
-        elapsed_ms = round((time.monotonic() - self._began) * 1000, 1)
-        status = self._status or CLIENT_LEFT
-        asked = (self.method, self.route, status, elapsed_ms, self._sent_bytes)
-        fields = dict(zip(("method", "route", "status", "ms", "bytes"), asked, strict=True))
-        log.log(level, "%s %s %d %.1f ms %d bytes", *asked, extra={FIELDS: fields})
+    def answered(self) -> Answered:
+        """Return what is counted and logged of the exchange: the path, the query and headers are the client's words."""
+        return Answered(
+            method=self.method,
+            route=self.route,
+            status=self._status or CLIENT_LEFT,
+            seconds=time.monotonic() - self._began,
+            received=self._body_bytes,
+            sent=self._sent_bytes,
+            code=self._scope["state"].get(PROBLEM_CODE, "") if self._status >= 400 else "",
+        )
+
+    def record(self, answered: Answered, level: int) -> None:
+        """Log the exchange."""
+        elapsed_ms = round(answered.seconds * 1000, 1)
+        values = (answered.method, answered.route, answered.status, elapsed_ms, answered.sent)
+        fields = dict(zip(("method", "route", "status", "ms", "bytes"), values, strict=True))
+        log.log(level, "%s %s %d %.1f ms %d bytes", *values, extra={FIELDS: fields})
 
     @property
     def method(self) -> str:
@@ -296,5 +316,7 @@ class _Exchange:
     @property
     def route(self) -> str:
         """The template of the route that took the request, such as `/jobs/{job_id}`."""
-        route = self._scope.get("route")
-        return str(getattr(route, "path", NO_ROUTE))
+        path = getattr(self._scope.get("route"), "path", "") or self._scope.get("root_path", "")
+        if not path and "endpoint" in self._scope and not self._scope.get("path_params"):
+            path = self._scope["path"]  # of a route of the framework itself, which is no template
+        return str(path or NO_ROUTE)

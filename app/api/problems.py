@@ -34,6 +34,8 @@ from app.errors import (
 log = logging.getLogger("foxhound.api")
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+# The member of a request's state that keeps the code of its problem, for the metrics.
+PROBLEM_CODE = "problem_code"
 MAX_ERRORS = 50
 _FAILED = "The service failed on this request; its log has the reason under the request id."
 # With more faults, only their number is reported.
@@ -62,6 +64,7 @@ def problem_body(
         errors: The faults of an invalid request; at most 50 are included.
         more: Further members of the problem.
     """
+    scope.setdefault("state", {})[PROBLEM_CODE] = code
     problem: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": title,

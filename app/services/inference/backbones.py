@@ -157,6 +157,12 @@ class Backbones:
             return "failed", error.detail
         return "ready", None
 
+    def loaded(self) -> tuple[int, int]:
+        """Return the number of backbones that were loaded on demand, and the bytes of their weights."""
+        with self._free:
+            entries = [entry for entry in self._entries.values() if entry.future.done()]
+        return len(entries), sum(entry.num_bytes for entry in entries)
+
     def images_per_s(self, name: str) -> float | None:
         """Return the measured images per second of a loaded backbone; None before its first forward."""
         model = self._resident[name].model if name in self._resident else _engine_name(name)
