@@ -124,6 +124,7 @@ class HttpMiddleware:
         try:
             await self._answer(scope, exchange)
         except ClientDisconnect:
+            exchange.note_left()
             log.info("The client has left.")
         except asyncio.CancelledError:
             if not self._draining.is_refusing:
@@ -288,6 +289,11 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
         self._replaces_answer = True
 
+    def note_left(self) -> None:
+        """Record that the client left: the framework has answered the exception with a 500 that nobody reads."""
+        if self._status >= 500:
+            self._status = CLIENT_LEFT
+
     def answered(self) -> Answered:
         """Return what is counted and logged of the exchange: the path, the query and headers are the client's words."""
         return Answered(
@@ -297,7 +303,7 @@ class _Exchange:
             seconds=time.monotonic() - self._began,
             received=self._body_bytes,
             sent=self._sent_bytes,
-            code=self._scope["state"].get(PROBLEM_CODE, "") if self._status >= 400 else "",
+            code=self._scope["state"].get(PROBLEM_CODE, "") if self._status not in (0, CLIENT_LEFT) else "",
         )
 
     def record(self, answered: Answered, level: int) -> None:
