@@ -168,6 +168,20 @@ class Settings(BaseSettings):
         "text", description="Format of the log: lines for people, or a JSON object a line."
     )
 
+    otel: bool = Field(
+        False,
+        validation_alias=AliasChoices(
+            "otel", "FOXHOUND_OTEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+        ),
+        description="Whether traces are sent by OpenTelemetry, which `pip install foxhound[otel]` installs. Default: "
+        "whether OTEL_EXPORTER_OTLP_ENDPOINT is set. The other OTEL_* variables say where to and how many.",
+    )
+
+    @field_validator("otel", mode="before")
+    @classmethod
+    def _is_wanted(cls, value: object) -> object:
+        return True if isinstance(value, str) and "://" in value else value or False
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str | None) -> str | None:

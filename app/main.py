@@ -51,6 +51,7 @@ from app.services.thread_pools import open_pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
+from app.tracing.spans import NO_TRACING, Tracing
 from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, metrics_sources, model_choice
 
 log = logging.getLogger("foxhound")
@@ -82,7 +83,11 @@ ROUTERS = (
 
 
 def create_app(
-    settings: Settings, *, start_models: StartModels = start_inference, decode: DecodeImage = decode_image
+    settings: Settings,
+    *,
+    start_models: StartModels = start_inference,
+    decode: DecodeImage = decode_image,
+    tracing: Tracing = NO_TRACING,
 ) -> FastAPI:
     """Return the public application; nothing is opened before its lifespan begins.
 
@@ -90,6 +95,7 @@ def create_app(
         settings: Everything that can be chosen.
         start_models: Brings up the engine and its models.
         decode: Reads untrusted image files.
+        tracing: Makes spans; closed with the application.
     """
     app = FastAPI(
         title="Foxhound",
@@ -107,6 +113,7 @@ def create_app(
     app.state.draining = Draining()
     app.state.decode = decode
     app.state.metrics = NodeMetrics()
+    app.state.tracing = tracing
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -125,6 +132,7 @@ def with_middleware(app: FastAPI) -> ASGIApp:
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
         metrics=app.state.metrics.http,
+        tracing=app.state.tracing,
     )
 
 
@@ -173,7 +181,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.closing(job_queue(settings, db, folder)) as queue:
             engine, inference = app.state.start_models(model_choice(settings))
             metrics: NodeMetrics = app.state.metrics
+            tracing: Tracing = app.state.tracing
             engine.observe(metrics.engine)
+            if tracing is not NO_TRACING:
+                engine.observe(tracing)
             metrics.watch(metrics_sources(settings, db, folder, engine, inference))
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
@@ -186,6 +197,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
                 is_internal=True,
+                tracing=tracing,
             )
             async with _listening(internal, engine_socket):
                 try:
@@ -194,7 +206,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
                     services.model_exports.close()
-                    for close in (engine.close, fine_tuning.close, inference.close, pools.close, metrics.close):
+                    for close in (
+                        engine.close,
+                        fine_tuning.close,
+                        inference.close,
+                        pools.close,
+                        metrics.close,
+                        tracing.close,
+                    ):
                         await _in_a_thread_of_its_own(close)
 
 

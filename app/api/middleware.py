@@ -17,21 +17,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import PROBLEM_CODE, PROBLEM_MEDIA_TYPE, problem_body
+from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.draining import RETRY_AFTER_S, Draining
+from app.api.serving.observed import CLIENT_LEFT, describe, observe, record
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
 from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
-from app.logs.formats import FIELDS
 from app.metrics.http import Answered, HttpMetrics
+from app.tracing.spans import NO_TRACING, Span, Tracing
 
 log = logging.getLogger("foxhound.access")
 
-# Other methods are the client's words.
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-# A request that no route took: an unknown path, or one that was refused before.
-NO_ROUTE = "none"
-# The status of a request whose client left before the answer began, as nginx logs it.
-CLIENT_LEFT = 499
 # Errors that the framework or the server answers without us, and the words that clients switch on.
 _CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 408: "body_too_slow"}
 _CODES |= {413: "payload_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "rate_limited"}
@@ -88,6 +83,7 @@ class HttpMiddleware:
         access_level: int = logging.INFO,
         is_internal: bool = False,
         metrics: HttpMetrics | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Wrap `app`.
 
@@ -99,6 +95,7 @@ class HttpMiddleware:
             access_level: Severity under which requests are logged.
             is_internal: Whether this node's worker is the client, which says for what job it asks.
             metrics: Counts the requests; None: nothing does.
+            tracing: Makes a span of each request.
         """
         self._app = app
         self._body = body
@@ -107,6 +104,7 @@ class HttpMiddleware:
         self._access_level = access_level
         self._is_internal = is_internal
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -117,10 +115,12 @@ class HttpMiddleware:
         if self._metrics is not None:
             self._metrics.begin()
         job = exchange.id_of(JOB_HEADER) if self._is_internal else ""
-        with handling(request=exchange.request_id, job=job):
-            await self._handle(scope, exchange)
+        parent = exchange.header(b"traceparent").decode("latin-1")
+        ids = handling(request=exchange.request_id, job=job)
+        with ids, self._tracing.span("request", {}, kind="server", parent=parent) as span:
+            await self._handle(scope, exchange, span)
 
-    async def _handle(self, scope: Scope, exchange: "_Exchange") -> None:
+    async def _handle(self, scope: Scope, exchange: "_Exchange", span: Span) -> None:
         try:
             await self._answer(scope, exchange)
         except ClientDisconnect:
@@ -141,7 +141,8 @@ class HttpMiddleware:
             answered = exchange.answered()
             if self._metrics is not None:
                 self._metrics.end(answered)
-            exchange.record(answered, self._access_level)
+            record(answered, self._access_level)
+            describe(span, answered)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if exchange.header(b"content-encoding") not in (b"", b"identity"):
@@ -295,34 +296,6 @@ class _Exchange:
             self._status = CLIENT_LEFT
 
     def answered(self) -> Answered:
-        """Return what is counted and logged of the exchange: the path, the query and headers are the client's words."""
-        return Answered(
-            method=self.method,
-            route=self.route,
-            status=self._status or CLIENT_LEFT,
-            seconds=time.monotonic() - self._began,
-            received=self._body_bytes,
-            sent=self._sent_bytes,
-            code=self._scope["state"].get(PROBLEM_CODE, "") if self._status not in (0, CLIENT_LEFT) else "",
-        )
-
-    def record(self, answered: Answered, level: int) -> None:
-        """Log the exchange."""
-        elapsed_ms = round(answered.seconds * 1000, 1)
-        values = (answered.method, answered.route, answered.status, elapsed_ms, answered.sent)
-        fields = dict(zip(("method", "route", "status", "ms", "bytes"), values, strict=True))
-        log.log(level, "%s %s %d %.1f ms %d bytes", *values, extra={FIELDS: fields})
-
-    @property
-    def method(self) -> str:
-        """The request's method; `OTHER` for an unknown one."""
-        method: str = self._scope["method"]
-        return method if method in _METHODS else "OTHER"
-
-    @property
-    def route(self) -> str:
-        """The template of the route that took the request, such as `/jobs/{job_id}`."""
-        path = getattr(self._scope.get("route"), "path", "") or self._scope.get("root_path", "")
-        if not path and "endpoint" in self._scope and not self._scope.get("path_params"):
-            path = self._scope["path"]  # of a route of the framework itself, which is no template
-        return str(path or NO_ROUTE)
+        """Return what is counted, logged and traced of the exchange."""
+        seconds = time.monotonic() - self._began
+        return observe(self._scope, self._status, seconds=seconds, received=self._body_bytes, sent=self._sent_bytes)

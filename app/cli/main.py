@@ -26,6 +26,7 @@ from app.config import Settings
 from app.db.session import sqlite_path
 from app.logs.setup import configure_logging
 from app.node.supervisor import run_supervised, watch_supervisor
+from app.tracing.spans import NO_TRACING, Tracing
 
 app = typer.Typer(
     name="foxhound",
@@ -84,7 +85,7 @@ def api() -> None:
     _check_run_dir(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    application = create_app(settings)
+    application = create_app(settings, tracing=_tracing(settings))
     config = server_config(application)
     allow_connections(settings.max_connections)
     try:
@@ -112,7 +113,8 @@ def worker() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watch_supervisor(stop.set)
-    run_worker(settings, NodeClient(settings.engine_socket), stop)
+    tracing = _tracing(settings)
+    run_worker(settings, NodeClient(settings.engine_socket, tracing=tracing), stop, tracing=tracing)
     leave_process()
 
 
@@ -195,6 +197,17 @@ def _check_device(settings: Settings) -> None:
         resolve_device(settings.device)
     except PackError as error:
         refuse(error)
+
+
+def _tracing(settings: Settings) -> Tracing:
+    """Return the tracing that the settings ask for; end the command if its packages are missing."""
+    if not settings.otel:
+        return NO_TRACING
+    try:
+        from app.tracing.otel import otel_tracing
+    except ImportError:
+        refuse("FOXHOUND_OTEL needs OpenTelemetry. Install it with: pip install 'foxhound[otel]'")
+    return otel_tracing(__version__)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from app.jobs import durable, record
 from app.jobs.executions import Executions
 from app.jobs.isolation import Isolation
 from app.jobs.signals import JobCancelled, JobPaused, Json, LeaseLost, Requeue
+from app.tracing.spans import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class WorkerContext:
         leaving: Set when the grace period is over; every workflow is requeued.
         isolation: The chunks and steps that run in this process now.
         executions: The workflows that have a thread in this process.
+        tracing: Makes spans of jobs and chunks.
     """
 
     db: Database
@@ -66,6 +68,7 @@ class WorkerContext:
     leaving: threading.Event
     isolation: Isolation = field(default_factory=Isolation)
     executions: Executions = field(default_factory=Executions)
+    tracing: Tracing = NO_TRACING
 
     @contextmanager
     def isolated(self, keep_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -18,6 +18,7 @@ from app.image_spec import ImageSpec, RenderedImage
 from app.logs.context import id_headers
 from app.node import protocol
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
+from app.tracing.spans import NO_TRACING, Tracing
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
@@ -38,10 +39,13 @@ logger = logging.getLogger(__name__)
 class NodeClient:
     """The engine of this node, as seen from another process."""
 
-    def __init__(self, socket: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, socket: Path, *, clock: Callable[[], float] = time.monotonic, tracing: Tracing = NO_TRACING
+    ) -> None:
         """Use the node whose engine listens at `socket`; it need not listen yet."""
         self._socket = socket
         self._clock = clock
+        self._tracing = tracing
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._is_logged = False
@@ -140,7 +144,8 @@ class NodeClient:
         while True:
             keep_waiting()
             try:
-                answer = self._http.post(path, **{**body, "headers": {**body.get("headers", {}), **id_headers()}})
+                headers = {**body.get("headers", {}), **id_headers(), **self._tracing.headers()}
+                answer = self._http.post(path, **{**body, "headers": headers})
             except httpx.TransportError:  # the API process is restarting
                 self._note(is_there=False)
                 time.sleep(_RETRY_S)
