@@ -225,6 +225,23 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum severity of log messages."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: lines for people, or a JSON object a line."
+    )
+
+    otel: bool = Field(
+        False,
+        validation_alias=AliasChoices(
+            "otel", "FOXHOUND_OTEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+        ),
+        description="Whether traces are sent by OpenTelemetry, which `pip install foxhound[otel]` installs. Default: "
+        "whether OTEL_EXPORTER_OTLP_ENDPOINT is set. The other OTEL_* variables say where to and how many.",
+    )
+
+    @field_validator("otel", mode="before")
+    @classmethod
+    def _is_wanted(cls, value: object) -> object:
+        return True if isinstance(value, str) and "://" in value else value or False
 
     @field_validator("database_url")
     @classmethod

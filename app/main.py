@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 from app import __version__
@@ -45,6 +46,7 @@ from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
+from app.metrics.node import NodeMetrics
 from app.node.socket import EngineSocket
 from app.origins import allowed_hosts, read_origins
 from app.services.inference.loading import ModelChoice, start_inference
@@ -57,7 +59,16 @@ from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
 from app.storage.upload_process import UploadProcesses
-from app.wiring import authenticator, job_queue, limits_of, make_fine_tuning, make_services, model_choice
+from app.tracing.spans import NO_TRACING, Tracing
+from app.wiring import (
+    authenticator,
+    job_queue,
+    limits_of,
+    make_fine_tuning,
+    make_services,
+    metrics_sources,
+    model_choice,
+)
 
 log = logging.getLogger("foxhound")
 
@@ -66,6 +77,9 @@ _LOOK_AT_SOCKET_S = 2.0
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
 
 _NUM_SHORT_CALLS = 32
+
+# The framework's own spans, metrics and logs record paths and the texts of exceptions.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 ROUTERS = (
     generate,
@@ -90,6 +104,7 @@ def create_app(
     start_models: StartModels = start_inference,
     decode: DecodeImage = decode_image,
     reencode: ReencodeImage | None = None,
+    tracing: Tracing = NO_TRACING,
 ) -> FastAPI:
     """Return the public application; nothing is opened before its lifespan begins.
 
@@ -98,6 +113,7 @@ def create_app(
         start_models: Brings up the engine and its models.
         decode: Reads untrusted image files.
         reencode: Reads uploads; None: large ones in processes of their own.
+        tracing: Makes spans; closed with the application.
     """
     app = FastAPI(
         title="Foxhound",
@@ -108,12 +124,15 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=min(SMALL_BODY, settings.max_body_bytes),
+        telemetry=NO_TELEMETRY,
     )
     app.state.settings = settings
     app.state.start_models = start_models
     app.state.draining = Draining()
     app.state.decode = decode
     app.state.reencode = reencode
+    app.state.metrics = NodeMetrics()
+    app.state.tracing = tracing
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
@@ -141,6 +160,8 @@ def with_middleware(app: FastAPI) -> ASGIApp:
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
         accepted=AcceptedWorkBook(settings.refused_share),
+        metrics=app.state.metrics.http,
+        tracing=app.state.tracing,
     )
     return BrowserHeaders(http, origins)
 
@@ -165,6 +186,7 @@ def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = 
         ),
         parser=parser,
         delay_s=settings.shutdown_delay_s,
+        metrics=app.state.metrics.http,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
@@ -191,6 +213,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             contextlib.closing(UploadProcesses(NUM_LARGE_PICTURES)) as upload_processes,
         ):
             engine, inference = app.state.start_models(model_choice(settings))
+            metrics: NodeMetrics = app.state.metrics
+            tracing: Tracing = app.state.tracing
+            engine.observe(metrics.engine)
+            if tracing is not NO_TRACING:
+                engine.observe(tracing)
+            metrics.watch(metrics_sources(settings, db, folder, engine, inference))
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
@@ -209,6 +237,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 body=_body_limits(settings),
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
+                is_internal=True,
+                tracing=tracing,
             )
             access = app.state.authenticator = authenticator(settings, db)
             await access.start()
@@ -220,7 +250,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     app.state.draining.refuse()
                     services.model_exports.close()
                     await access.close()
-                    for close in (engine.close, fine_tuning.close, inference.close, pools.close):
+                    for close in (
+                        engine.close,
+                        fine_tuning.close,
+                        inference.close,
+                        pools.close,
+                        metrics.close,
+                        tracing.close,
+                    ):
                         await _in_a_thread_of_its_own(close)
 
 

@@ -17,6 +17,8 @@ from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
+from app.metrics.node import NodeSources
+from app.metrics.records import read_jobs
 from app.modelpacks.devices import resolve_device
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
@@ -29,7 +31,7 @@ from app.services.images.service import ImageService
 from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import Inference
-from app.services.inference.status import NodeStatus
+from app.services.inference.status import NodeStatus, build_facts, engine_state
 from app.services.jobs.events import JobEvents
 from app.services.jobs.kinds import JOB_KINDS
 from app.services.jobs.service import JobService
@@ -37,6 +39,7 @@ from app.services.limits import Limits
 from app.services.reports.judgements import ImageJudge
 from app.services.reports.service import DatasetReportService
 from app.services.scoring import JudgingService
+from app.services.store.figures import free_bytes, stored_bytes
 from app.services.thread_pools import Pools
 from app.services.training.exports.explanations import Explanations
 from app.services.training.exports.service import ModelExportService
@@ -138,6 +141,21 @@ def make_services(
         jobs=jobs,
         events=JobEvents(jobs),
         visibility=Visibility(db),
+    )
+
+
+def metrics_sources(
+    settings: Settings, db: Database, folder: DataFolder, engine: Engine, inference: Inference
+) -> NodeSources:
+    """Return where the metrics of an API process read the state of its node."""
+    return NodeSources(
+        engine=partial(engine_state, engine, inference),
+        jobs=partial(read_jobs, db),
+        stored_bytes=partial(stored_bytes, db, folder),
+        free_bytes=partial(free_bytes, folder),
+        reserve_bytes=folder.reserve.num_bytes,
+        worker_ttl_s=settings.worker_ttl_s,
+        build=partial(build_facts, inference, settings.model_pack),
     )
 
 

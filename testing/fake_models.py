@@ -51,6 +51,7 @@ CLASSES = ["fox", "dog", "cat"]
 NUM_FEATURES = 512
 BROKEN_PROMPT = "a prompt that breaks the model"
 FLAGGED_PROMPT = "a prompt that the checker flags"
+QUOTED = "quoted by an error"  # in a prompt, which the model's error then repeats
 
 
 class _OneStep:
@@ -107,6 +108,8 @@ class FakeDiffusion:
             assert isinstance(request.payload, ImageSpec)
             if request.payload.prompt == BROKEN_PROMPT:
                 raise InferenceFailed
+            if QUOTED in request.payload.prompt:
+                raise ValueError(request.payload.prompt)
             request.state += 1
 
     def is_finished(self, request: EngineRequest) -> bool:

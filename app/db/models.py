@@ -220,6 +220,8 @@ class Job(Base):
     caller: Mapped[str] = mapped_column(String(128), default="", server_default="")
     # Charged to the caller's day when the job was accepted; see `app.access.quotas`.
     pixel_steps: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # The `X-Request-Id` of the request that made the job; every line that a worker logs for the job has it.
+    request_id: Mapped[str | None] = mapped_column(String(64))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)

@@ -35,6 +35,7 @@ from app.exporting.parity import (
     draw_pictures,
 )
 from app.exporting.tensors import dump_json, read_split, write_safetensors
+from app.logs.errors import without_texts
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +187,8 @@ def _run_child(command: Sequence[str], timeout_s: float, stopping: threading.Eve
             child.kill()  # no error for one that has ended
             os.close(ours)
     if child.returncode != 0:
-        tail = stderr.decode(errors="replace")[-4000:]
-        logger.error("The export ended with status %d: %s", child.returncode, tail)
+        places = without_texts(stderr.decode(errors="replace")[-4000:])
+        logger.error("The export ended with status %d: %s", child.returncode, places)
         raise ExportError("The export ended unexpectedly. See the log of the service.")
 
 

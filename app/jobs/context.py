@@ -24,6 +24,7 @@ from app.jobs.executions import Executions
 from app.jobs.isolation import Isolation
 from app.jobs.signals import JobCancelled, JobPaused, Json, LeaseLost, Requeue
 from app.jobs.turns import next_turn
+from app.tracing.spans import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class WorkerContext:
         leaving: Set when the grace period is over; every workflow is requeued.
         isolation: The chunks and steps that run in this process now.
         executions: The workflows that have a thread in this process.
+        tracing: Makes spans of jobs and chunks.
     """
 
     db: Database
@@ -67,6 +69,7 @@ class WorkerContext:
     leaving: threading.Event
     isolation: Isolation = field(default_factory=Isolation)
     executions: Executions = field(default_factory=Executions)
+    tracing: Tracing = NO_TRACING
 
     @contextmanager
     def isolated(self, keep_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -21,6 +21,7 @@ from app.errors import Conflict, NotFound, QueueFull
 from app.jobs import durable, record
 from app.jobs.handler import JobKind
 from app.jobs.signals import Json
+from app.logs.context import request_id
 
 MAX_WAITING = 10_000
 _RETRY_AFTER_S = 30
@@ -101,6 +102,7 @@ class JobQueue:
             key_id=caller.key_id,
             caller=caller.id,
             pixel_steps=charge(session, caller, pixel_steps) if pixel_steps else 0,
+            request_id=request_id() or None,
         )
         session.add(job)
         session.flush()

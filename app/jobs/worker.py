@@ -22,6 +22,7 @@ from app.jobs.handler import JobHandler
 from app.jobs.heartbeat import Heartbeat, host_name, own_row
 from app.jobs.reaper import Reaper
 from app.jobs.workflows import Workflows
+from app.tracing.spans import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Worker:
         poll_s: float = 0.5,
         chunks_at_once: int = durable.CHUNKS_AT_ONCE,
         host: str | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Describe a worker; nothing is connected yet.
 
@@ -50,6 +52,7 @@ class Worker:
             poll_s: Time between two reads of a queue, in seconds, > 0; the default costs an idle worker 4 % of a core.
             chunks_at_once: Chunks that run here at a time, >= 1.
             host: Names the scope in which a pid identifies a process; default: `host_name()`.
+            tracing: Makes spans of jobs and chunks.
         """
         # Never used twice: of two processes with one id, each would leave the other's work unfinished.
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -60,6 +63,7 @@ class Worker:
         self._poll_s = poll_s
         self._chunks_at_once = chunks_at_once
         self._host = host or host_name()
+        self._tracing = tracing
         self._stopping = threading.Event()
         self._leaving = threading.Event()
 
@@ -159,6 +163,7 @@ class Worker:
             own_row(self.id, self._host),
             self._stopping,
             self._leaving,
+            tracing=self._tracing,
         )
 
     def _register_queues(self, client: DBOSClient) -> None:

@@ -15,9 +15,11 @@ import numpy as np
 
 from app.errors import AppError, Conflict, FileLost, InferenceFailed, Invalid, NotFound, StorageFull, Unavailable
 from app.image_spec import ImageSpec, RenderedImage
+from app.logs.context import id_headers
 from app.node import protocol
 from app.node.abortable import post_abortably
 from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
+from app.tracing.spans import NO_TRACING, Tracing
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
 _TIMEOUT = httpx.Timeout(3_600.0, connect=5.0)
@@ -38,10 +40,13 @@ logger = logging.getLogger(__name__)
 class NodeClient:
     """The engine of this node, as seen from another process."""
 
-    def __init__(self, socket: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, socket: Path, *, clock: Callable[[], float] = time.monotonic, tracing: Tracing = NO_TRACING
+    ) -> None:
         """Use the node whose engine listens at `socket`; it need not listen yet."""
         self._socket = socket
         self._clock = clock
+        self._tracing = tracing
         self._lock = threading.Lock()
         self._away_since: float | None = None
         self._is_logged = False
@@ -154,9 +159,10 @@ class NodeClient:
         check: Callable[[], None] | None = None,
         **body: Any,
     ) -> httpx.Response:
-        headers = {**(headers or {}), protocol.CALLER: caller}
+        fixed = {**(headers or {}), protocol.CALLER: caller, **id_headers()}
         while True:
             keep_waiting()
+            headers = {**fixed, **self._tracing.headers()}
             try:
                 if check is None:
                     answer = self._http.post(path, headers=headers, **body)

@@ -20,6 +20,7 @@ from typing import TypeVar
 from app.engine.scheduling.places import has_place
 from app.error_codes import ErrorCode
 from app.errors import Invalid, QueueFull, Unavailable
+from app.logs.context import carried
 from app.services.idle_memory import IdleMemory
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class WorkPool:
         await self._turn(owner, caller)
         loop = asyncio.get_running_loop()
         try:
-            future = self._threads.submit(call)
+            future = self._threads.submit(carried(call))
         except RuntimeError:
             self._free()
             raise Unavailable("The service is stopping. Try again.") from None

@@ -6,13 +6,14 @@ from typing import Any
 import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from app.api.deps import ServicesDep
 from app.api.openapi import problems
 from app.api.problems import respond
 from app.error_codes import ErrorCode
 from app.errors import ModelNotReady
+from app.metrics.node import CONTENT_TYPE, NodeMetrics
 from app.schemas.service import Capabilities, Liveness, Readiness
 
 router = APIRouter(tags=["service"])
@@ -53,6 +54,21 @@ def get_readiness(request: Request, services: ServicesDep) -> Any:
 def get_capabilities(services: ServicesDep) -> Capabilities:
     """Return the models, the device, the noise schedulers and the limits of the running node."""
     return services.status.capabilities()
+
+
+@router.get(
+    "/metrics",
+    summary="Read the node's metrics",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"description": "All series in Prometheus' text form; docs/monitoring.md lists them."},
+        **problems(),
+    },
+)
+async def get_metrics(request: Request) -> Response:
+    """Return what this node counts and measures. In an outage of the database the series of its records are absent."""
+    metrics: NodeMetrics = request.app.state.metrics
+    return Response(await metrics.scrape(), media_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 
 
 def install_docs(app: FastAPI) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.browsers import SAFE_HEADERS
 from app.api.serving.connection_book import ConnectionBook
+from app.api.serving.observed import NO_ROUTE, OTHER_METHOD
+from app.logs.context import handling
+from app.metrics.http import Answered
 
 log = logging.getLogger("foxhound.access")
 
@@ -200,7 +203,10 @@ class BoundedConnection(asyncio.Protocol):
         }
         lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in fields.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
-        log.info("- - %d %s", status, request_id)
+        if self.config.metrics is not None:
+            self.config.metrics.refuse(Answered(OTHER_METHOD, NO_ROUTE, status, sent=len(body), code=code))
+        with handling(request=request_id):
+            log.info("A connection or a head was refused with %d.", status)
 
 
 def _drop_silent_readers(sock: Any, timeout_s: float) -> None:

@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.engine.observer import Waiting
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
 from app.engine.scheduling.lanes import num_rows
 from app.engine.scheduling.model_queue import ModelQueue, finish_pixels, row_pixels
@@ -213,6 +214,16 @@ class Batcher:
             name: sum(len(queue.requests(priority)) for priority in Priority) + len(self._finishing.requests(name))
             for name, queue in self._queues.items()
         }
+
+    def waiting(self) -> list[Waiting]:
+        """Return the requests that are not admitted yet, by model and priority."""
+        now, found = time.monotonic(), []
+        for name, queue in self._queues.items():
+            for priority in Priority:
+                since = [request.submitted_at for request in queue.requests(priority) if request.started_at is None]
+                if since:
+                    found.append(Waiting(name, priority, len(since), now - min(since)))
+        return found
 
     def _has_place(self, request: EngineRequest) -> bool:
         """Return whether a request may wait."""

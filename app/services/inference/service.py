@@ -31,6 +31,7 @@ from app.services.images.spec import SizeRules
 from app.services.inference.backbones import Backbones
 from app.services.inference.features import Features, LoadImage
 from app.services.inference.loaded import (
+    BACKBONE,
     CLASSIFIER,
     CLIP,
     DIFFUSION,
@@ -121,6 +122,13 @@ class Inference:
     def notes(self) -> dict[str, str]:
         """Return a note for the operator by model, for models that serve with a restriction."""
         return self._engine.notes()
+
+    def weight_bytes(self, model: str) -> int:
+        """Return the bytes of the weight files of a model of the pack; the backbone may share the classifier's."""
+        pack = self.pack
+        folders = [pack.part(model), pack.part(CLASSIFIER)] if model == BACKBONE else [pack.part(model)]
+        folder = next((folder for folder in folders if folder.is_dir()), None)
+        return 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
     def expected_wait_s(self, model: str) -> float:
         """Estimate the seconds until the engine begins a new interactive request of this model, >= 0."""

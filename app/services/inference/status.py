@@ -10,8 +10,10 @@ from sqlalchemy import text
 
 from app import __version__
 from app.db.session import Database
+from app.engine.engine import Engine
 from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
+from app.metrics.node import EngineState
 from app.schemas.backbones import BackboneRead, BackbonesRead, PreprocessingRead
 from app.schemas.service import Capabilities, Limits, ModelState, PackRead
 from app.services.inference.backbone_descriptions import BackboneDescription
@@ -107,6 +109,35 @@ class NodeStatus:
             ),
             versions=runtime.versions,
         )
+
+
+def engine_state(engine: Engine, inference: Inference) -> EngineState:
+    """Return the engine at this moment, for the metrics; from memory, but for the sizes of some files."""
+    ready = {name: status.state == "ready" for name, status in engine.status().items()}
+    return EngineState(
+        is_alive=engine.is_alive,
+        waiting=[(each.model, each.priority.name.lower(), each.number, each.oldest_s) for each in engine.waiting()],
+        in_flight=engine.in_flight(),
+        ready=ready,
+        model_bytes={name: inference.weight_bytes(name) for name, is_ready in ready.items() if is_ready},
+        backbones=inference.backbones.loaded(),
+    )
+
+
+def build_facts(inference: Inference, pack_name: str) -> dict[str, str]:
+    """Return version, pack and device of the node, by the labels of the metrics' `build_info`."""
+    try:
+        revision = inference.pack.revision
+    except AppError:
+        revision = ""
+    runtime = inference.runtime
+    return {
+        "version": __version__,
+        "pack": pack_name,
+        "pack_revision": revision,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+    }
 
 
 def _read_backbone(backbones: Backbones, name: str) -> BackboneRead:

@@ -153,7 +153,7 @@ def job_summary(job: Job) -> JobSummary:
 
 
 def _fields(job: Job) -> dict[str, Any]:
-    columns = ("id", "kind", "status", "version", "priority", "retry_of", "result", "error", "attempts")
+    columns = ("id", "kind", "status", "version", "priority", "retry_of", "request_id", "result", "error", "attempts")
     times = ("created_at", "started_at", "finished_at")
     return {**{name: getattr(job, name) for name in (*columns, *times)}, "progress": progress_read(job)}
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.errors import FileLost, StorageFull, Unavailable
 from app.jobs.handler import JobContext
+from app.logs.context import carried
 from app.node.client import NodeClient
 from app.node.combined import combine_rows
 from app.node.protocol import BATCH_BYTES, FeatureBatch
@@ -64,8 +65,9 @@ class FeatureSource:
         lost: dict[str, LostImage] = {}
         for part in backbone.parts():
             missing = [image for image in images if image.id not in lost and not self._is_cached(image, part, views)]
+            ask = carried(partial(self._ask, job, backbone=part, views=views))
             with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
-                for _, faults in pool.map(partial(self._ask, job, backbone=part, views=views), _batches(missing)):
+                for _, faults in pool.map(ask, _batches(missing)):
                     lost |= {one.image_id: one for one in faults}
         return list(lost.values())
 
