@@ -18,7 +18,7 @@ from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
 from app.metrics.node import NodeSources
-from app.metrics.records import read_jobs
+from app.metrics.records import read_ended_jobs, read_jobs
 from app.modelpacks.devices import resolve_device
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
@@ -151,6 +151,7 @@ def metrics_sources(
     return NodeSources(
         engine=partial(engine_state, engine, inference),
         jobs=partial(read_jobs, db),
+        ended_jobs=partial(read_ended_jobs, db),
         stored_bytes=partial(stored_bytes, db, folder),
         free_bytes=partial(free_bytes, folder),
         reserve_bytes=folder.reserve.num_bytes,

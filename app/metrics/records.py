@@ -19,7 +19,7 @@ class JobFigures:
     """Jobs and workers of all nodes.
 
     Attributes:
-        numbers: Jobs by kind and status.
+        numbers: Jobs that have not ended, by kind and status.
         queued_since: When the oldest queued job of each kind was made.
         beats: The latest heartbeat of each worker.
     """
@@ -30,12 +30,12 @@ class JobFigures:
 
 
 def read_jobs(db: Database) -> JobFigures:
-    """Count jobs and workers.
+    """Count active jobs, which have an index of their own, and workers.
 
     Raises:
         DatabaseUnavailable: The database does not answer.
     """
-    counted = select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status)
+    counted = select(Job.kind, Job.status, func.count()).where(active_jobs()).group_by(Job.kind, Job.status)
     queued = select(Job.kind, func.min(Job.created_at)).where(active_jobs(), Job.status == "queued").group_by(Job.kind)
     with db.snapshot() as session:
         return JobFigures(
@@ -43,6 +43,17 @@ def read_jobs(db: Database) -> JobFigures:
             queued_since={row[0]: row[1] for row in session.execute(queued)},
             beats=tuple(session.scalars(select(Worker.beat_at))),
         )
+
+
+def read_ended_jobs(db: Database) -> dict[tuple[str, ...], int]:
+    """Count the jobs that have ended, by kind and status; reads the whole table.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
+    counted = select(Job.kind, Job.status, func.count()).where(~active_jobs()).group_by(Job.kind, Job.status)
+    with db.snapshot() as session:
+        return {(kind, status): number for kind, status, number in session.execute(counted)}
 
 
 def read_bytes(db: Database) -> dict[str, int]:

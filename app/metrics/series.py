@@ -109,7 +109,10 @@ DATABASE_UP = Series(
     "database_up", "gauge", "1 if the database answered; else the series of jobs, workers and records are absent."
 )
 JOBS = Series(
-    "jobs", "gauge", "Jobs with a record, of all nodes, by kind and status; at most 10 s old.", ("kind", "status")
+    "jobs",
+    "gauge",
+    "Jobs with a record, of all nodes, by kind and status; up to 10 s old, ended ones up to 60 s.",
+    ("kind", "status"),
 )
 JOB_AGE = Series("job_oldest_queued_seconds", "gauge", "Age of the oldest queued job.", ("kind",))
 WORKERS = Series(

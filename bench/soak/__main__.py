@@ -69,9 +69,9 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def soak(url: str, seconds: float, pid: int, tally: Tally) -> tuple[int, int]:
+async def soak(url: str, num_clients: int, seconds: float, pid: int, tally: Tally) -> tuple[int, int]:
     """Load the node; returns its memory once warm and at the end."""
-    clients = asyncio.ensure_future(run_clients(url, NUM_CLIENTS, seconds, tally))
+    clients = asyncio.ensure_future(run_clients(url, num_clients, seconds, tally))
     await asyncio.sleep(min(WARM_AFTER_S, seconds / 2))
     warm = rss_bytes(pid)
     await clients
@@ -110,6 +110,7 @@ def main() -> int:
     """Run the soak; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak")
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--clients", type=int, default=NUM_CLIENTS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a forward")
     args = parser.parse_args()
     minutes: float = args.minutes
@@ -122,7 +123,7 @@ def main() -> int:
         with started_node(folder, port, args.threads) as node:
             wait_until_ready(url, node)
             print(f"the node is ready; {minutes:g} minutes of load", file=sys.stderr)
-            memory = asyncio.run(soak(url, minutes * 60, node.pid, tally))
+            memory = asyncio.run(soak(url, args.clients, minutes * 60, node.pid, tally))
             state = drained_state(folder / "state.json")
             differing = compared(url, tally)
             node.send_signal(signal.SIGTERM)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-LEFT = "left"
+# Outcomes of clients that saw no status; the second kind is a broken limit of its own.
+LEFT, UNANSWERED = "left", "unanswered"
 GENERATE = "/generate"
 
 Answers = Mapping[tuple[str, str], int]
@@ -40,18 +41,17 @@ def disagreements(seen: Answers, images: int, node: Answers, node_images: int) -
         node_images: Images that it counted.
     """
     found = []
-    more: Counter[str] = Counter()
+    unseen: Counter[tuple[str, str]] = Counter()
     for route, status in sorted({*seen, *node}):
-        if status == LEFT:
-            continue
         difference = node.get((route, status), 0) - seen.get((route, status), 0)
-        if route == GENERATE and difference > 0:
-            more[status] = difference
-        elif difference:
-            found.append(f"{route} {status}: the clients saw {seen.get((route, status), 0)}, the node {difference:+d}")
-    num_left = seen.get((GENERATE, LEFT), 0)
-    if more.total() != num_left:
-        found.append(f"{GENERATE}: {num_left} clients left, and the node counted {more.total()} answers nobody saw")
-    if node_images != images + more["200"]:
-        found.append(f"the clients saw {images} images and left {more['200']}, the node counted {node_images}")
+        if status not in (LEFT, UNANSWERED) and difference:
+            unseen[route, status] = difference
+    for route in sorted({route for route, _ in [*seen, *unseen]}):
+        num_unseen = seen.get((route, LEFT), 0) + seen.get((route, UNANSWERED), 0)
+        here = {status: number for (of, status), number in unseen.items() if of == route}
+        if sum(here.values()) != num_unseen or min(here.values(), default=0) < 0:
+            found.append(f"{route}: {num_unseen} clients saw no status; more than the others, the node counted {here}")
+    num_drawn = unseen[GENERATE, "200"]
+    if node_images != images + num_drawn and not seen.get((GENERATE, UNANSWERED)):
+        found.append(f"the clients saw {images} images and left {num_drawn}, the node counted {node_images}")
     return found

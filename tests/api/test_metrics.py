@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.db.base import utc_now
-from app.db.models import Worker
+from app.db.models import Job, Worker
 from app.db.session import Database
 from app.metrics.series import PREFIX, PROCESS, SERIES
 from testing.fake_models import FakeModels
@@ -138,9 +138,11 @@ def test_jobs_workers_and_storage_are_read_from_the_records(node: Node, db: Data
     assert accepted.status_code == 202
     with db.transaction() as session:
         session.add(Worker(id="one", host="here", pid=1))
+        session.add(Job(id="ended", kind="train", status="failed", spec={}, progress_unit="images"))
         session.add(Worker(id="two", host="here", pid=2, beat_at=utc_now() - timedelta(seconds=90)))
     samples = scrape(node.http)
     assert value(samples, "jobs", kind="generate", status="queued") == 1
+    assert value(samples, "jobs", kind="train", status="failed") == 1
     assert value(samples, "job_oldest_queued_seconds", kind="generate") > 0
     assert (value(samples, "workers", state="live"), value(samples, "workers", state="late")) == (1, 1)
     assert 0 <= value(samples, "worker_heartbeat_age_seconds") < 60
