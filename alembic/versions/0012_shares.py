@@ -15,6 +15,7 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
     op.add_column("api_keys", sa.Column("shares", json, nullable=True))
+    op.add_column("api_keys", sa.Column("num_changes", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("pixel_steps", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_table(
         "usage",
@@ -28,4 +29,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("usage")
     op.drop_column("jobs", "pixel_steps")
+    op.drop_column("api_keys", "num_changes")
     op.drop_column("api_keys", "shares")

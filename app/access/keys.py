@@ -183,6 +183,7 @@ def limit_key(db: Database, name: str, shares: Shares) -> KeyRecord:
     with db.transaction() as session:
         row = _unrevoked(session, name)
         row.shares = shares.given() or None
+        row.num_changes += 1
         return _record(row)
 
 
@@ -228,13 +229,13 @@ class KeyRows:
     def read(self, now: datetime) -> KeyTable:
         """Return all usable keys; some may have expired since they were read.
 
-        They are read again if a key was created or revoked since. Commands change nothing else of a row but the day of
-        its last use, and delete none, so two counts and the newest id show every change.
+        They are read again if a key was created, limited or revoked since. Commands change nothing else of a row but
+        the day of its last use, and delete none, so these sums and the newest id show every change.
 
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
-        state = select(func.count(), func.count(ApiKey.revoked_at), func.max(ApiKey.id))
+        state = select(func.count(), func.count(ApiKey.revoked_at), func.sum(ApiKey.num_changes), func.max(ApiKey.id))
         with self._db.snapshot() as session:
             changes = tuple(session.execute(state).one())
         if self._known is None or self._known[0] != changes:

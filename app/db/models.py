@@ -61,6 +61,8 @@ class ApiKey(Base):
     last_used_on: Mapped[date | None]
     # Its own bounds by name (`Shares`); None: it follows the settings of each node.
     shares: Mapped[dict[str, Any] | None]
+    # How often `shares` was changed, by which API processes notice it.
+    num_changes: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class Usage(Base):
