@@ -29,7 +29,7 @@ class ShardRead(Response):
 
 
 class ShardsRead(Response):
-    """All shards of a dataset, `train` first."""
+    """All shards of a dataset: those of `train`, then of `validation`, then of `test`."""
 
     version: Sha256
     samples_per_shard: int

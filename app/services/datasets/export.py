@@ -18,6 +18,7 @@ from app.db.models import ACTIVE_DATASET_STATUSES, IMAGE_SOURCES, Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
+from app.schemas.common import SPLITS
 from app.schemas.exports import DatasetVersionRead, ShardRead, ShardsRead
 from app.services.datasets.card import COLUMNS, card_text, dataset_root, image_facts, member_name, recipe_text
 from app.services.datasets.rows import find_dataset
@@ -28,7 +29,6 @@ from app.storage.archives import Listing, Member, stored_member, tar_archive, te
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
-SPLITS = ("train", "test")
 RECIPE_NAME = "dataset.json"
 # Both webdataset and Hugging Face `datasets` skip a file whose name begins and ends with two underscores.
 SHARD_RECIPE_NAME = "__dataset.json__"
