@@ -13,7 +13,7 @@ from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
 from app.modelpacks.devices import resolve_device
-from app.services.datasets.export import DatasetExportService
+from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService

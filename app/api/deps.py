@@ -10,7 +10,7 @@ from fastapi import Depends, Path, Query, Request
 from pydantic import Field
 
 from app.schemas.common import MAX_LABEL_CHARS, Storable
-from app.services.datasets.export import DatasetExportService
+from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
+from app.schemas.exports import CocoRead
 from app.schemas.generations import GenerationProgress
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
@@ -49,7 +50,7 @@ _REASONS = {
     507: "There is no room left to store the result.",
 }
 # Models that no route declares: bodies of routes that accept JSON or a form and read it themselves, problems, events.
-_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem, GenerationProgress]
+_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, CocoRead, Problem, GenerationProgress]
 
 
 def operation_id(route: APIRoute) -> str:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from app.errors import NotAcceptable
-from app.services.datasets.export import Archive
+from app.services.datasets.exports.service import Archive
 from app.services.images.service import StoredFile
 from app.services.thread_pools import WorkPool
 
