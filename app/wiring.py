@@ -7,6 +7,11 @@ from collections.abc import Callable
 from functools import partial
 
 from app import __version__
+from app.access.authenticator import Authenticator
+from app.access.caller import AccessPolicy
+from app.access.keys import KeyRows
+from app.access.shares import Shares
+from app.access.visibility import Visibility
 from app.api.deps import Services
 from app.config import Settings
 from app.db.session import Database
@@ -42,7 +47,7 @@ from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
 from app.storage.exports import ExportFiles
 from app.storage.features import FeatureCache
-from app.storage.images import DecodeImage, decode_image
+from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
@@ -103,6 +108,7 @@ def make_services(
     queue: JobQueue,
     pools: Pools,
     decode: DecodeImage,
+    reencode: ReencodeImage,
     has_socket: Callable[[], bool],
 ) -> Services:
     """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
@@ -124,7 +130,7 @@ def make_services(
         judging=JudgingService(inference, images, models, limits, explanations, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
-        uploads=UploadService(db, folder, limits, pools, decode=decode),
+        uploads=UploadService(db, folder, limits, pools, reencode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service, folder),
@@ -134,6 +140,7 @@ def make_services(
         train_reports=TrainReportService(db, checks, limits, pools, decode=decode),
         jobs=jobs,
         events=JobEvents(jobs),
+        visibility=Visibility(db),
     )
 
 
@@ -162,3 +169,22 @@ def job_queue(settings: Settings, db: Database, folder: DataFolder) -> JobQueue:
         max_waiting=settings.max_queued_jobs,
         check_room=folder.reserve.check,
     )
+
+
+def access_policy(settings: Settings) -> AccessPolicy:
+    """Return which requests need an API key, and what a key sees."""
+    shares = Shares(
+        requests_per_minute=settings.caller_requests_per_minute,
+        concurrent_requests=settings.caller_concurrent_requests,
+        concurrent_images=settings.caller_concurrent_images,
+        pixel_steps_per_day=settings.caller_pixel_steps_per_day,
+        stored_mb=settings.caller_stored_mb,
+    )
+    return AccessPolicy.of(
+        settings.host, allows_anonymous=settings.allow_anonymous, reads_own=settings.read_own, shares=shares
+    )
+
+
+def authenticator(settings: Settings, db: Database) -> Authenticator:
+    """Return what identifies the callers of an API process; it has read no keys yet."""
+    return Authenticator(KeyRows(db), access_policy(settings))

@@ -17,7 +17,9 @@ from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.repair_job import RepairJob
 from app.services.evaluation.job import EvaluateJob
 from app.services.generations.job import GenerateJob
+from app.services.store.daily_prune import DailyPrune
 from app.services.store.identity import assign_store_id
+from app.services.store.retention import Retention
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
@@ -58,7 +60,9 @@ def run_worker(
     ]
     try:
         worker = Worker(db, url, handlers, ttl_s=settings.worker_ttl_s, host=host, tracing=tracing)
-        worker.run(stop, settings.shutdown_grace_s)
+        retention = Retention(settings.keep_images_days, settings.keep_images_gb)
+        daily = DailyPrune(db, folder, retention, worker.id, interval_s=settings.worker_ttl_s / 4)
+        worker.run(stop, settings.shutdown_grace_s, beside=[daily.watch])
     finally:
         node.close()
         db.close()

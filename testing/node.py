@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ import httpx
 from app.api.serving.server import Server
 from app.config import Settings
 from app.main import create_app, server_config
-from app.storage.images import DecodeImage, decode_image
+from app.storage.images import DecodeImage, decode_image, reencode_image
 from app.tracing.spans import NO_TRACING, Tracing
 from testing.fake_models import FakeModels
 from testing.waiting import PATIENCE_S, wait_until
@@ -64,7 +65,8 @@ def serve(
 ) -> Iterator[Node]:
     """Serve the application until the block ends, on a free port if none is given."""
     settings_here = settings.model_copy(update={"port": port})
-    app = create_app(settings_here, start_models=models.start, decode=decode, tracing=tracing)
+    reencode = None if decode is decode_image else partial(reencode_image, decode=decode)
+    app = create_app(settings_here, start_models=models.start, decode=decode, reencode=reencode, tracing=tracing)
     server = Server(server_config(app, parser=parser), app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

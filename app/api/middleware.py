@@ -1,7 +1,7 @@
-"""The outermost ASGI layer: request ids, patience with bodies, the way out, and one form for every error.
+"""The ASGI layer around all others: request ids, patience with bodies, the way out, and one form for every error.
 
 Pure ASGI on purpose: `BaseHTTPMiddleware` would hide from routes that a client has left. Knows nothing of
-routes; runs on the event loop.
+routes; runs on the event loop. Only `app/api/serving/browsers.py` is around it, and adds headers.
 """
 
 import asyncio
@@ -18,8 +18,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.serving.accepted_work import IS_CHARGED, AcceptedWorkBook
 from app.api.serving.draining import RETRY_AFTER_S, Draining
 from app.api.serving.observed import CLIENT_LEFT, describe, observe, record
+from app.api.serving.precedence import Precedence
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
 from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
 from app.metrics.http import Answered, HttpMetrics
@@ -36,13 +38,15 @@ _DETAILS = {
     413: "The body is larger than this route accepts.",
     415: "Compressed bodies are not accepted.",
     416: "The range lies outside the file.",
-    429: "Too many large requests from this address were refused. Correct them, and send the next one later.",
+    429: "Too many large requests came from this address. Correct what was refused, and send the next one later.",
     500: "The service failed on this request; its log has the reason under the request id.",
     503: "The service is shutting down; send the request again in a moment.",
 }
 _CLOSING = (408, 413, 415, 429, 503)  # the rest of the body is not read, or no request is taken any more
 # Answered until the process ends: it is alive, and must not be killed for being on its way out.
 _LIVENESS = "/livez"
+# Answered too: no page could read the 503 to its request without the answer to the preflight.
+_PREFLIGHT = "OPTIONS"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
@@ -80,6 +84,7 @@ class HttpMiddleware:
         body: BodyLimits,
         draining: Draining,
         refusals: RefusalBook | None = None,
+        accepted: AcceptedWorkBook | None = None,
         access_level: int = logging.INFO,
         is_internal: bool = False,
         metrics: HttpMetrics | None = None,
@@ -92,6 +97,7 @@ class HttpMiddleware:
             body: How slowly bodies may arrive.
             draining: Whether requests are still taken.
             refusals: What the refused requests of each address cost; None: nobody is slowed down.
+            accepted: What the accepted requests of each address cost that parse large texts; None: as before.
             access_level: Severity under which requests are logged.
             is_internal: Whether this node's worker is the client, which says for what job it asks.
             metrics: Counts the requests; None: nothing does.
@@ -101,6 +107,8 @@ class HttpMiddleware:
         self._body = body
         self._draining = draining
         self._refusals = refusals or RefusalBook(0)
+        self._accepted = accepted or AcceptedWorkBook(0)
+        self._precedence = Precedence()
         self._access_level = access_level
         self._is_internal = is_internal
         self._metrics = metrics
@@ -111,7 +119,8 @@ class HttpMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._body)
+        exchange = _Exchange(scope, receive, send, self._body, self._precedence)
+        self._accepted.note(exchange.address)
         if self._metrics is not None:
             self._metrics.begin()
         job = exchange.id_of(JOB_HEADER) if self._is_internal else ""
@@ -136,8 +145,10 @@ class HttpMiddleware:
             if not exchange.is_started:
                 await exchange.answer(500)
         finally:
-            if exchange.cost_s:
+            if exchange.is_refused:
                 self._refusals.charge(exchange.address, exchange.cost_s)
+            elif exchange.is_charged:
+                self._accepted.charge(exchange.address, exchange.cost_s)
             answered = exchange.answered()
             if self._metrics is not None:
                 self._metrics.end(answered)
@@ -147,18 +158,20 @@ class HttpMiddleware:
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if exchange.header(b"content-encoding") not in (b"", b"identity"):
             await exchange.answer(415)
-        elif self._draining.is_refusing and scope["path"] != _LIVENESS:
+        elif self._draining.is_refusing and scope["path"] != _LIVENESS and scope["method"] != _PREFLIGHT:
             await exchange.skip_body()
             await exchange.answer(503)
         elif exchange.may_be_large:
             await self._answer_in_turn(scope, exchange)
         else:
-            await self._app(scope, exchange.receive, exchange.send)
+            with self._precedence.small():
+                await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_in_turn(self, scope: Scope, exchange: "_Exchange") -> None:
-        """Pass on a large request once its address owes nothing for refused ones."""
+        """Pass on a large request once its address owes nothing for earlier ones."""
         try:
-            async with self._refusals.turn(exchange.address):
+            async with self._refusals.turn(exchange.address), self._accepted.turn(exchange.address):
+                exchange.end_wait()
                 await self._app(scope, exchange.receive, exchange.send)
         except TooManyRefusals as error:
             await exchange.answer(429, {"retry-after": str(math.ceil(error.retry_after_s))})
@@ -167,12 +180,13 @@ class HttpMiddleware:
 class _Exchange:
     """One request and its answer on their way through the middleware."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits, precedence: Precedence) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._began = time.monotonic()
         self._body = body
+        self._precedence = precedence
         self._patience_s: float | None = body.silence_s  # None: the body is complete
         self._replaces_answer = False
         self._status = 0
@@ -212,20 +226,41 @@ class _Exchange:
         return int(self.header(b"content-length") or 0)  # the parser has checked that it is a number
 
     @property
+    def is_refused(self) -> bool:
+        """Whether a large request was refused, for a reason other than its address's debt."""
+        return self._is_large and 400 <= self._status < 500 and self._status != 429
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether a large request is one of those that cost their address something when they are accepted."""
+        return self._is_large and bool(self._scope["state"].get(IS_CHARGED)) and self._status < 400
+
+    @property
     def cost_s(self) -> float:
-        """Seconds that a refused request with a large body took, without those in which its body was awaited."""
-        num_bytes = max(self._body_bytes, self._announced_bytes)
-        if not 400 <= self._status < 500 or self._status == 429 or num_bytes <= _SMALL_BODY_BYTES:
-            return 0.0
+        """Seconds that the request took, without those in which its body was awaited."""
         elapsed_s = self._processing_s + time.monotonic() - self._resumed_at
-        return min(elapsed_s, num_bytes * _MAX_COST_PER_BYTE_S)
+        return min(elapsed_s, self._num_bytes * _MAX_COST_PER_BYTE_S)
+
+    @property
+    def _num_bytes(self) -> int:
+        return max(self._body_bytes, self._announced_bytes)
+
+    @property
+    def _is_large(self) -> bool:
+        return self._num_bytes > _SMALL_BODY_BYTES
+
+    def end_wait(self) -> None:
+        """Leave the time that has passed out of the request's cost: it waited for its turn."""
+        self._resumed_at = time.monotonic()
 
     async def receive(self) -> Message:
         """Hand the body on; when it is too slow, tell the application that the client has left."""
         if self._patience_s is None:
             return await self._receive()
+        self._processing_s += time.monotonic() - self._resumed_at
+        if self.may_be_large:
+            await self._precedence.give_way()
         began = time.monotonic()
-        self._processing_s += began - self._resumed_at
         try:
             async with asyncio.timeout(self._patience_s):
                 message = await self._receive()
@@ -267,7 +302,6 @@ class _Exchange:
         self.is_started = True
         self._status = message["status"]
         headers["x-request-id"] = self.request_id
-        headers["x-content-type-options"] = "nosniff"
         await self._send(message)
 
     async def answer(self, status: int, headers: dict[str, str] | None = None) -> None:

@@ -84,7 +84,9 @@ def problem_body(
 
 def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = None) -> Response:
     """Return the response for an `AppError`, with `more` as further members of the problem."""
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 503:
         headers.setdefault("Retry-After", "1")
     body = problem_body(

@@ -1,4 +1,4 @@
-"""The `foxhound` command: serve, api, worker, migrate, storage, models, dataset, openapi.
+"""The `foxhound` command: serve, api, worker, migrate, storage, keys, models, dataset, openapi.
 
 Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
 """
@@ -18,6 +18,7 @@ import typer
 from app import __version__
 from app.cli.console import err, out
 from app.cli.dataset import dataset_app
+from app.cli.keys import keys_app, refuse_open_node
 from app.cli.migrate import migrate
 from app.cli.models import models_app
 from app.cli.settings import read_settings, refuse, settings_help
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(storage_app, name="storage")
+app.add_typer(keys_app, name="keys")
 app.command()(migrate)
 
 
@@ -82,6 +84,7 @@ def api() -> None:
     configure_logging(settings.log_level, settings.log_format, "api")
     _check_database(settings)
     _check_store(settings)
+    _check_access(settings)
     _check_run_dir(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -139,6 +142,7 @@ def _prepared(settings: Settings) -> Iterator[None]:
 
     _check_database(settings)
     _check_store(settings)
+    _check_access(settings)
     with ExitStack() as held:
         if sqlite_path(settings.resolved_database_url) is not None:  # on Postgres, nodes may share a folder
             try:
@@ -176,6 +180,12 @@ def _check_store(settings: Settings) -> None:
         check_store(settings.resolved_database_url, DataFolder(settings.data_dir))
     except StoreMismatch as error:
         refuse(error)
+
+
+def _check_access(settings: Settings) -> None:
+    """End the command if other machines could reach the node, and no API key would protect it."""
+    if reason := refuse_open_node(settings):
+        refuse(reason)
 
 
 def _check_run_dir(settings: Settings) -> None:

@@ -17,7 +17,8 @@ from app.engine.observer import EngineObserver, Observers, StepTaken, Waiting
 from app.engine.request import EngineRequest, Priority, RequestCost, Shape
 from app.engine.runner import Runner
 from app.engine.scheduling.batcher import Batch, Batcher
-from app.engine.scheduling.model_queue import num_rows, row_pixels
+from app.engine.scheduling.lanes import num_rows
+from app.engine.scheduling.model_queue import row_pixels
 from app.errors import AppError, InferenceFailed, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Engine:
         priority: Priority = Priority.INTERACTIVE,
         cost: RequestCost = ONE_ROW,
         on_step: Callable[[int, int], None] | None = None,
+        caller: str = "",
     ) -> "Future[Any]":
         """Queue a request; `cancel()` on the future removes it at the next step boundary.
 
@@ -136,13 +138,14 @@ class Engine:
             cost: Rows, steps and shape of the request.
             on_step: Called by the device thread after each step of this request with the steps done and `cost.steps`;
                 must not block. If it raises, the error is logged and it is not called again.
+            caller: Whose request it is; callers share the device evenly.
 
         Raises:
             ModelNotReady: The model is unknown, loading, or could not be loaded.
-            QueueFull: Too many requests wait for this model.
+            QueueFull: Too many requests wait for this model, and too many of this caller.
             Unavailable: The engine is closing, or its device thread has ended.
         """
-        request = EngineRequest(model, payload, priority, cost, on_step)
+        request = EngineRequest(model, payload, priority, cost, on_step, caller)
         with self._condition:
             if self._is_closing or self._is_stopped:
                 raise Unavailable("The inference engine is not running.", retry_after_s=LOADING_RETRY_AFTER_S)

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 
@@ -67,8 +67,12 @@ class Worker:
         self._stopping = threading.Event()
         self._leaving = threading.Event()
 
-    def start(self) -> None:
-        """Connect, take over the work of crashed workers of this machine, and begin to take work."""
+    def start(self, beside: Sequence[Callable[[threading.Event], None]] = ()) -> None:
+        """Connect, take over the work of crashed workers of this machine, and begin to take work.
+
+        Args:
+            beside: Functions that run on a thread each while the worker runs, until the event that they get is set.
+        """
         # The limit of idle transactions keeps a frozen worker from holding locks that others need.
         self._client = durable.JobEngineClient(self._url, idle_transaction_s=self._ttl_s)
         self._connections = durable.open_engine(self._url, pool_size=10, idle_transaction_s=self._ttl_s)
@@ -94,9 +98,13 @@ class Worker:
             self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of, context.executions
         )
         DBOS.launch()
+        watches = (
+            ("worker-heartbeat", self._heartbeat.keep),
+            ("worker-reaper", self._reaper.watch),
+            *(("worker-beside", watch) for watch in beside),
+        )
         self._watches = [
-            threading.Thread(target=watch, args=(self._leaving,), name=name, daemon=True)
-            for name, watch in (("worker-heartbeat", self._heartbeat.keep), ("worker-reaper", self._reaper.watch))
+            threading.Thread(target=watch, args=(self._leaving,), name=name, daemon=True) for name, watch in watches
         ]
         for thread in self._watches:
             thread.start()
@@ -118,9 +126,14 @@ class Worker:
         self._client.destroy()
         close_db_engine(self._connections)
 
-    def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
-        """Work until the event is set, or until another worker has taken over this one's work."""
-        self.start()
+    def run(
+        self,
+        stop_event: threading.Event,
+        grace_s: int = 10,
+        beside: Sequence[Callable[[threading.Event], None]] = (),
+    ) -> None:
+        """Work until the event is set, or until another worker has taken over this one's work; `beside` as `start`."""
+        self.start(beside)
         while not stop_event.wait(0.1) and not self._heartbeat.lost.is_set():
             pass
         self.stop(grace_s)

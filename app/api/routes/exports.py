@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import DatasetId
+from app.api.deps import ServicesDep
 from app.api.openapi import problems
 from app.api.responses import archive_response
 from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
@@ -32,7 +33,7 @@ def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
-async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
+async def get_dataset_version(dataset_id: DatasetId, services: ServicesDep) -> DatasetVersionRead:
     """Return a hash of the dataset's content, which train jobs record."""
     return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
@@ -40,7 +41,7 @@ async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetV
 @router.get(
     "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
 )
-async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
+async def get_dataset_archive(dataset_id: DatasetId, request: Request, services: ServicesDep) -> Response:
     """Return a zip: images in `{split}/{class}/`, `metadata.jsonl` per split, `dataset.json` and a dataset card.
 
     The archive has the current content; the request is refused while images are being generated. Equal content gives
@@ -56,7 +57,7 @@ async def get_dataset_archive(dataset_id: Id, request: Request, services: Servic
 
 @router.get("/shards", summary="List a dataset's WebDataset shards", responses=problems(404, 409, 422, 503))
 async def list_dataset_shards(
-    dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+    dataset_id: DatasetId, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> ShardsRead:
     """Return the shards. A shard has images of one split and of all classes; equal parameters give equal shards."""
     return await services.pools.exports.run(partial(services.exports.shards, dataset_id, samples_per_shard))
@@ -69,7 +70,11 @@ async def list_dataset_shards(
     responses=_archive("application/x-tar"),
 )
 async def get_dataset_shard(
-    dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+    dataset_id: DatasetId,
+    index: ShardIndex,
+    request: Request,
+    services: ServicesDep,
+    samples_per_shard: SamplesQuery = 1_000,
 ) -> Response:
     """Return a tar file. Each sample is an image, a `.json` with its metadata and a `.cls` with the index of its class.
 

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.serving.browsers import SAFE_HEADERS
 from app.api.serving.connection_book import ConnectionBook
 from app.api.serving.observed import NO_ROUTE, OTHER_METHOD
 from app.logs.context import handling
@@ -197,7 +198,7 @@ class BoundedConnection(asyncio.Protocol):
             "content-length": str(len(body)),
             "connection": "close",
             "x-request-id": request_id,
-            "x-content-type-options": "nosniff",
+            **SAFE_HEADERS,
             **({"retry-after": "1"} if status == 503 else {}),
         }
         lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in fields.items())]

@@ -159,7 +159,7 @@ class DatasetImages:
             drawn = recipe.draw(slot, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
+                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job), caller=job.caller
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1

@@ -103,7 +103,11 @@ class RepairJob(RepairKind):
         slot = Slot(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
-                ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
+                ImageSpec.from_json(image.lineage),
+                labels=recipe.texts,
+                background=True,
+                keep_waiting=wait_policy(job),
+                caller=job.caller,
             )
         except InferenceFailed:
             return Restoration(replace(lost, code=InferenceFailed.default_code))
