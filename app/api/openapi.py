@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import __version__
 from app.api.access.scopes import NEEDS, describe_keys
+from app.schemas.exports import CocoRead
 from app.schemas.generations import GenerationProgress
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
@@ -52,7 +53,7 @@ _REASONS = {
     507: "There is no room left to store the result.",
 }
 # Models that no route declares: bodies of routes that accept JSON or a form and read it themselves, problems, events.
-_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem, GenerationProgress]
+_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, CocoRead, Problem, GenerationProgress]
 
 
 def operation_id(route: APIRoute) -> str:

@@ -137,7 +137,7 @@ class Image(Base):
 
     generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
-    split: Mapped[str | None] = mapped_column(String(8))
+    split: Mapped[str | None] = mapped_column(String(16))
     class_index: Mapped[int | None]
     # Index among the images of the generation, or among those of the class in this split.
     position: Mapped[int]
@@ -159,6 +159,7 @@ class Dataset(Base):
     # [{"name", "folder", "label", "num_prompts"}, ...]; other columns refer to a class by its index here.
     classes: Mapped[list[Any]]
     train_per_class: Mapped[int]
+    validation_per_class: Mapped[int] = mapped_column(default=0, server_default="0")
     test_per_class: Mapped[int]
     # Image settings; guidance_scale and num_inference_steps may be {"min", "max"}.
     generation: Mapped[dict[str, Any]]

@@ -11,6 +11,7 @@ from app.api.forms import MAX_FORM_BYTES, media_type_of, open_form, text_fields,
 from app.api.openapi import problems
 from app.error_codes import ErrorCode
 from app.errors import Invalid, UnsupportedBody
+from app.schemas.common import SPLITS
 from app.schemas.uploads import MAX_FILES, UploadForm, UploadRead
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
@@ -23,7 +24,7 @@ _FORM = {
     "properties": {
         "files": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_FILES},
         "class_name": {"type": "string", "minLength": 1, "maxLength": 200, "description": "A class of the dataset."},
-        "split": {"type": "string", "enum": ["train", "test"]},
+        "split": {"type": "string", "enum": list(SPLITS)},
     },
 }
 
