@@ -6,11 +6,7 @@ a node, or the next upload to the dataset, moves it to `.lost+found`. Imports no
 of the API process and calls decoding, files and records on thread pools; concurrent requests alternate file by file.
 """
 
-<<<<<<< HEAD
-=======
-import hashlib
 import itertools
->>>>>>> h-loads
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
