@@ -142,7 +142,7 @@ def do_everything_right(house: House) -> dict[str, str]:
     image = {"image": (f"{WORD}.png", picture(3))}
     assert http.post("/classify", files=image, data={"model": f"{NAME}-model"}).status_code == 200
     assert http.post("/clip-score", files=image, data={"labels": [SENTENCE, "other"]}).status_code == 200
-    ids = {"dataset_id": dataset_id, "job_id": trained.id, "model_id": trained.id, "index": "0"}
+    ids = {"dataset_id": dataset_id, "job_id": trained.id, "model_id": trained.id, "index": "0", "split": "train"}
     ids |= {"generation_id": made["id"], "image_id": made["images"][0]["id"], "picture": "accuracy"}
     ids |= {"evaluation_id": str((evaluation.result or {})["evaluation_id"])}
     statuses = [http.get(path).status_code for path in paths_of(http, "get", ids)]
