@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.access.caller import AccessPolicy, Scope
 from app.access.shares import Shares
@@ -121,10 +121,13 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(record) for record in records], default=lambda moment: moment.isoformat()))
         return
-    table = Table("name", "prefix", "scopes", "state", "created", "expires", "last used", "bounds")
+    table = Table("name", Column("prefix", no_wrap=True), "scopes", "state", "created", "expires", "last used")
     for record in records:
         table.add_row(*_cells(record))
     out.print(table)
+    for record in records:
+        if record.shares and record.revoked_at is None:
+            print_note(f"{record.name}: {_bounds(record)}.")
 
 
 @keys_app.command()
@@ -218,7 +221,6 @@ def _cells(record: "KeyRecord") -> list[str]:
         f"{record.created_at:%Y-%m-%d}",
         "never" if expires is None else f"{expires:%Y-%m-%d %H:%M}",
         "never" if used is None else f"{used:%Y-%m-%d}",
-        _bounds(record),
     ]
 
 
