@@ -213,12 +213,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             contextlib.closing(UploadProcesses(NUM_LARGE_PICTURES)) as upload_processes,
         ):
             engine, inference = app.state.start_models(model_choice(settings))
-            metrics: NodeMetrics = app.state.metrics
-            tracing: Tracing = app.state.tracing
-            engine.observe(metrics.engine)
-            if tracing is not NO_TRACING:
-                engine.observe(tracing)
-            metrics.watch(metrics_sources(settings, db, folder, engine, inference))
+            metrics, tracing = _observed(app, db, folder, engine, inference)
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
@@ -250,15 +245,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     app.state.draining.refuse()
                     services.model_exports.close()
                     await access.close()
-                    for close in (
-                        engine.close,
-                        fine_tuning.close,
-                        inference.close,
-                        pools.close,
-                        metrics.close,
-                        tracing.close,
-                    ):
-                        await _in_a_thread_of_its_own(close)
+                    for each in (engine, fine_tuning, inference, pools, metrics, tracing):
+                        await _in_a_thread_of_its_own(each.close)
+
+
+def _observed(
+    app: FastAPI, db: Database, folder: DataFolder, engine: Engine, inference: Inference
+) -> tuple[NodeMetrics, Tracing]:
+    """Let metrics and tracing, if it is on, observe the node; return both."""
+    metrics: NodeMetrics = app.state.metrics
+    tracing: Tracing = app.state.tracing
+    engine.observe(metrics.engine)
+    if tracing is not NO_TRACING:
+        engine.observe(tracing)
+    metrics.watch(metrics_sources(app.state.settings, db, folder, engine, inference))
+    return metrics, tracing
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:
