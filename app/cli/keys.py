@@ -103,9 +103,9 @@ def create(
 
     with _refusals(), opened(settings) as db:
         expires_at = None if expires is None else utc_now() + expires
-        shares = Shares(requests_per_minute, concurrent_requests, concurrent_images, pixel_steps_per_day, stored_mb)
+        bounds = Shares(requests_per_minute, concurrent_requests, concurrent_images, pixel_steps_per_day, stored_mb)
         new = create_key(
-            db, name, set(scopes), expires_at=expires_at, shares=shares, if_none=if_needed, hand_over=hand_over
+            db, name, set(scopes), expires_at=expires_at, shares=bounds, if_none=if_needed, hand_over=hand_over
         )
     if new is not None:
         _print_new(new, output, as_json)

@@ -82,7 +82,6 @@ class TrainJobService:
             raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
         else:
             self._refuse_unseen(request.dataset_id, submission.caller)
-
         backbone, warnings = self._choose_backbone(request)
         fine_tuning = resolve_fine_tuning(request)
         if fine_tuning is not None:
@@ -93,14 +92,12 @@ class TrainJobService:
             dataset, num_steps = self._dataset(session, request, job_id, submission.caller)
             sizes = class_sizes(session, dataset) if request.dataset is None else []
             head = resolve_head(request, smallest_class=min(sizes, default=None), trained_on=backbone.trained_on)
-            has_own = has_validation(session, dataset)
+            has_own, largest = has_validation(session, dataset), max(sizes, default=None)
             settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
                 "backbone": backbone.facts.name,
                 "head": head_json(head),
-                "validation": resolve_validation(
-                    request, head, largest_class=max(sizes, default=None), has_own=has_own
-                ),
+                "validation": resolve_validation(request, head, largest_class=largest, has_own=has_own),
                 "name": _resolve_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
             }
