@@ -119,7 +119,7 @@ def test_lines_of_an_exception_are_no_records_of_the_text_format() -> None:
 def test_messages_of_other_libraries_are_withheld(logged: Logged) -> None:
     logging.getLogger("dbos").warning(f"Error serializing object: {CANARY}")
     logging.getLogger("asyncio").error("Task failed with %s", CANARY)
-    logging.getLogger("uvicorn.error").info("Application startup complete.")
+    logging.getLogger("uvicorn.error").warning("Application startup complete.")
     text = "\n".join(logged())
     assert CANARY not in text
     assert "message withheld, test_logs.py" in text
