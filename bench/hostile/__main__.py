@@ -2,8 +2,8 @@
 
 Each attack has an idle while before it, in the same place of the machine's moods. The attacker's own processor time
 belongs to another machine, so on this one it has what the node leaves. As root, `setsid python -m bench.hostile` puts
-node, good client and attacker before everything else that runs. Progress goes to standard error; a table and one line of JSON to
-standard output. Exit code 1 when anything was exceeded.
+node, good client and attacker before everything else that runs. Progress goes to standard error; a table and one line
+of JSON to standard output. Exit code 1 when anything was exceeded.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def watched(client: GoodClient, seconds: float) -> Watch:
 
 def attacked(client: GoodClient, command: list[str], seconds: float) -> tuple[Watch, dict[str, int]]:
     """Attack in a process of its own, and let the good client ask meanwhile; returns how both were answered."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attack:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as attack:
         assert attack.stdin is not None
         assert attack.stdout is not None
         attack.stdout.readline()  # its bytes are made
