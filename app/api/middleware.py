@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.accepted_work import IS_CHARGED, AcceptedWorkBook
 from app.api.serving.draining import RETRY_AFTER_S, Draining
-from app.api.serving.precedence import Precedence
+from app.api.serving.precedence import Precedence, asks_for_many
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
 
 log = logging.getLogger("foxhound.access")
@@ -136,6 +136,9 @@ class HttpMiddleware:
             await exchange.answer(503)
         elif exchange.may_be_large:
             await self._answer_in_turn(scope, exchange)
+        elif asks_for_many(scope["query_string"]):
+            await self._precedence.give_way()
+            await self._app(scope, exchange.receive, exchange.send)
         else:
             with self._precedence.small():
                 await self._app(scope, exchange.receive, exchange.send)
