@@ -88,12 +88,12 @@ def _bulky_recipes(target: Target) -> Callable[[], None]:
 
 
 def _bulky_datasets(target: Target) -> Callable[[], None]:
-    """List forty bulky datasets, which are made before."""
+    """List forty bulky datasets, which are made before, and jobs, without a pause."""
     target.ends_at = time.monotonic() + MAKING_S
     for recipe in _recipes():
         exchange(target, [recipe])
     lists = itertools.cycle(["/datasets?limit=100", "/jobs?limit=100"])
-    return _floods(2, lambda _: next(lists))(target)
+    return lambda: repeat(target, lambda: exchange(target, [head(next(lists), method="GET")]), 2)
 
 
 def _uploads(make: Callable[[int], bytes]) -> Attack:
