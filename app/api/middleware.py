@@ -1,7 +1,6 @@
-"""The outermost ASGI layer: request ids, patience with bodies, the way out, and one form for every error.
+"""The outermost ASGI layer: request ids, patience with bodies, turns, the way out, and one form for every error.
 
-Pure ASGI on purpose: `BaseHTTPMiddleware` would hide from routes that a client has left. Knows nothing of
-routes; runs on the event loop.
+Pure ASGI: `BaseHTTPMiddleware` would hide that a client has left. Imports no routes. Runs on the event loop.
 """
 
 import asyncio
@@ -46,8 +45,7 @@ _LIVENESS = "/livez"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
-# Requests with bodies up to this size cost their address nothing when they are refused, and never wait: a mistake of a
-# person or a script is small.
+# Requests with bodies up to this size cost their address nothing and never wait: mistakes of people are small.
 _SMALL_BODY_BYTES = 65_536
 # Seconds for each byte of a refused body that its address pays at most: on a loaded node more of the time is waiting.
 # To receive and count a byte takes about 10 ns, to decode one of a hostile image up to 50.
@@ -144,9 +142,10 @@ class HttpMiddleware:
                 await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_in_turn(self, scope: Scope, exchange: "_Exchange") -> None:
-        """Pass on a large request once its address owes nothing for earlier ones."""
+        """Pass on a large request once its address owes nothing for earlier ones, and after small ones."""
         try:
             async with self._refusals.turn(exchange.address), self._accepted.turn(exchange.address):
+                await self._precedence.give_way()
                 exchange.end_wait()
                 await self._app(scope, exchange.receive, exchange.send)
         except TooManyRefusals as error:
