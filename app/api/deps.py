@@ -9,8 +9,9 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 from pydantic import Field
 
+from app.access.visibility import Visibility
 from app.schemas.common import MAX_LABEL_CHARS, Storable
-from app.services.datasets.export import DatasetExportService
+from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService
@@ -52,6 +53,7 @@ class Services:
     train_reports: TrainReportService
     jobs: JobService
     events: JobEvents
+    visibility: Visibility
 
 
 def get_services(request: Request) -> Services:

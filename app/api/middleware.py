@@ -1,13 +1,13 @@
-"""The outermost ASGI layer: request ids, patience with bodies, turns, the way out, and one form for every error.
+"""The ASGI layer around all others: request ids, patience with bodies, turns, the way out, one form for every error.
 
-Pure ASGI: `BaseHTTPMiddleware` would hide that a client has left. Imports no routes. Runs on the event loop.
+Pure ASGI: `BaseHTTPMiddleware` would hide that a client has left. Imports no routes. Runs on the event loop. Only
+`app/api/serving/browsers.py` is around it, and adds headers.
 """
 
 import asyncio
 import contextlib
 import logging
 import math
-import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -20,12 +20,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.accepted_work import IS_CHARGED, AcceptedWorkBook
 from app.api.serving.draining import RETRY_AFTER_S, Draining
+from app.api.serving.observed import CLIENT_LEFT, describe, observe, record
 from app.api.serving.precedence import Precedence, asks_for_many
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
+from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
+from app.metrics.http import Answered, HttpMetrics
+from app.tracing.spans import NO_TRACING, Span, Tracing
 
 log = logging.getLogger("foxhound.access")
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Errors that the framework or the server answers without us, and the words that clients switch on.
 _CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 408: "body_too_slow"}
 _CODES |= {413: "payload_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "rate_limited"}
@@ -42,6 +45,8 @@ _DETAILS = {
 _CLOSING = (408, 413, 415, 429, 503)  # the rest of the body is not read, or no request is taken any more
 # Answered until the process ends: it is alive, and must not be killed for being on its way out.
 _LIVENESS = "/livez"
+# Answered too: no page could read the 503 to its request without the answer to the preflight.
+_PREFLIGHT = "OPTIONS"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
@@ -80,6 +85,9 @@ class HttpMiddleware:
         refusals: RefusalBook | None = None,
         accepted: AcceptedWorkBook | None = None,
         access_level: int = logging.INFO,
+        is_internal: bool = False,
+        metrics: HttpMetrics | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Wrap `app`.
 
@@ -90,6 +98,9 @@ class HttpMiddleware:
             refusals: What the refused requests of each address cost; None: nobody is slowed down.
             accepted: What the accepted requests of each address cost that parse large texts; None: as before.
             access_level: Severity under which requests are logged.
+            is_internal: Whether this node's worker is the client, which says for what job it asks.
+            metrics: Counts the requests; None: nothing does.
+            tracing: Makes a span of each request.
         """
         self._app = app
         self._body = body
@@ -98,6 +109,9 @@ class HttpMiddleware:
         self._accepted = accepted or AcceptedWorkBook(0)
         self._precedence = Precedence()
         self._access_level = access_level
+        self._is_internal = is_internal
+        self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -106,17 +120,27 @@ class HttpMiddleware:
             return
         exchange = _Exchange(scope, receive, send, self._body, self._precedence)
         self._accepted.note(exchange.address)
+        if self._metrics is not None:
+            self._metrics.begin()
+        job = exchange.id_of(JOB_HEADER) if self._is_internal else ""
+        parent = exchange.header(b"traceparent").decode("latin-1")
+        ids = handling(request=exchange.request_id, job=job)
+        with ids, self._tracing.span("request", {}, kind="server", parent=parent) as span:
+            await self._handle(scope, exchange, span)
+
+    async def _handle(self, scope: Scope, exchange: "_Exchange", span: Span) -> None:
         try:
             await self._answer(scope, exchange)
         except ClientDisconnect:
-            log.info("request %s: the client has left", exchange.request_id)
+            exchange.note_left()
+            log.info("The client has left.")
         except asyncio.CancelledError:
             if not self._draining.is_refusing:
                 raise
             if not exchange.is_started:  # else the server closes the connection, and the client sees a cut answer
                 await exchange.answer(503)
         except Exception:
-            log.exception("request %s failed", exchange.request_id)
+            log.exception("The request failed.")
             if not exchange.is_started:
                 await exchange.answer(500)
         finally:
@@ -124,12 +148,16 @@ class HttpMiddleware:
                 self._refusals.charge(exchange.address, exchange.cost_s)
             elif exchange.is_charged:
                 self._accepted.charge(exchange.address, exchange.cost_s)
-            exchange.record(self._access_level)
+            answered = exchange.answered()
+            if self._metrics is not None:
+                self._metrics.end(answered)
+            record(answered, self._access_level)
+            describe(span, answered)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if exchange.header(b"content-encoding") not in (b"", b"identity"):
             await exchange.answer(415)
-        elif self._draining.is_refusing and scope["path"] != _LIVENESS:
+        elif self._draining.is_refusing and scope["path"] != _LIVENESS and scope["method"] != _PREFLIGHT:
             await exchange.skip_body()
             await exchange.answer(503)
         elif exchange.may_be_large:
@@ -166,17 +194,24 @@ class _Exchange:
         self._replaces_answer = False
         self._status = 0
         self._body_bytes = 0
+        self._sent_bytes = 0
         self._resumed_at = self._began
         self._processing_s = 0.0
         self.is_started = False
-        asked = self.header(b"x-request-id").decode("latin-1")
-        self.request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        self.request_id = self.id_of(REQUEST_HEADER) or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     def header(self, name: bytes) -> bytes:
         """Return a request header's value in lower case; empty if it is not there."""
         headers: list[tuple[bytes, bytes]] = self._scope["headers"]
         return next((value.strip().lower() for key, value in headers if key == name), b"")
+
+    def id_of(self, name: str) -> str:
+        """Return the id that a header carries; empty if it carries none, or something else."""
+        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
+        wanted = name.lower().encode()
+        value = next((value.decode("latin-1") for key, value in headers if key == wanted), "")
+        return value if ID.fullmatch(value) else ""
 
     @property
     def address(self) -> str:
@@ -258,6 +293,7 @@ class _Exchange:
         if self._replaces_answer:
             return
         if message["type"] != "http.response.start":
+            self._sent_bytes += len(message.get("body", b""))
             await self._send(message)
             return
         headers = MutableHeaders(raw=message["headers"])
@@ -269,7 +305,6 @@ class _Exchange:
         self.is_started = True
         self._status = message["status"]
         headers["x-request-id"] = self.request_id
-        headers["x-content-type-options"] = "nosniff"
         await self._send(message)
 
     async def answer(self, status: int, headers: dict[str, str] | None = None) -> None:
@@ -292,8 +327,12 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
         self._replaces_answer = True
 
-    def record(self, level: int) -> None:
-        """Log the exchange; neither query nor headers, which may hold what users wrote."""
-        elapsed_ms = (time.monotonic() - self._began) * 1000
-        path = self._scope["path"].encode("unicode_escape").decode()[:200]
-        log.log(level, "%s %s %d %.1f ms %s", self._scope["method"], path, self._status, elapsed_ms, self.request_id)
+    def note_left(self) -> None:
+        """Record that the client left: the framework has answered the exception with a 500 that nobody reads."""
+        if self._status >= 500:
+            self._status = CLIENT_LEFT
+
+    def answered(self) -> Answered:
+        """Return what is counted, logged and traced of the exchange."""
+        seconds = time.monotonic() - self._began
+        return observe(self._scope, self._status, seconds=seconds, received=self._body_bytes, sent=self._sent_bytes)

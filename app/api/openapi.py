@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
+from app.api.access.scopes import NEEDS, describe_keys
+from app.schemas.exports import CocoRead
 from app.schemas.generations import GenerationProgress
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
@@ -32,6 +34,9 @@ BODY_STATUSES = (408, 413, 415)
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
+    401: "The request needs an API key, or its key is not valid.",
+    403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends "
+    "the request, and the node does not allow this origin.",
     404: "There is no resource with this id.",
     406: "The response is not available in an accepted media type.",
     408: "The body did not arrive in time.",
@@ -40,6 +45,7 @@ _REASONS = {
     413: "The body or the image is too large.",
     415: "The media type of the body or of the image is not supported.",
     416: "The requested range is outside the file.",
+    421: "The node does not answer under the `Host` of the request.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
     429: "Too many large requests came from this address. Retry after `Retry-After` seconds.",
     500: "The service failed.",
@@ -47,7 +53,7 @@ _REASONS = {
     507: "There is no room left to store the result.",
 }
 # Models that no route declares: bodies of routes that accept JSON or a form and read it themselves, problems, events.
-_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, Problem, GenerationProgress]
+_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, CocoRead, Problem, GenerationProgress]
 
 
 def operation_id(route: APIRoute) -> str:
@@ -79,6 +85,8 @@ def _response(status: int) -> dict[str, Any]:
     if status in (429, 503):
         schema = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400}
         response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": schema}}
+    if status == 401:
+        response["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
     return response
 
 
@@ -111,12 +119,22 @@ def _build(app: FastAPI) -> dict[str, Any]:
         schemas.setdefault(name, schema)
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    for path in document["paths"].values():
-        for operation in path.values():
+    describe_keys(document)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if NEEDS[method.upper(), path]:
+                operation["responses"] |= {str(status): _response(status) for status in (401, 403, 429, 503)}
+            _add_refusals(method, operation["responses"])
             operation["responses"] = dict(sorted(operation["responses"].items()))
             _drop_default_422(operation["responses"])
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def _add_refusals(method: str, responses: dict[str, Any]) -> None:
+    """Add what is answered before a route is chosen: to other hosts, and to other origins that may change something."""
+    for status in (421,) if method == "get" else (403, 421):
+        responses.setdefault(str(status), _response(status))
 
 
 def _drop_default_422(responses: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from app.cli.connection import (
     RetryFor,
     ServerUrl,
     connected,
+    keep_api_key,
 )
 from app.cli.console import err, job_display, out, print_job, print_note, print_plan, print_repair, print_result
 from app.client import datasets
@@ -33,7 +34,7 @@ from app.client.download import download_zip
 from app.client.following import follow as follow_job
 from app.client.service import Refused, Service, readable
 
-dataset_app = typer.Typer(help="Datasets of a running service.", no_args_is_help=True)
+dataset_app = typer.Typer(callback=keep_api_key, help="Datasets of a running service.", no_args_is_help=True)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be generated; generate nothing.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait for the job to end and print its progress.")]
 
@@ -71,6 +72,9 @@ def extend(
     images_per_class: Annotated[
         int, typer.Option(min=0, max=100_000, help="Training images to add to each class.")
     ] = 0,
+    validation_images_per_class: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Validation images to add to each class.")
+    ] = 0,
     test_images_per_class: Annotated[
         int, typer.Option(min=0, max=100_000, help="Test images to add to each class.")
     ] = 0,
@@ -83,6 +87,8 @@ def extend(
 ) -> None:
     """Generate more images for a dataset, by its own recipe. Repeated after the job has ended, it adds more."""
     request = {"train_per_class": images_per_class, "test_per_class": test_images_per_class}
+    if validation_images_per_class:  # a service of a release before 0.3 does not know the field
+        request["validation_per_class"] = validation_images_per_class
     with connected(
         ctx, server, retry_for_s, "Check with `foxhound dataset list` whether the request arrived."
     ) as service:

@@ -1,4 +1,4 @@
-"""The tables: generations, images, datasets, jobs, trained models, workers.
+"""The tables: generations, images, datasets, jobs, trained models, workers, files to remove.
 
 A row refers to a file by its path relative to the data folder; the file is written before the row. The job engine's
 own tables are in the same database and are not described here. The module opens no session; any thread may use it.
@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+import app.db.caller_tables  # noqa: F401  (whoever knows these tables knows all)
 from app.db.base import Base, Id, utc_now
 
 ACTIVE_JOB_STATUSES = ("queued", "running", "paused")
@@ -42,8 +43,15 @@ class Generation(Base):
     """One answered `/generate` request with every parameter as used."""
 
     __tablename__ = "generations"
+    __table_args__ = (
+        Index("ix_generations_key_id_id", "key_id", "id"),
+        # The oldest are removed first (`app/services/store/retention.py`).
+        Index("ix_generations_created_at_id", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    # The API key of the request, here and in other tables; None: a request without a key.
+    key_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     job_id: Mapped[str | None] = mapped_column(Id, index=True)
     pack: Mapped[str] = mapped_column(String(64))
@@ -91,7 +99,7 @@ class Image(Base):
 
     generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
-    split: Mapped[str | None] = mapped_column(String(8))
+    split: Mapped[str | None] = mapped_column(String(16))
     class_index: Mapped[int | None]
     # Index among the images of the generation, or among those of the class in this split.
     position: Mapped[int]
@@ -102,9 +110,10 @@ class Dataset(Base):
     """A labelled dataset; its folder has the same name."""
 
     __tablename__ = "datasets"
-    __table_args__ = (_one_of("status", DATASET_STATUSES),)
+    __table_args__ = (_one_of("status", DATASET_STATUSES), Index("ix_datasets_key_id_id", "key_id", "id"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     name: Mapped[str] = mapped_column(String(63), unique=True)
     status: Mapped[str] = mapped_column(String(16))
@@ -112,6 +121,7 @@ class Dataset(Base):
     # [{"name", "folder", "label", "num_prompts"}, ...]; other columns refer to a class by its index here.
     classes: Mapped[list[Any]]
     train_per_class: Mapped[int]
+    validation_per_class: Mapped[int] = mapped_column(default=0, server_default="0")
     test_per_class: Mapped[int]
     # Image settings; guidance_scale and num_inference_steps may be {"min", "max"}.
     generation: Mapped[dict[str, Any]]
@@ -147,11 +157,15 @@ class Job(Base):
     __table_args__ = (
         _one_of("status", JOB_STATUSES),
         Index("ix_jobs_kind_id", "kind", "id"),
+        Index("ix_jobs_key_id_id", "key_id", "id"),
         # Covers active jobs only, so it stays small. Used to count waiting jobs and by the reaper; see `active_jobs`.
         Index("ix_jobs_active", "id", "kind", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        # Used to count a caller's active jobs at each submission, and its running ones at each chunk.
+        Index("ix_jobs_caller", "caller", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16), default="queued")
     spec: Mapped[dict[str, Any]]
@@ -167,6 +181,12 @@ class Job(Base):
     # Higher priorities run first, among jobs and among their chunks.
     priority: Mapped[int] = mapped_column(default=0)
     retry_of: Mapped[str | None] = mapped_column(Id)
+    # Who submitted it, such as `address:127.0.0.1`; callers share workers and engine. Empty in rows before 0.4.
+    caller: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    # Charged to the caller's day when the job was accepted; see `app.access.quotas`.
+    pixel_steps: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # The `X-Request-Id` of the request that made the job; every line that a worker logs for the job has it.
+    request_id: Mapped[str | None] = mapped_column(String(64))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)
@@ -193,6 +213,7 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
 
+    # As sent, or a hash of it and the API key: each API key has `Idempotency-Key`s of its own.
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
     # SHA-256 of the route and the body; the same key with another request is refused.
@@ -207,8 +228,10 @@ class TrainedModel(Base):
     """A classifier head trained by this service, with its origin and its metrics."""
 
     __tablename__ = "models"
+    __table_args__ = (Index("ix_models_key_id_id", "key_id", "id"),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     name: Mapped[str] = mapped_column(String(63), unique=True)
     job_id: Mapped[str] = mapped_column(Id, unique=True)
@@ -268,6 +291,31 @@ class Evaluation(Base):
     # `StoredPredictions`: about 60 bytes for each image.
     predictions: Mapped[dict[str, Any]] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class RemovedFile(Base):
+    """A file whose record was deleted; the row is written with that deletion, and deleted once the file is removed."""
+
+    __tablename__ = "removed_files"
+
+    # Relative to the data folder.
+    path: Mapped[str] = mapped_column(String(512), primary_key=True)
+
+
+class PruneRun(Base):
+    """The daily removal of old generated images; the primary key gives each day to one worker."""
+
+    __tablename__ = "prune_runs"
+
+    # In UTC, as 2026-12-01.
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    worker_id: Mapped[str] = mapped_column(String(128))
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    # What was removed so far; each page of generations adds to them in the transaction that deletes its rows.
+    num_generations: Mapped[int] = mapped_column(default=0)
+    num_images: Mapped[int] = mapped_column(default=0)
+    num_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class Worker(Base):

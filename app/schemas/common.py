@@ -4,7 +4,7 @@ Bounds here are static: they are in the OpenAPI file and do not depend on the ru
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
@@ -16,7 +16,8 @@ MAX_LABELS = 256
 MAX_LABEL_CHARS = 200
 Item = TypeVar("Item")
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 ImageSource = Literal["synthetic", "real"]
 Decision = Literal["kept", "rejected"]
 

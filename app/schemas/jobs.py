@@ -42,6 +42,9 @@ class JobSummary(Response):
     version: int = Field(ge=1, description="Grows with every change; used as the id of the job's events.")
     priority: Priority
     retry_of: str | None = Field(description="The job that this one retries.")
+    request_id: str | None = Field(
+        description="`X-Request-Id` of the request that made the job; the lines of the log that concern it have it."
+    )
     progress: Progress
     result: dict[str, Any] | None
     error: JobError | None

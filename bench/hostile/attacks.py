@@ -52,7 +52,7 @@ def _trickles(first: Callable[[Target], bytes], chunk: bytes, pause_s: float, cl
 
 def _endless_head(target: Target) -> Callable[[], None]:
     def chunks() -> Iterable[bytes]:
-        yield b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Endless: "
+        yield b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Endless: "
         while not target.is_over:
             yield b"x" * 65_536
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep
+from app.api.access.ids import CallerDep, DatasetId
+from app.api.deps import ClassQuery, Cursor, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
@@ -48,9 +49,12 @@ def create_dataset(
     submission: SubmissionDep,
     dry_run: DryRun = False,
 ) -> DatasetRead | Response:
-    """Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files."""
+    """Generate the images of `train/{class}`, `validation/{class}` and `test/{class}` in a job.
+
+    The same seed gives the same files.
+    """
     if dry_run:
-        return _plan_response(services.datasets.plan(body))
+        return _plan_response(services.datasets.plan(body, submission.caller))
     return _located(response, services.datasets.create(body, submission))
 
 
@@ -62,7 +66,7 @@ def create_dataset(
     responses=_planned_or_accepted("add", 404, *BODY_STATUSES),
 )
 def extend_dataset(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     body: DatasetExtend,
     services: ServicesDep,
     response: Response,
@@ -85,7 +89,9 @@ def extend_dataset(
     summary="Repair a dataset",
     responses=accepted("Accepted as a job; its `result` lists what was restored.", 404, of="job"),
 )
-def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
+def repair_dataset(
+    dataset_id: DatasetId, services: ServicesDep, response: Response, submission: SubmissionDep
+) -> JobRead:
     """Check every file of the dataset and generate missing and damaged images again from their recorded seeds.
 
     The job's result counts the restored images. It lists images that were `redrawn`, because this node no longer
@@ -98,19 +104,21 @@ def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, su
 
 
 @router.get("", summary="List datasets", responses=problems(400, 422, 503))
-def list_datasets(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[DatasetRead]:
+def list_datasets(
+    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
+) -> Page[DatasetRead]:
     """Return a page of datasets, newest first."""
-    return services.datasets.page(limit, cursor)
+    return services.datasets.page(limit, cursor, caller)
 
 
 @router.get("/{dataset_id}", summary="Read a dataset", responses=problems(404, 503))
-def get_dataset(dataset_id: Id, services: ServicesDep) -> DatasetRead:
+def get_dataset(dataset_id: DatasetId, services: ServicesDep) -> DatasetRead:
     """Return the classes with their counts, the status and the progress; the prompts are in the recipe."""
     return services.datasets.read(dataset_id)
 
 
 @router.get("/{dataset_id}/recipe", summary="Read a dataset's recipe", responses=problems(404, 503))
-def get_dataset_recipe(dataset_id: Id, services: ServicesDep) -> DatasetRecipeRead:
+def get_dataset_recipe(dataset_id: DatasetId, services: ServicesDep) -> DatasetRecipeRead:
     """Return the recipe with all defaults filled in, as a body of `POST /datasets`.
 
     Under another name, it generates the same images.
@@ -119,15 +127,16 @@ def get_dataset_recipe(dataset_id: Id, services: ServicesDep) -> DatasetRecipeRe
 
 
 @router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 503))
-def delete_dataset(dataset_id: Id, services: ServicesDep) -> None:
+def delete_dataset(dataset_id: DatasetId, services: ServicesDep) -> None:
     """Delete the dataset with its images and its folder; refused while a job is active on it."""
     services.datasets.delete(dataset_id)
 
 
 @router.get("/{dataset_id}/images", summary="List a dataset's images", responses=problems(400, 404, 422, 503))
 def list_dataset_images(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     services: ServicesDep,
+    caller: CallerDep,
     limit: Limit = 20,
     cursor: Cursor = None,
     class_name: ClassQuery = None,
@@ -140,5 +149,5 @@ def list_dataset_images(
     """
     services.datasets.read(dataset_id)
     return services.images.page(
-        limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision
+        limit, cursor, caller, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision
     )

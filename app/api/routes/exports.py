@@ -1,14 +1,17 @@
-"""Routes of dataset exports: version, zip archive, WebDataset shards. Archives are built on the exports' pool."""
+"""Routes of dataset exports: version, zips, WebDataset shards, COCO, Croissant. All are built on the exports' pool."""
 
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import DatasetId
+from app.api.deps import ServicesDep
 from app.api.openapi import problems
 from app.api.responses import archive_response
+from app.schemas.common import Split
+from app.schemas.croissant import CroissantRead
 from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
@@ -17,22 +20,29 @@ ShardIndex = Annotated[int, Path(ge=0, le=100_000, description="Number of the sh
 SamplesQuery = Annotated[SamplesPerShard, Query()]
 
 
-def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
+class JsonLdResponse(JSONResponse):
+    """JSON under the media type of JSON-LD."""
+
+    media_type = "application/ld+json"
+
+
+def _archive(media_type: str, schema: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
     headers = {
         "ETag": {"description": "Identifies the bytes; send it as `If-Range` to resume.", "schema": {"type": "string"}},
         "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
     }
-    content = {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
+    part = {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
+    content = part if schema is None else {media_type: {"schema": schema}}
     return {
         200: {"description": "The archive.", "content": content, "headers": headers},
-        206: {"description": "The requested range of the archive.", "content": content, "headers": headers},
+        206: {"description": "The requested range of the archive.", "content": part, "headers": headers},
         304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
         **problems(404, 409, 410, 416, 422, 503),
     }
 
 
 @router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
-async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
+async def get_dataset_version(dataset_id: DatasetId, services: ServicesDep) -> DatasetVersionRead:
     """Return a hash of the dataset's content, which train jobs record."""
     return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
@@ -40,7 +50,7 @@ async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetV
 @router.get(
     "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
 )
-async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
+async def get_dataset_archive(dataset_id: DatasetId, request: Request, services: ServicesDep) -> Response:
     """Return a zip: images in `{split}/{class}/`, `metadata.jsonl` per split, `dataset.json` and a dataset card.
 
     The archive has the current content; the request is refused while images are being generated. Equal content gives
@@ -54,9 +64,62 @@ async def get_dataset_archive(dataset_id: Id, request: Request, services: Servic
     return archive_response(request, archive, pool)
 
 
+@router.get(
+    "/archive/{split}.zip",
+    summary="Download a split of a dataset",
+    response_class=Response,
+    responses=_archive("application/zip"),
+)
+async def get_dataset_split_archive(
+    dataset_id: DatasetId, split: Split, request: Request, services: ServicesDep
+) -> Response:
+    """Return a zip of one split, with the paths of the whole archive, and `dataset.json`; without the card.
+
+    Hugging Face `datasets` makes one split of one zip, so each split has a zip of its own. 404 if it has no images.
+    """
+    pool = services.pools.exports
+    archive = await pool.run(partial(services.exports.archive, dataset_id, split))
+    return archive_response(request, archive, pool)
+
+
+@router.get(
+    "/coco.json",
+    summary="Download a dataset's COCO annotations",
+    response_class=Response,
+    responses=_archive("application/json", {"$ref": "#/components/schemas/CocoRead"}),
+)
+async def get_dataset_coco(
+    dataset_id: DatasetId, request: Request, services: ServicesDep, split: Split | None = None
+) -> Response:
+    """Return the class of each image as a COCO annotation of the whole image, of all images or of one split.
+
+    `file_name` is the path in the unpacked archive, and a category's `id` is the class's index in the dataset.
+    """
+    pool = services.pools.exports
+    annotations = await pool.run(partial(services.exports.coco, dataset_id, split))
+    return archive_response(request, annotations, pool)
+
+
+@router.get(
+    "/croissant.json",
+    summary="Describe a dataset in Croissant",
+    response_class=JsonLdResponse,
+    response_model_exclude_none=True,
+    responses=problems(404, 409, 410, 503),
+)
+async def get_dataset_croissant(dataset_id: DatasetId, request: Request, services: ServicesDep) -> CroissantRead:
+    """Return a description in Croissant 1.1 (JSON-LD), which names the archive with its hash, and every column.
+
+    URLs in it are absolute, with the host of the request. The hash is computed for the first request of each content,
+    which reads all files.
+    """
+    base_url = str(request.base_url).rstrip("/")
+    return await services.pools.exports.run(partial(services.exports.croissant, dataset_id, base_url))
+
+
 @router.get("/shards", summary="List a dataset's WebDataset shards", responses=problems(404, 409, 422, 503))
 async def list_dataset_shards(
-    dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+    dataset_id: DatasetId, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> ShardsRead:
     """Return the shards. A shard has images of one split and of all classes; equal parameters give equal shards."""
     return await services.pools.exports.run(partial(services.exports.shards, dataset_id, samples_per_shard))
@@ -69,11 +132,16 @@ async def list_dataset_shards(
     responses=_archive("application/x-tar"),
 )
 async def get_dataset_shard(
-    dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+    dataset_id: DatasetId,
+    index: ShardIndex,
+    request: Request,
+    services: ServicesDep,
+    samples_per_shard: SamplesQuery = 1_000,
 ) -> Response:
     """Return a tar file. Each sample is an image, a `.json` with its metadata and a `.cls` with the index of its class.
 
-    The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders skip it.
+    Every image has the ending `image_key` of `/datasets/{id}/shards`, also an uploaded one of another format. The first
+    file, `__dataset.json__`, is the recipe of the whole dataset; loaders skip it.
     """
     pool = services.pools.exports
     shard = await pool.run(partial(services.exports.shard, dataset_id, index, samples_per_shard))

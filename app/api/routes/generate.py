@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import sse
+from app.api.access.ids import CallerDep
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
@@ -19,6 +20,7 @@ from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable
 from app.image_spec import OutputFormat
+from app.metrics.node import NodeMetrics
 from app.schemas.generations import GenerateRequest, GenerationRead
 from app.schemas.jobs import JobRead
 from app.services.generations.service import Generated
@@ -77,6 +79,7 @@ async def generate_images(
     body: GenerateRequest,
     services: ServicesDep,
     submission: SubmissionDep,
+    caller: CallerDep,
     accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
     prefer: Annotated[
         str, Header(max_length=200, description="`respond-async` answers 202 with a job, whatever `Accept` says.")
@@ -96,7 +99,7 @@ async def generate_images(
     if media_type == _EVENTS:
 
         async def generate(on_step: sse.OnStep) -> GenerationRead:
-            return (await services.generations.generate(body, on_step=on_step)).read
+            return _counted(request, await services.generations.generate(body, caller, on_step=on_step)).read
 
         return await sse.stream(request, generate, body.num_images_per_prompt)
     if media_type in _IMAGE_FORMATS:
@@ -106,8 +109,14 @@ async def generate_images(
                 code=ErrorCode.SEVERAL_IMAGES,
             )
         body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
-    generated = await unless_left(request, services.generations.generate(body))
+    generated = _counted(request, await unless_left(request, services.generations.generate(body, caller)))
     return generated.read if media_type == _JSON else _image_bytes(generated, media_type)
+
+
+def _counted(request: Request, generated: Generated) -> Generated:
+    metrics: NodeMetrics = request.app.state.metrics
+    metrics.http.add_images(len(generated.files))
+    return generated
 
 
 async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:

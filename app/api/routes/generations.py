@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.deps import ClassQuery, Cursor, DatasetIdQuery, Id, Limit, ServicesDep
+from app.api.access.ids import CallerDep, GenerationId, ImageId
+from app.api.deps import ClassQuery, Cursor, DatasetIdQuery, Limit, ServicesDep
 from app.api.openapi import problems
 from app.api.responses import conditional
 from app.schemas.common import Page, Split
@@ -23,13 +24,15 @@ _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/generations", summary="List generations", responses=problems(400, 422, 503))
-def list_generations(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[GenerationRead]:
+def list_generations(
+    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
+) -> Page[GenerationRead]:
     """Newest first."""
-    return services.generations.page(limit, cursor)
+    return services.generations.page(limit, cursor, caller)
 
 
 @router.get("/generations/{generation_id}", summary="Read a generation", responses=problems(404, 503))
-def get_generation(generation_id: Id, services: ServicesDep) -> GenerationRead:
+def get_generation(generation_id: GenerationId, services: ServicesDep) -> GenerationRead:
     """Everything that made its images, and where they are."""
     return services.generations.read(generation_id)
 
@@ -37,7 +40,7 @@ def get_generation(generation_id: Id, services: ServicesDep) -> GenerationRead:
 @router.delete(
     "/generations/{generation_id}", status_code=204, summary="Delete a generation", responses=problems(404, 503)
 )
-def delete_generation(generation_id: Id, services: ServicesDep) -> None:
+def delete_generation(generation_id: GenerationId, services: ServicesDep) -> None:
     """Delete it with its images and their files."""
     services.generations.delete(generation_id)
 
@@ -45,6 +48,7 @@ def delete_generation(generation_id: Id, services: ServicesDep) -> None:
 @router.get("/images", summary="List stored images", responses=problems(400, 422, 503))
 def list_images(
     services: ServicesDep,
+    caller: CallerDep,
     limit: Limit = 20,
     cursor: Cursor = None,
     dataset_id: DatasetIdQuery = None,
@@ -52,16 +56,16 @@ def list_images(
     split: Split | None = None,
 ) -> Page[ImageRead]:
     """Newest first; of one dataset, class or split if given."""
-    return services.images.page(limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split)
+    return services.images.page(limit, cursor, caller, dataset_id=dataset_id, class_name=class_name, split=split)
 
 
 @router.get("/images/{image_id}", summary="Fetch an image", response_class=Response, responses=_FILE_RESPONSES)
-def get_image(image_id: Id, request: Request, services: ServicesDep) -> Response:
+def get_image(image_id: ImageId, request: Request, services: ServicesDep) -> Response:
     """The bytes; they never change under this id. Ranges and `If-None-Match` are served."""
     return conditional(request, services.images.file(image_id))
 
 
 @router.get("/images/{image_id}/metadata", summary="Read an image's lineage", responses=problems(404, 503))
-def get_image_metadata(image_id: Id, services: ServicesDep) -> ImageMetadata:
+def get_image_metadata(image_id: ImageId, services: ServicesDep) -> ImageMetadata:
     """How the image came to be."""
     return services.images.read(image_id)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.access.ids import CallerDep, ModelId
 from app.api.deps import Cursor, Id, Limit, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import JsonRoute
@@ -49,9 +50,11 @@ _CARD: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/models", summary="List trained models", responses=problems(400, 422, 503))
-def list_models(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> Page[ModelSummary]:
+def list_models(
+    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
+) -> Page[ModelSummary]:
     """Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`."""
-    return services.models.page(limit, cursor)
+    return services.models.page(limit, cursor, caller)
 
 
 # Before `/models/{model_id}`, which this path matches too.
@@ -60,24 +63,25 @@ async def compare_models(
     ids: Annotated[str, Query(max_length=1_000, description=f"Ids of 2 to {MAX_COMPARED} models, between commas.")],
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
 ) -> ModelComparisonRead:
     """Compare each two of the models on the images that all of them were evaluated on.
 
     The newest evaluation of each model counts on the dataset and split that all of them were evaluated on. Without
     common images the answer has no figures, and a warning.
     """
-    return await unless_left(request, services.evaluations.compare(ids))
+    return await unless_left(request, services.evaluations.compare(ids, caller))
 
 
 @router.get("/models/{model_id}", summary="Read a trained model", responses=problems(404, 503))
-def get_model(model_id: Id, services: ServicesDep) -> ModelRead:
+def get_model(model_id: ModelId, services: ServicesDep) -> ModelRead:
     """Return the classes, the metrics and the lineage of a model."""
     return services.models.read(model_id)
 
 
 @router.get("/models/{model_id}/weights", summary="Download a model", response_class=Response, responses=_WEIGHTS)
 def get_model_weights(
-    model_id: Id,
+    model_id: ModelId,
     request: Request,
     services: ServicesDep,
     _format: Annotated[Literal["safetensors"], Query(alias="format")] = "safetensors",
@@ -88,7 +92,7 @@ def get_model_weights(
 
 @router.get("/models/{model_id}/export", summary="Export a model", response_class=Response, responses=_EXPORT)
 async def export_model(
-    model_id: Id,
+    model_id: ModelId,
     request: Request,
     services: ServicesDep,
     export_format: Annotated[ExportFormat, Query(alias="format")],
@@ -107,7 +111,7 @@ async def export_model(
 
 
 @router.get("/models/{model_id}/card", summary="Read a model's card", response_class=Response, responses=_CARD)
-def get_model_card(model_id: Id, request: Request, services: ServicesDep) -> Response:
+def get_model_card(model_id: ModelId, request: Request, services: ServicesDep) -> Response:
     """Return the model card: results with intervals, classes, input, lineage and licence, for a model hub."""
     body = services.model_exports.card(model_id).encode()
     headers = {
@@ -119,7 +123,7 @@ def get_model_card(model_id: Id, request: Request, services: ServicesDep) -> Res
 
 
 @router.delete("/models/{model_id}", status_code=204, summary="Delete a trained model", responses=problems(404, 503))
-def delete_model(model_id: Id, services: ServicesDep) -> None:
+def delete_model(model_id: ModelId, services: ServicesDep) -> None:
     """Delete the model with its file."""
     services.models.delete(model_id)
 
@@ -131,7 +135,7 @@ def delete_model(model_id: Id, services: ServicesDep) -> None:
     responses=accepted("Accepted as a job; its `result` has the `evaluation_id`.", 404, *BODY_STATUSES, of="job"),
 )
 def create_evaluation(
-    model_id: Id, body: EvaluationCreate, services: ServicesDep, response: Response, submission: SubmissionDep
+    model_id: ModelId, body: EvaluationCreate, services: ServicesDep, response: Response, submission: SubmissionDep
 ) -> JobRead:
     """Evaluate the model on a split of any dataset whose classes it knows.
 
@@ -149,7 +153,7 @@ def create_evaluation(
     responses=problems(400, 404, 422, 503),
 )
 def list_evaluations(
-    model_id: Id, services: ServicesDep, limit: Limit = 20, cursor: Cursor = None
+    model_id: ModelId, services: ServicesDep, limit: Limit = 20, cursor: Cursor = None
 ) -> Page[EvaluationSummary]:
     """Return a page of evaluations, newest first, that of the train job's own test split included."""
     return services.evaluations.page(model_id, limit, cursor)
@@ -160,6 +164,6 @@ def list_evaluations(
     summary="Read an evaluation",
     responses=problems(404, 503),
 )
-def get_evaluation(model_id: Id, evaluation_id: Id, services: ServicesDep) -> EvaluationRead:
+def get_evaluation(model_id: ModelId, evaluation_id: Id, services: ServicesDep) -> EvaluationRead:
     """Return the metrics with all their tables, and the most confident mistakes."""
     return services.evaluations.read(model_id, evaluation_id)

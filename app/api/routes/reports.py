@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import CallerDep, DatasetId
+from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.responses import select_media_type
@@ -38,9 +39,10 @@ _PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/pn
     },
 )
 async def get_dataset_report(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     max_images: MaxImagesQuery = 2_000,
     near_duplicate_cosine: Annotated[NearDuplicateCosine | None, Query()] = None,
     accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
@@ -53,9 +55,11 @@ async def get_dataset_report(
     """
     reports, cosine = services.reports, near_duplicate_cosine
     if select_media_type(accept, _ANSWERS) == _JSON:
-        figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine)
+        figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, caller=caller.id)
         return Response((await unless_left(request, figures)).model_dump_json(), media_type=_JSON, headers=_VARY)
-    made = reports.page(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/")
+    made = reports.page(
+        dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/", caller=caller.id
+    )
     page = await unless_left(request, made)
     headers = {**_VARY, "Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
     return HTMLResponse(page, headers=headers)
@@ -68,9 +72,10 @@ async def get_dataset_report(
     responses={200: {"description": "The sheet.", "content": _PNG}, **_ERRORS},
 )
 async def get_dataset_contact_sheet(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     max_images: MaxImagesQuery = 2_000,
     columns: Annotated[SheetColumns, Query()] = 8,
     first_class: Annotated[FirstClass, Query()] = 0,
@@ -79,6 +84,8 @@ async def get_dataset_contact_sheet(
 
     Images are selected and judged as for the report.
     """
-    made = services.reports.contact_sheet(dataset_id, max_images=max_images, columns=columns, first_class=first_class)
+    made = services.reports.contact_sheet(
+        dataset_id, max_images=max_images, columns=columns, first_class=first_class, caller=caller.id
+    )
     headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
     return Response(await unless_left(request, made), media_type="image/png", headers=headers)

@@ -4,6 +4,8 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 
+from app.access.caller import Caller
+from app.api.access.ids import CallerDep
 from app.api.deps import Services, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.forms import MAX_FORM_BYTES, media_type_of, read_form, unsupported
@@ -75,15 +77,15 @@ _CLASSIFY_FIELDS = {
     openapi_extra=_body("ClipScoreRequest", _CLIP_FIELDS, ["labels"]),
     max_body_size=MAX_FORM_BYTES,
 )
-async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead | ClipScoresRead:
+async def score_image(request: Request, services: ServicesDep, caller: CallerDep) -> ClipScoreRead | ClipScoresRead:
     """Return softmax, logits and cosines in the order of the labels; several images give `results`.
 
     `curl -F image=@fox.png -F labels=fox -F labels=dog http://127.0.0.1:8000/clip-score`
 
     A single label always has the probability 1.0; the response then has the warning `single_label`.
     """
-    uploads, body, several = await _read(request, services, ClipScoreRequest)
-    results = await services.judging.score(uploads, body)
+    uploads, body, several = await _read(request, services, caller, ClipScoreRequest)
+    results = await services.judging.score(uploads, body, caller)
     model, warnings = services.judging.pack_ref(), label_warnings(body.labels)
     if several:
         return ClipScoresRead(model=model, results=results, warnings=warnings)
@@ -97,32 +99,36 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreRead 
     openapi_extra=_body("ClassifyRequest", _CLASSIFY_FIELDS, []),
     max_body_size=MAX_FORM_BYTES,
 )
-async def classify_image(request: Request, services: ServicesDep) -> ClassificationRead | ClassificationsRead:
+async def classify_image(
+    request: Request, services: ServicesDep, caller: CallerDep
+) -> ClassificationRead | ClassificationsRead:
     """Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
 
     Several images give `results`. With `explain`, one image gives `explanation_png_b64` too.
 
     `curl -F image=@fox.png -F top_k=3 http://127.0.0.1:8000/classify`
     """
-    uploads, body, several = await _read(request, services, ClassifyRequest)
+    uploads, body, several = await _read(request, services, caller, ClassifyRequest)
     if body.explain:
         if several:
             detail = "One image is explained at a time. Send it as image, image_id or image_b64."
             raise Invalid.field("#/explain", detail, ErrorCode.EXPLAINS_ONE_IMAGE)
-        model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body))
+        model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body, caller))
         return ClassificationRead(model=model, predictions=result.predictions, explanation_png_b64=picture)
-    model, results = await services.judging.classify(uploads, body)
+    model, results = await services.judging.classify(uploads, body, caller)
     if several:
         return ClassificationsRead(model=model, results=results)
     return ClassificationRead(model=model, predictions=results[0].predictions)
 
 
-async def _read(request: Request, services: Services, model: type[Body]) -> tuple[list[Upload], Body, bool]:
+async def _read(
+    request: Request, services: Services, caller: Caller, model: type[Body]
+) -> tuple[list[Upload], Body, bool]:
     """Return the images, the fields, and whether the response has `results`."""
     media_type = media_type_of(request)
     if media_type == "application/json":
         body = await parse_json(request, await read_bytes(request, JSON.num_bytes), model, JSON)
-        return await services.judging.uploads_of(body), body, body.image_ids is not None
+        return await services.judging.uploads_of(body, caller), body, body.image_ids is not None
     if media_type == "multipart/form-data":
         uploads, body = await read_form(request, model, lists=["labels", "image_ids"])
         if body.image_id or body.image_b64 or body.image_ids:

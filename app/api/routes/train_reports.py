@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import TrainJobId
+from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.responses import not_modified, select_media_type
@@ -44,7 +45,7 @@ _SANDBOX = {"Content-Security-Policy": "default-src 'none'; sandbox"}
     },
 )
 async def get_train_report(
-    job_id: Id,
+    job_id: TrainJobId,
     request: Request,
     services: ServicesDep,
     accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
@@ -69,7 +70,7 @@ async def get_train_report(
     responses={200: {"description": "The chart.", "content": _PNG}, **_UNCHANGED, **_ERRORS},
 )
 async def get_train_report_picture(
-    job_id: Id, picture: PictureName, request: Request, services: ServicesDep
+    job_id: TrainJobId, picture: PictureName, request: Request, services: ServicesDep
 ) -> Response:
     """Return one chart, dark on white, at twice the size of the page's; 404 if the report has no figures for it."""
     data = await unless_left(request, services.train_reports.picture(job_id, picture))

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.db.models import Dataset, DatasetTexts, Image
 from app.modelpacks.pack import ModelPack
+from app.schemas.common import SPLITS
 from app.schemas.datasets import (
     ClipFilter,
     DatasetClassRead,
@@ -27,7 +28,7 @@ from app.schemas.datasets import (
 from app.schemas.generations import ModelRef
 from app.schemas.jobs import Progress
 from app.services.datasets.recipes.presets import with_preset
-from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
+from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets, per_class
 from app.services.images.spec import SizeRules, resolve_settings
 from app.storage.class_folders import class_folders
 
@@ -39,20 +40,47 @@ def kept_images(dataset_id: str) -> Select[Image]:
 
 def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
     """Return the number of slots of a dataset behind the offsets: what a job has to generate."""
-    each = dataset.train_per_class - offsets.train + dataset.test_per_class - offsets.test
-    return len(dataset.classes) * each
+    return len(dataset.classes) * sum(per_class(dataset, split) - offsets.of(split) for split in SPLITS)
 
 
-def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
+def num_reserved(dataset: Dataset | type[Dataset]) -> ColumnElement[int]:
+    """Return the number of slots of an image's class and split, of one dataset or of the one that is joined."""
+    return case(
+        (Image.split == "train", dataset.train_per_class),
+        (Image.split == "validation", dataset.validation_per_class),
+        else_=dataset.test_per_class,
+    )
+
+
+def pixel_steps(dataset: Dataset, num_images: int) -> int:
+    """Return the work of drawing so many images of a dataset: images x mean steps x width x height.
+
+    Images that a filter rejects and that are drawn again do not count.
+    """
+    settings = dataset.generation
+    width, height = int(settings["width"]), int(settings["height"])
+    return round(num_images * mean(settings["num_inference_steps"]) * width * height)
+
+
+def mean(setting: float | Mapping[str, float]) -> float:
+    """Return an image setting, or the middle of its range."""
+    return (setting["min"] + setting["max"]) / 2 if isinstance(setting, Mapping) else setting
+
+
+def new_dataset(
+    request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None, key_id: str | None = None
+) -> Dataset:
     """Return the row of a validated request, with every default resolved; it is in no session yet."""
     resolved = with_preset(request, pack=pack.name)
     return Dataset(
         id=new_id(),
+        key_id=key_id,
         name=resolved.name,
         status="queued",
         seed=resolved.seed if resolved.seed is not None else secrets.randbelow(2**32),
         classes=_classes(resolved),
         train_per_class=resolved.train_per_class,
+        validation_per_class=resolved.validation_per_class,
         test_per_class=resolved.test_per_class,
         generation=resolve_settings(resolved.generation, sizes),
         recipe=_recipe(resolved),
@@ -69,16 +97,16 @@ def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, jo
 def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[DatasetRead]:
     """Return the API models of datasets, in the same order."""
     ids = [dataset.id for dataset in datasets]
-    reserved = case((Image.split == "train", Dataset.train_per_class), else_=Dataset.test_per_class)
-    columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, Image.position < reserved)
+    is_in_slot = Image.position < num_reserved(Dataset)
+    columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, is_in_slot)
     grouped = select(*columns, func.count()).join(Dataset, Image.dataset_id == Dataset.id)
     counts: Counter[tuple[Any, ...]] = Counter()
-    for dataset_id, decision, split, class_index, is_in_slot, count in session.execute(
+    for dataset_id, decision, split, class_index, fills_slot, count in session.execute(
         grouped.where(Image.dataset_id.in_(ids)).group_by(*columns)
     ):
         counts[dataset_id, decision, split, class_index] += count
         counts[dataset_id, decision] += count
-        counts[dataset_id, decision, "in a slot"] += count if is_in_slot else 0
+        counts[dataset_id, decision, "in a slot"] += count if fills_slot else 0
     return [_dataset_read(dataset, counts) for dataset in datasets]
 
 
@@ -89,6 +117,7 @@ def settings_of(dataset: Dataset) -> dict[str, Any]:
     return {
         "seed": dataset.seed,
         "train_per_class": dataset.train_per_class,
+        "validation_per_class": per_class(dataset, "validation"),
         "test_per_class": dataset.test_per_class,
         "generation": RecipeSettings(**dataset.generation),
         "combine": resolved.get("combine", "cartesian"),
@@ -157,6 +186,7 @@ def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> Dataset
         DatasetClassRead(
             **{**entry, "label": entry.get("label") or entry["name"]},
             num_train=counts[dataset.id, "kept", "train", index],
+            num_validation=counts[dataset.id, "kept", "validation", index],
             num_test=counts[dataset.id, "kept", "test", index],
         )
         for index, entry in enumerate(dataset.classes)

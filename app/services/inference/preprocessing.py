@@ -25,7 +25,7 @@ MAX_THREADS = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Caller:
+class PictureRequest:
     """A request whose pictures are prepared in turn with those of others.
 
     Attributes:
@@ -65,11 +65,11 @@ class PreparationPool(PicturePool):
             initializer=compute_aside,
         )
 
-    async def run(self, call: Callable[[], T], *, owner: object = None) -> T:
-        """Run a call as `PicturePool.run` does; on the threads of large pictures if its owner is such a `Caller`."""
-        if isinstance(owner, Caller) and owner.is_large:
-            return await self._large.run(call, owner=owner)
-        return await super().run(call, owner=owner)
+    async def run(self, call: Callable[[], T], *, owner: object = None, caller: str = "") -> T:
+        """Run a call as `PicturePool.run` does; on the threads of large pictures if its owner asks with one."""
+        if isinstance(owner, PictureRequest) and owner.is_large:
+            return await self._large.run(call, owner=owner, caller=caller)
+        return await super().run(call, owner=owner, caller=caller)
 
     def close(self) -> None:
         """Drop waiting calls and wait for running ones. May be called again."""

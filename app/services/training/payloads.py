@@ -4,7 +4,7 @@ Each type has one `from_json` and one `to_json`. The stored JSON may be older th
 releases did not write have defaults. Imports no job engine, no inference and no torch; runs in every process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from app.jobs.signals import Json
 from app.node.protocol import PACK_BACKBONE
-from app.services.images.lost_files import LostImage
+from app.services.images.lost_files import LostImage, refuse_lost
 from app.storage.features import view_names
 
 FROM_PROMPTS = "from_prompts"
@@ -205,6 +205,17 @@ class FeaturesChunkResult:
         return {"num_lost": self.num_lost, "lost": [one.to_json() for one in self.lost]}
 
 
+def refuse_lost_chunks(dataset_id: str, chunks: Sequence[FeaturesChunkResult]) -> None:
+    """Fail after all images were read, if some have no sound file: all are counted, and the first ones named.
+
+    The features of the others are cached: after a repair the job's retry computes the rest alone.
+
+    Raises:
+        FileLost: With ids and paths.
+    """
+    refuse_lost(dataset_id, [one for chunk in chunks for one in chunk.lost], sum(chunk.num_lost for chunk in chunks))
+
+
 @dataclass(frozen=True, slots=True)
 class FittedModel:
     """A trained head whose file is written.
@@ -249,7 +260,8 @@ class Examples:
         features: (N, D), float32, of the plain views.
         more_views: (T, V, D), float32: V further views of the T training images, in their order; V may be 0.
         labels: (N,), integers in 0 .. K - 1.
-        is_train: (N,), bool; the other rows are test images.
+        is_train: (N,), bool: images of the split `train`.
+        is_test: (N,), bool: of the split `test`; the remaining ones are of the dataset's own split `validation`.
         ids: (N,), the SHA-256 of the images' files, by which validation images are chosen.
     """
 
@@ -257,4 +269,11 @@ class Examples:
     more_views: np.ndarray
     labels: np.ndarray
     is_train: np.ndarray
+    is_test: np.ndarray
     ids: list[str]
+
+    @property
+    def is_validation(self) -> np.ndarray:
+        """(N,), bool: images of the dataset's own split `validation`; it may have none."""
+        remaining: np.ndarray = ~(self.is_train | self.is_test)
+        return remaining

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from app.errors import Invalid, QueueFull, Unavailable
-from app.services.inference.preprocessing import Caller, PreparationPool
+from app.services.inference.preprocessing import PictureRequest, PreparationPool
 from app.services.thread_pools import BACKGROUND_NICE, NUM_LARGE_PICTURES
 from testing.waiting import PATIENCE_S
 
@@ -107,11 +107,11 @@ def test_a_small_picture_is_prepared_while_large_ones_wait(pool: PreparationPool
 
     async def main() -> None:
         large = [
-            asyncio.ensure_future(pool.run(lambda: gate.wait(PATIENCE_S), owner=Caller(is_large=True)))
+            asyncio.ensure_future(pool.run(lambda: gate.wait(PATIENCE_S), owner=PictureRequest(is_large=True)))
             for _ in range(NUM_LARGE_PICTURES + 1)
         ]
         await asyncio.sleep(0)
-        assert await pool.run(lambda: "served", owner=Caller()) == "served"
+        assert await pool.run(lambda: "served", owner=PictureRequest()) == "served"
         assert not any(call.done() for call in large)
         gate.set()
         assert all(await asyncio.gather(*large))
@@ -124,7 +124,7 @@ def test_large_pictures_are_prepared_at_a_lower_priority(pool: PreparationPool) 
     def nice() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert asyncio.run(pool.run(nice, owner=Caller(is_large=True))) == min(nice() + BACKGROUND_NICE, 19)
+    assert asyncio.run(pool.run(nice, owner=PictureRequest(is_large=True))) == min(nice() + BACKGROUND_NICE, 19)
 
 
 def test_its_threads_take_one_core_each_and_leave_the_devices_alone(pool: PreparationPool) -> None:
