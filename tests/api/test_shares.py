@@ -80,7 +80,7 @@ def test_requests_and_images_at_once_are_bounded_for_each_caller(house: House) -
     )
     gate = house.node.models.diffusion.gate
     gate.clear()
-    as_events = {"headers": {"Accept": "text/event-stream"}}
+    as_events: Any = {"headers": {"Accept": "text/event-stream"}}
     with (
         one.stream("POST", "/generate", json=SMALL, **as_events) as first,
         images.stream("POST", "/generate", json={**SMALL, "num_images_per_prompt": 2}, **as_events) as second,
