@@ -39,18 +39,25 @@ class Engine:
     again with fewer rows, and that model's steps stay smaller. If the device thread itself ends, every future fails.
     """
 
-    def __init__(self, *, max_queue_size: int = 64, batcher: Batcher | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_queue_size: int = 64,
+        batcher: Batcher | None = None,
+        on_loaded: Callable[[], object] = lambda: None,
+    ) -> None:
         """Create an engine without models and without running threads.
 
         Args:
             max_queue_size: Requests per model and priority that wait, see `Batcher`; >= 1.
             batcher: Another scheduling policy; default: a new `Batcher`.
+            on_loaded: Called once, on the loader's thread, when every added model is ready or has failed.
         """
         self._batcher = batcher or Batcher(max_queue_size=max_queue_size)
         self._condition = threading.Condition()  # guards the batcher and the two flags
         self._is_closing = False
         self._is_stopped = False
-        self._loader = ModelLoader()
+        self._loader = ModelLoader(on_loaded)
         self._notes: dict[str, str] = {}
         self._observers = Observers()
         self._device_thread = threading.Thread(target=self._run, name="engine-device", daemon=True)

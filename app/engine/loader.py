@@ -42,8 +42,13 @@ class ModelLoader:
         runners: The runners of the models that are ready, by name.
     """
 
-    def __init__(self) -> None:
-        """Start without models."""
+    def __init__(self, on_loaded: Callable[[], object]) -> None:
+        """Start without models.
+
+        Args:
+            on_loaded: Called on the loader's thread when every model is ready or has failed.
+        """
+        self._on_loaded = on_loaded
         self.runners: dict[str, Runner] = {}
         self._loads: dict[str, Callable[[], Runner]] = {}
         self._status: dict[str, ModelStatus] = {}
@@ -108,3 +113,4 @@ class ModelLoader:
                 loaded_s = time.monotonic() - started_at
                 self._status[name] = ModelStatus("ready", loaded_s=loaded_s)
                 logger.info("Model %s is ready after %.1f s.", name, loaded_s)
+        self._on_loaded()

@@ -18,14 +18,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from bench.soak.agreement import counted_by_node, disagreements
-from bench.soak.limits import broken_limits
+from bench.soak.limits import broken_limits, told_secrets
 from bench.soak.load import Tally, run_clients
+from bench.soak.requests import MARK, Keys
 
 START_TIMEOUT_S = 300.0
 DRAIN_TIMEOUT_S = 60.0
@@ -33,14 +35,36 @@ WARM_AFTER_S = 120.0
 AGREE_TIMEOUT_S = 20.0
 NUM_CLIENTS = 8
 
+# Bounds of a key that a client which asks for up to four images at a time exceeds.
+CAPPED = ("--requests-per-minute", "6", "--concurrent-images", "2")
 
-@contextmanager
-def started_node(folder: Path, port: int, num_threads: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Migrate and serve a node with the demo pack in a process of its own."""
+
+def environment(folder: Path, num_threads: int) -> dict[str, str]:
+    """Return the environment of the node's processes."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("FOXHOUND_", "DATABASE_URL"))}
     env |= {"FOXHOUND_DATA_DIR": str(folder / "data"), "FOXHOUND_DATABASE_URL": f"sqlite:///{folder / 'soak.db'}"}
-    env |= {"FOXHOUND_NUM_THREADS": str(num_threads)}
-    subprocess.run([sys.executable, "-m", "app.cli.main", "migrate"], env=env, check=True)
+    return env | {"FOXHOUND_NUM_THREADS": str(num_threads)}
+
+
+def prepared(env: dict[str, str]) -> tuple[Keys, str]:
+    """Migrate the database; returns the keys of the clients, and one that may scrape."""
+
+    def foxhound(*arguments: str) -> bytes:
+        return subprocess.run([sys.executable, "-m", "app.cli.main", *arguments], env=env, check=True, stdout=-1).stdout
+
+    def key(name: str, *options: str) -> str:
+        return str(json.loads(foxhound("keys", "create", name, *options, "--json"))["key"])
+
+    foxhound("migrate")
+    capped = key("capped", "--scope", "generate", *CAPPED)
+    return Keys(key("good", "--scope", "generate"), capped, key("reader", "--scope", "read")), key(
+        "operator", "--scope", "admin"
+    )
+
+
+@contextmanager
+def started_node(folder: Path, env: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve a node with the demo pack in a process of its own."""
     with (folder / "node.log").open("wb") as log:
         command = [sys.executable, "-m", "bench.soak.node", str(port), str(folder / "state.json")]
         node = subprocess.Popen(command, env=env, stdout=log, stderr=log)
@@ -69,9 +93,9 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def soak(url: str, num_clients: int, seconds: float, pid: int, tally: Tally) -> tuple[int, int]:
+async def soak(url: str, num_clients: int, seconds: float, pid: int, keys: Keys, tally: Tally) -> tuple[int, int]:
     """Load the node; returns its memory once warm and at the end."""
-    clients = asyncio.ensure_future(run_clients(url, num_clients, seconds, tally))
+    clients = asyncio.ensure_future(run_clients(url, num_clients, seconds, keys, tally))
     await asyncio.sleep(min(WARM_AFTER_S, seconds / 2))
     warm = rss_bytes(pid)
     await clients
@@ -88,14 +112,19 @@ def drained_state(state_file: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def compared(url: str, tally: Tally) -> list[str]:
-    """Tell where `/metrics` and the clients disagree, once the node has ended the requests whose clients left."""
+def compared(url: str, key: str, tally: Tally) -> tuple[list[str], str]:
+    """Tell where `/metrics` and the clients disagree, once the node has ended the requests whose clients left.
+
+    Returns:
+        The differences, and the last scrape.
+    """
     deadline = time.monotonic() + AGREE_TIMEOUT_S
     while True:
-        node, images = counted_by_node(httpx.get(f"{url}/metrics", timeout=60).text)
+        scrape = httpx.get(f"{url}/metrics", headers={"x-api-key": key}, timeout=60).text
+        node, images = counted_by_node(scrape)
         found = disagreements(tally.by_route, tally.images, node, images)
         if not found or time.monotonic() > deadline:
-            return found
+            return found, scrape
         time.sleep(0.5)
 
 
@@ -120,15 +149,19 @@ def main() -> int:
             sock.bind(("127.0.0.1", 0))
             port = int(sock.getsockname()[1])
         url, tally = f"http://127.0.0.1:{port}", Tally()
-        with started_node(folder, port, args.threads) as node:
+        env = environment(folder, args.threads)
+        keys, operator = prepared(env)
+        with started_node(folder, env, port) as node:
             wait_until_ready(url, node)
             print(f"the node is ready; {minutes:g} minutes of load", file=sys.stderr)
-            memory = asyncio.run(soak(url, args.clients, minutes * 60, node.pid, tally))
+            memory = asyncio.run(soak(url, args.clients, minutes * 60, node.pid, keys, tally))
             state = drained_state(folder / "state.json")
-            differing = compared(url, tally)
+            differing, scrape = compared(url, operator, tally)
             node.send_signal(signal.SIGTERM)
             exit_code = node.wait(60)
-    broken = broken_limits(tally.counts, memory, state, exit_code) + differing
+        texts = {"the log": (folder / "node.log").read_text(errors="replace"), "/metrics": scrape}
+    told = told_secrets(texts, {"a prompt": MARK, "the operator's key": operator, **asdict(keys)})
+    broken = broken_limits(tally.counts, memory, state, exit_code) + differing + told
     print(table(tally.counts))
     print(f"resident memory {memory[0] / 2**20:.0f} -> {memory[1] / 2**20:.0f} MiB; engine at the end: {state}")
     agreed = "disagrees with" if differing else "agrees exactly with"

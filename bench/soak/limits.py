@@ -15,7 +15,20 @@ ALLOWED = {
     "clip": {"200", "503"},
     "classify": {"200", "503"},
     "bad": {"400", "404", "413", "415", "422"},
+    "capped": {"200", "429", "500", "503"},
+    "stranger": {"401", "403"},
+    "hostile": {"200", "413", "422", "429", "503"},
 }
+
+# What the load must have brought about, or it shows nothing.
+REQUIRED = {("generate", "200"): "no image was made", ("capped", "429"): "no bound of a key was reached"}
+
+
+def told_secrets(texts: Mapping[str, str], secrets: Mapping[str, str]) -> list[str]:
+    """Tell which texts, such as the node's log, repeat a secret; both are given by name."""
+    return [
+        f"{where} repeats {what}" for where, text in texts.items() for what, secret in secrets.items() if secret in text
+    ]
 
 
 def broken_limits(
@@ -34,8 +47,7 @@ def broken_limits(
         for (kind, outcome), number in sorted(counts.items())
         if outcome not in ALLOWED[kind]
     ]
-    if not counts["generate", "200"]:
-        broken.append("no image was made")
+    broken += [sentence for what, sentence in REQUIRED.items() if not counts[what]]
     warm, end = rss_bytes
     if end > warm * (1 + MAX_GROWTH):
         broken.append(f"memory grew by {end / warm - 1:.1%}")

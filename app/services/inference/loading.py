@@ -18,7 +18,7 @@ from app.engine.diffusion.calibration import Calibration
 from app.engine.diffusion.options import DenoisingOptions, options_for
 from app.engine.diffusion.runner import DiffusionRunner
 from app.engine.engine import Engine
-from app.engine.kernels.host_memory import keep_freed_memory
+from app.engine.kernels.host_memory import exempt_from_collection, keep_freed_memory
 from app.engine.resnet import BackboneRunner, ClassifierRunner
 from app.engine.runner import Runner
 from app.engine.scheduling.row_budget import RowBudget
@@ -114,7 +114,7 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
     keep_freed_memory()
     pack = _find(choice)
     facts = LoadedFacts()
-    engine = Engine(max_queue_size=choice.max_queue_size)
+    engine = Engine(max_queue_size=choice.max_queue_size, on_loaded=exempt_from_collection)
     loads = _Loads(choice, pack, device, dtype, facts, engine)
     one_step_rows = CPU_ONE_STEP_ROWS if device.type == "cpu" else GPU_ONE_STEP_ROWS
     for name, load in ((CLASSIFIER, loads.classifier), (BACKBONE, loads.backbone), (CLIP, loads.clip)):

@@ -11,7 +11,7 @@ from PIL import Image
 from bench.hostile import payloads
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.good import GoodClient, Watch
-from bench.hostile.limits import MEMORY_MARGIN, Result, as_json, table
+from bench.hostile.limits import MEMORY_MARGIN, Result, as_json, judged, table
 from bench.hostile.wire import Target
 from testing.node import Node
 
@@ -85,3 +85,15 @@ def test_an_attack_on_a_node_that_is_gone_ends_in_time() -> None:
     assert set(target.outcomes) == {"closed"}
     with pytest.raises(httpx.TransportError):
         httpx.get("http://127.0.0.1:9/livez")
+
+
+@pytest.mark.parametrize(
+    ("p95_ms", "counted"),
+    [((14.0,), 14.0), ((16.0, 12.0, 13.0), 13.0), ((16.0, 17.0, 13.0), 16.0), ((16.0, 13.0, 20.0), 16.0)],
+)
+def test_an_attack_that_misses_is_made_twice_more_and_the_middle_counts(
+    p95_ms: tuple[float, ...], counted: float
+) -> None:
+    attempts = iter([result(p95_ms=value) for value in p95_ms])
+    assert judged(lambda: next(attempts)).p95_ms == counted
+    assert next(attempts, None) is None

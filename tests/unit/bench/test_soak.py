@@ -5,9 +5,15 @@ from typing import Any
 
 import pytest
 
-from bench.soak.limits import broken_limits
+from bench.soak.limits import broken_limits, told_secrets
 
-COUNTS = {("generate", "200"): 90, ("generate", "500"): 3, ("leave", "left"): 20, ("bad", "422"): 5}
+COUNTS = {
+    ("generate", "200"): 90,
+    ("generate", "500"): 3,
+    ("leave", "left"): 20,
+    ("bad", "422"): 5,
+    ("capped", "429"): 1,
+}
 STATE = {"in_flight": 0, "is_alive": True, "faults": 2}
 
 
@@ -31,6 +37,8 @@ def test_answers_refusals_and_clients_that_left_break_no_limit() -> None:
         ({"counts": {("bad", "500"): 2}}, "2 bad requests ended with 500"),
         ({"counts": {("bad", "200"): 1}}, "1 bad requests ended with 200"),
         ({"counts": {("generate", "200"): 0}}, "no image was made"),
+        ({"counts": {("capped", "429"): 0}}, "no bound of a key was reached"),
+        ({"counts": {("stranger", "200"): 1}}, "1 stranger requests ended with 200"),
         ({"rss_bytes": (1000, 1101)}, "memory grew by 10.1%"),
         ({"in_flight": 3}, "3 requests were left in the engine"),
         ({"is_alive": False}, "the device thread died"),
@@ -40,3 +48,12 @@ def test_answers_refusals_and_clients_that_left_break_no_limit() -> None:
 )
 def test_a_broken_limit_is_told(changes: dict[str, Any], words: str) -> None:
     assert judge(**changes) == [words]
+
+
+def test_a_secret_that_is_told_breaks_a_limit() -> None:
+    secrets = {"a prompt": "quokka", "a key": "fox_1"}
+    assert told_secrets({"the log": "fox_2", "/metrics": ""}, secrets) == []
+    assert told_secrets({"the log": "a quokka", "/metrics": "fox_1"}, secrets) == [
+        "the log repeats a prompt",
+        "/metrics repeats a key",
+    ]

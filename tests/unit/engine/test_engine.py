@@ -47,6 +47,26 @@ def signal_loaded(event: threading.Event) -> FakeRunner:
     return FakeRunner()
 
 
+def test_the_end_of_loading_is_told_once_every_model_is_ready_or_has_failed() -> None:
+    told: list[dict[str, str]] = []
+    is_told = threading.Event()
+
+    def tell() -> None:
+        told.append({name: status.state for name, status in engine.status().items()})
+        is_told.set()
+
+    def fail() -> FakeRunner:
+        raise OSError("no file")
+
+    engine = Engine(on_loaded=tell)
+    engine.add_model("broken", fail)
+    engine.add_model("sound", FakeRunner)
+    engine.start()
+    assert is_told.wait(PATIENCE_S)
+    engine.close()
+    assert told == [{"broken": "failed", "sound": "ready"}]
+
+
 def test_a_request_takes_its_steps_and_gets_its_result(start_engine: StartEngine) -> None:
     runner = FakeRunner()
     engine = start_engine(model=runner)
