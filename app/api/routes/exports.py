@@ -1,44 +1,41 @@
 """Routes of dataset exports: version, zip archive, WebDataset shards. Archives are built on the exports' pool."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.deps import CONDITIONAL, RANGED, Id, ServicesDep
 from app.api.openapi import problems
 from app.api.responses import archive_response
 from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
+from app.schemas.response_docs import file
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
 ShardIndex = Annotated[int, Path(ge=0, le=100_000, description="Number of the shard, from 0.")]
 SamplesQuery = Annotated[SamplesPerShard, Query()]
+_ERRORS = (404, 409, 410, 416, 422, 503)
 
 
-def _archive(media_type: str) -> dict[int | str, dict[str, Any]]:
-    headers = {
-        "ETag": {"description": "Identifies the bytes; send it as `If-Range` to resume.", "schema": {"type": "string"}},
-        "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
-    }
-    content = {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
-    return {
-        200: {"description": "The archive.", "content": content, "headers": headers},
-        206: {"description": "The requested range of the archive.", "content": content, "headers": headers},
-        304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
-        **problems(404, 409, 410, 416, 422, 503),
-    }
-
-
-@router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
+@router.get(
+    "/version",
+    summary="Read a dataset's version",
+    response_description="The hash and the counts.",
+    responses=problems(404, 503),
+)
 async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
     """Return a hash of the dataset's content, which train jobs record."""
     return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
 
 @router.get(
-    "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
+    "/archive.zip",
+    summary="Download a dataset",
+    response_class=Response,
+    responses=file("The archive.", ["application/zip"], *_ERRORS),
+    dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
     """Return a zip: images in `{split}/{class}/`, `metadata.jsonl` per split, `dataset.json` and a dataset card.
@@ -54,7 +51,12 @@ async def get_dataset_archive(dataset_id: Id, request: Request, services: Servic
     return archive_response(request, archive, pool)
 
 
-@router.get("/shards", summary="List a dataset's WebDataset shards", responses=problems(404, 409, 422, 503))
+@router.get(
+    "/shards",
+    summary="List a dataset's WebDataset shards",
+    response_description="The shards.",
+    responses=problems(404, 409, 422, 503),
+)
 async def list_dataset_shards(
     dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> ShardsRead:
@@ -66,7 +68,8 @@ async def list_dataset_shards(
     "/shards/{index}.tar",
     summary="Download a WebDataset shard",
     response_class=Response,
-    responses=_archive("application/x-tar"),
+    responses=file("The shard.", ["application/x-tar"], *_ERRORS),
+    dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_shard(
     dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000

@@ -17,9 +17,8 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
-from app.schemas.common import Page
-from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
-from app.schemas.jobs import JobRead
+from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
+from app.schemas.jobs import RepairJob
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.records import new_dataset, num_to_make, read_datasets, recipe_read
@@ -27,7 +26,7 @@ from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.jobs.service import job_read
+from app.services.jobs.service import job_read_as
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.services.store.recovery import clear_dataset_folders, finish_deletion
@@ -111,11 +110,11 @@ class DatasetService:
             raise _name_taken() from None
         return dataset
 
-    def page(self, limit: int, cursor: str | None) -> Page[DatasetRead]:
+    def page(self, limit: int, cursor: str | None) -> DatasetPage:
         """Return a page of datasets, newest first."""
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, select(Dataset), Dataset.id, limit, cursor, weigh=_weight)
-            return Page[DatasetRead](items=read_datasets(session, rows), next_cursor=next_cursor)
+            return DatasetPage(items=read_datasets(session, rows), next_cursor=next_cursor)
 
     def read(self, dataset_id: str) -> DatasetRead:
         """Return one dataset.
@@ -135,7 +134,7 @@ class DatasetService:
         with self._db.snapshot() as session:
             return recipe_read(find_dataset(session, dataset_id, with_texts=True))
 
-    def repair(self, dataset_id: str, submission: Submission = ANEW) -> JobRead:
+    def repair(self, dataset_id: str, submission: Submission = ANEW) -> RepairJob:
         """Accept the repair of a dataset, and enqueue its job.
 
         Raises:
@@ -143,7 +142,7 @@ class DatasetService:
             Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
         """
 
-        def work(session: Session) -> JobRead:
+        def work(session: Session) -> RepairJob:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
             self._refuse_other_pack(session, dataset)
@@ -156,7 +155,7 @@ class DatasetService:
                 unit="images",
                 priority=submission.priority,
             )
-            return job_read(job)
+            return job_read_as(RepairJob, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
 

@@ -13,7 +13,8 @@ from app.db.session import Database
 from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
 from app.schemas.backbones import BackbonesRead
-from app.schemas.service import Capabilities, Limits, ModelState, PackRead
+from app.schemas.packs import PackOrigin, PackQuality, PackRead
+from app.schemas.service import Capabilities, Limits, ModelState
 from app.services.inference.listing import read_backbone
 from app.services.inference.service import Inference
 from app.services.limits import Limits as NodeLimits
@@ -81,8 +82,8 @@ class NodeStatus:
                 classifier_classes=inference.classes,
                 total_bytes=pack.total_bytes,
                 files=len(pack.files),
-                quality=dict(pack.quality),
-                made=dict(pack.made),
+                quality=PackQuality.model_validate(dict(pack.quality)),
+                made=PackOrigin.model_validate(dict(pack.made)),
             ),
             models=self.models(),
             device=runtime.device,
