@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.schemas.backbones import PreprocessingRead
 from app.schemas.common import ImageFormat, NoiseScheduler, Recorded, Response
 from app.schemas.heads import FineTuningRead, HeadRead, OptimizerRead, ValidationRead, ViewsRead
 
@@ -65,22 +64,10 @@ class BackboneOrigin(Response):
     weights_sha256: str
 
 
-class BackbonePart(Recorded):
-    """One of several backbones whose features are combined."""
+class PreprocessingPart(Recorded):
+    """How a picture became a backbone's input, as in `GET /backbones`."""
 
-    name: str | None = None
-    architecture: str | None = None
-    weights_sha256: str | None = None
-    preprocessing: PreprocessingRead | None = None
-    device: str | None = None
-    dtype: str | None = None
-    torch: str | None = None
-
-
-class PreprocessingLineage(Recorded):
-    """How a picture became a backbone's input: the settings, or those of each part of a combined backbone."""
-
-    library: str | None = Field(None, description="As in `GET /backbones`, like what follows; null with `parts`.")
+    library: str | None = None
     resize: int | None = None
     crop: int | None = None
     crop_mode: str | None = None
@@ -88,6 +75,23 @@ class PreprocessingLineage(Recorded):
     interpolation: str | None = None
     mean: Annotated[list[float], Field(max_length=16)] | None = None
     std: Annotated[list[float], Field(max_length=16)] | None = None
+
+
+class BackbonePart(Recorded):
+    """One of several backbones whose features are combined."""
+
+    name: str | None = None
+    architecture: str | None = None
+    weights_sha256: str | None = None
+    preprocessing: PreprocessingPart | None = None
+    device: str | None = None
+    dtype: str | None = None
+    torch: str | None = None
+
+
+class PreprocessingLineage(PreprocessingPart):
+    """How a picture became a backbone's input: the settings, or `parts` with those of a combined backbone."""
+
     parts: Annotated[list[BackbonePart], Field(max_length=16)] | None = None
 
 
@@ -124,7 +128,7 @@ class HeadWorth(Recorded):
     num_test: int | None = None
 
 
-class TrainingLineage(Response):
+class TrainingLineage(Recorded):
     """How a model was trained: the settings of its train job."""
 
     method: Literal["linear_probe"] | None = None

@@ -123,7 +123,7 @@ export type BackbonePart = {
      * Weights Sha256
      */
     weights_sha256?: string | null;
-    preprocessing?: PreprocessingRead | null;
+    preprocessing?: PreprocessingPart | null;
     /**
      * Device
      */
@@ -4520,13 +4520,11 @@ export type Prediction = {
 /**
  * PreprocessingLineage
  *
- * How a picture became a backbone's input: the settings, or those of each part of a combined backbone.
+ * How a picture became a backbone's input: the settings, or `parts` with those of a combined backbone.
  */
 export type PreprocessingLineage = {
     /**
      * Library
-     *
-     * As in `GET /backbones`, like what follows; null with `parts`.
      */
     library?: string | null;
     /**
@@ -4561,6 +4559,46 @@ export type PreprocessingLineage = {
      * Parts
      */
     parts?: Array<BackbonePart> | null;
+};
+
+/**
+ * PreprocessingPart
+ *
+ * How a picture became a backbone's input, as in `GET /backbones`.
+ */
+export type PreprocessingPart = {
+    /**
+     * Library
+     */
+    library?: string | null;
+    /**
+     * Resize
+     */
+    resize?: number | null;
+    /**
+     * Crop
+     */
+    crop?: number | null;
+    /**
+     * Crop Mode
+     */
+    crop_mode?: string | null;
+    /**
+     * Crop Pct
+     */
+    crop_pct?: number | null;
+    /**
+     * Interpolation
+     */
+    interpolation?: string | null;
+    /**
+     * Mean
+     */
+    mean?: Array<number> | null;
+    /**
+     * Std
+     */
+    std?: Array<number> | null;
 };
 
 /**
@@ -6203,36 +6241,36 @@ export type TrainingLineage = {
     /**
      * Method
      */
-    method: 'linear_probe' | null;
+    method?: 'linear_probe' | null;
     /**
      * Epochs
      */
-    epochs: number | null;
+    epochs?: number | null;
     /**
      * Batch Size
      */
-    batch_size: number | null;
-    optimizer: OptimizerRead | null;
+    batch_size?: number | null;
+    optimizer?: OptimizerRead | null;
     /**
      * Seed
      */
-    seed: number | null;
-    head: HeadRead | null;
-    validation: ValidationRead | null;
-    augment: ViewsRead | null;
+    seed?: number | null;
+    head?: HeadRead | null;
+    validation?: ValidationRead | null;
+    augment?: ViewsRead | null;
     /**
      * Preset
      */
-    preset: 'from_prompts' | null;
-    fine_tuning: FineTuningRead | null;
+    preset?: 'from_prompts' | null;
+    fine_tuning?: FineTuningRead | null;
     /**
      * The head's settings: those of the request, or a sweep's choice.
      */
-    chosen: HeadRead | null;
+    chosen?: HeadRead | null;
     /**
      * Null unless the model was fine-tuned.
      */
-    probe: HeadWorth | null;
+    probe?: HeadWorth | null;
 };
 
 /**
