@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 FAST := 'not full_size and not generator and not clients and not postgres and not slow'
 
-.PHONY: help run test test-clients test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-leakage bench-nodes bench-overhead bench-training constraints clean
+.PHONY: help run test test-browser test-clients test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -15,7 +15,7 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 	$(BIN)/foxhound migrate
 	$(BIN)/foxhound serve
 
-test: $(VENV)/dev.stamp ## Run the suite, but for killed processes, exported models and full-size models
+test: $(VENV)/dev.stamp ## Run the suite, but for killed processes, browsers, exported models and full-size models
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/crash
 
 test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without the slow ones: about a minute
@@ -24,6 +24,9 @@ test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without th
 coverage: $(VENV)/dev.stamp ## Measure which lines and branches of app the unit, API and parity tests reach, on SQLite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov \
 		-m 'not full_size and not generator and not clients and not postgres' tests/unit tests/api tests/parity
+
+test-browser: $(VENV)/dev.stamp ## Open pages in the system's Chromium: about a minute
+	$(BIN)/python -m pytest -m browser tests/browser
 
 test-exports: $(VENV)/dev.stamp ## Export models and run them without our code: minutes
 	$(BIN)/python -m pytest -m generator tests/parity
@@ -84,8 +87,14 @@ bench-encoding: $(VENV)/dev.stamp ## Measure what writing an image costs, by for
 bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled set: about two minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.filter
 
+bench-fairness: $(VENV)/dev.stamp ## Measure how two callers with 1 and 20 requests share an engine: ten minutes
+	$(BIN)/python -m bench.fairness
+
 bench-hostile: $(VENV)/dev.stamp ## Attack a node in every known way beside a good client: about six minutes
 	$(BIN)/python -m bench.hostile
+
+bench-keys: $(VENV)/dev.stamp ## Measure what the check of an API key costs a request: a minute
+	$(BIN)/python -m bench.keys
 
 bench-leakage: $(VENV)/dev.stamp ## Measure which CLIP cosine tells copies from other pictures of a prompt
 	$(BIN)/python -m bench.leakage

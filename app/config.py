@@ -1,6 +1,7 @@
 """The settings of Foxhound, read from environment variables and a `.env` file.
 
-This is the only module that reads `FOXHOUND_*` variables. It imports nothing of the application; engine, storage and
+This is the only module that reads `FOXHOUND_*` variables. It imports only values and rules of the lowest
+layer; engine, storage and
 database modules receive plain values instead of `Settings`. Every process reads the settings once, at its start.
 """
 
@@ -10,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app import origins
 from app.image_spec import MAX_PROMPT_CHARS
 
 # A Unix socket's path has at most 107 bytes on Linux, its file name included.
@@ -34,7 +36,51 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether requests without an API key are accepted, with every scope but `admin`. Without it, a "
+        "node that others can reach starts only once there is a key, and a node on 127.0.0.1 is open until then.",
+    )
+    caller_requests_per_minute: int | None = Field(
+        None, ge=1, le=100_000, description="Requests of one caller in any minute on one node; default: no bound."
+    )
+    caller_concurrent_requests: int | None = Field(
+        None, ge=1, le=100_000, description="Requests of one caller that run at once on one node; default: no bound."
+    )
+    caller_concurrent_images: int | None = Field(
+        None, ge=1, le=10_000, description="Images of one caller that /generate draws at once; default: no bound."
+    )
+    caller_pixel_steps_per_day: int | None = Field(
+        None,
+        ge=0,
+        le=10**18,
+        description="Images x steps x width x height that are accepted from one caller in a day (UTC), over all nodes; "
+        "default: no bound.",
+    )
+    caller_stored_mb: int | None = Field(
+        None,
+        ge=0,
+        le=10**9,
+        description="Megabytes of images and models of one key (all callers without a key count as one) at which its "
+        "new work is refused; default: no bound.",
+    )
+    read_own: bool = Field(
+        False,
+        description="Whether an API key sees only the objects that were created with it; a key with the scope `admin` "
+        "sees all.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 selects a free port.")
+    allowed_hosts: str | None = Field(
+        None,
+        description="Further Host names that the node answers to, separated by commas; `*.example.org` for all names "
+        "under it, `*` for every host. Without it: localhost and loopback addresses; with another FOXHOUND_HOST also "
+        "any IP address, any name without a dot and the machine's own names.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose pages may call the node from a browser, such as `https://app.example.org`, "
+        "separated by commas; `*` for every origin. Without it: none.",
+    )
     data_dir: Path = Field(Path("data"), description="Folder of images, datasets, trained models and the SQLite file.")
     database_url: str | None = Field(
         None,
@@ -136,14 +182,29 @@ class Settings(BaseSettings):
         0.05,
         ge=0,
         le=1,
-        description="Part of the node's time that one address may spend on large requests that are refused; beyond it, "
-        "its large requests wait, up to 10 seconds, or get 429. 0: no limit.",
+        description="Part of the node's time that one address may spend on large requests that are refused, and "
+        "on large recipes while other addresses are served; beyond it, its large requests wait, up to 10 seconds, or "
+        "get 429. 0: no limit.",
     )
     reserve_mb: int = Field(
         256,
         ge=0,
         le=1_000_000,
         description="Megabytes to keep free on the disk. With less, new work gets 507; deletions still work. 0: none.",
+    )
+    keep_images_days: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Days that images of /generate are kept; older ones are removed once a day. Images of datasets "
+        "stay. Default: for ever.",
+    )
+    keep_images_gb: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Gigabytes of images of /generate that are kept; once a day, the oldest beyond it are removed. "
+        "Images of datasets stay. Default: no limit.",
     )
 
     chunk_size: int = Field(
@@ -164,6 +225,23 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum severity of log messages."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: lines for people, or a JSON object a line."
+    )
+
+    otel: bool = Field(
+        False,
+        validation_alias=AliasChoices(
+            "otel", "FOXHOUND_OTEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+        ),
+        description="Whether traces are sent by OpenTelemetry, which `pip install foxhound[otel]` installs. Default: "
+        "whether OTEL_EXPORTER_OTLP_ENDPOINT is set. The other OTEL_* variables say where to and how many.",
+    )
+
+    @field_validator("otel", mode="before")
+    @classmethod
+    def _is_wanted(cls, value: object) -> object:
+        return True if isinstance(value, str) and "://" in value else value or False
 
     @field_validator("database_url")
     @classmethod
@@ -173,6 +251,12 @@ class Settings(BaseSettings):
         ):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return url
+
+    @field_validator("allowed_hosts", "cors_origins")
+    @classmethod
+    def _known_hosts(cls, value: str | None, info: ValidationInfo) -> str | None:
+        (origins.read_origins if info.field_name == "cors_origins" else origins.read_hosts)(value or "")
+        return value or None
 
     @property
     def resolved_database_url(self) -> str:

@@ -30,6 +30,14 @@ class ErrorCode(StrEnum):
     BAD_CURSOR = "bad_cursor", "400", "The cursor is not one that the service returned."
     BAD_IDEMPOTENCY_KEY = "bad_idempotency_key", "400", "The Idempotency-Key is not 1 to 255 visible ASCII characters."
     IDEMPOTENCY_KEY_NOT_INLINE = "idempotency_key_not_inline", "400", "An inline answer takes no Idempotency-Key."
+    KEY_REQUIRED = "key_required", "401", "The request needs an API key, and has none."
+    KEY_INVALID = "key_invalid", "401", "The API key is unknown, expired, revoked, or sent in a wrong form."
+    SCOPE_MISSING = "scope_missing", "403", "The API key does not have the scope that the route needs."
+    CROSS_SITE_REFUSED = (
+        "cross_site_refused",
+        "403",
+        "A page of another origin sends a request that may change something; FOXHOUND_CORS_ORIGINS allows origins.",
+    )
     NOT_FOUND = "not_found", "404", "There is nothing here under this id."
     METHOD_NOT_ALLOWED = (
         "method_not_allowed",
@@ -77,6 +85,11 @@ class ErrorCode(StrEnum):
     )
     UNSUPPORTED_IMAGE = "unsupported_image", "415", "The file is not a PNG, JPEG or WebP image."
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable", "416", "The range lies outside the file."
+    HOST_NOT_ALLOWED = (
+        "host_not_allowed",
+        "421",
+        "The node does not answer under this Host; FOXHOUND_ALLOWED_HOSTS allows names.",
+    )
     INVALID_REQUEST = "invalid_request", "422", "The request is well-formed but invalid."
     MISSING = "missing", "422", "A required field or file is missing."
     UNKNOWN_FIELD = "unknown_field", "422", "A field does not exist."
@@ -163,7 +176,12 @@ class ErrorCode(StrEnum):
     NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     DIVERGED = "diverged", "422", "The loss of a training is not finite any more."
     HEAD_TOO_LARGE = "head_too_large", "431", "The head of the request is larger than 64 KiB."
-    RATE_LIMITED = "rate_limited", "429", "Too many large requests of this address were refused."
+    RATE_LIMITED = (
+        "rate_limited",
+        "429",
+        "The caller exceeds its requests a minute or at once, or too many large requests came from its address.",
+    )
+    QUOTA_EXCEEDED = "quota_exceeded", "429", "The caller has used up its pixel-steps of the day or its stored bytes."
     INTERNAL_ERROR = "internal_error", "500", "The service failed; its log has the reason under the request id."
     REQUEST_REFUSED = "request_refused", "4xx", "The request was refused by the framework."
     INFERENCE_FAILED = "inference_failed", "500", "The model failed on this request."

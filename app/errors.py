@@ -5,6 +5,9 @@ Each class has an HTTP status, a `title` that names the kind of problem, a defau
 
 AppError
 ├── Malformed             400  malformed_request
+├── Unauthorized          401  key_required (or key_invalid)
+├── Forbidden             403  scope_missing
+├── CrossSiteRefused      403  cross_site_refused
 ├── NotFound              404  not_found
 ├── NotAcceptable         406  not_acceptable
 ├── Conflict              409  conflict (or a more exact code)
@@ -13,7 +16,10 @@ AppError
 ├── PayloadTooLarge       413  payload_too_large
 ├── UnsupportedImage      415  unsupported_image
 ├── UnsupportedBody       415  unsupported_media_type
+├── HostNotAllowed        421  host_not_allowed
 ├── Invalid               422  invalid_request (or a more exact code), with pointers
+├── RateLimited           429  rate_limited + Retry-After
+├── QuotaExceeded         429  quota_exceeded
 ├── QueueFull             503  queue_full + Retry-After
 ├── ModelNotReady         503  model_not_ready + Retry-After
 ├── Unavailable           503  unavailable + Retry-After
@@ -66,6 +72,7 @@ class AppError(Exception):
         errors: Sequence[FieldError] = (),
         retry_after_s: int | None = None,
         members: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Describe this occurrence.
 
@@ -75,12 +82,14 @@ class AppError(Exception):
             errors: The faults of an invalid request, one entry each.
             retry_after_s: Whole seconds after which a retry makes sense, >= 1.
             members: Further members of the problem (RFC 9457, 3.2), such as the id of a conflicting resource.
+            headers: Further fields of the answer.
         """
         self.detail = detail or self.default_detail
         self.code = str(code or self.default_code)  # a plain string: databases and validators need not accept the enum
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
         self.members = dict(members or {})
+        self.headers = dict(headers or {})
         super().__init__(self.detail)
 
 
@@ -91,6 +100,36 @@ class Malformed(AppError):
     title = "Malformed request"
     default_code = ErrorCode.MALFORMED_REQUEST
     default_detail = "The request is not well-formed."
+
+
+class CrossSiteRefused(AppError):
+    """A browser sends the request for a page whose origin is not allowed."""
+
+    status = 403
+    title = "Cross-site request refused"
+    default_code = ErrorCode.CROSS_SITE_REFUSED
+    default_detail = (
+        "A page of another origin may not send this request. If the page is yours, list its origin in "
+        "FOXHOUND_CORS_ORIGINS."
+    )
+
+
+class Unauthorized(AppError):
+    """The request has no API key, or one that is not valid."""
+
+    status = 401
+    title = "Not authenticated"
+    default_code = ErrorCode.KEY_REQUIRED
+    default_detail = "Send an API key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`."
+
+
+class Forbidden(AppError):
+    """The API key does not have the scope that the route needs."""
+
+    status = 403
+    title = "Not allowed"
+    default_code = ErrorCode.SCOPE_MISSING
+    default_detail = "The API key does not have the scope that this needs."
 
 
 class NotFound(AppError):
@@ -156,6 +195,18 @@ class UnsupportedBody(AppError):
     default_detail = "The body's Content-Type is not one that this route reads."
 
 
+class HostNotAllowed(AppError):
+    """The request is for a host under which the node does not answer."""
+
+    status = 421
+    title = "Host not allowed"
+    default_code = ErrorCode.HOST_NOT_ALLOWED
+    default_detail = (
+        "The node does not answer under the Host of this request. Use its address, or list the name in "
+        "FOXHOUND_ALLOWED_HOSTS."
+    )
+
+
 class Invalid(AppError):
     """The request is well-formed, but values in it are invalid; `errors` lists them."""
 
@@ -168,6 +219,24 @@ class Invalid(AppError):
     def field(cls, pointer: str, detail: str, code: str) -> "Invalid":
         """Return the error for one faulty field; the problem and its only fault have the same code."""
         return cls(detail, code=code, errors=[FieldError(pointer, detail, code)])
+
+
+class RateLimited(AppError):
+    """The caller sends more requests than its share, at once or in a minute."""
+
+    status = 429
+    title = "Too many requests"
+    default_code = ErrorCode.RATE_LIMITED
+    default_detail = "The caller sends more requests than its share."
+
+
+class QuotaExceeded(AppError):
+    """The caller has used up a quota."""
+
+    status = 429
+    title = "Quota exceeded"
+    default_code = ErrorCode.QUOTA_EXCEEDED
+    default_detail = "The quota of the caller is used up."
 
 
 class QueueFull(AppError):

@@ -60,6 +60,11 @@ class ImageSpec:
         """Whether a denoising step takes two rows."""
         return self.guidance_scale > 1
 
+    @property
+    def pixel_steps(self) -> int:
+        """The work that limits and quotas count: steps x width x height."""
+        return self.num_inference_steps * self.width * self.height
+
     def with_seed(self, seed: int) -> "ImageSpec":
         """Return the same image under another seed."""
         return replace(self, seed=seed)

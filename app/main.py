@@ -6,15 +6,19 @@ The public application listens on the network; the internal one, for this node's
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import openapi, problems, submissions
-from app.api.internal import create_internal_app
+from app.api.access.layer import AccessLayer
+from app.api.access.scopes import require_listed
+from app.api.access.shares import ShareLayer
 from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.routes import (
@@ -32,24 +36,39 @@ from app.api.routes import (
     train_jobs,
     train_reports,
 )
+from app.api.serving.accepted_work import AcceptedWorkBook
+from app.api.serving.browsers import BrowserGuard, BrowserHeaders
 from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
+from app.api.serving.internal import create_internal_app
 from app.api.serving.refusals import RefusalBook
 from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
+from app.metrics.node import NodeMetrics
 from app.node.socket import EngineSocket
+from app.origins import allowed_hosts, read_origins
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
-from app.services.store import recovery
+from app.services.store import recovery, removal
 from app.services.store.identity import assign_store_id
-from app.services.thread_pools import open_pools
-from app.storage.images import DecodeImage, decode_image
+from app.services.thread_pools import NUM_LARGE_PICTURES, open_pools
+from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
-from app.wiring import job_queue, limits_of, make_fine_tuning, make_services, model_choice
+from app.storage.upload_process import UploadProcesses
+from app.tracing.spans import NO_TRACING, Tracing
+from app.wiring import (
+    authenticator,
+    job_queue,
+    limits_of,
+    make_fine_tuning,
+    make_services,
+    metrics_sources,
+    model_choice,
+)
 
 log = logging.getLogger("foxhound")
 
@@ -58,6 +77,9 @@ _LOOK_AT_SOCKET_S = 2.0
 StartModels = Callable[[ModelChoice], tuple[Engine, Inference]]
 
 _NUM_SHORT_CALLS = 32
+
+# The framework's own spans, metrics and logs record paths and the texts of exceptions.
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 ROUTERS = (
     generate,
@@ -77,7 +99,12 @@ ROUTERS = (
 
 
 def create_app(
-    settings: Settings, *, start_models: StartModels = start_inference, decode: DecodeImage = decode_image
+    settings: Settings,
+    *,
+    start_models: StartModels = start_inference,
+    decode: DecodeImage = decode_image,
+    reencode: ReencodeImage | None = None,
+    tracing: Tracing = NO_TRACING,
 ) -> FastAPI:
     """Return the public application; nothing is opened before its lifespan begins.
 
@@ -85,6 +112,8 @@ def create_app(
         settings: Everything that can be chosen.
         start_models: Brings up the engine and its models.
         decode: Reads untrusted image files.
+        reencode: Reads uploads; None: large ones in processes of their own.
+        tracing: Makes spans; closed with the application.
     """
     app = FastAPI(
         title="Foxhound",
@@ -95,29 +124,46 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
         max_body_size=min(SMALL_BODY, settings.max_body_bytes),
+        telemetry=NO_TELEMETRY,
     )
     app.state.settings = settings
     app.state.start_models = start_models
     app.state.draining = Draining()
     app.state.decode = decode
+    app.state.reencode = reencode
+    app.state.metrics = NodeMetrics()
+    app.state.tracing = tracing
     problems.install(app)
     submissions.install(app)
     openapi.install(app)
     for module in ROUTERS:
+        require_listed(module.router.routes)
         app.include_router(module.router)
     service.install_docs(app)
     return app
 
 
 def with_middleware(app: FastAPI) -> ASGIApp:
-    """Return what the server serves: the application behind its outermost layer."""
+    """Return what the server serves: the application behind its layers.
+
+    A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `HttpMiddleware` (request
+    id, body rate, shutdown, one form of errors), `BrowserGuard`, which refuses what other sites must not send, and
+    `AccessLayer`, which checks the API key, and `ShareLayer`, which holds its caller to its share.
+    """
     settings: Settings = app.state.settings
-    return HttpMiddleware(
-        app,
+    origins = read_origins(settings.cors_origins or "")
+    hosts = allowed_hosts(settings.host, settings.allowed_hosts or "", socket.gethostname())
+    with_keys = AccessLayer(ShareLayer(app), lambda: app.state.authenticator)
+    http = HttpMiddleware(
+        BrowserGuard(with_keys, hosts=hosts, origins=origins),
         body=_body_limits(settings),
         draining=app.state.draining,
         refusals=RefusalBook(settings.refused_share),
+        accepted=AcceptedWorkBook(settings.refused_share),
+        metrics=app.state.metrics.http,
+        tracing=app.state.tracing,
     )
+    return BrowserHeaders(http, origins)
 
 
 def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = "auto") -> ServerConfig:
@@ -140,6 +186,7 @@ def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = 
         ),
         parser=parser,
         delay_s=settings.shutdown_delay_s,
+        metrics=app.state.metrics.http,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
@@ -161,19 +208,40 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with engine_socket.locked(), contextlib.closing(Database(url)) as db:
         folder = DataFolder(settings.data_dir, reserve_of(settings.data_dir, url, settings.reserve_mb))
         await asyncio.to_thread(_put_right, db, folder)
-        with contextlib.closing(job_queue(settings, db, folder)) as queue:
+        with (
+            contextlib.closing(job_queue(settings, db, folder)) as queue,
+            contextlib.closing(UploadProcesses(NUM_LARGE_PICTURES)) as upload_processes,
+        ):
             engine, inference = app.state.start_models(model_choice(settings))
+            metrics: NodeMetrics = app.state.metrics
+            tracing: Tracing = app.state.tracing
+            engine.observe(metrics.engine)
+            if tracing is not NO_TRACING:
+                engine.observe(tracing)
+            metrics.watch(metrics_sources(settings, db, folder, engine, inference))
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
-                settings, db, folder, inference, queue, pools, app.state.decode, engine_socket.is_own
+                settings,
+                db,
+                folder,
+                inference,
+                queue,
+                pools,
+                app.state.decode,
+                app.state.reencode or upload_processes.reencode,
+                engine_socket.is_own,
             )
             internal = HttpMiddleware(
                 create_internal_app(NodeEngine(inference, limits_of(settings), fine_tuning)),
                 body=_body_limits(settings),
                 draining=app.state.draining,
                 access_level=logging.DEBUG,
+                is_internal=True,
+                tracing=tracing,
             )
+            access = app.state.authenticator = authenticator(settings, db)
+            await access.start()
             async with _listening(internal, engine_socket):
                 try:
                     yield
@@ -181,7 +249,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     # While the socket still answers: the worker is told 503, and gives its work back.
                     app.state.draining.refuse()
                     services.model_exports.close()
-                    for close in (engine.close, fine_tuning.close, inference.close, pools.close):
+                    await access.close()
+                    for close in (
+                        engine.close,
+                        fine_tuning.close,
+                        inference.close,
+                        pools.close,
+                        metrics.close,
+                        tracing.close,
+                    ):
                         await _in_a_thread_of_its_own(close)
 
 
@@ -199,6 +275,7 @@ def _put_right(db: Database, folder: DataFolder) -> None:
     """
     assign_store_id(db, folder)
     try:
+        removal.finish_removals(db, folder)
         recovery.sweep(db, folder)
     except Exception:
         log.exception("What processes that died have left could not be put right; the next start does it.")

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from functools import partial
 
 from app import __version__
+from app.access.authenticator import Authenticator
+from app.access.caller import AccessPolicy
+from app.access.keys import KeyRows
+from app.access.shares import Shares
+from app.access.visibility import Visibility
 from app.api.deps import Services
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
 from app.jobs.queue import JobQueue
+from app.metrics.node import NodeSources
+from app.metrics.records import read_ended_jobs, read_jobs
 from app.modelpacks.devices import resolve_device
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
@@ -24,7 +31,7 @@ from app.services.images.service import ImageService
 from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import Inference
-from app.services.inference.status import NodeStatus
+from app.services.inference.status import NodeStatus, build_facts, engine_state
 from app.services.jobs.events import JobEvents
 from app.services.jobs.kinds import JOB_KINDS
 from app.services.jobs.service import JobService
@@ -32,6 +39,7 @@ from app.services.limits import Limits
 from app.services.reports.judgements import ImageJudge
 from app.services.reports.service import DatasetReportService
 from app.services.scoring import JudgingService
+from app.services.store.figures import free_bytes, stored_bytes
 from app.services.thread_pools import Pools
 from app.services.training.exports.explanations import Explanations
 from app.services.training.exports.service import ModelExportService
@@ -39,7 +47,7 @@ from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
 from app.storage.exports import ExportFiles
 from app.storage.features import FeatureCache
-from app.storage.images import DecodeImage, decode_image
+from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
@@ -100,6 +108,7 @@ def make_services(
     queue: JobQueue,
     pools: Pools,
     decode: DecodeImage,
+    reencode: ReencodeImage,
     has_socket: Callable[[], bool],
 ) -> Services:
     """Wire every service of an API process; `has_socket` tells whether the node's worker still reaches it."""
@@ -121,7 +130,7 @@ def make_services(
         judging=JudgingService(inference, images, models, limits, explanations, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits),
-        uploads=UploadService(db, folder, limits, pools, decode=decode),
+        uploads=UploadService(db, folder, limits, pools, reencode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service, folder),
@@ -131,6 +140,23 @@ def make_services(
         train_reports=TrainReportService(db, checks, limits, pools, decode=decode),
         jobs=jobs,
         events=JobEvents(jobs),
+        visibility=Visibility(db),
+    )
+
+
+def metrics_sources(
+    settings: Settings, db: Database, folder: DataFolder, engine: Engine, inference: Inference
+) -> NodeSources:
+    """Return where the metrics of an API process read the state of its node."""
+    return NodeSources(
+        engine=partial(engine_state, engine, inference),
+        jobs=partial(read_jobs, db),
+        ended_jobs=partial(read_ended_jobs, db),
+        stored_bytes=partial(stored_bytes, db, folder),
+        free_bytes=partial(free_bytes, folder),
+        reserve_bytes=folder.reserve.num_bytes,
+        worker_ttl_s=settings.worker_ttl_s,
+        build=partial(build_facts, inference, settings.model_pack),
     )
 
 
@@ -143,3 +169,22 @@ def job_queue(settings: Settings, db: Database, folder: DataFolder) -> JobQueue:
         max_waiting=settings.max_queued_jobs,
         check_room=folder.reserve.check,
     )
+
+
+def access_policy(settings: Settings) -> AccessPolicy:
+    """Return which requests need an API key, and what a key sees."""
+    shares = Shares(
+        requests_per_minute=settings.caller_requests_per_minute,
+        concurrent_requests=settings.caller_concurrent_requests,
+        concurrent_images=settings.caller_concurrent_images,
+        pixel_steps_per_day=settings.caller_pixel_steps_per_day,
+        stored_mb=settings.caller_stored_mb,
+    )
+    return AccessPolicy.of(
+        settings.host, allows_anonymous=settings.allow_anonymous, reads_own=settings.read_own, shares=shares
+    )
+
+
+def authenticator(settings: Settings, db: Database) -> Authenticator:
+    """Return what identifies the callers of an API process; it has read no keys yet."""
+    return Authenticator(KeyRows(db), access_policy(settings))

@@ -17,14 +17,24 @@ from app.services.datasets.job import DatasetImages, DatasetJob
 from app.services.datasets.repair_job import RepairJob
 from app.services.evaluation.job import EvaluateJob
 from app.services.generations.job import GenerateJob
+from app.services.store.daily_prune import DailyPrune
 from app.services.store.identity import assign_store_id
+from app.services.store.retention import Retention
 from app.services.training.job import TrainJob
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
+from app.tracing.spans import NO_TRACING, Tracing
 
 
-def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, host: str | None = None) -> None:
+def run_worker(
+    settings: Settings,
+    node: NodeClient,
+    stop: threading.Event,
+    *,
+    host: str | None = None,
+    tracing: Tracing = NO_TRACING,
+) -> None:
     """Run jobs until `stop` is set.
 
     Args:
@@ -32,6 +42,7 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
         node: The node's engine; it need not be up yet.
         stop: Ends the work at the next image; unfinished jobs continue on another worker, or after the next start.
         host: Names the scope in which a pid identifies a process; default: `app.jobs.heartbeat.host_name()`.
+        tracing: Makes spans of jobs and chunks; closed at the end.
     """
     url = settings.resolved_database_url
     db = Database(url, idle_transaction_s=settings.worker_ttl_s)
@@ -48,10 +59,14 @@ def run_worker(settings: Settings, node: NodeClient, stop: threading.Event, *, h
         EvaluateJob(db, folder, features, node),
     ]
     try:
-        Worker(db, url, handlers, ttl_s=settings.worker_ttl_s, host=host).run(stop, settings.shutdown_grace_s)
+        worker = Worker(db, url, handlers, ttl_s=settings.worker_ttl_s, host=host, tracing=tracing)
+        retention = Retention(settings.keep_images_days, settings.keep_images_gb)
+        daily = DailyPrune(db, folder, retention, worker.id, interval_s=settings.worker_ttl_s / 4)
+        worker.run(stop, settings.shutdown_grace_s, beside=[daily.watch])
     finally:
         node.close()
         db.close()
+        tracing.close()
 
 
 def leave_process() -> NoReturn:

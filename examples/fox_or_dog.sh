@@ -7,7 +7,7 @@
 # restarted, at any point: run again with the same settings, it goes on with the same dataset and the same training.
 # Further settings are variables:
 # BASE_URL, OUT_DIR (where the pictures go), TRAIN_PER_CLASS, TEST_PER_CLASS, STEPS (denoising steps), EPOCHS,
-# TIMEOUT_S (longest wait for each of: ready, dataset, training).
+# TIMEOUT_S (longest wait for each of: ready, dataset, training), FOXHOUND_API_KEY (if the service needs a key).
 #
 # Exit status: 0 the trained model is right about a fresh fox and a fresh dog; 1 it is wrong, or a request failed;
 # 130 interrupted.
@@ -30,6 +30,13 @@ DOG="a watercolor painting of a golden retriever"
 scratch=$(mktemp -d)
 background="nothing was left running"
 trap 'rm -rf "$scratch"' EXIT
+# In a file, because every user of the machine sees the arguments of a command.
+if [ -n "${FOXHOUND_API_KEY:-}" ]; then
+  printf 'Authorization: Bearer %s\n' "$FOXHOUND_API_KEY" >"$scratch/key"
+  curl() {
+    command curl --header "@$scratch/key" "$@"
+  }
+fi
 trap 'echo; echo "Interrupted; $background." >&2; exit 130' INT TERM
 
 die() {

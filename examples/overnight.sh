@@ -14,6 +14,7 @@ STEPS=${STEPS:-20} # denoising steps of an image
 SEED=${SEED:-7} # every image follows from it
 POLL_S=${POLL_S:-10} # between two looks
 PATIENCE_S=${PATIENCE_S:-86400} # longest time without an answer
+# FOXHOUND_API_KEY, if the service needs a key: one with the scopes read and datasets.
 # Exit status: 0 the dataset is whole and in $OUT; 1 it is not, or a request was refused; 3 no answer; 130 interrupted.
 set -eu
 LC_ALL=C
@@ -39,6 +40,13 @@ KEY="overnight-$(printf '%s' "$RECIPE" | cksum | tr ' ' '-')"
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+# In a file, because every user of the machine sees the arguments of a command.
+if [ -n "${FOXHOUND_API_KEY:-}" ]; then
+  printf 'Authorization: Bearer %s\n' "$FOXHOUND_API_KEY" >"$scratch/key"
+  curl() {
+    command curl --header "@$scratch/key" "$@"
+  }
+fi
 trap 'echo "Interrupted; the service goes on. Start this again to go on too." >&2; exit 130' INT TERM
 
 die() {

@@ -26,6 +26,7 @@ class FakeJobContext:
             job = session.get(Job, job_id)
             assert job is not None
             self.spec: dict[str, Json] = job.spec
+            self.caller = job.caller
         self.names: list[str] = []
         self.is_cancelled: Callable[[], bool] = lambda: False
         self.is_stopping = False

@@ -33,17 +33,17 @@ from app.services.inference.backbone_descriptions import (
 from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import Backbones
 from app.services.inference.fine_tuned import FineTunedSources
-from app.services.inference.loading import ModelChoice
-from app.services.inference.service import (
+from app.services.inference.loaded import (
     BACKBONE,
     CLASSIFIER,
     CLIP,
     DIFFUSION,
-    Inference,
     LoadedFacts,
     Runtime,
     resident_backbones,
 )
+from app.services.inference.loading import ModelChoice
+from app.services.inference.service import Inference
 from testing.fake_modules import FakeModules
 from testing.waiting import PATIENCE_S
 
@@ -51,12 +51,21 @@ CLASSES = ["fox", "dog", "cat"]
 NUM_FEATURES = 512
 BROKEN_PROMPT = "a prompt that breaks the model"
 FLAGGED_PROMPT = "a prompt that the checker flags"
+QUOTED = "quoted by an error"  # in a prompt, which the model's error then repeats
 
 
 class _OneStep:
-    """Is finished after one step; a subclass defines `finish`."""
+    """Is finished after one step; a subclass defines `finish`.
+
+    Attributes:
+        callers: Of the requests so far, in order.
+    """
+
+    def __init__(self) -> None:
+        self.callers: list[str] = []
 
     def prepare(self, request: EngineRequest) -> None:
+        self.callers.append(request.caller)
         request.state = 0
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
@@ -75,6 +84,7 @@ class FakeDiffusion:
         gate: Steps wait while it is cleared.
         running: The requests of the current step, or of the last one.
         stepping: Set once a step has begun.
+        callers: Of the images so far, in order.
     """
 
     def __init__(self) -> None:
@@ -83,8 +93,10 @@ class FakeDiffusion:
         self.gate.set()
         self.running: Sequence[EngineRequest] = ()
         self.stepping = threading.Event()
+        self.callers: list[str] = []
 
     def prepare(self, request: EngineRequest) -> None:
+        self.callers.append(request.caller)
         request.state = 0
 
     def step(self, requests: Sequence[EngineRequest]) -> None:
@@ -96,6 +108,8 @@ class FakeDiffusion:
             assert isinstance(request.payload, ImageSpec)
             if request.payload.prompt == BROKEN_PROMPT:
                 raise InferenceFailed
+            if QUOTED in request.payload.prompt:
+                raise ValueError(request.payload.prompt)
             request.state += 1
 
     def is_finished(self, request: EngineRequest) -> bool:
@@ -128,6 +142,7 @@ class FakeClip(_OneStep):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.score: Callable[[Picture, str], float] = lambda _image, text: float(len(text))
 
     def finish(self, request: EngineRequest) -> ClipScores | ClipTexts:

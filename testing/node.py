@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,8 @@ import httpx
 from app.api.serving.server import Server
 from app.config import Settings
 from app.main import create_app, server_config
-from app.storage.images import DecodeImage, decode_image
+from app.storage.images import DecodeImage, decode_image, reencode_image
+from app.tracing.spans import NO_TRACING, Tracing
 from testing.fake_models import FakeModels
 from testing.waiting import PATIENCE_S, wait_until
 
@@ -59,9 +61,12 @@ def serve(
     port: int = 0,
     parser: str = "auto",
     decode: DecodeImage = decode_image,
+    tracing: Tracing = NO_TRACING,
 ) -> Iterator[Node]:
     """Serve the application until the block ends, on a free port if none is given."""
-    app = create_app(settings.model_copy(update={"port": port}), start_models=models.start, decode=decode)
+    settings_here = settings.model_copy(update={"port": port})
+    reencode = None if decode is decode_image else partial(reencode_image, decode=decode)
+    app = create_app(settings_here, start_models=models.start, decode=decode, reencode=reencode, tracing=tracing)
     server = Server(server_config(app, parser=parser), app)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

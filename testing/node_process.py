@@ -5,7 +5,6 @@ they would with real models. The processes are forked from one that has imported
 """
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from app.api.serving.server import Server
 from app.config import Settings
 from app.engine.request import EngineRequest
 from app.image_spec import ImageSpec
+from app.logs.setup import LogFormat, configure_logging
 from app.main import create_app, server_config
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
@@ -44,6 +44,8 @@ class Plan:
         etc: A folder whose files replace those in `/etc` for the node; needs root.
         network: The network namespace in which it runs; needs root.
         backbone: A folder with a network of timm that it has as the backbone `tiny`.
+        log_format: The format of its logs.
+        log_level: The least severity in them.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Plan:
     etc: Path | None = None
     network: str | None = None
     backbone: Path | None = None
+    log_format: LogFormat = "text"
+    log_level: str = "warning"
 
     @property
     def settings(self) -> Settings:
@@ -125,9 +129,9 @@ class NodeProcesses:
         """Return the seed of every image rendered so far, repeats included."""
         return [int(line) for line in self.plan.rendered.read_text().split()] if self.plan.rendered.exists() else []
 
-    def log(self) -> str:
-        """Return what the worker has logged."""
-        path = self.plan.folder / "worker.log"
+    def log(self, process: str = "worker") -> str:
+        """Return what the worker, or `api`, has logged."""
+        path = self.plan.folder / f"{process}.log"
         return path.read_text() if path.exists() else ""
 
     def kill(self) -> None:
@@ -191,7 +195,14 @@ def _start(run: Callable[[Plan], None], plan: Plan) -> ForkServerProcess:
     return process
 
 
+def _log_to_file(plan: Plan, process: str) -> None:
+    stream = (plan.folder / f"{process}.log").open("a", buffering=1)
+    os.dup2(stream.fileno(), 2)  # what is printed past the log, too
+    configure_logging(plan.log_level, plan.log_format, process, stream)
+
+
 def _serve(plan: Plan) -> None:
+    _log_to_file(plan, "api")
     models = FakeModels()
     models.diffusion = FixedCost(plan)
     if plan.backbone is not None:
@@ -201,11 +212,7 @@ def _serve(plan: Plan) -> None:
 
 
 def _work(plan: Plan) -> None:
-    logging.basicConfig(
-        filename=plan.folder / "worker.log",
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s:%(name)s:%(message)s",
-    )
+    _log_to_file(plan, "worker")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     run_worker(plan.settings, NodeClient(plan.settings.engine_socket), stop, host=plan.name)

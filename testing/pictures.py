@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.access.caller import LOCAL
 from app.db.base import new_id
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
@@ -109,7 +111,7 @@ def picture_row(spec: dict[str, Any], position: int) -> Image:
     )  # fmt: skip
 
 
-def submit_pictures(queue: JobQueue, db: Database, folder: Path, **spec: Any) -> str:
+def submit_pictures(queue: JobQueue, db: Database, folder: Path, *, caller: str = "local", **spec: Any) -> str:
     """Add a dataset and its job, as a service would, and return the job's id."""
     folder.mkdir(parents=True, exist_ok=True)
     with db.transaction() as session:
@@ -119,7 +121,10 @@ def submit_pictures(queue: JobQueue, db: Database, folder: Path, **spec: Any) ->
         )  # fmt: skip
         session.add(dataset)
         spec = {"num": 12, "chunk_size": 3, **spec, "folder": str(folder), "dataset_id": dataset.id}
-        return queue.submit(session, kind=Pictures.kind, spec=spec, total=spec["num"], unit="images").id
+        job = queue.submit(
+            session, kind=Pictures.kind, spec=spec, total=spec["num"], unit="images", caller=replace(LOCAL, id=caller)
+        )
+        return job.id
 
 
 def job_row(db: Database, job_id: str) -> Job:

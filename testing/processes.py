@@ -6,9 +6,11 @@ Only the models are fakes. Each function is the main function of a process that 
 import hashlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL.Image import Image as Picture
@@ -20,6 +22,7 @@ from app.db.session import Database
 from app.engine.request import EngineRequest
 from app.jobs.worker import Worker
 from app.main import create_app, server_config, with_middleware
+from app.modelpacks.photo import ensure_photo
 from app.node.client import NodeClient
 from app.worker import leave_process, run_worker
 from testing.fake_models import FakeClip, FakeDiffusion, FakeModels
@@ -83,6 +86,21 @@ def migrate(settings: Settings, kill: Kill | None) -> None:
     os.environ["FOXHOUND_DATA_DIR"] = str(settings.data_dir)
     arm(kill)
     command_line(["migrate"], standalone_mode=False)
+
+
+def convert_photo(folder: Path, num_threads: int, kill: Kill | None) -> None:
+    """Convert the weights of `photo` on several threads at once; exit with the number of conversions."""
+    arm(kill)
+    converted: list[str] = []
+    sys.addaudithook(
+        lambda name, args: (
+            converted.append(args[1]) if name == "os.rename" and "model.safetensors" in str(args[1]) else None
+        )
+    )
+    with ThreadPoolExecutor(num_threads) as threads:
+        for done in [threads.submit(ensure_photo, folder) for _ in range(num_threads)]:
+            done.result()
+    sys.exit(len(converted))
 
 
 def pictures_worker(url: str, chunks_at_once: int = 1) -> None:

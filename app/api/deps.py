@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import Field
 
+from app.access.visibility import Visibility
 from app.schemas.common import MAX_LABEL_CHARS, Split, Storable
 from app.services.datasets.export import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
@@ -52,6 +53,7 @@ class Services:
     train_reports: TrainReportService
     jobs: JobService
     events: JobEvents
+    visibility: Visibility
 
 
 def get_services(request: Request) -> Services:

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from app.api.problems import invalid_of_validation
+from app.api.serving.accepted_work import IS_CHARGED
 from app.error_codes import ErrorCode
 from app.errors import Malformed, PayloadTooLarge
 from app.services.thread_pools import WorkPool
@@ -70,6 +71,7 @@ class JsonRoute(APIRoute):
         bounds = JsonBounds.of_bytes(SMALL_BODY if self.max_body_size is None else self.max_body_size)
 
         async def read_and_handle(request: Request) -> Response:
+            setattr(request.state, IS_CHARGED, True)
             return await handle(await _read(request, model, bounds))
 
         return read_and_handle

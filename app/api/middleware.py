@@ -1,14 +1,13 @@
-"""The outermost ASGI layer: request ids, patience with bodies, the way out, and one form for every error.
+"""The ASGI layer around all others: request ids, patience with bodies, the way out, and one form for every error.
 
 Pure ASGI on purpose: `BaseHTTPMiddleware` would hide from routes that a client has left. Knows nothing of
-routes; runs on the event loop.
+routes; runs on the event loop. Only `app/api/serving/browsers.py` is around it, and adds headers.
 """
 
 import asyncio
 import contextlib
 import logging
 import math
-import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -19,12 +18,17 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.serving.accepted_work import IS_CHARGED, AcceptedWorkBook
 from app.api.serving.draining import RETRY_AFTER_S, Draining
+from app.api.serving.observed import CLIENT_LEFT, describe, observe, record
+from app.api.serving.precedence import Precedence
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
+from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
+from app.metrics.http import Answered, HttpMetrics
+from app.tracing.spans import NO_TRACING, Span, Tracing
 
 log = logging.getLogger("foxhound.access")
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Errors that the framework or the server answers without us, and the words that clients switch on.
 _CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 408: "body_too_slow"}
 _CODES |= {413: "payload_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "rate_limited"}
@@ -34,13 +38,15 @@ _DETAILS = {
     413: "The body is larger than this route accepts.",
     415: "Compressed bodies are not accepted.",
     416: "The range lies outside the file.",
-    429: "Too many large requests from this address were refused. Correct them, and send the next one later.",
+    429: "Too many large requests came from this address. Correct what was refused, and send the next one later.",
     500: "The service failed on this request; its log has the reason under the request id.",
     503: "The service is shutting down; send the request again in a moment.",
 }
 _CLOSING = (408, 413, 415, 429, 503)  # the rest of the body is not read, or no request is taken any more
 # Answered until the process ends: it is alive, and must not be killed for being on its way out.
 _LIVENESS = "/livez"
+# Answered too: no page could read the 503 to its request without the answer to the preflight.
+_PREFLIGHT = "OPTIONS"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
@@ -78,7 +84,11 @@ class HttpMiddleware:
         body: BodyLimits,
         draining: Draining,
         refusals: RefusalBook | None = None,
+        accepted: AcceptedWorkBook | None = None,
         access_level: int = logging.INFO,
+        is_internal: bool = False,
+        metrics: HttpMetrics | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Wrap `app`.
 
@@ -87,53 +97,81 @@ class HttpMiddleware:
             body: How slowly bodies may arrive.
             draining: Whether requests are still taken.
             refusals: What the refused requests of each address cost; None: nobody is slowed down.
+            accepted: What the accepted requests of each address cost that parse large texts; None: as before.
             access_level: Severity under which requests are logged.
+            is_internal: Whether this node's worker is the client, which says for what job it asks.
+            metrics: Counts the requests; None: nothing does.
+            tracing: Makes a span of each request.
         """
         self._app = app
         self._body = body
         self._draining = draining
         self._refusals = refusals or RefusalBook(0)
+        self._accepted = accepted or AcceptedWorkBook(0)
+        self._precedence = Precedence()
         self._access_level = access_level
+        self._is_internal = is_internal
+        self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._body)
+        exchange = _Exchange(scope, receive, send, self._body, self._precedence)
+        self._accepted.note(exchange.address)
+        if self._metrics is not None:
+            self._metrics.begin()
+        job = exchange.id_of(JOB_HEADER) if self._is_internal else ""
+        parent = exchange.header(b"traceparent").decode("latin-1")
+        ids = handling(request=exchange.request_id, job=job)
+        with ids, self._tracing.span("request", {}, kind="server", parent=parent) as span:
+            await self._handle(scope, exchange, span)
+
+    async def _handle(self, scope: Scope, exchange: "_Exchange", span: Span) -> None:
         try:
             await self._answer(scope, exchange)
         except ClientDisconnect:
-            log.info("request %s: the client has left", exchange.request_id)
+            exchange.note_left()
+            log.info("The client has left.")
         except asyncio.CancelledError:
             if not self._draining.is_refusing:
                 raise
             if not exchange.is_started:  # else the server closes the connection, and the client sees a cut answer
                 await exchange.answer(503)
         except Exception:
-            log.exception("request %s failed", exchange.request_id)
+            log.exception("The request failed.")
             if not exchange.is_started:
                 await exchange.answer(500)
         finally:
-            if exchange.cost_s:
+            if exchange.is_refused:
                 self._refusals.charge(exchange.address, exchange.cost_s)
-            exchange.record(self._access_level)
+            elif exchange.is_charged:
+                self._accepted.charge(exchange.address, exchange.cost_s)
+            answered = exchange.answered()
+            if self._metrics is not None:
+                self._metrics.end(answered)
+            record(answered, self._access_level)
+            describe(span, answered)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if exchange.header(b"content-encoding") not in (b"", b"identity"):
             await exchange.answer(415)
-        elif self._draining.is_refusing and scope["path"] != _LIVENESS:
+        elif self._draining.is_refusing and scope["path"] != _LIVENESS and scope["method"] != _PREFLIGHT:
             await exchange.skip_body()
             await exchange.answer(503)
         elif exchange.may_be_large:
             await self._answer_in_turn(scope, exchange)
         else:
-            await self._app(scope, exchange.receive, exchange.send)
+            with self._precedence.small():
+                await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_in_turn(self, scope: Scope, exchange: "_Exchange") -> None:
-        """Pass on a large request once its address owes nothing for refused ones."""
+        """Pass on a large request once its address owes nothing for earlier ones."""
         try:
-            async with self._refusals.turn(exchange.address):
+            async with self._refusals.turn(exchange.address), self._accepted.turn(exchange.address):
+                exchange.end_wait()
                 await self._app(scope, exchange.receive, exchange.send)
         except TooManyRefusals as error:
             await exchange.answer(429, {"retry-after": str(math.ceil(error.retry_after_s))})
@@ -142,27 +180,35 @@ class HttpMiddleware:
 class _Exchange:
     """One request and its answer on their way through the middleware."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: BodyLimits, precedence: Precedence) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._began = time.monotonic()
         self._body = body
+        self._precedence = precedence
         self._patience_s: float | None = body.silence_s  # None: the body is complete
         self._replaces_answer = False
         self._status = 0
         self._body_bytes = 0
+        self._sent_bytes = 0
         self._resumed_at = self._began
         self._processing_s = 0.0
         self.is_started = False
-        asked = self.header(b"x-request-id").decode("latin-1")
-        self.request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+        self.request_id = self.id_of(REQUEST_HEADER) or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     def header(self, name: bytes) -> bytes:
         """Return a request header's value in lower case; empty if it is not there."""
         headers: list[tuple[bytes, bytes]] = self._scope["headers"]
         return next((value.strip().lower() for key, value in headers if key == name), b"")
+
+    def id_of(self, name: str) -> str:
+        """Return the id that a header carries; empty if it carries none, or something else."""
+        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
+        wanted = name.lower().encode()
+        value = next((value.decode("latin-1") for key, value in headers if key == wanted), "")
+        return value if ID.fullmatch(value) else ""
 
     @property
     def address(self) -> str:
@@ -180,20 +226,41 @@ class _Exchange:
         return int(self.header(b"content-length") or 0)  # the parser has checked that it is a number
 
     @property
+    def is_refused(self) -> bool:
+        """Whether a large request was refused, for a reason other than its address's debt."""
+        return self._is_large and 400 <= self._status < 500 and self._status != 429
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether a large request is one of those that cost their address something when they are accepted."""
+        return self._is_large and bool(self._scope["state"].get(IS_CHARGED)) and self._status < 400
+
+    @property
     def cost_s(self) -> float:
-        """Seconds that a refused request with a large body took, without those in which its body was awaited."""
-        num_bytes = max(self._body_bytes, self._announced_bytes)
-        if not 400 <= self._status < 500 or self._status == 429 or num_bytes <= _SMALL_BODY_BYTES:
-            return 0.0
+        """Seconds that the request took, without those in which its body was awaited."""
         elapsed_s = self._processing_s + time.monotonic() - self._resumed_at
-        return min(elapsed_s, num_bytes * _MAX_COST_PER_BYTE_S)
+        return min(elapsed_s, self._num_bytes * _MAX_COST_PER_BYTE_S)
+
+    @property
+    def _num_bytes(self) -> int:
+        return max(self._body_bytes, self._announced_bytes)
+
+    @property
+    def _is_large(self) -> bool:
+        return self._num_bytes > _SMALL_BODY_BYTES
+
+    def end_wait(self) -> None:
+        """Leave the time that has passed out of the request's cost: it waited for its turn."""
+        self._resumed_at = time.monotonic()
 
     async def receive(self) -> Message:
         """Hand the body on; when it is too slow, tell the application that the client has left."""
         if self._patience_s is None:
             return await self._receive()
+        self._processing_s += time.monotonic() - self._resumed_at
+        if self.may_be_large:
+            await self._precedence.give_way()
         began = time.monotonic()
-        self._processing_s += began - self._resumed_at
         try:
             async with asyncio.timeout(self._patience_s):
                 message = await self._receive()
@@ -223,6 +290,7 @@ class _Exchange:
         if self._replaces_answer:
             return
         if message["type"] != "http.response.start":
+            self._sent_bytes += len(message.get("body", b""))
             await self._send(message)
             return
         headers = MutableHeaders(raw=message["headers"])
@@ -234,7 +302,6 @@ class _Exchange:
         self.is_started = True
         self._status = message["status"]
         headers["x-request-id"] = self.request_id
-        headers["x-content-type-options"] = "nosniff"
         await self._send(message)
 
     async def answer(self, status: int, headers: dict[str, str] | None = None) -> None:
@@ -257,8 +324,12 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
         self._replaces_answer = True
 
-    def record(self, level: int) -> None:
-        """Log the exchange; neither query nor headers, which may hold what users wrote."""
-        elapsed_ms = (time.monotonic() - self._began) * 1000
-        path = self._scope["path"].encode("unicode_escape").decode()[:200]
-        log.log(level, "%s %s %d %.1f ms %s", self._scope["method"], path, self._status, elapsed_ms, self.request_id)
+    def note_left(self) -> None:
+        """Record that the client left: the framework has answered the exception with a 500 that nobody reads."""
+        if self._status >= 500:
+            self._status = CLIENT_LEFT
+
+    def answered(self) -> Answered:
+        """Return what is counted, logged and traced of the exchange."""
+        seconds = time.monotonic() - self._began
+        return observe(self._scope, self._status, seconds=seconds, received=self._body_bytes, sent=self._sent_bytes)

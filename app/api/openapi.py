@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from app import __version__
+from app.api.access.scopes import NEEDS, describe_keys
 from app.schemas.forms import ClassifyForm, ClipScoreForm, UploadImagesForm
 from app.schemas.generations import GenerationEvent
 from app.schemas.jobs import JobSummary
@@ -76,11 +77,11 @@ def _build(app: FastAPI) -> dict[str, Any]:
         contact={"name": "The maintainers of Foxhound"},
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"] = {
-                status: _complete(status, response) for status, response in sorted(operation["responses"].items())
-            }
+    describe_keys(document)
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            responses = operation["responses"] | _refusals(method, path, operation["responses"])
+            operation["responses"] = {status: _complete(status, one) for status, one in sorted(responses.items())}
     schemas = {**_undeclared(), **document["components"]["schemas"]}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -88,6 +89,20 @@ def _build(app: FastAPI) -> dict[str, Any]:
     used = {name for path in document["paths"].values() for operation in path.values() for name in _headers(operation)}
     document["components"]["headers"] = {name: HEADERS[name] for name in sorted(used)}
     return document
+
+
+def _refusals(method: str, path: str, responses: dict[str, Any]) -> dict[str, Any]:
+    """Return what is answered before a route is chosen: to requests without a key, to other hosts and other origins.
+
+    Args:
+        method: In lower case.
+        path: The template of the route.
+        responses: Those of the route, which say it better where they have the status.
+    """
+    statuses = {421} if method == "get" else {403, 421}
+    if NEEDS[method.upper(), path]:
+        statuses |= {401, 403, 429, 503}
+    return {str(status): problem(status) for status in statuses if str(status) not in responses}
 
 
 def _headers(operation: dict[str, Any]) -> set[str]:

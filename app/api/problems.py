@@ -34,6 +34,8 @@ from app.errors import (
 log = logging.getLogger("foxhound.api")
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+# The member of a request's state that keeps the code of its problem, for the metrics.
+PROBLEM_CODE = "problem_code"
 MAX_ERRORS = 50
 _FAILED = "The service failed on this request; its log has the reason under the request id."
 # With more faults, only their number is reported.
@@ -62,6 +64,7 @@ def problem_body(
         errors: The faults of an invalid request; at most 50 are included.
         more: Further members of the problem.
     """
+    scope.setdefault("state", {})[PROBLEM_CODE] = code
     problem: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": title,
@@ -81,7 +84,9 @@ def problem_body(
 
 def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = None) -> Response:
     """Return the response for an `AppError`, with `more` as further members of the problem."""
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 503:
         headers.setdefault("Retry-After", "1")
     body = problem_body(
@@ -111,9 +116,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ResponseValidationError)
     async def on_invalid_response(request: Request, error: ResponseValidationError) -> Response:
-        # The exception's own text repeats user input.
-        places = [(fault["type"], fault["loc"]) for fault in error.errors()[:MAX_ERRORS]]
-        log.error("The response of %s does not match its schema: %s", request.scope["route"].path, places)
+        # The exception's own text repeats user input, and a location may contain a user's key.
+        kinds = sorted({fault["type"] for fault in error.errors()[:MAX_ERRORS]})
+        log.error("The response of %s does not match its schema: %s", request.scope["route"].path, ", ".join(kinds))
         return respond(request, AppError(_FAILED))
 
     @app.exception_handler(OSError)

@@ -5,6 +5,8 @@ strong validator and ranges, so that downloads resume. Imports no storage: servi
 Any thread may build a response; the blocks of an archive are made in the exports' pool.
 """
 
+import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
@@ -13,8 +15,9 @@ from email.utils import format_datetime
 from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from app.errors import NotAcceptable
+from app.errors import NotAcceptable, NotFound
 from app.schemas.response_docs import BYTES
 from app.services.datasets.export import Archive
 from app.services.images.service import StoredFile
@@ -23,6 +26,29 @@ from app.services.thread_pools import WorkPool
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
 FOREVER = "private, max-age=31536000, immutable"
+
+
+class StoredFileResponse(FileResponse):
+    """A file that is opened before the head of the answer is sent, so that a deletion meanwhile does not cut it off.
+
+    `FileResponse` opens it by its path after the head.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer.
+
+        Raises:
+            NotFound: The file was deleted after its path was looked up; nothing is sent.
+        """
+        try:
+            file = await asyncio.to_thread(open, self.path, "rb")
+        except FileNotFoundError:
+            raise NotFound("This was deleted while the request was answered.") from None
+        with file:
+            self.stat_result = os.fstat(file.fileno())
+            self.set_stat_headers(self.stat_result)
+            self.path = f"/dev/fd/{file.fileno()}"  # opens the same file, whether it still has a name or not
+            await super().__call__(scope, receive, send)
 
 
 def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
@@ -55,7 +81,7 @@ def bytes_type(request: Request, media_type: str) -> str:
 def file_response(stored: StoredFile, cache_control: str = FOREVER, *, media_type: str | None = None) -> FileResponse:
     """Return a file; ranges are served. By default its bytes never change under its id."""
     is_image = stored.media_type.startswith("image/")
-    return FileResponse(
+    return StoredFileResponse(
         stored.path,
         media_type=media_type or stored.media_type,
         headers=_headers(stored.sha256, cache_control),

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI, Header, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from app.api.access.ids import CallerDep
 from app.api.deps import ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
 from app.error_codes import ErrorCode
@@ -32,10 +33,11 @@ _KEY_DESCRIPTION = (
 async def read_submission(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     priority: Annotated[Priority, Query()] = 0,
     idempotency_key: Annotated[_Key | None, Header(description=_KEY_DESCRIPTION)] = None,
 ) -> Submission:
-    """Return the request's priority and idempotency key.
+    """Return the request's priority, idempotency key and caller.
 
     Raises:
         Malformed: The key is empty, too long or not visible ASCII.
@@ -43,14 +45,14 @@ async def read_submission(
         Invalid: The key belongs to another request.
     """
     if idempotency_key is None:
-        return Submission(priority)
+        return Submission(priority, caller=caller)
     if not _KEY.fullmatch(idempotency_key) or len(request.headers.getlist("idempotency-key")) > 1:
         raise Malformed(
             "Idempotency-Key must be 1 to 255 visible ASCII characters.", code=ErrorCode.BAD_IDEMPOTENCY_KEY
         )
     body = await request.body()
     fingerprint = await services.pools.bodies.run(lambda: _fingerprint(request, priority, body))
-    submission = Submission(priority, idempotency_key, fingerprint)
+    submission = Submission(priority, idempotency_key, fingerprint, caller)
     await asyncio.to_thread(services.jobs.recall, submission)
     return submission
 

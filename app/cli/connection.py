@@ -56,7 +56,24 @@ Key = Annotated[
         help="Idempotency-Key of the request; by default a hash of it, so that repeating a command is safe.",
     ),
 ]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="FOXHOUND_API_KEY",
+        callback=_checked_key,
+        hidden=True,
+        help="API key of the service. Give it as FOXHOUND_API_KEY: other users see the arguments of a command.",
+    ),
+]
+# Where `keep_api_key` leaves the key for the command.
+_API_KEY = "foxhound.api_key"
 DEFAULT_URL, DEFAULT_RETRY_S = "http://127.0.0.1:8000", 120.0
+
+
+def keep_api_key(ctx: typer.Context, api_key: ApiKey = None) -> None:
+    """Keep the API key for `connected`; the callback of a group of commands."""
+    ctx.meta[_API_KEY] = api_key
 
 
 @contextmanager
@@ -74,7 +91,10 @@ def connected(ctx: typer.Context, server: str, retry_for_s: float, hint: str = "
     """
     try:
         sleep = ctx.obj or time.sleep
-        with closing(Service(server, retry_for_s=retry_for_s, sleep=sleep, notify=print_note)) as service:
+        service = Service(
+            server, retry_for_s=retry_for_s, sleep=sleep, notify=print_note, api_key=ctx.meta.get(_API_KEY)
+        )
+        with closing(service):
             yield service
     except Refused as refused:
         for line in refused.lines:

@@ -26,6 +26,7 @@ from app.cli.connection import (
     RetryFor,
     ServerUrl,
     connected,
+    keep_api_key,
 )
 from app.cli.console import err, job_display, out, print_job, print_note, print_plan, print_repair, print_result
 from app.client import datasets
@@ -33,7 +34,7 @@ from app.client.download import download_zip
 from app.client.following import follow as follow_job
 from app.client.service import Refused, Service, readable
 
-dataset_app = typer.Typer(help="Datasets of a running service.", no_args_is_help=True)
+dataset_app = typer.Typer(callback=keep_api_key, help="Datasets of a running service.", no_args_is_help=True)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be generated; generate nothing.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait for the job to end and print its progress.")]
 

@@ -1,10 +1,9 @@
-"""The `foxhound` command: serve, api, worker, migrate, storage, models, dataset, openapi.
+"""The `foxhound` command: serve, api, worker, migrate, storage, keys, models, dataset, openapi.
 
 Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
 """
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -19,13 +18,16 @@ import typer
 from app import __version__
 from app.cli.console import err, out
 from app.cli.dataset import dataset_app
+from app.cli.keys import keys_app, refuse_open_node
 from app.cli.migrate import migrate
 from app.cli.models import models_app
 from app.cli.settings import read_settings, refuse, settings_help
 from app.cli.storage import storage_app
 from app.config import Settings
 from app.db.session import sqlite_path
+from app.logs.setup import configure_logging
 from app.node.supervisor import run_supervised, watch_supervisor
+from app.tracing.spans import NO_TRACING, Tracing
 
 app = typer.Typer(
     name="foxhound",
@@ -37,6 +39,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(storage_app, name="storage")
+app.add_typer(keys_app, name="keys")
 app.command()(migrate)
 
 
@@ -44,6 +47,7 @@ app.command()(migrate)
 def serve() -> None:
     """Serve a whole node: the API with its engine, and a worker; each is restarted when it dies."""
     settings = read_settings()
+    configure_logging(settings.log_level, settings.log_format, "supervisor")
     with _prepared(settings):
         _serve(settings)
 
@@ -77,13 +81,14 @@ def api() -> None:
     from app.main import create_app, server_config
 
     settings = read_settings()
-    _configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format, "api")
     _check_database(settings)
     _check_store(settings)
+    _check_access(settings)
     _check_run_dir(settings)
     _check_device(settings)
     watch_supervisor(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    application = create_app(settings)
+    application = create_app(settings, tracing=_tracing(settings))
     config = server_config(application)
     allow_connections(settings.max_connections)
     try:
@@ -104,14 +109,15 @@ def worker() -> None:
     from app.worker import leave_process, run_worker
 
     settings = read_settings()
-    _configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format, "worker")
     _check_database(settings)
     _check_store(settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     watch_supervisor(stop.set)
-    run_worker(settings, NodeClient(settings.engine_socket), stop)
+    tracing = _tracing(settings)
+    run_worker(settings, NodeClient(settings.engine_socket, tracing=tracing), stop, tracing=tracing)
     leave_process()
 
 
@@ -136,6 +142,7 @@ def _prepared(settings: Settings) -> Iterator[None]:
 
     _check_database(settings)
     _check_store(settings)
+    _check_access(settings)
     with ExitStack() as held:
         if sqlite_path(settings.resolved_database_url) is not None:  # on Postgres, nodes may share a folder
             try:
@@ -175,6 +182,12 @@ def _check_store(settings: Settings) -> None:
         refuse(error)
 
 
+def _check_access(settings: Settings) -> None:
+    """End the command if other machines could reach the node, and no API key would protect it."""
+    if reason := refuse_open_node(settings):
+        refuse(reason)
+
+
 def _check_run_dir(settings: Settings) -> None:
     """End the command if another node's engine serves the run folder's socket."""
     from app.node.socket import RunDirInUse, check_run_dir
@@ -196,15 +209,15 @@ def _check_device(settings: Settings) -> None:
         refuse(error)
 
 
-def _configure_logging(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    for noisy in ("alembic", "dbos", "httpx", "httpcore", "uvicorn.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def _tracing(settings: Settings) -> Tracing:
+    """Return the tracing that the settings ask for; end the command if its packages are missing."""
+    if not settings.otel:
+        return NO_TRACING
+    try:
+        from app.tracing.otel import otel_tracing
+    except ImportError:
+        refuse("FOXHOUND_OTEL needs OpenTelemetry. Install it with: pip install 'foxhound[otel]'")
+    return otel_tracing(__version__)
 
 
 def main() -> None:

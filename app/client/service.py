@@ -73,7 +73,15 @@ class Delays:
 class Service:
     """A client of one service."""
 
-    def __init__(self, url: str, *, retry_for_s: float, sleep: Callable[[float], None], notify: Notify) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        retry_for_s: float,
+        sleep: Callable[[float], None],
+        notify: Notify,
+        api_key: str | None = None,
+    ) -> None:
         """Create a client of the service at `url`; nothing is connected yet.
 
         Args:
@@ -81,12 +89,14 @@ class Service:
             retry_for_s: How long to retry without an answer, in seconds, >= 0.
             sleep: Called with the seconds to wait.
             notify: Called with the reason before each retry.
+            api_key: Sent with every request to this service; None: there is none.
         """
         self.url = url.rstrip("/")
         self.sleep = sleep
         self.notify = notify
         self._retry_for_s = retry_for_s
-        self._http = httpx.Client(timeout=_TIMEOUT)
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(timeout=_TIMEOUT, headers=headers)
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,10 +1,10 @@
-"""The tables: generations, images, datasets, jobs, trained models, workers.
+"""The tables: API keys, generations, images, datasets, jobs, trained models, workers, files to remove.
 
 A row refers to a file by its path relative to the data folder; the file is written before the row. The job engine's
 own tables are in the same database and are not described here. The module opens no session; any thread may use it.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -31,6 +31,7 @@ DECISIONS = ("kept", "rejected")
 
 _PLACE = ("dataset_id", "split", "class_index", "position")
 _KEPT = text("decision = 'kept'")
+_UNREVOKED = text("revoked_at IS NULL")
 _ACTIVE = text(f"status IN ({', '.join(repr(status) for status in ACTIVE_JOB_STATUSES)})")
 
 
@@ -38,12 +39,57 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=f"{column}_known")
 
 
+class ApiKey(Base):
+    """An API key: its hash, never the key itself. A row is never deleted, so objects can refer to it by `key_id`."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        # A revoked key's name may be used again.
+        Index("uq_api_keys_name", "name", unique=True, sqlite_where=_UNREVOKED, postgresql_where=_UNREVOKED),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    # The first characters of the key, by which a person recognizes it; not secret.
+    prefix: Mapped[str] = mapped_column(String(16))
+    key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    # The day in UTC.
+    last_used_on: Mapped[date | None]
+    # Its own bounds by name (`Shares`); None: it follows the settings of each node.
+    shares: Mapped[dict[str, Any] | None]
+    # How often `shares` was changed, by which API processes notice it.
+    num_changes: Mapped[int] = mapped_column(default=0, server_default="0")
+
+
+class Usage(Base):
+    """What a caller with a quota has been charged on a day."""
+
+    __tablename__ = "usage"
+
+    # As in `Job.caller`.
+    caller: Mapped[str] = mapped_column(String(128), primary_key=True)
+    # In UTC.
+    day: Mapped[date] = mapped_column(primary_key=True)
+    pixel_steps: Mapped[int] = mapped_column(BigInteger)
+
+
 class Generation(Base):
     """One answered `/generate` request with every parameter as used."""
 
     __tablename__ = "generations"
+    __table_args__ = (
+        Index("ix_generations_key_id_id", "key_id", "id"),
+        # The oldest are removed first (`app/services/store/retention.py`).
+        Index("ix_generations_created_at_id", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    # The API key of the request, here and in other tables; None: a request without a key.
+    key_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     job_id: Mapped[str | None] = mapped_column(Id, index=True)
     pack: Mapped[str] = mapped_column(String(64))
@@ -102,9 +148,10 @@ class Dataset(Base):
     """A labelled dataset; its folder has the same name."""
 
     __tablename__ = "datasets"
-    __table_args__ = (_one_of("status", DATASET_STATUSES),)
+    __table_args__ = (_one_of("status", DATASET_STATUSES), Index("ix_datasets_key_id_id", "key_id", "id"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     name: Mapped[str] = mapped_column(String(63), unique=True)
     status: Mapped[str] = mapped_column(String(16))
@@ -147,11 +194,15 @@ class Job(Base):
     __table_args__ = (
         _one_of("status", JOB_STATUSES),
         Index("ix_jobs_kind_id", "kind", "id"),
+        Index("ix_jobs_key_id_id", "key_id", "id"),
         # Covers active jobs only, so it stays small. Used to count waiting jobs and by the reaper; see `active_jobs`.
         Index("ix_jobs_active", "id", "kind", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        # Used to count a caller's active jobs at each submission, and its running ones at each chunk.
+        Index("ix_jobs_caller", "caller", "status", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16), default="queued")
     spec: Mapped[dict[str, Any]]
@@ -167,6 +218,12 @@ class Job(Base):
     # Higher priorities run first, among jobs and among their chunks.
     priority: Mapped[int] = mapped_column(default=0)
     retry_of: Mapped[str | None] = mapped_column(Id)
+    # Who submitted it, such as `address:127.0.0.1`; callers share workers and engine. Empty in rows before 0.4.
+    caller: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    # Charged to the caller's day when the job was accepted; see `app.access.quotas`.
+    pixel_steps: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # The `X-Request-Id` of the request that made the job; every line that a worker logs for the job has it.
+    request_id: Mapped[str | None] = mapped_column(String(64))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     # Set by a pause request and cleared by a resume request; the status changes once nothing of the job runs.
     pause_requested: Mapped[bool] = mapped_column(default=False)
@@ -193,6 +250,7 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
 
+    # As sent, or a hash of it and the API key: each API key has `Idempotency-Key`s of its own.
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
     # SHA-256 of the route and the body; the same key with another request is refused.
@@ -207,8 +265,10 @@ class TrainedModel(Base):
     """A classifier head trained by this service, with its origin and its metrics."""
 
     __tablename__ = "models"
+    __table_args__ = (Index("ix_models_key_id_id", "key_id", "id"),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     name: Mapped[str] = mapped_column(String(63), unique=True)
     job_id: Mapped[str] = mapped_column(Id, unique=True)
@@ -268,6 +328,31 @@ class Evaluation(Base):
     # `StoredPredictions`: about 60 bytes for each image.
     predictions: Mapped[dict[str, Any]] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class RemovedFile(Base):
+    """A file whose record was deleted; the row is written with that deletion, and deleted once the file is removed."""
+
+    __tablename__ = "removed_files"
+
+    # Relative to the data folder.
+    path: Mapped[str] = mapped_column(String(512), primary_key=True)
+
+
+class PruneRun(Base):
+    """The daily removal of old generated images; the primary key gives each day to one worker."""
+
+    __tablename__ = "prune_runs"
+
+    # In UTC, as 2026-12-01.
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    worker_id: Mapped[str] = mapped_column(String(128))
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    # What was removed so far; each page of generations adds to them in the transaction that deletes its rows.
+    num_generations: Mapped[int] = mapped_column(default=0)
+    num_images: Mapped[int] = mapped_column(default=0)
+    num_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class Worker(Base):

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any
 
 from app.engine.loader import FAILED_RETRY_AFTER_S, LOADING_RETRY_AFTER_S, ModelLoader, ModelStatus
+from app.engine.observer import EngineObserver, Observers, StepTaken, Waiting
 from app.engine.request import EngineRequest, Priority, RequestCost, Shape
 from app.engine.runner import Runner
 from app.engine.scheduling.batcher import Batch, Batcher
+from app.engine.scheduling.lanes import num_rows
 from app.engine.scheduling.model_queue import row_pixels
 from app.errors import AppError, InferenceFailed, Unavailable
 
@@ -50,6 +52,7 @@ class Engine:
         self._is_stopped = False
         self._loader = ModelLoader()
         self._notes: dict[str, str] = {}
+        self._observers = Observers()
         self._device_thread = threading.Thread(target=self._run, name="engine-device", daemon=True)
 
     def add_model(self, name: str, load: Callable[[], Runner], *, max_rows: int = 1) -> None:
@@ -107,6 +110,10 @@ class Engine:
         with self._condition:
             self._batcher.set_row_budget(name, budget, step_cost)
 
+    def observe(self, observer: EngineObserver) -> None:
+        """Report to an observer from now on."""
+        self._observers.add(observer)
+
     def start(self) -> None:
         """Start the device thread, and load the models one after the other in the order they were added."""
         self._device_thread.start()
@@ -120,6 +127,7 @@ class Engine:
         priority: Priority = Priority.INTERACTIVE,
         cost: RequestCost = ONE_ROW,
         on_step: Callable[[int, int], None] | None = None,
+        caller: str = "",
     ) -> "Future[Any]":
         """Queue a request; `cancel()` on the future removes it at the next step boundary.
 
@@ -130,19 +138,21 @@ class Engine:
             cost: Rows, steps and shape of the request.
             on_step: Called by the device thread after each step of this request with the steps done and `cost.steps`;
                 must not block. If it raises, the error is logged and it is not called again.
+            caller: Whose request it is; callers share the device evenly.
 
         Raises:
             ModelNotReady: The model is unknown, loading, or could not be loaded.
-            QueueFull: Too many requests wait for this model.
+            QueueFull: Too many requests wait for this model, and too many of this caller.
             Unavailable: The engine is closing, or its device thread has ended.
         """
-        request = EngineRequest(model, payload, priority, cost, on_step)
+        request = EngineRequest(model, payload, priority, cost, on_step, caller)
         with self._condition:
             if self._is_closing or self._is_stopped:
                 raise Unavailable("The inference engine is not running.", retry_after_s=LOADING_RETRY_AFTER_S)
             self._loader.check_ready(model)
             self._batcher.submit(request)
             self._condition.notify_all()
+        self._observers.report(lambda observer: observer.submitted(request))
         return request.future
 
     def status(self) -> dict[str, ModelStatus]:
@@ -162,6 +172,11 @@ class Engine:
         """Count the requests of every model that are not resolved yet."""
         with self._condition:
             return self._batcher.in_flight()
+
+    def waiting(self) -> list[Waiting]:
+        """Return the requests that are not admitted yet, by model and priority."""
+        with self._condition:
+            return self._batcher.waiting()
 
     @property
     def is_alive(self) -> bool:
@@ -212,6 +227,7 @@ class Engine:
         started_at = time.monotonic()
         runner = self._loader.runners[batch.model]
         for request in batch.admitted:
+            self._observers.report(lambda observer, request=request: observer.admitted(request))  # type: ignore[misc]
             self._attempt(request, partial(runner.prepare, request))
         stepping = [request for request in batch.requests if not request.resolved]
         has_stepped = bool(stepping) and self._step(runner, stepping)
@@ -232,18 +248,23 @@ class Engine:
         """Finish one request that took its last step."""
         started_at = time.monotonic()
         self._attempt(request, partial(self._finish, self._loader.runners[request.model], request))
+        took_s = time.monotonic() - started_at
+        self._observers.report(lambda observer: observer.finished(request, took_s))
         with self._condition:
-            self._batcher.record_finish(request, time.monotonic() - started_at)
+            self._batcher.record_finish(request, took_s)
             self._batcher.retire(request)
 
     def _step(self, runner: Runner, requests: Sequence[EngineRequest]) -> bool:
         """Advance all requests; return False if they failed, or are unchanged and wait for a smaller step."""
+        began = time.monotonic()
         try:
-            runner.step(requests)
+            padding = runner.step(requests) or 0
         except BaseException as error:  # also SystemExit and RecursionError: the device thread must continue
             if not (_is_out_of_memory(error) and self._reduce_rows(requests)):
                 self._fail(requests, error)
             return False
+        step = StepTaken(requests[0].model, num_rows(requests), padding, time.monotonic() - began)
+        self._observers.report(lambda observer: observer.stepped(step))
         return True
 
     def _reduce_rows(self, requests: Sequence[EngineRequest]) -> bool:

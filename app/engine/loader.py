@@ -13,6 +13,7 @@ from typing import Literal
 
 from app.engine.runner import Runner
 from app.errors import ModelNotReady
+from app.logs.errors import WITH_TEXT
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class ModelLoader:
             try:
                 self.runners[name] = load()
             except BaseException as error:  # no error of a model may prevent the next one from loading
-                logger.exception("Model %s could not be loaded.", name)
+                logger.exception("Model %s could not be loaded.", name, extra=WITH_TEXT)
                 detail = getattr(error, "detail", None) or "The model could not be loaded. See the log of the service."
                 self._status[name] = ModelStatus("failed", detail=str(detail))
             else:

@@ -58,6 +58,7 @@ class EngineRequest:
     Attributes:
         cost: Rows, steps and shape.
         on_step: Called by the device thread after each step with the steps done and `cost.steps`; must not block.
+        caller: Whose request it is: callers share the device evenly. Any text; it has no other meaning.
         steps_done: Steps taken, counted by the engine.
         submitted_at: Monotonic seconds.
         started_at: Monotonic seconds of the admission; None while the request waits.
@@ -71,6 +72,7 @@ class EngineRequest:
     priority: Priority = Priority.INTERACTIVE
     cost: RequestCost = field(default_factory=RequestCost)
     on_step: Callable[[int, int], None] | None = None
+    caller: str = ""
 
     steps_done: int = 0
     future: "Future[Any]" = field(default_factory=Future)

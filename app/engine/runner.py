@@ -15,8 +15,11 @@ class Runner(Protocol):
     def prepare(self, request: EngineRequest) -> None:
         """Build `request.state` from `request.payload`. An exception fails this request alone."""
 
-    def step(self, requests: Sequence[EngineRequest]) -> None:
+    def step(self, requests: Sequence[EngineRequest]) -> int | None:
         """Advance every request by one step, in one forward where possible.
+
+        Returns:
+            The rows that only padded the forwards; None counts as none.
 
         All requests have one shape. A step that raises leaves the states of all of them unchanged: after running out
         of memory the engine takes the same step again with fewer requests. Any other exception fails them all.

@@ -41,7 +41,7 @@ def export_bundle(classifier: Classifier, target: Path) -> None:
     tensors = split_tensors(classifier) if native is None else native
     metadata = {METADATA: dump_json(describe(classifier.facts))}
     texts = _texts(classifier.facts, is_native=native is not None)
-    with tempfile.TemporaryDirectory(prefix="foxhound-export-") as folder:
+    with tempfile.TemporaryDirectory(prefix="foxhound-export-", dir=target.parent) as folder:
         weights = Path(folder) / _WEIGHTS
         save_file(tensors, weights, metadata=metadata)
         with zipfile.ZipFile(target, "w") as archive:

@@ -1,7 +1,8 @@
 """ONNX export in a child process: tracing takes seconds of a core and holds the interpreter.
 
-The two processes exchange files in a temporary folder. `export_onnx` is called on a pool thread of the API process and
-waits there; `main` is what the child runs, at a lower priority. The child's modules are imported in it alone.
+The two processes exchange files in a temporary folder beside the target. `export_onnx` is called on a pool thread of
+the API process and waits there; `main` is what the child runs, at a lower priority. The child ends with its parent,
+whose end of a pipe closes then, even by SIGKILL. The child's modules are imported in it alone.
 """
 
 import json
@@ -34,6 +35,7 @@ from app.exporting.parity import (
     draw_pictures,
 )
 from app.exporting.tensors import dump_json, read_split, write_safetensors
+from app.logs.errors import without_texts
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ def export_onnx(
     if sum(tensor.nbytes for tensor in classifier.backbone.state_dict().values()) > MAX_BYTES:
         raise NotExportable("An ONNX file has at most 2 GB, and the weights are larger. Export safetensors instead.")
     expected = _run(classifier, pixels)
-    with tempfile.TemporaryDirectory(prefix="foxhound-export-") as name:
+    with tempfile.TemporaryDirectory(prefix="foxhound-export-", dir=target.parent) as name:
         folder = Path(name)
         write_safetensors(classifier, folder / _WEIGHTS)
         facts = classifier.facts.to_json() | {"device": _device_of(classifier).type}
@@ -107,6 +109,16 @@ def export_onnx(
         parity = _read_outcome(folder / _OUTCOME)
         shutil.move(folder / _GRAPH, target)
     return parity
+
+
+def end_with_parent() -> None:
+    """Have this process end once its parent has, whose end of the standard input closes then."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
 
 
 def main(folder: Path) -> int:
@@ -158,18 +170,25 @@ def _device_of(classifier: Classifier) -> torch.device:
 
 def _run_child(command: Sequence[str], timeout_s: float, stopping: threading.Event) -> None:
     ends_at = time.monotonic() + timeout_s
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as child:
+    pipe, ours = os.pipe()  # ours is closed when this process ends, however that happens
+    try:
+        child = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(pipe)
+    with child:
         try:
             stderr = _wait(child, ends_at, stopping)
         except TimeoutError as error:
             raise ExportTimedOut(f"The export took longer than {timeout_s:.0f} s and was ended.") from error
         finally:
             child.kill()  # no error for one that has ended
+            os.close(ours)
     if child.returncode != 0:
-        tail = stderr.decode(errors="replace")[-4000:]
-        logger.error("The export ended with status %d: %s", child.returncode, tail)
+        places = without_texts(stderr.decode(errors="replace")[-4000:])
+        logger.error("The export ended with status %d: %s", child.returncode, places)
         raise ExportError("The export ended unexpectedly. See the log of the service.")
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from dbos import DBOS, DBOSClient, PortableWorkflowError, SQLAlchemyDatasource, WorkflowStatus
-from sqlalchemy import Select
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,8 @@ from app.jobs import durable, record
 from app.jobs.executions import Executions
 from app.jobs.isolation import Isolation
 from app.jobs.signals import JobCancelled, JobPaused, Json, LeaseLost, Requeue
+from app.jobs.turns import next_turn
+from app.tracing.spans import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class WorkerContext:
         leaving: Set when the grace period is over; every workflow is requeued.
         isolation: The chunks and steps that run in this process now.
         executions: The workflows that have a thread in this process.
+        tracing: Makes spans of jobs and chunks.
     """
 
     db: Database
@@ -66,6 +69,7 @@ class WorkerContext:
     leaving: threading.Event
     isolation: Isolation = field(default_factory=Isolation)
     executions: Executions = field(default_factory=Executions)
+    tracing: Tracing = NO_TRACING
 
     @contextmanager
     def isolated(self, keep_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -105,6 +109,7 @@ class JobExecution:
     Attributes:
         id: The job's id.
         spec: What was submitted.
+        caller: Who submitted it.
     """
 
     def __init__(self, job: Job, worker: WorkerContext, *, is_isolated: bool = False) -> None:
@@ -117,7 +122,9 @@ class JobExecution:
         """
         self.id = job.id
         self.spec: dict[str, Json] = job.spec
-        self._dbos_priority = durable.dbos_priority(job.priority)
+        self.caller = job.caller
+        self._priority = job.priority
+        self._last_turn: int | None = None
         self._worker = worker
         self._is_isolated = is_isolated
         self._num_chunks = 0
@@ -213,18 +220,35 @@ class JobExecution:
     def _enqueue_chunk(self, item: Json) -> str:
         workflow_id = durable.chunk_workflow_id(self.id, self._num_chunks)
         self._num_chunks += 1
+        self._last_turn = self._next_turn()
         DBOS.enqueue_workflow_with_options(
             {
                 "workflow_name": durable.CHUNK_WORKFLOW,
                 "queue_name": durable.CHUNK_QUEUE,
                 "workflow_id": workflow_id,
                 "app_version": durable.JOBS_VERSION,
-                "priority": self._dbos_priority,
+                "priority": durable.dbos_priority(self._priority, self._last_turn),
             },
             self.id,
             item,
         )
         return workflow_id
+
+    def _next_turn(self) -> int:
+        """Return the turn of the next chunk. It is no part of the recorded work: a replay may compute another one."""
+        with self._worker.db.snapshot() as session:
+            running = select(func.count()).where(Job.caller == self.caller, Job.status == "running")
+            num_jobs = session.scalar(running) or 0
+        chunks = self._worker.client.list_workflows(
+            queue_name=durable.CHUNK_QUEUE, status=durable.ACTIVE, load_input=False, load_output=False
+        )
+        return next_turn(
+            self._last_turn,
+            running=durable.turns_of(chunks, self._priority, "PENDING"),
+            queued=durable.turns_of(chunks, self._priority, "ENQUEUED"),
+            num_jobs=max(1, num_jobs),
+            ahead=CHUNKS_AHEAD,
+        )
 
     def _collect(self, waiting: dict[str, int], results: list[Json]) -> None:
         ended = self._worker.client.list_workflows(workflow_ids=list(waiting), status=durable.ENDED, load_input=False)

@@ -4,6 +4,7 @@ Imports neither handlers nor the job row. Any thread may use it.
 """
 
 import logging
+from collections.abc import Iterable
 
 from dbos import DBOSClient, DBOSPortableJSONSerializer, WorkflowStatus
 from sqlalchemy import Engine, event
@@ -21,8 +22,10 @@ JOB_WORKFLOW = "job"
 CHUNK_WORKFLOW = "chunk"
 
 # Workflows of each queue that one worker runs at a time, chunks not included. Parents mostly wait.
+# A job whose caller has no other one on `jobs` goes to `first`, so that it begins beside any number of others' jobs.
 CHUNK_QUEUE = "chunks"
-QUEUES = {"jobs": 8, "generate": 4}
+JOB_QUEUE, FIRST_QUEUE = "jobs", "first"
+QUEUES = {JOB_QUEUE: 8, FIRST_QUEUE: 16, "generate": 4}
 
 # Two, so that the engine has work from one chunk while the other is scored and recorded, or the next is claimed.
 CHUNKS_AT_ONCE = 2
@@ -31,9 +34,13 @@ CHUNKS_AT_ONCE = 2
 # ALONE: it runs alone now, so that a crash would be attributed to it.
 SUSPECT, ALONE = "suspect", "alone"
 
-# The job engine's priority of a job with priority 0. A job's priority is higher first; the engine's is lower first
-# and >= 1. Releases without priorities write 0, so their jobs come first while both releases run.
+# The job engine's priority of a job with priority 0, without its turn. A job's priority is higher first; the engine's
+# is lower first, >= 1 and of 31 bits. Releases without turns write at most 1,100, so their jobs come first while both
+# releases run.
 _NORMAL_PRIORITY = 1_000
+
+# Turns of one priority; more are in the order of submission.
+_NUM_TURNS = 1_000_000
 
 # Plain JSON, no pickle: write access to the database must not allow running code in a worker.
 SERIALIZER = DBOSPortableJSONSerializer()
@@ -59,9 +66,16 @@ def job_id_of(workflow: WorkflowStatus) -> str:
     return job_id
 
 
-def dbos_priority(priority: int) -> int:
-    """Convert a job's priority, -100 .. 100, to the job engine's; a job's chunks have the same."""
-    return _NORMAL_PRIORITY - priority
+def dbos_priority(priority: int, turn: int) -> int:
+    """Convert the priority of a job or chunk, -100 .. 100, and its turn, >= 0, to the job engine's."""
+    return (_NORMAL_PRIORITY - priority) * _NUM_TURNS + min(turn, _NUM_TURNS - 1)
+
+
+def turns_of(chunks: Iterable[WorkflowStatus], priority: int, status: str) -> list[int]:
+    """Return the turns of the chunks of a job's priority that have a status."""
+    first = dbos_priority(priority, 0)
+    priorities = [chunk.priority for chunk in chunks if chunk.status == status and chunk.priority is not None]
+    return [found - first for found in priorities if first <= found < first + _NUM_TURNS]
 
 
 def engine_url(url: str) -> str:

@@ -26,6 +26,10 @@ class JobContext(Protocol):
         """What was submitted."""
 
     @property
+    def caller(self) -> str:
+        """Who submitted it: callers share the engine evenly."""
+
+    @property
     def is_stopping(self) -> bool:
         """Whether the worker is shutting down: a handler that only waits should raise `Requeue`."""
 

@@ -5,10 +5,13 @@ Runs in the API process, on any thread. Runs no job, and imports no kind: kinds 
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.access.caller import LOCAL, Caller
+from app.access.quotas import charge
 from app.db.base import new_id
 from app.db.models import Job, active_jobs
 from app.db.outages import is_outage
@@ -18,6 +21,7 @@ from app.errors import Conflict, NotFound, QueueFull
 from app.jobs import durable, record
 from app.jobs.handler import JobKind
 from app.jobs.signals import Json
+from app.logs.context import request_id
 
 MAX_WAITING = 10_000
 _RETRY_AFTER_S = 30
@@ -63,6 +67,8 @@ class JobQueue:
         job_id: str | None = None,
         priority: int = 0,
         retry_of: str | None = None,
+        caller: Caller = LOCAL,
+        pixel_steps: int = 0,
     ) -> Job:
         """Add a job in the caller's transaction: after its commit the job exists and is queued.
 
@@ -75,9 +81,12 @@ class JobQueue:
             job_id: Default: a new id.
             priority: -100 .. 100; of waiting jobs, and of their chunks, the highest go first.
             retry_of: The id of the job that this one retries.
+            caller: Whose job it is: it belongs to his API key, and callers share the workers and the engine evenly.
+            pixel_steps: What is charged to the caller's day; what the job does not do is given back at its end.
 
         Raises:
             QueueFull: The limit of waiting jobs is reached.
+            QuotaExceeded: The caller has used up a quota.
             AppError: The disk has no room for what the job will make.
         """
         self._check_room()
@@ -90,6 +99,10 @@ class JobQueue:
             progress_unit=unit,
             priority=priority,
             retry_of=retry_of,
+            key_id=caller.key_id,
+            caller=caller.id,
+            pixel_steps=charge(session, caller, pixel_steps) if pixel_steps else 0,
+            request_id=request_id() or None,
         )
         session.add(job)
         session.flush()
@@ -97,15 +110,20 @@ class JobQueue:
         return job
 
     def enqueue(self, session: Session, job: Job) -> None:
-        """Add the queue entry of a job whose row exists already; once for each job."""
+        """Add the queue entry of a job whose row exists already; once for each job.
+
+        Jobs of one priority begin in turns of their callers: the second job of each caller before anybody's third.
+        """
+        queue = self._kinds[job.kind].queue
+        num_before = self._count_active(session, job)
         self._client.enqueue_in_transaction(
             session,
             {
                 "workflow_name": durable.JOB_WORKFLOW,
-                "queue_name": self._kinds[job.kind].queue,
+                "queue_name": durable.FIRST_QUEUE if queue == durable.JOB_QUEUE and not num_before else queue,
                 "workflow_id": durable.job_workflow_id(job.id),
                 "app_version": durable.JOBS_VERSION,
-                "priority": durable.dbos_priority(job.priority),
+                "priority": durable.dbos_priority(job.priority, num_before),
             },
             job.id,
         )
@@ -140,14 +158,25 @@ class JobQueue:
             self._resume_workflow(job)
         return job
 
-    def retry(self, session: Session, job_id: str, *, priority: int = 0, changes: dict[str, Json] | None = None) -> Job:
+    def retry(
+        self,
+        session: Session,
+        job_id: str,
+        *,
+        priority: int = 0,
+        changes: dict[str, Json] | None = None,
+        caller: Caller = LOCAL,
+    ) -> Job:
         """Add a job that completes the work of a failed or cancelled one, in the caller's transaction.
+
+        It belongs to the API key of the old one, whoever retries it.
 
         Args:
             session: The transaction.
             job_id: The job to retry.
             priority: As for `submit`.
             changes: Members of the new job's spec that differ; if given, a succeeded job may be retried too.
+            caller: Whose request it is, for the turns of callers.
 
         Raises:
             NotFound: There is no such job.
@@ -171,6 +200,8 @@ class JobQueue:
             job_id=retry_id,
             priority=priority,
             retry_of=old.id,
+            caller=replace(caller, key_id=old.key_id),
+            pixel_steps=record.unmade_pixel_steps(old),
         )
 
     def close(self) -> None:
@@ -186,6 +217,15 @@ class JobQueue:
                 f"{self._max_waiting} jobs are waiting, the most that are accepted. Try again later, or cancel some."
             )
             raise QueueFull(detail, retry_after_s=_RETRY_AFTER_S)
+
+    def _count_active(self, session: Session, job: Job) -> int:
+        """Count the other jobs of a job's caller that have not ended, of the kinds on the same queue."""
+        queue = self._kinds[job.kind].queue
+        kinds = [kind.kind for kind in self._kinds.values() if kind.queue == queue]
+        others = select(func.count()).where(
+            active_jobs(), Job.caller == job.caller, Job.kind.in_(kinds), Job.id != job.id
+        )
+        return session.scalar(others) or 0
 
     def _resume_workflow(self, job: Job) -> None:
         """Queue a job's workflow again; after an outage here, a worker's reaper does it (`wake_requested` is set)."""

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.access.quotas import give_back
 from app.db.base import utc_now
 from app.db.models import Job
 from app.errors import AppError
@@ -163,6 +164,12 @@ def finish(
         _end(session, job, "cancelled", on_end)
 
 
+def unmade_pixel_steps(job: Job) -> int:
+    """Return the part of what was charged for a job that it has not done."""
+    part_left = 1 - min(1.0, job.progress_done / max(1, job.progress_total))
+    return int(job.pixel_steps * part_left)
+
+
 def problem_of(error: AppError) -> dict[str, Json]:
     """Describe an error as the `error` of a job."""
     problem = {
@@ -186,6 +193,8 @@ def _end(session: Session, job: Job, status: str, on_end: OnEnd) -> None:
     job.status = status
     job.finished_at = utc_now()
     job.version += 1
+    if status != "succeeded":
+        give_back(session, job.caller, job.created_at.date(), unmade_pixel_steps(job))
     on_end(session, job)
 
 

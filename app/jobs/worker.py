@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dbos import DBOS, DBOSClient, SQLAlchemyDatasource
 
@@ -22,6 +22,7 @@ from app.jobs.handler import JobHandler
 from app.jobs.heartbeat import Heartbeat, host_name, own_row
 from app.jobs.reaper import Reaper
 from app.jobs.workflows import Workflows
+from app.tracing.spans import NO_TRACING, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Worker:
         poll_s: float = 0.5,
         chunks_at_once: int = durable.CHUNKS_AT_ONCE,
         host: str | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Describe a worker; nothing is connected yet.
 
@@ -50,6 +52,7 @@ class Worker:
             poll_s: Time between two reads of a queue, in seconds, > 0; the default costs an idle worker 4 % of a core.
             chunks_at_once: Chunks that run here at a time, >= 1.
             host: Names the scope in which a pid identifies a process; default: `host_name()`.
+            tracing: Makes spans of jobs and chunks.
         """
         # Never used twice: of two processes with one id, each would leave the other's work unfinished.
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -60,11 +63,16 @@ class Worker:
         self._poll_s = poll_s
         self._chunks_at_once = chunks_at_once
         self._host = host or host_name()
+        self._tracing = tracing
         self._stopping = threading.Event()
         self._leaving = threading.Event()
 
-    def start(self) -> None:
-        """Connect, take over the work of crashed workers of this machine, and begin to take work."""
+    def start(self, beside: Sequence[Callable[[threading.Event], None]] = ()) -> None:
+        """Connect, take over the work of crashed workers of this machine, and begin to take work.
+
+        Args:
+            beside: Functions that run on a thread each while the worker runs, until the event that they get is set.
+        """
         # The limit of idle transactions keeps a frozen worker from holding locks that others need.
         self._client = durable.JobEngineClient(self._url, idle_transaction_s=self._ttl_s)
         self._connections = durable.open_engine(self._url, pool_size=10, idle_transaction_s=self._ttl_s)
@@ -90,9 +98,13 @@ class Worker:
             self._db, self._client, self._heartbeat, workflows.on_end, workflows.queue_of, context.executions
         )
         DBOS.launch()
+        watches = (
+            ("worker-heartbeat", self._heartbeat.keep),
+            ("worker-reaper", self._reaper.watch),
+            *(("worker-beside", watch) for watch in beside),
+        )
         self._watches = [
-            threading.Thread(target=watch, args=(self._leaving,), name=name, daemon=True)
-            for name, watch in (("worker-heartbeat", self._heartbeat.keep), ("worker-reaper", self._reaper.watch))
+            threading.Thread(target=watch, args=(self._leaving,), name=name, daemon=True) for name, watch in watches
         ]
         for thread in self._watches:
             thread.start()
@@ -114,9 +126,14 @@ class Worker:
         self._client.destroy()
         close_db_engine(self._connections)
 
-    def run(self, stop_event: threading.Event, grace_s: int = 10) -> None:
-        """Work until the event is set, or until another worker has taken over this one's work."""
-        self.start()
+    def run(
+        self,
+        stop_event: threading.Event,
+        grace_s: int = 10,
+        beside: Sequence[Callable[[threading.Event], None]] = (),
+    ) -> None:
+        """Work until the event is set, or until another worker has taken over this one's work; `beside` as `start`."""
+        self.start(beside)
         while not stop_event.wait(0.1) and not self._heartbeat.lost.is_set():
             pass
         self.stop(grace_s)
@@ -146,6 +163,7 @@ class Worker:
             own_row(self.id, self._host),
             self._stopping,
             self._leaving,
+            tracing=self._tracing,
         )
 
     def _register_queues(self, client: DBOSClient) -> None:

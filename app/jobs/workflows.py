@@ -20,6 +20,8 @@ from app.jobs import durable, record
 from app.jobs.context import JobExecution, WorkerContext, problem_of
 from app.jobs.handler import JobHandler
 from app.jobs.signals import JobCancelled, JobPaused, Json, Requeue
+from app.logs.context import handling, note_request
+from app.tracing.spans import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +59,20 @@ class Workflows:
         # No limit of DBOS's own, whose count restarts at each resume: `attribute_crash` counts instead.
         @DBOS.workflow(name=durable.JOB_WORKFLOW, max_recovery_attempts=None)
         def job(job_id: str) -> None:
-            self.run_job(job_id)
+            with handling(job=job_id), self._worker.tracing.span("job", {}):
+                self.run_job(job_id)
 
         @DBOS.workflow(name=durable.CHUNK_WORKFLOW, max_recovery_attempts=None)
         def chunk(job_id: str, item: Json) -> dict[str, Json]:
-            return self.run_chunk(job_id, item)
+            with handling(job=job_id), self._worker.tracing.span("chunk", {}):
+                return self.run_chunk(job_id, item)
 
     def run_job(self, job_id: str) -> None:
         """Run a job to its last status."""
         with self._requeueing(_UNKNOWN_KIND_DELAY_S):
             with self._db.transaction() as session:
                 job = session.get(Job, job_id)
+                self._note(job)
                 handler = self._handler(job.kind) if job is not None else None
                 job = record.begin(session, job_id)
             if job is None or handler is None:
@@ -94,6 +99,7 @@ class Workflows:
         with self._requeueing(), self._worker.isolated():
             with self._db.snapshot() as session:
                 job = session.get(Job, job_id)
+            self._note(job)
             if job is None or record.must_stop(job):
                 return {}
             if record.should_pause(job):
@@ -107,6 +113,15 @@ class Workflows:
                 return {}
             except Exception as error:
                 return {"problem": self._problem_of(error)}
+
+    def _note(self, job: Job | None) -> None:
+        """Let the log and the present span name the request that made the job, and the job's kind."""
+        if job is None:
+            return
+        self._worker.tracing.note("foxhound.job_kind", job.kind)
+        if job.request_id:
+            note_request(job.request_id)
+            self._worker.tracing.note(REQUEST_ID, job.request_id)
 
     def on_end(self, session: Session, job: Job) -> None:
         """Call the handler of a job that was ended outside of its workflow, by the reaper."""

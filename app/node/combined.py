@@ -64,7 +64,7 @@ def combine_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
         rows: each (..., D_b), float32; returns: (..., sum of D_b), float32.
 
     Source:
-        `app.training.from_prompts.combine`, which the heads are trained on.
+        `app.training.from_prompts.combine`, which the heads are trained on; this module must not import torch.
     """
     unit = [row / np.maximum(np.linalg.norm(row, axis=-1, keepdims=True), 1e-12) for row in rows]
     return np.concatenate(unit, axis=-1).astype(np.float32)

@@ -1,8 +1,9 @@
 """The protocol between a node's worker and its engine: routes, headers and the coding of bodies, for both halves.
 
-HTTP over the node's Unix socket. `app/node/client.py` is the worker's half, `app/api/internal.py` the engine's. Both
-are of one release, except while a node is upgraded: a field added here needs a default. Imports no HTTP framework and
-no models; pure functions, any thread.
+HTTP over the node's Unix socket. `app/node/client.py` is the worker's half, `app/api/serving/internal.py` the engine's.
+Both are of one release, except while a node is upgraded within one revision of the database: a field added here needs a
+default, and a worker whose API process lacks a route waits. Imports no HTTP framework and no models; pure functions,
+any thread.
 """
 
 import json
@@ -16,7 +17,6 @@ from app.errors import Malformed
 from app.image_spec import ImageInfo, ImageSpec, RenderedImage
 
 RENDER: Final = "/render"
-FEATURES: Final = "/features"
 TEXTS: Final = "/texts"
 FEATURE_BATCH: Final = "/feature-batch"
 BACKBONE: Final = "/backbone"
@@ -27,6 +27,11 @@ FINE_TUNE_MODEL: Final = "/fine-tune-model"
 # Bytes of JSON before the image's own in the body of a rendered image. The scores of many labels are more than a header
 # may hold.
 INFO_BYTES: Final = "X-Foxhound-Info-Bytes"
+
+
+# Of whom a request's work is, in a header of every request: callers share the engine. Workers of older releases leave
+# it out.
+CALLER: Final = "X-Foxhound-Caller"
 
 
 @dataclass(frozen=True, slots=True)

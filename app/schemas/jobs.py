@@ -90,6 +90,10 @@ class _Job(Response):
     version: int = Field(ge=1, description="Grows with every change; used as the id of the job's events.")
     priority: Priority
     retry_of: str | None = Field(description="The job that this one retries.")
+    request_id: str | None = Field(
+        None,
+        description="`X-Request-Id` of the request that made the job; the lines of the log that concern it have it.",
+    )
     progress: Progress
     error: JobError | None = Field(description="Why it failed; null unless it has.")
     attempts: int = Field(ge=0, description="How often a worker has started it; more than 1 after a crash.")

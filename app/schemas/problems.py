@@ -29,6 +29,7 @@ class Problem(Response):
     dataset_id: str | None = Field(
         None, description="With `dataset_name_taken`: the id of the dataset that has the name."
     )
+    scope: str | None = Field(None, description="With `scope_missing`: the scope that the API key lacks.")
     errors: list[ProblemField] | None = Field(None, description="The faults of an invalid request (422).")
 
 

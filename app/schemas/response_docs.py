@@ -17,7 +17,8 @@ JSON, EVENTS = "application/json", "text/event-stream"
 _REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
     401: "The request needs an API key, or its key is not valid.",
-    403: "The API key does not have the scope that this needs.",
+    403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends "
+    "the request, and the node does not allow this origin.",
     404: "There is no resource with this id.",
     406: "The response is not available in an accepted media type.",
     408: "The body did not arrive in time.",
@@ -26,8 +27,9 @@ _REASONS = {
     413: "The body or the image is too large.",
     415: "The media type of the body or of the image is not supported.",
     416: "The requested range is outside the file.",
+    421: "The node does not answer under the `Host` of the request.",
     422: "The request is well-formed but invalid; `errors` lists each fault.",
-    429: "Too many large requests of this address were refused. Retry after `Retry-After` seconds.",
+    429: "Too many large requests came from this address. Retry after `Retry-After` seconds.",
     500: "The service failed.",
     503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",
     507: "There is no room left to store the result.",

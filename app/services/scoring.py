@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
+from app.access.caller import Caller
 from app.error_codes import ErrorCode
 from app.errors import FieldError, FileLost, Invalid, NotFound, PayloadTooLarge, UnsupportedImage
 from app.modelpacks.photo import PHOTO
@@ -29,14 +30,15 @@ from app.schemas.judging import (
     LabelScore,
     Prediction,
 )
-from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import ImageService
 from app.services.inference.features import LoadImage
+from app.services.inference.preprocessing import PictureRequest
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.services.training.exports.explanations import Explained, Explanations
 from app.services.training.models import Head, ModelService
 from app.storage.images import DecodeImage, decode_image
+from app.storage.picture_size import is_large
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ _BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
 
 
 class _Classify(Protocol):
-    def __call__(self, load: LoadImage, *, owner: object) -> Awaitable[np.ndarray]:
+    def __call__(self, load: LoadImage, *, owner: object, caller: str) -> Awaitable[np.ndarray]:
         """Return the probabilities of an image, (K,)."""
 
 
@@ -93,8 +95,8 @@ class JudgingService:
         pack = self._inference.pack
         return ModelRef(id=None, name=pack.name, revision=pack.revision)
 
-    async def uploads_of(self, request: JudgedImages) -> list[Upload]:
-        """Return the bytes of the images that a JSON request names.
+    async def uploads_of(self, request: JudgedImages, caller: Caller) -> list[Upload]:
+        """Return the bytes of the images that a JSON request names; stored ones if the caller sees them.
 
         Raises:
             Invalid: None or more than one way was used, an id is unknown, or the base64 is broken.
@@ -108,19 +110,21 @@ class JudgingService:
             return [Upload(data, "#/image_b64")]
         ids = [request.image_id] if request.image_id is not None else request.image_ids or []
         pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]
-        return await asyncio.to_thread(self._stored, ids, pointers)
+        return await asyncio.to_thread(self._stored, ids, pointers, caller)
 
-    async def score(self, uploads: Sequence[Upload], request: ClipScoreRequest) -> list[ClipScoreResult]:
-        """Score each image against the request's labels, in their order.
+    async def score(
+        self, uploads: Sequence[Upload], request: ClipScoreRequest, caller: Caller
+    ) -> list[ClipScoreResult]:
+        """Score each image against the request's labels, in their order; `caller` is whose request it is.
 
         Raises:
             Invalid: Labels are not all different, the template lacks `{}`, or an image is broken.
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        texts, owner = _texts(request), object()
+        texts, owner = _texts(request), _request_of(uploads)
         scores = await _all(
-            _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner))
+            _naming(upload, self._inference.score(partial(self._load, upload), texts, owner=owner, caller=caller.id))
             for upload in uploads
         )
         return [
@@ -137,9 +141,9 @@ class JudgingService:
         ]
 
     async def classify(
-        self, uploads: Sequence[Upload], request: ClassifyRequest
+        self, uploads: Sequence[Upload], request: ClassifyRequest, caller: Caller
     ) -> tuple[ModelRef, list[ClassifyResult]]:
-        """Classify each image with the pretrained classifier, with `photo`, or with a model trained here.
+        """Classify each image with the pretrained classifier, with `photo`, or with a model that the caller sees.
 
         Raises:
             Invalid: There is no such model, or an image is broken.
@@ -147,10 +151,12 @@ class JudgingService:
             UnsupportedImage, PayloadTooLarge: An image is of another kind or too large.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference`.
         """
-        chosen = await self._choose(request.model)
-        return chosen.ref, await self._results(chosen, uploads, request.top_k)
+        chosen = await self._choose(request.model, caller)
+        return chosen.ref, await self._results(chosen, uploads, request.top_k, caller.id)
 
-    async def explain(self, upload: Upload, request: ClassifyRequest) -> tuple[ModelRef, ClassifyResult, str]:
+    async def explain(
+        self, upload: Upload, request: ClassifyRequest, caller: Caller
+    ) -> tuple[ModelRef, ClassifyResult, str]:
         """Classify one image, and show where in it the classifier sees the most probable class.
 
         Returns:
@@ -160,23 +166,27 @@ class JudgingService:
             Invalid: As `classify`, or `combined_backbones`.
             Conflict, UnsupportedImage, PayloadTooLarge, ModelNotReady, QueueFull, InferenceFailed: As `classify`.
         """
-        chosen = await self._choose(request.model)
+        chosen = await self._choose(request.model, caller)
         self._explanations.require(chosen.explained)
-        [result] = await self._results(chosen, [upload], request.top_k)
-        drawing = self._explanations.png(partial(self._load, upload), chosen.explained, result.predictions[0].index)
+        [result] = await self._results(chosen, [upload], request.top_k, caller.id)
+        load, owner, index = partial(self._load, upload), _request_of([upload]), result.predictions[0].index
+        drawing = self._explanations.png(load, chosen.explained, index, owner=owner, caller=caller.id)
         return chosen.ref, result, base64.b64encode(await _naming(upload, drawing)).decode()
 
-    async def _results(self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int) -> list[ClassifyResult]:
-        owner = object()
+    async def _results(
+        self, chosen: _Chosen, uploads: Sequence[Upload], top_k: int, caller: str
+    ) -> list[ClassifyResult]:
+        owner = _request_of(uploads)
         rows = await _all(
-            _naming(upload, chosen.classify(partial(self._load, upload), owner=owner)) for upload in uploads
+            _naming(upload, chosen.classify(partial(self._load, upload), owner=owner, caller=caller))
+            for upload in uploads
         )
         return [
             ClassifyResult(image_id=upload.image_id, predictions=_top(row, chosen.classes, top_k))
             for upload, row in zip(uploads, rows, strict=True)
         ]
 
-    async def _choose(self, model: str | None) -> _Chosen:
+    async def _choose(self, model: str | None, caller: Caller) -> _Chosen:
         """Return the classifier that `model` names."""
         inference = self._inference
         if model is None or name_key(model) == inference.pack.name:
@@ -187,15 +197,15 @@ class JudgingService:
             ref = ModelRef(id=None, name=PHOTO, revision=photo.facts.weights_sha256[:12])
             classify = partial(inference.features.classify, backbone=PHOTO)
             return _Chosen(ref, photo.classes or (), classify, Explained(backbone=PHOTO))
-        head = await asyncio.to_thread(self._models.head, model)
-        await asyncio.to_thread(_require_backbone, inference, head)
+        head = await asyncio.to_thread(self._models.head, model, caller)
+        await asyncio.to_thread(inference.require_backbone, head.backbone, head.backbone_sha256)
         return _Chosen(head.ref, head.classes, partial(_classify_trained, inference, head), Explained(head))
 
-    def _stored(self, ids: Sequence[str], pointers: Sequence[str]) -> list[Upload]:
+    def _stored(self, ids: Sequence[str], pointers: Sequence[str], caller: Caller) -> list[Upload]:
         uploads = []
         for image_id, pointer in zip(ids, pointers, strict=True):
             try:
-                data = self._images.content(image_id)
+                data = self._images.content(image_id, caller)
             except NotFound:
                 raise Invalid.field(pointer, "There is no image with this id.", ErrorCode.IMAGE_NOT_FOUND) from None
             except FileLost as error:
@@ -207,6 +217,10 @@ class JudgingService:
     def _load(self, upload: Upload) -> Image.Image:
         """Decode an image; called on preparation threads."""
         return self._decode(upload.data, max_bytes=self._limits.upload_bytes, max_pixels=self._limits.upload_pixels)
+
+
+def _request_of(uploads: Sequence[Upload]) -> PictureRequest:
+    return PictureRequest(is_large=any(is_large(upload.data) for upload in uploads))
 
 
 async def _naming(upload: Upload, call: Awaitable[T]) -> T:
@@ -228,20 +242,16 @@ async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
             task.cancel()
 
 
-def _require_backbone(inference: Inference, head: Head) -> None:
-    """Raise Conflict unless the node has the backbone of a head, with the same weights."""
-    try:
-        found = inference.backbones.describe(head.backbone).facts.weights_sha256
-    except Invalid:
-        found = None
-    if found != head.backbone_sha256:
-        fault = "is not on this node" if found is None else "has other weights on this node"
-        raise backbone_mismatch(head.backbone, head.backbone_sha256, fault)
-
-
-async def _classify_trained(inference: Inference, head: Head, load: LoadImage, *, owner: object) -> np.ndarray:
+async def _classify_trained(
+    inference: Inference, head: Head, load: LoadImage, *, owner: object, caller: str
+) -> np.ndarray:
     features = await inference.features.of_image(
-        load, backbone=head.backbone, weights_sha256=head.backbone_sha256, preprocessing=head.preprocessing, owner=owner
+        load,
+        backbone=head.backbone,
+        weights_sha256=head.backbone_sha256,
+        preprocessing=head.preprocessing,
+        owner=owner,
+        caller=caller,
     )
     probabilities: np.ndarray = head.predict(features[None])[0]  # (K,)
     return probabilities

@@ -53,14 +53,21 @@ def to_srgb(image: Image.Image, parts: Parts) -> Image.Image:
         An image of mode RGB.
     """
     decoded, clear = _decoded(image, parts)
-    alpha = decoded.convert("RGBA").getchannel("A") if decoded.has_transparency_data else None
     pixels = _profiled(decoded, parts.profile) or decoded.convert("RGB")
-    if alpha is not None:
-        pixels.putalpha(alpha)
-        pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
+    if decoded.has_transparency_data:
+        _lay_on_white(pixels, decoded)
     if clear is not None:
         pixels.paste("white", mask=Image.fromarray(clear))
     return pixels
+
+
+def _lay_on_white(pixels: Image.Image, decoded: Image.Image) -> None:
+    """Composite an RGB image by the transparency of another one, some rows at a time: Pillow holds Python's lock."""
+    for top in range(0, pixels.height, _ROWS_AT_ONCE):
+        box = (0, top, pixels.width, min(top + _ROWS_AT_ONCE, pixels.height))
+        rows = pixels.crop(box)
+        rows.putalpha(decoded.crop(box).convert("RGBA").getchannel("A"))
+        pixels.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows).convert("RGB"), box)
 
 
 def upright(pixels: Image.Image, parts: Parts) -> Image.Image:

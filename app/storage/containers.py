@@ -21,6 +21,8 @@ MAX_CHUNKS = 20_000
 # A camera's JPEG has dozens of segments, a progressive JPEG about ten scans.
 MAX_JPEG_SEGMENTS = 2_000
 MAX_JPEG_SCANS = 100
+# Fill bytes, and others between segments, which decoders skip: sound files have a few.
+MAX_JPEG_FILL_BYTES = 65_536
 
 # Profiles of printers have up to 3 MB; Exif and XMP are read for the orientation only.
 MAX_PROFILE_BYTES = 4_194_304
@@ -41,7 +43,7 @@ class DamagedFile(ValueError):
 
 
 class TooManyParts(ValueError):
-    """The file has more chunks, segments or scans than any sound one of its size."""
+    """The file has more chunks, segments, scans or fill bytes than any sound one of its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +228,13 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """
     octets = np.frombuffer(data, np.uint8)
     markers = np.flatnonzero((octets[:-1] == 0xFF) & _IS_MARKER[octets[1:]])
-    position, count, num_scans = 2, 0, 0
+    position, count, num_scans, num_fill = 2, 0, 0, 0
     while (index := int(np.searchsorted(markers, position))) < len(markers):
         start = int(markers[index])
         code, count = data[start + 1], count + 1
         num_scans += code == _SOS
-        if count > MAX_JPEG_SEGMENTS or num_scans > MAX_JPEG_SCANS:
+        num_fill += start - position
+        if count > MAX_JPEG_SEGMENTS or num_scans > MAX_JPEG_SCANS or num_fill > MAX_JPEG_FILL_BYTES:
             raise TooManyParts
         if code in (_SOI, _EOI, 0x01):  # markers without a length
             position = start + 2

@@ -13,6 +13,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from xml.sax.saxutils import escape, unescape
 
@@ -161,6 +162,65 @@ def encode_upload(image: Image.Image, *, uploaded: bytes, max_bytes: int) -> tup
     if len(data := _saved(image, "jpeg", quality=95, subsampling=0)) > max_bytes:
         raise PayloadTooLarge(f"The image needs a file larger than {max_bytes} bytes.", code=ErrorCode.IMAGE_TOO_LARGE)
     return data, "jpeg"
+
+
+@dataclass(frozen=True, slots=True)
+class ReencodedImage:
+    """An uploaded image as it is stored.
+
+    Attributes:
+        data: The new file.
+        format: Its format.
+        width: Pixels of a row.
+        height: Pixels of a column.
+        sha256: Hash of the new file.
+        pixels_sha256: As `pixels_sha256` returns it.
+        uploaded_sha256: Hash of the file that was uploaded.
+        uploaded_bytes: Its size.
+    """
+
+    data: bytes
+    format: OutputFormat
+    width: int
+    height: int
+    sha256: str
+    pixels_sha256: str
+    uploaded_sha256: str
+    uploaded_bytes: int
+
+
+def reencode_image(
+    data: bytes, *, max_bytes: int, max_pixels: int, decode: DecodeImage = decode_image
+) -> ReencodedImage:
+    """Decode an uploaded image and encode it as it is stored.
+
+    Args:
+        data: The whole file.
+        max_bytes: Largest file taken and written, in bytes.
+        max_pixels: Most pixels taken.
+        decode: Reads the file.
+
+    Raises:
+        PayloadTooLarge, UnsupportedImage, Invalid: As `decode_image` and `encode_upload`.
+    """
+    image = decode(data, max_bytes=max_bytes, max_pixels=max_pixels)
+    file, image_format = encode_upload(image, uploaded=data, max_bytes=max_bytes)
+    return ReencodedImage(
+        data=file,
+        format=image_format,
+        width=image.width,
+        height=image.height,
+        sha256=hashlib.sha256(file).hexdigest(),
+        pixels_sha256=pixels_sha256(image),
+        uploaded_sha256=hashlib.sha256(data).hexdigest(),
+        uploaded_bytes=len(data),
+    )
+
+
+class ReencodeImage(Protocol):
+    """The signature of `reencode_image`, for callers that take a replacement."""
+
+    def __call__(self, data: bytes, *, max_bytes: int, max_pixels: int) -> ReencodedImage: ...  # noqa: D102
 
 
 def pixels_sha256(image: Image.Image) -> str:

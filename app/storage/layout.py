@@ -26,7 +26,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -43,13 +43,16 @@ from app.storage.files import (
     sync_folder,
     write_atomic,
 )
+from app.storage.inventory import paths_below
 from app.storage.reserve import NO_RESERVE, Reserve
 
 _DATASETS = "datasets"
 _REJECTED = "rejected"
-_TRASH = ".taken"
+TRASH = ".taken"
 FINE_TUNING = "finetuning"
 LOST_FOUND = ".lost+found"
+# Slashes in the relative path of a dataset's image.
+_DATASET_DEPTH = 4
 # The file name of an uploaded image has no seed.
 _UPLOADED = re.compile(r"[0-9]{6,}\.[a-z]+")
 
@@ -185,16 +188,16 @@ class DataFolder:
 
     def trashed_datasets(self) -> list[str]:
         """Return the ids of the datasets whose files are in the trash."""
-        return sorted(path.name for path in (self.root / _TRASH).glob("*"))
+        return sorted(path.name for path in (self.root / TRASH).glob("*"))
 
     def trash_path(self, dataset_id: str) -> str:
         """Return the relative path of a dataset's files in the trash."""
-        return f"{_TRASH}/{dataset_id}"
+        return f"{TRASH}/{dataset_id}"
 
     def is_trashed_since(self, dataset_id: str, age_s: float) -> bool:
         """Return whether a dataset's files have been in the trash for at least `age_s` seconds."""
         with suppress(FileNotFoundError):
-            return time.time() - (self.root / _TRASH / dataset_id).lstat().st_mtime >= age_s
+            return time.time() - (self.root / TRASH / dataset_id).lstat().st_mtime >= age_s
         return False
 
     def restore_dataset(self, dataset: str, dataset_id: str) -> None:
@@ -211,12 +214,15 @@ class DataFolder:
 
         The folder first leaves the trash in one step, so that a later recovery finds only interrupted deletions there.
         """
-        remove_tree(contained_path(self.root / _TRASH, dataset_id), temporaries=self.temporaries)
+        remove_tree(contained_path(self.root / TRASH, dataset_id), temporaries=self.temporaries)
 
     def dataset_paths(self, dataset: str) -> Iterator[str]:
         """Yield the relative path of each file of a dataset, kept and rejected."""
-        for root in (self.dataset_folder(dataset), contained_path(self.root / _REJECTED, dataset)):
-            yield from self._paths(root.glob("*/*/*"))
+        for kind in (_DATASETS, _REJECTED):
+            contained_path(self.root / kind, dataset)
+            for path in paths_below(self.root, f"{kind}/{dataset}"):
+                if path.count("/") == _DATASET_DEPTH:
+                    yield path
 
     def trees(self, dataset: str) -> list[str]:
         """Return the relative paths of a dataset's folders of kept and of rejected images; they may not exist."""
@@ -225,10 +231,12 @@ class DataFolder:
     def idle_datasets(self, *, older_than_s: float = 3600.0) -> set[str]:
         """Return the names of the datasets whose folders have not changed for `older_than_s` seconds."""
         before = time.time() - older_than_s
-        found = [folder for kind in (_DATASETS, _REJECTED) for folder in (self.root / kind).glob("*")]
-        return {folder.name for folder in found} - {
-            folder.name for folder in found if folder.lstat().st_mtime >= before
-        }
+        found, busy = set[str](), set[str]()
+        for kind in (_DATASETS, _REJECTED):
+            for folder in (self.root / kind).glob("*"):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    (busy if folder.lstat().st_mtime >= before else found).add(folder.name)
+        return found - busy
 
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
         """Remove temporary files of killed processes; see `sweep_temporaries`. Returns their number."""
@@ -236,13 +244,8 @@ class DataFolder:
 
     def _trash_moves(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
         """Return a dataset's folders, each with its path in the trash."""
-        trash = contained_path(self.root / _TRASH, dataset_id)
+        trash = contained_path(self.root / TRASH, dataset_id)
         return [(contained_path(self.root / kind, dataset), trash / kind) for kind in (_DATASETS, _REJECTED)]
-
-    def _paths(self, found: Iterable[Path]) -> Iterator[str]:
-        for path in found:
-            if path.is_file() and not path.is_symlink():
-                yield str(path.relative_to(self.root))
 
     def _write_with_folders(self, target: Path, data: bytes) -> bool:
         """Create the missing folders with the file inside, then rename them into place; False if they exist by then."""

@@ -44,6 +44,11 @@ class Reserve:
         self._measured_at = -float("inf")
         self._is_short = False
 
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that are kept free in each folder."""
+        return self._num_bytes
+
     def check(self) -> None:
         """Raise unless more space is free than the reserve; takes microseconds, except for one call a second.
 

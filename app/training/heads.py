@@ -20,6 +20,7 @@ from app.training.outcome import (
     HeadEpoch,
     HeadWarning,
     data_warnings,
+    direct_warnings,
     refuse_diverged,
     training_warnings,
 )
@@ -108,12 +109,7 @@ def fit_head(
     """
     settings.check()
     splits = _checked(Splits(train, validation, test), num_classes, normalise=settings.normalise)
-    if settings.needs_validation and splits.validation is None:
-        raise ValueError("A sweep and early stopping need validation rows.")
-    if not settings.is_iterative and (soft_labels is not None or initial is not None):
-        raise ValueError("Soft labels and an initial head need the solver sgd or adamw.")
-    if initial is not None:
-        _check_initial(initial, splits.train, settings, num_classes)
+    _refuse_unfit(splits, settings, num_classes, soft_labels, initial)
     scaling = Scaling.of(splits.train.features, settings.scaling_name)
     request = _Request(
         _map(splits, lambda rows: rows.scaled(scaling)),
@@ -125,7 +121,29 @@ def fit_head(
         on_epoch,
         between_epochs,
     )
-    result = _solve(request)
+    return _finished(_solve(request), splits, settings, scaling, num_classes)
+
+
+def _refuse_unfit(
+    splits: Splits,
+    settings: HeadSettings,
+    num_classes: int,
+    soft_labels: Probabilities | None,
+    initial: LinearProbe | None,
+) -> None:
+    """Raise ValueError for a solver that lacks validation rows, or that takes no soft labels or no such first head."""
+    if settings.needs_validation and splits.validation is None:
+        raise ValueError("A sweep and early stopping need validation rows.")
+    if not settings.is_iterative and (soft_labels is not None or initial is not None):
+        raise ValueError("Soft labels and an initial head need the solver sgd or adamw.")
+    if initial is not None:
+        _check_initial(initial, splits.train, settings, num_classes)
+
+
+def _finished(
+    result: HeadResult, splits: Splits, settings: HeadSettings, scaling: Scaling, num_classes: int
+) -> HeadResult:
+    """Return a result whose head works on unscaled features, with the warnings about the rows."""
     sizes = splits.train.class_sizes(num_classes).tolist()
     warnings = (*result.warnings, *data_warnings(sizes, weighted=settings.class_weights is not None))
     probe = replace(scaling.fold(result.probe), normalise=settings.normalise)
@@ -154,7 +172,8 @@ def _direct(request: _Request) -> HeadResult:
     fitted = fit_directly(request.splits.train, request.settings, num_classes=request.num_classes)
     epoch = _single_epoch(fitted.probe, request.splits, started_s)
     request.on_epoch(epoch)
-    return HeadResult(fitted.probe, (epoch,), request.settings, warnings=fitted.warnings)
+    warnings = (*fitted.warnings, *direct_warnings(loss=epoch.train_loss, num_classes=request.num_classes))
+    return HeadResult(fitted.probe, (epoch,), request.settings, warnings=warnings)
 
 
 def _sweep(request: _Request) -> HeadResult:

@@ -97,6 +97,19 @@ def training_warnings(*, before: float, after: float, num_classes: int) -> list[
     return []
 
 
+def direct_warnings(*, loss: float, num_classes: int) -> list[HeadWarning]:
+    """Warn of a head without epochs that is not better than guessing on its own training rows.
+
+    Args:
+        loss: Mean cross-entropy of the training rows.
+        num_classes: K.
+    """
+    if loss < (1 - NOT_TRAINED_BELOW) * math.log(num_classes):
+        return []
+    detail = "The head is no better than guessing on its own training images. Use a larger c, or a smaller alpha."
+    return [HeadWarning("not_trained", detail)]
+
+
 def data_warnings(class_sizes: Sequence[int], *, weighted: bool) -> list[HeadWarning]:
     """Warn of classes that are too small or too unequal.
 

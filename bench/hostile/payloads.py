@@ -49,6 +49,18 @@ def large_picture(seed: int) -> bytes:
     return _encoded(Image.fromarray(tile).resize((4000, 5000), Image.Resampling.NEAREST), "JPEG")
 
 
+def transparent_picture(seed: int) -> bytes:
+    """Return a PNG of 20 megapixels with an alpha channel, another one for each seed."""
+    tile = np.random.default_rng(seed).integers(0, 256, (50, 40, 4), dtype=np.uint8)
+    return _encoded(Image.fromarray(tile).resize((4000, 5000), Image.Resampling.NEAREST), "PNG")
+
+
+def full_segments(count: int = 150) -> bytes:
+    """Return a JPEG with so many comments of 64 KB: 10 MB that are read, and taken."""
+    jpeg = _encoded(Image.new("RGB", (64, 64), "orange"), "JPEG")
+    return jpeg[:2] + (b"\xff\xfe\xff\xff" + bytes(65_533)) * count + jpeg[2:]
+
+
 def fill_bytes(num_bytes: int = 10_000_000) -> bytes:
     """Return a JPEG with so many fill bytes before its second marker."""
     jpeg = _encoded(Image.new("RGB", (64, 64), "orange"), "JPEG")

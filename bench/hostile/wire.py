@@ -53,7 +53,12 @@ class Target:
 
 def head(path: str, *, method: str = "POST", content_type: str = "application/json", length: int = 0) -> bytes:
     """Return a request's head."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Type: {content_type}", f"Content-Length: {length}"]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {length}",
+    ]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode()
 
 

@@ -26,8 +26,8 @@ from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.image_spec import ImageSpec
 from app.modelpacks.pack import demo_pack_folder
+from app.services.inference.loaded import DIFFUSION
 from app.services.inference.loading import ModelChoice, start_inference
-from app.services.inference.service import DIFFUSION
 from bench.generate.pipeline import Subject
 from bench.generate.servers import foxhound, running, versions
 

@@ -23,12 +23,14 @@ from typing import Any
 
 import httpx
 
+from bench.soak.agreement import counted_by_node, disagreements
 from bench.soak.limits import broken_limits
 from bench.soak.load import Tally, run_clients
 
 START_TIMEOUT_S = 300.0
 DRAIN_TIMEOUT_S = 60.0
 WARM_AFTER_S = 120.0
+AGREE_TIMEOUT_S = 20.0
 NUM_CLIENTS = 8
 
 
@@ -67,9 +69,9 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def soak(url: str, seconds: float, pid: int, tally: Tally) -> tuple[int, int]:
+async def soak(url: str, num_clients: int, seconds: float, pid: int, tally: Tally) -> tuple[int, int]:
     """Load the node; returns its memory once warm and at the end."""
-    clients = asyncio.ensure_future(run_clients(url, NUM_CLIENTS, seconds, tally))
+    clients = asyncio.ensure_future(run_clients(url, num_clients, seconds, tally))
     await asyncio.sleep(min(WARM_AFTER_S, seconds / 2))
     warm = rss_bytes(pid)
     await clients
@@ -86,6 +88,17 @@ def drained_state(state_file: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def compared(url: str, tally: Tally) -> list[str]:
+    """Tell where `/metrics` and the clients disagree, once the node has ended the requests whose clients left."""
+    deadline = time.monotonic() + AGREE_TIMEOUT_S
+    while True:
+        node, images = counted_by_node(httpx.get(f"{url}/metrics", timeout=60).text)
+        found = disagreements(tally.by_route, tally.images, node, images)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
 def table(counts: Counter[tuple[str, str]]) -> str:
     """Lay out requests by kind and outcome."""
     lines = [f"{'request':<10} {'outcome':<12} {'number':>8}"]
@@ -97,6 +110,7 @@ def main() -> int:
     """Run the soak; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak")
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--clients", type=int, default=NUM_CLIENTS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of a forward")
     args = parser.parse_args()
     minutes: float = args.minutes
@@ -109,13 +123,16 @@ def main() -> int:
         with started_node(folder, port, args.threads) as node:
             wait_until_ready(url, node)
             print(f"the node is ready; {minutes:g} minutes of load", file=sys.stderr)
-            memory = asyncio.run(soak(url, minutes * 60, node.pid, tally))
+            memory = asyncio.run(soak(url, args.clients, minutes * 60, node.pid, tally))
             state = drained_state(folder / "state.json")
+            differing = compared(url, tally)
             node.send_signal(signal.SIGTERM)
             exit_code = node.wait(60)
-    broken = broken_limits(tally.counts, memory, state, exit_code)
+    broken = broken_limits(tally.counts, memory, state, exit_code) + differing
     print(table(tally.counts))
     print(f"resident memory {memory[0] / 2**20:.0f} -> {memory[1] / 2**20:.0f} MiB; engine at the end: {state}")
+    agreed = "disagrees with" if differing else "agrees exactly with"
+    print(f"/metrics {agreed} the clients: {tally.by_route.total()} requests, {tally.images} images seen")
     print("\n".join(broken) or "every limit held")
     outcomes = {f"{kind} {outcome}": number for (kind, outcome), number in sorted(tally.counts.items())}
     print(json.dumps({"minutes": minutes, "outcomes": outcomes, "rss": memory, "state": state, "broken": broken}))

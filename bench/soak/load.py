@@ -20,19 +20,31 @@ from PIL import Image
 PATIENCE_S = 120.0
 SCHEDULERS = ("pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
 
+ROUTES = ("/generate", "/clip-score", "/classify")
+
 # What is asked for, and how often in a hundred.
 KINDS = {"generate": 40, "leave": 20, "clip": 12, "classify": 12, "bad": 16}
 
 
 @dataclass
 class Tally:
-    """How requests ended, by kind: a status, `left` (by the client, on purpose), or `unanswered`."""
+    """How requests ended: a status, `left` (by the client, on purpose), or `unanswered`.
+
+    Attributes:
+        counts: By kind and outcome.
+        by_route: By route, as the node's metrics name it, and outcome.
+        images: Images in the answers.
+    """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    by_route: Counter[tuple[str, str]] = field(default_factory=Counter)
+    images: int = 0
 
-    def add(self, kind: str, outcome: str) -> None:
+    def add(self, kind: str, url: str, outcome: str, images: int) -> None:
         """Count one."""
         self.counts[kind, outcome] += 1
+        self.by_route[url if url in ROUTES else "none", outcome] += 1
+        self.images += images
 
 
 async def run_clients(url: str, num_clients: int, seconds: float, tally: Tally) -> None:
@@ -45,21 +57,40 @@ async def run_clients(url: str, num_clients: int, seconds: float, tally: Tally) 
 async def _client(http: httpx.AsyncClient, rng: random.Random, ends_at: float, tally: Tally) -> None:
     while time.monotonic() < ends_at:
         [kind] = rng.choices(list(KINDS), list(KINDS.values()))
-        tally.add(kind, await _ask(http, rng, kind))
+        content = _request(rng, kind)
+        tally.add(kind, content["url"], *await (_leave if kind == "leave" else _ask)(http, rng, content))
 
 
-async def _ask(http: httpx.AsyncClient, rng: random.Random, kind: str) -> str:
-    request = http.build_request("POST", **_request(rng, kind))
+async def _ask(http: httpx.AsyncClient, _rng: random.Random, content: dict[str, Any]) -> tuple[str, int]:
+    """Send a request; return its status and the images of the answer."""
     try:
-        if kind != "leave":
-            return str((await http.send(request)).status_code)
-        try:
-            async with asyncio.timeout(rng.uniform(0.02, 1.5)):
-                return str((await http.send(request)).status_code)
-        except TimeoutError:
-            return "left"
+        answer = await http.send(http.build_request("POST", **content))
     except httpx.HTTPError:
-        return "unanswered"
+        return "unanswered", 0
+    is_made = content["url"] == "/generate" and answer.status_code == 200
+    return str(answer.status_code), len(answer.json()["images"]) if is_made else 0
+
+
+async def _leave(http: httpx.AsyncClient, rng: random.Random, content: dict[str, Any]) -> tuple[str, int]:
+    """Send a request for one image completely, and wait for the status for a moment only.
+
+    A client that is cut off while it sends would leave open whether the node has the request.
+    """
+    request = http.build_request("POST", content["url"], json={**content["json"], "num_images_per_prompt": 1})
+    lines = [f"POST {request.url.path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    reader, writer = await asyncio.open_connection(request.url.host, request.url.port)
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode() + request.read())
+        await writer.drain()
+        async with asyncio.timeout(rng.uniform(0.02, 1.5)):
+            status = (await reader.readline()).split()[1].decode()
+            return status, int(status == "200")
+    except TimeoutError:
+        return "left", 0
+    except (OSError, IndexError):
+        return "unanswered", 0
+    finally:
+        writer.close()
 
 
 def _request(rng: random.Random, kind: str) -> dict[str, Any]:

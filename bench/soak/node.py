@@ -23,8 +23,9 @@ from app.engine.request import Priority, RequestCost
 from app.errors import AppError
 from app.image_spec import ImageSpec
 from app.main import create_app, server_config
+from app.services.inference.loaded import DIFFUSION
 from app.services.inference.loading import ModelChoice, start_inference
-from app.services.inference.service import DIFFUSION, Inference
+from app.services.inference.service import Inference
 
 FAULT_EVERY_S = 3.0
 STATE_EVERY_S = 1.0

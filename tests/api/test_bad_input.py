@@ -454,7 +454,8 @@ def test_a_body_over_the_limit_is_413_with_or_without_its_length(tmp_path: Path,
 
 def test_a_body_that_never_comes_is_408(tmp_path: Path, database_url: str) -> None:
     with serve(make_settings(tmp_path / "data2", database_url, body_timeout_s=0.3), FakeModels()) as node:
-        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += b"Content-Length: 100\r\n\r\n{"
         with socket.create_connection((node.http.base_url.host, node.http.base_url.port or 0), timeout=10) as client:
             client.sendall(head)
             answer = client.recv(65_536)

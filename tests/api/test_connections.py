@@ -18,8 +18,8 @@ from testing.waiting import PATIENCE_S
 from testing.wire import Answer, Wire, connect
 from tests.api.conftest import Serve
 
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 MEGABYTE = 1_000_000
 
@@ -138,7 +138,7 @@ def test_a_connection_that_says_nothing_is_closed(served: Serve) -> None:
 
 def test_the_body_of_a_request_that_was_answered_cannot_come_for_ever(served: Serve) -> None:
     with served(head_timeout_s=0.3) as node, connect(node.http) as wire:
-        assert wire.send(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        assert wire.send(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n")
         assert wire.read().status == 404
         wire.sock.settimeout(0.02)
         deadline = time.monotonic() + PATIENCE_S
@@ -168,8 +168,8 @@ def test_a_request_under_way_is_not_measured_by_the_time_of_its_head(served: Ser
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\nHost x",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
-        b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         CHUNKED + b"zz\r\n",
     ],
     ids=["nonsense", "no host", "header", "length", "chunk"],
@@ -239,13 +239,13 @@ def test_the_engine_socket_is_bounded_too(served: Serve) -> None:
     with served() as node, socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(node.settings.engine_socket))
         wire = Wire(sock)
-        assert wire.send(b"POST /features HTTP/1.1\r\nx: ")
+        assert wire.send(b"POST /feature-batch HTTP/1.1\r\nx: ")
         flood(wire, b"a" * 65_536)
         assert wire.read().status == 431
 
 
 def test_a_client_that_never_reads_is_dropped(served: Serve) -> None:
-    request = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with served(body_timeout_s=0.5) as node, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         sock.connect((node.http.base_url.host, node.http.base_url.port))

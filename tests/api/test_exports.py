@@ -178,7 +178,7 @@ def test_a_dataset_deleted_during_its_download_ends_it_short(http: httpx.Client,
     whole = int(http.get(path).headers["content-length"])
     with socket.create_connection((http.base_url.host, http.base_url.port or 80), timeout=30) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         received = len(client.recv(1_000))
         assert http.delete(f"/datasets/{created['id']}").status_code == 204
         while part := client.recv(1 << 20):

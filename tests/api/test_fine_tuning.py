@@ -3,10 +3,12 @@
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +27,7 @@ from testing.fake_jobs import FakeJobContext
 from testing.fake_models import FakeSource, add_backbone, describe
 from testing.fine_tuning import write_backbone_folder
 from testing.uploads import create_empty, fill, picture
+from testing.waiting import PATIENCE_S, wait_until
 from testing.workbench import Workbench
 
 Train = Callable[[str], FakeJobContext]
@@ -261,3 +264,30 @@ class _Interrupted:
             raise _Killed
         self._recorded[name] = result
         return result
+
+
+def test_a_cancelled_job_does_not_wait_for_the_end_of_its_epoch(bench: Workbench, tiny: str, handler: TrainJob) -> None:
+    job_id = ask(bench)["id"]
+    with bench.db.transaction() as session:
+        record.begin(session, job_id)
+    context = FakeJobContext(bench.db, job_id, handler)
+    engine, diffusion = bench.models.engine, bench.models.diffusion
+    drawing: list[Future[httpx.Response]] = []
+
+    def is_cancelled() -> bool:
+        if "fit" in context.names and not drawing:  # a picture's step holds the device from here on
+            diffusion.gate.clear()
+            body = {"prompt": "a fox", "num_inference_steps": 1}
+            drawing.append(pool.submit(bench.http.post, "/generate", json=body))
+            assert diffusion.stepping.wait(PATIENCE_S)
+        return engine.in_flight().get("fine-tune", 0) > 0
+
+    context.is_cancelled = is_cancelled
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(JobCancelled):
+            handler.run(context)
+        assert context.names[-1] == "epoch-1"
+        diffusion.gate.set()
+        assert drawing[0].result().status_code == 200
+    wait_until(lambda: not engine.in_flight().get("fine-tune"))
+    assert not (bench.data_dir / "finetuning" / job_id / "last.safetensors").exists()

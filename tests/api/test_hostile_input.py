@@ -86,9 +86,9 @@ def test_a_path_that_is_nearly_one_is_404_and_no_redirect(http: httpx.Client, pa
 
 
 def test_a_kept_connection_serves_after_an_error_and_pipelined_requests_in_order(http: httpx.Client) -> None:
-    bad = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-    good = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    bad = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    good = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = exchange(http, bad + good + last)
     assert [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)] == [422, 200, 404]
 
@@ -243,10 +243,10 @@ def test_every_answer_forbids_to_guess_its_type(http: httpx.Client) -> None:
 @pytest.mark.parametrize("host", ["evil.example", "evil/?", "x/docs?", "127.0.0.1:1", "[::1]", ""])
 def test_no_answer_depends_on_the_host(http: httpx.Client, host: str) -> None:
     answer = http.post("/datasets?dry_run=true", json=DATASET, headers={"Host": host})
-    assert answer.status_code in (200, 400)
-    assert http.get("/nowhere", headers={"Host": host}).status_code in (400, 404)
+    assert answer.status_code in (200, 400, 421)
+    assert http.get("/nowhere", headers={"Host": host}).status_code in (400, 404, 421)
     accepted = http.post("/generate", json=GOOD, headers={"Host": host, "Prefer": "respond-async"})
-    assert accepted.status_code == 400 or accepted.headers["location"].startswith("/jobs/")
+    assert accepted.status_code in (400, 421) or accepted.headers["location"].startswith("/jobs/")
 
 
 @pytest.mark.parametrize("origin", ["null", "http://evil.example"])
@@ -260,7 +260,7 @@ def test_no_other_site_may_read_or_post(http: httpx.Client, origin: str) -> None
     # What a page of another site can send without asking first.
     for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"):
         answer = http.post("/datasets", content=json.dumps(DATASET), headers={**headers, "Content-Type": content_type})
-        assert_problem(answer, 415)
+        assert_problem(answer, 403, "cross_site_refused")
     assert http.get("/datasets").json()["items"] == []
 
 
@@ -274,7 +274,7 @@ def test_what_a_proxy_would_say_changes_no_answer(http: httpx.Client) -> None:
 
 
 def test_no_line_break_reaches_a_header(http: httpx.Client) -> None:
-    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nX-Request-Id: a%0d%0aSet-Cookie: b\r\n"
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a%0d%0aSet-Cookie: b\r\n"
     head += b"Content-Type: application/json\r\nAccept: image/png\r\nConnection: close\r\n"
     body = json.dumps({**GOOD, "prompt": "a\r\nSet-Cookie: a=b"}).encode()
     received = exchange(http, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -289,7 +289,7 @@ def test_a_client_that_leaves_while_its_image_is_sent_hurts_nobody(http: httpx.C
     read = http.post("/generate", json={**GOOD, "width": 192, "height": 192}).json()
     url = read["images"][0]["url"].encode()
     for _ in range(20):
-        exchange(http, b"GET " + url + b" HTTP/1.1\r\nHost: x\r\n\r\n", until=b"HTTP/1.1 200")
+        exchange(http, b"GET " + url + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", until=b"HTTP/1.1 200")
     assert http.get(url.decode()).status_code == 200
     assert http.get(f"/generations/{read['id']}").json()["images"][0]["id"] == read["images"][0]["id"]
 

@@ -2,13 +2,22 @@
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
-from testing.node import Node
+from app.db.session import Database
+from app.node.combined import combined_facts
+from app.storage.images import decode_image
+from app.storage.layout import DataFolder
+from app.training.probe import LinearProbe
+from testing.fake_models import NUM_FEATURES, FakeModels, describe
+from testing.node import Node, make_settings, serve
+from testing.trained_models import add_model
 
 
 def picture(colour: str = "red", image_format: str = "PNG") -> bytes:
@@ -127,3 +136,31 @@ def test_a_label_in_brackets_is_a_label(shared_node: Node) -> None:
         *(("labels", (None, text)) for text in ("[fox]", "[dog")),
     ]
     assert shared_node.http.post("/clip-score", files=form).status_code == 200
+
+
+def test_a_picture_is_decoded_once_for_all_backbones_of_a_model(tmp_path: Path, database_url: str) -> None:
+    decoded = []
+
+    def decode(data: bytes, **bounds: int) -> Image.Image:
+        decoded.append(len(data))
+        return decode_image(data, **bounds)
+
+    facts = [describe(name).facts for name in ("resnet18", "clip")]
+    of_both = combined_facts("resnet18+clip", facts)
+    with serve(make_settings(tmp_path / "data", database_url), FakeModels(), decode=decode) as node:
+        db = Database(database_url)
+        add_model(
+            db,
+            DataFolder(tmp_path / "data"),
+            ["fox", "dog"],
+            name="both",
+            backbone=of_both.name,
+            backbone_sha256=of_both.weights_sha256,
+            lineage={"backbone": of_both.to_json()},
+            probe=LinearProbe(np.zeros((2, NUM_FEATURES + 4), np.float32), np.zeros(2, np.float32)),
+        )
+        db.close()
+        data = picture()
+        answer = node.http.post("/classify", files={"image": data}, data={"model": "both"})
+        assert answer.status_code == 200, answer.text
+        assert decoded == [len(data)]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from app.services.datasets.uploads import MAX_AT_ONCE
+from app.services.thread_pools import NUM_LARGE_PICTURES
 from app.storage.images import decode_image
 from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
@@ -18,6 +19,8 @@ from testing.waiting import PATIENCE_S
 
 # A picture of this size waits for the gate.
 SLOW_SIZE = (33, 21)
+# So does one of this size, which is large.
+LARGE_SLOW_SIZE = (1_100, 1_000)
 
 
 class GatedDecoder:
@@ -34,7 +37,7 @@ class GatedDecoder:
 
     def __call__(self, data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
         image = decode_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
-        if image.size == SLOW_SIZE:
+        if image.size in (SLOW_SIZE, LARGE_SLOW_SIZE):
             self.held.release()
             self.gate.wait(6 * PATIENCE_S)
         return image
@@ -56,9 +59,18 @@ def client_of(node: Node) -> httpx.Client:
     return httpx.Client(base_url=node.http.base_url, timeout=6 * PATIENCE_S)
 
 
-def send_slow(node: Node, dataset_id: str, seed: int) -> httpx.Response:
+def send(node: Node, dataset_id: str, file: bytes) -> httpx.Response:
     with client_of(node) as http:
-        return upload(http, dataset_id, [picture(seed, size=SLOW_SIZE)])
+        return upload(http, dataset_id, [file])
+
+
+def send_slow(node: Node, dataset_id: str, seed: int) -> httpx.Response:
+    return send(node, dataset_id, picture(seed, size=SLOW_SIZE))
+
+
+def classify(node: Node, files: list[bytes]) -> httpx.Response:
+    with client_of(node) as http:
+        return http.post("/classify", files=[("images", file) for file in files])
 
 
 def test_any_number_of_uploads_that_stand_still_keep_nobody_else_waiting(
@@ -80,6 +92,25 @@ def test_any_number_of_uploads_that_stand_still_keep_nobody_else_waiting(
             assert not any(answer.done() for answer in sent)
         decoder.gate.set()
         assert [answer.result().status_code for answer in sent] == [201] * 24
+
+
+def test_small_pictures_are_uploaded_and_classified_while_large_ones_wait(
+    gated_node: Node, decoder: GatedDecoder
+) -> None:
+    node, dataset_id = gated_node, create_empty(gated_node.http)["id"]
+    large = [picture(seed, size=LARGE_SLOW_SIZE) for seed in range(4)]
+    with ThreadPoolExecutor(8) as clients:
+        uploads = [clients.submit(send, node, dataset_id, file) for file in large]
+        forms = [clients.submit(classify, node, [file, picture(0)]) for file in large]
+        for _ in range(2 * NUM_LARGE_PICTURES):  # all threads of either kind
+            assert decoder.held.acquire(timeout=PATIENCE_S)
+        assert upload(node.http, dataset_id, [picture(7)]).status_code == 201
+        assert node.http.post("/classify", files={"image": picture(1)}).status_code == 200
+        assert node.http.post("/clip-score", files={"image": picture(1)}, data={"labels": "fox"}).status_code == 200
+        assert not any(answer.done() for answer in [*uploads, *forms])
+        decoder.gate.set()
+        assert {answer.result().status_code for answer in uploads} == {201}
+        assert {answer.result().status_code for answer in forms} == {200}
 
 
 def test_more_uploads_than_are_taken_at_once_are_refused_before_they_are_read(

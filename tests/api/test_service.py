@@ -136,7 +136,7 @@ def test_the_engine_socket_is_for_this_user_alone(node: Node) -> None:
 
 def test_the_engine_socket_is_not_on_the_network(http: httpx.Client) -> None:
     assert http.post("/render", json={}).status_code == 404
-    assert http.post("/features", content=b"").status_code == 404
+    assert http.post("/feature-batch", content=b"").status_code == 404
 
 
 def test_a_request_id_is_kept_if_it_is_harmless(http: httpx.Client) -> None:

@@ -14,7 +14,7 @@ from tests.api.conftest import Serve
 SILENCE_S = 0.6
 JSON = json.dumps({"prompt": "a fox"}).encode()
 FORM = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture(1) + b"\r\n--b--\r\n"
-HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n"
+HEAD = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
 
 
 def pieces_of(body: bytes, number: int) -> list[bytes]:
@@ -85,5 +85,5 @@ def test_the_socket_of_the_engine_gives_up_a_silent_body_too(served: Serve) -> N
     with served(body_timeout_s=SILENCE_S) as node, socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(node.settings.engine_socket))
         wire = Wire(sock)
-        assert wire.send(HEAD % (b"/features", b"image/png") + b"Content-Length: 100\r\n\r\nabc")
+        assert wire.send(HEAD % (b"/feature-batch", b"image/png") + b"Content-Length: 100\r\n\r\nabc")
         assert_too_slow(wire.read())

@@ -50,6 +50,16 @@ def test_files_are_taken_or_refused_one_by_one(http: httpx.Client, node: Node) -
     assert (image["source"], image["seed"], image["class_name"]) == ("real", None, CLASSES[0])
 
 
+def test_large_files_are_taken_or_refused_as_small_ones_are(http: httpx.Client) -> None:
+    """They are read by another process."""
+    created = create_empty(http)
+    file = picture(1, size=(1_100, 1_000))
+    answer = upload(http, created["id"], [file, file[:-40_000], file])
+    assert codes(answer) == [None, "corrupt_image", "duplicate_image"]
+    stored = http.get(f"/images/{answer.json()['files'][0]['image_id']}").content
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored))), np.asarray(Image.open(io.BytesIO(file))))
+
+
 def test_pixels_are_kept_upright_and_nothing_else(http: httpx.Client) -> None:
     created = create_empty(http)
     exif = Image.Exif()

@@ -25,7 +25,5 @@ export default {
     // Ids are UUIDv7 texts. The rule does not read the `anyOf` of a parameter that may be left out, and takes an SSE
     // version (`Last-Event-ID`) for an id.
     "owasp:api1:2023-no-numeric-ids": "off",
-    // API keys bring `security` to each operation; this line goes with them.
-    "owasp:api2:2023-write-restricted": "off",
   },
 };

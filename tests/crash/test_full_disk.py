@@ -1,5 +1,6 @@
 """A node on a real disk that is full, by others' files: new work is refused, deletions and reading go on, jobs wait."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner
 
+from app.cli.main import app
+from app.db.models import TrainedModel
+from app.storage.layout import DataFolder
+from testing.old_images import DAY, add_generations, check_files
 from testing.pictures import job_row
 from testing.small_disk import SmallDisk, small_disk
+from testing.trained_models import add_model
 from testing.uploads import create_empty, picture, upload
 from testing.waiting import wait_until
 from tests.crash.asking import dataset_body, submit, wait_for_end
@@ -50,11 +58,16 @@ def made(house: House, name: str, **changes: int) -> dict[str, Any]:
 def refusals(house: House, dataset: dict[str, Any], cancelled: dict[str, Any]) -> list[httpx.Response]:
     """Hand new work in by every way."""
     http, later = house.http, {"Prefer": "respond-async"}
+    with house.db.snapshot() as session:
+        model_id = session.scalars(select(TrainedModel.id)).one()
     return [
         http.post("/generate", json=SKETCH),
         http.post("/generate", json=SKETCH, headers={"Accept": "text/event-stream"}),
         http.post("/generate", json=SKETCH, headers={**later, "Idempotency-Key": "later"}),
         http.post("/datasets", json=dataset_body("another")),
+        http.post("/datasets", json=dataset_body("for-uploads", train_per_class=0, test_per_class=0)),
+        http.post(f"/datasets/{dataset['id']}/repair"),
+        http.post(f"/models/{model_id}/evaluations", json={"dataset_id": dataset["id"]}),
         http.post(f"/datasets/{dataset['id']}/extend", json={"train_per_class": 1}),
         http.post("/train-jobs", json={"dataset_id": dataset["id"]}),
         http.post("/train-jobs", json={"dataset": dataset_body("brought")}),
@@ -82,10 +95,30 @@ def assert_goes_on(house: House) -> None:
     made(house, "afterwards")
 
 
+def assert_pruned(house: House, num_images: int) -> None:
+    """Expect that the command of an operator reports and removes the old images."""
+    settings = house.settings
+    environment = {
+        "FOXHOUND_DATA_DIR": str(settings.data_dir),
+        "FOXHOUND_DATABASE_URL": settings.resolved_database_url,
+        "FOXHOUND_RESERVE_MB": str(RESERVE_MB),
+    }
+    for command in (["report"], ["prune", "--dry-run"], ["prune"]):
+        options = ["--days", "0.5"] if command[0] == "prune" else []
+        result = CliRunner().invoke(app, ["storage", *command, *options, "--json"], env=environment)
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.output)
+        assert command == ["report"] or told["images"] == num_images
+    check_files(house.db, DataFolder(house.data_dir))
+
+
 @pytest.mark.parametrize("left_bytes", [RESERVE_MB * MEGABYTE // 2, 0], ids=["nearly full", "full"])
 def test_what_makes_room_works_on_a_full_disk(house: House, disk: SmallDisk, left_bytes: int) -> None:
     http = house.http
     kept, dropped = made(house, "kept"), made(house, "dropped", train_per_class=20)
+    folder = DataFolder(house.data_dir)
+    add_model(house.db, folder, ["fox", "dog"], dataset_id=kept["id"])
+    add_generations(house.db, folder, [DAY] * 100, num_bytes=10_000)
     uploads = create_empty(http, "uploads")
     assert upload(http, uploads["id"], [picture(1)]).status_code == 201
     generation = http.post("/generate", json=SKETCH).json()
@@ -100,6 +133,7 @@ def test_what_makes_room_works_on_a_full_disk(house: House, disk: SmallDisk, lef
         answer = http.delete(path)
         assert answer.status_code == 204, answer.text
         assert http.get(path).status_code == 404
+    assert_pruned(house, 100)
     assert not list((house.data_dir / "datasets").glob("dropped"))
     wait_until(lambda: disk.free_bytes > before)
     assert http.get(f"/datasets/{kept['id']}/archive.zip").status_code == 200

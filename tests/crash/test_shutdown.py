@@ -72,7 +72,7 @@ def test_what_runs_ends_what_waits_is_told_at_once_and_nothing_new_is_taken(
     with ExitStack() as stack:
         kept = [stack.enter_context(connect(house.http)) for _ in range(3)]
         for wire in kept:
-            assert wire.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert wire.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert wire.read().status == 200
         running, queued = load(house, threads, 5)
         terminate(house)
@@ -80,7 +80,7 @@ def test_what_runs_ends_what_waits_is_told_at_once_and_nothing_new_is_taken(
             assert_unavailable(future.result(60))
         assert not running.done()
         for wire, path in zip(kept, ("/readyz", "/generations", "/livez"), strict=True):
-            assert wire.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert wire.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             answer = wire.read()
             assert answer.status == (200 if path == "/livez" else 503)
             assert path == "/livez" or answer.headers["retry-after"]
@@ -157,7 +157,8 @@ def test_a_request_whose_body_is_under_way_is_still_taken(house: House) -> None:
     house.start_node()
     body = json.dumps(GENERATE).encode()
     with connect(house.http) as wire:
-        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += b"Content-Length: %d\r\n\r\n"
         assert wire.send(head % len(body) + body[:5])
         assert house.http.get("/livez").status_code == 200
         terminate(house)
@@ -185,7 +186,7 @@ def test_the_engine_socket_says_unavailable_too(house: House, threads: ThreadPoo
         terminate(house)
         wait_until(lambda: house.http.get("/readyz").status_code == 503)
         wire = Wire(sock)
-        assert wire.send(b"POST /backbone HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert wire.send(b"POST /backbone HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         assert wire.read().status == 503
     house.let_go()
     assert running.result(60).status_code == 200

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_what_ran_beside_something_that_kills_its_worker_is_not_blamed(
 ) -> None:
     """Chunks beside each other, or jobs that work themselves, as those of `POST /generate` do."""
     innocent, deadly = tmp_path / "innocent", tmp_path / "deadly"
-    common = {"num": 2, "chunk_size": 2, "in_parent": in_parent}
+    common: dict[str, Any] = {"num": 2, "chunk_size": 2, "in_parent": in_parent}
     innocent_id = submit_pictures(queue, db, innocent, stop_at=1, **common)
     worker = start_worker(chunks_at_once=2)
     wait_until((innocent / "reached").exists)

@@ -207,6 +207,7 @@ class Hay:
 
     Attributes:
         needle_at: The forward in which the needle arrives.
+        callers: Whose the neighbours are; the needle is of a caller of its own.
         shared: The rows of the forwards in which the needle stepped.
     """
 
@@ -214,6 +215,7 @@ class Hay:
     needle: ImageSpec
     rng: random.Random
     needle_at: int
+    callers: tuple[str, ...] = ("needle",)
     straws: "list[Future[Any]]" = field(default_factory=list)
     found: "Future[Any] | None" = None
     shared: list[int] = field(default_factory=list)
@@ -222,22 +224,26 @@ class Hay:
         if self.found is not None and self.found.done():
             return
         if forwards == self.needle_at:
-            self.found = self.studio.submit(self.needle, on_step=lambda *_: self.shared.append(self.studio.rows[-1]))
+            self.found = self.studio.submit(
+                self.needle, on_step=lambda *_: self.shared.append(self.studio.rows[-1]), caller="needle"
+            )
         if self.straws and self.rng.random() < 0.25:
             self.rng.choice(self.straws).cancel()
         running = [straw for straw in self.straws if not straw.done()]
         for _ in range(self.rng.randint(0, 2) if len(running) < 4 else 0):
             payload = random_payload(self.rng, self.rng.choice([48, 48, 48, 64]))
-            self.straws.append(self.studio.submit(payload, priority=self.rng.choice(list(Priority))))
+            how = {"priority": self.rng.choice(list(Priority)), "caller": self.rng.choice(self.callers)}
+            self.straws.append(self.studio.submit(payload, **how))
 
 
+@pytest.mark.parametrize("callers", [("needle",), ("a", "b", "c", "needle")], ids=len)
 @pytest.mark.parametrize("seed", range(6))
-def test_an_image_is_the_same_bytes_alone_and_in_the_hay(studio: Studio, seed: int) -> None:
+def test_an_image_is_the_same_bytes_alone_and_in_the_hay(studio: Studio, seed: int, callers: tuple[str, ...]) -> None:
     rng = random.Random(seed)
     needle = replace(random_payload(rng, width=48), num_inference_steps=10)
     [alone] = studio.make(needle)
     studio.events.clear()
-    hay = Hay(studio, needle, rng, needle_at=rng.randint(2, 8))
+    hay = Hay(studio, needle, rng, needle_at=rng.randint(2, 8), callers=callers)
     studio.while_stepping = hay.stir
 
     studio.make(replace(random_payload(rng, width=48), num_inference_steps=12))

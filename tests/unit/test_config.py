@@ -64,6 +64,19 @@ def test_wrong_values_stop_the_start_with_all_mistakes_named_at_once(tmp_path: P
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("cors_origins", "https://app.example/", "Write scheme://host or scheme://host:port"),
+        ("allowed_hosts", "http://fox.example", "Write a name or an address without scheme"),
+    ],
+)
+def test_a_list_with_a_faulty_entry_is_refused_with_what_to_write(name: str, value: str, rule: str) -> None:
+    with pytest.raises(ValidationError, match=f"Entry 2 of the list is not valid. {rule}"):
+        Settings(_env_file=None, **{name: f"*.a.example,{value}" if name == "allowed_hosts" else f"http://a,{value}"})  # type: ignore[arg-type]
+    assert getattr(Settings(_env_file=None, **{name: " "}), name) is None  # type: ignore[arg-type]
+
+
 def test_serve_without_migration_names_the_command_and_changes_nothing(tmp_path: Path) -> None:
     ended = foxhound(tmp_path, "serve", FOXHOUND_DATA_DIR=str(tmp_path / "data"))
     assert ended.returncode == 78

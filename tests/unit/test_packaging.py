@@ -160,7 +160,14 @@ def run_entrypoint(tmp_path: Path):
 
 @pytest.mark.parametrize("words", [(), ("serve",)])
 def test_the_entrypoint_migrates_and_then_becomes_the_service(run_entrypoint, words: tuple[str, ...]) -> None:
-    assert run_entrypoint(*words) == (0, ["<migrate>", "<serve>"], 0)
+    status, (migrate, keys, serve), _ = run_entrypoint(*words)
+    assert (status, migrate, serve) == (0, "<migrate>", "<serve>")
+    assert keys.startswith("<keys><create><first><--if-needed><--output>")
+
+
+def test_the_entrypoint_serves_nothing_if_the_first_key_could_not_be_kept(run_entrypoint) -> None:
+    status, calls, _ = run_entrypoint("serve", failing="keys")
+    assert (status, len(calls)) == (7, 2)
 
 
 def test_the_entrypoint_serves_nothing_on_a_database_that_it_could_not_migrate(run_entrypoint) -> None:

@@ -5,7 +5,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import CallerDep, DatasetId
+from app.api.deps import ServicesDep
 from app.api.forms import MAX_FORM_BYTES, media_type_of, open_form, text_fields, validate
 from app.api.openapi import problems
 from app.error_codes import ErrorCode
@@ -39,7 +40,7 @@ _BODY = {
     max_body_size=MAX_FORM_BYTES,
 )
 async def upload_dataset_images(
-    dataset_id: Id, request: Request, services: ServicesDep, response: Response
+    dataset_id: DatasetId, request: Request, services: ServicesDep, caller: CallerDep, response: Response
 ) -> UploadRead:
     """Decode each file, rotate it upright, strip its metadata and store it. Each file is stored or refused separately.
 
@@ -60,6 +61,6 @@ async def upload_dataset_images(
             if not parts:
                 raise Invalid.field("#/files", "An image file is missing. Send it as `files`.", ErrorCode.MISSING)
             files = [part.file for _, part in parts]
-            read = await services.uploads.add(dataset_id, fields, files)
+            read = await services.uploads.add(dataset_id, fields, files, caller)
     response.status_code = 201 if read.num_accepted else 200
     return read

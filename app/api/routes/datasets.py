@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
-from app.api.deps import ClassQuery, Cursor, Id, Limit, ServicesDep, SplitQuery
+from app.api.access.ids import CallerDep, DatasetId
+from app.api.deps import ClassQuery, Cursor, Limit, ServicesDep, SplitQuery
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
@@ -50,7 +51,7 @@ def create_dataset(
 ) -> DatasetRead | Response:
     """Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files."""
     if dry_run:
-        return _plan_response(services.datasets.plan(body))
+        return _plan_response(services.datasets.plan(body, submission.caller))
     return _located(response, services.datasets.create(body, submission))
 
 
@@ -62,7 +63,7 @@ def create_dataset(
     responses=_planned_or_accepted("add", 404, *BODY_STATUSES),
 )
 def extend_dataset(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     body: DatasetExtend,
     services: ServicesDep,
     response: Response,
@@ -85,7 +86,9 @@ def extend_dataset(
     summary="Repair a dataset",
     responses=accepted("Accepted as a job; its `result` lists what was restored.", 404),
 )
-def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> RepairJob:
+def repair_dataset(
+    dataset_id: DatasetId, services: ServicesDep, response: Response, submission: SubmissionDep
+) -> RepairJob:
     """Check every file of the dataset and generate missing and damaged images again from their recorded seeds.
 
     The job's result counts the restored images. It lists images that were `redrawn`, because this node no longer
@@ -98,15 +101,15 @@ def repair_dataset(dataset_id: Id, services: ServicesDep, response: Response, su
 
 
 @router.get("", summary="List datasets", response_description="A page of datasets.", responses=problems(400, 422, 503))
-def list_datasets(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> DatasetPage:
+def list_datasets(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> DatasetPage:
     """Return a page of datasets, newest first."""
-    return services.datasets.page(limit, cursor)
+    return services.datasets.page(limit, cursor, caller)
 
 
 @router.get(
     "/{dataset_id}", summary="Read a dataset", response_description="The dataset.", responses=problems(404, 503)
 )
-def get_dataset(dataset_id: Id, services: ServicesDep) -> DatasetRead:
+def get_dataset(dataset_id: DatasetId, services: ServicesDep) -> DatasetRead:
     """Return the classes with their counts, the status and the progress; the prompts are in the recipe."""
     return services.datasets.read(dataset_id)
 
@@ -117,7 +120,7 @@ def get_dataset(dataset_id: Id, services: ServicesDep) -> DatasetRead:
     response_description="The recipe.",
     responses=problems(404, 503),
 )
-def get_dataset_recipe(dataset_id: Id, services: ServicesDep) -> DatasetRecipeRead:
+def get_dataset_recipe(dataset_id: DatasetId, services: ServicesDep) -> DatasetRecipeRead:
     """Return the recipe with all defaults filled in, as a body of `POST /datasets`.
 
     Under another name, it generates the same images.
@@ -132,7 +135,7 @@ def get_dataset_recipe(dataset_id: Id, services: ServicesDep) -> DatasetRecipeRe
     response_description="It is deleted.",
     responses=problems(404, 409, 503),
 )
-def delete_dataset(dataset_id: Id, services: ServicesDep) -> None:
+def delete_dataset(dataset_id: DatasetId, services: ServicesDep) -> None:
     """Delete the dataset with its images and its folder; refused while a job is active on it."""
     services.datasets.delete(dataset_id)
 
@@ -144,8 +147,9 @@ def delete_dataset(dataset_id: Id, services: ServicesDep) -> None:
     responses=problems(400, 404, 422, 503),
 )
 def list_dataset_images(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     services: ServicesDep,
+    caller: CallerDep,
     limit: Limit = 20,
     cursor: Cursor = None,
     class_name: ClassQuery = None,
@@ -158,5 +162,5 @@ def list_dataset_images(
     """
     services.datasets.read(dataset_id)
     return services.images.page(
-        limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision
+        limit, cursor, caller, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision
     )

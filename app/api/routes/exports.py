@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.deps import CONDITIONAL, RANGED, Id, ServicesDep
+from app.api.access.ids import DatasetId
+from app.api.deps import CONDITIONAL, RANGED, ServicesDep
 from app.api.openapi import problems
 from app.api.responses import archive_response
 from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
@@ -25,7 +26,7 @@ _ERRORS = (404, 409, 410, 416, 422, 503)
     response_description="The hash and the counts.",
     responses=problems(404, 503),
 )
-async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetVersionRead:
+async def get_dataset_version(dataset_id: DatasetId, services: ServicesDep) -> DatasetVersionRead:
     """Return a hash of the dataset's content, which train jobs record."""
     return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
@@ -37,7 +38,7 @@ async def get_dataset_version(dataset_id: Id, services: ServicesDep) -> DatasetV
     responses=file("The archive.", ["application/zip"], *_ERRORS),
     dependencies=[CONDITIONAL, RANGED],
 )
-async def get_dataset_archive(dataset_id: Id, request: Request, services: ServicesDep) -> Response:
+async def get_dataset_archive(dataset_id: DatasetId, request: Request, services: ServicesDep) -> Response:
     """Return a zip: images in `{split}/{class}/`, `metadata.jsonl` per split, `dataset.json` and a dataset card.
 
     The archive has the current content; the request is refused while images are being generated. Equal content gives
@@ -58,7 +59,7 @@ async def get_dataset_archive(dataset_id: Id, request: Request, services: Servic
     responses=problems(404, 409, 422, 503),
 )
 async def list_dataset_shards(
-    dataset_id: Id, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+    dataset_id: DatasetId, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> ShardsRead:
     """Return the shards. A shard has images of one split and of all classes; equal parameters give equal shards."""
     return await services.pools.exports.run(partial(services.exports.shards, dataset_id, samples_per_shard))
@@ -72,7 +73,11 @@ async def list_dataset_shards(
     dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_shard(
-    dataset_id: Id, index: ShardIndex, request: Request, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
+    dataset_id: DatasetId,
+    index: ShardIndex,
+    request: Request,
+    services: ServicesDep,
+    samples_per_shard: SamplesQuery = 1_000,
 ) -> Response:
     """Return a tar file. Each sample is an image, a `.json` with its metadata and a `.cls` with the index of its class.
 

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from starlette.responses import JSONResponse, Response
 
+from app.access.caller import Caller
 from app.api import sse
+from app.api.access.ids import CallerDep
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
@@ -20,6 +22,7 @@ from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable
 from app.image_spec import OutputFormat
+from app.metrics.node import NodeMetrics
 from app.schemas.generations import GenerateImageRequest, GenerateRequest, GenerationRead
 from app.schemas.jobs import GenerateJob
 from app.schemas.response_docs import BYTES, EVENTS, IMAGE_TYPES, JSON, binary, event_stream, headers
@@ -86,6 +89,7 @@ async def generate_images(
     body: GenerateRequest,
     services: ServicesDep,
     submission: SubmissionDep,
+    caller: CallerDep,
     prefer: Annotated[
         str | None,
         Header(max_length=200, description="`respond-async` answers 202 with a job, whatever `Accept` says."),
@@ -107,7 +111,7 @@ async def generate_images(
         raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
     media_type = select_media_type(request.headers.get("accept", "*/*"), _ANSWERS)
     if media_type == EVENTS:
-        return await _stream(request, body, services)
+        return await _stream(request, body, services, caller)
     if media_type in _IMAGE_FORMATS:
         if body.num_images_per_prompt > 1:
             raise NotAcceptable(
@@ -115,7 +119,7 @@ async def generate_images(
                 code=ErrorCode.SEVERAL_IMAGES,
             )
         body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
-    generated = await unless_left(request, services.generations.generate(body))
+    generated = _counted(request, await unless_left(request, services.generations.generate(body, caller)))
     return generated.read if media_type == JSON else _image_bytes(generated, media_type)
 
 
@@ -133,7 +137,9 @@ async def generate_images(
     },
     max_body_size=PROMPT_BODY,
 )
-async def generate_image(request: Request, body: GenerateImageRequest, services: ServicesDep) -> Response:
+async def generate_image(
+    request: Request, body: GenerateImageRequest, services: ServicesDep, caller: CallerDep
+) -> Response:
     """Answer with the file of one image; it is stored like those of `/generate`, and headers have its id and seed.
 
     The format is `output_format`, or the first of `image/png`, `image/jpeg` and `image/webp` in `Accept`.
@@ -144,7 +150,7 @@ async def generate_image(request: Request, body: GenerateImageRequest, services:
     media_type = select_media_type(request.headers.get("accept", "*/*"), _IMAGE_ANSWERS)
     image_format = _IMAGE_FORMATS.get(media_type, body.output_format)
     one = GenerateRequest(**{**body.model_dump(), "output_format": image_format})
-    generated = await unless_left(request, services.generations.generate(one))
+    generated = _counted(request, await unless_left(request, services.generations.generate(one, caller)))
     return _image_bytes(generated, BYTES if media_type == BYTES else _FORMAT_TYPES[image_format])
 
 
@@ -155,20 +161,28 @@ async def generate_image(request: Request, body: GenerateImageRequest, services:
     responses={200: _STREAM, **_ERRORS},
     max_body_size=PROMPT_BODY,
 )
-async def generate_events(request: Request, body: GenerateRequest, services: ServicesDep) -> Response:
+async def generate_events(
+    request: Request, body: GenerateRequest, services: ServicesDep, caller: CallerDep
+) -> Response:
     """Answer step by step until the images are there; a client that leaves cancels its request.
 
     `curl -N http://127.0.0.1:8000/generate/events -H 'Content-Type: application/json'
     -d '{"prompt": "a watercolor painting of a red fox"}'`
     """
-    return await _stream(request, body, services)
+    return await _stream(request, body, services, caller)
 
 
-async def _stream(request: Request, body: GenerateRequest, services: ServicesDep) -> Response:
+async def _stream(request: Request, body: GenerateRequest, services: ServicesDep, caller: Caller) -> Response:
     async def generate(on_step: sse.OnStep) -> GenerationRead:
-        return (await services.generations.generate(body, on_step=on_step)).read
+        return _counted(request, await services.generations.generate(body, caller, on_step=on_step)).read
 
     return await sse.stream(request, generate, body.num_images_per_prompt)
+
+
+def _counted(request: Request, generated: Generated) -> Generated:
+    metrics: NodeMetrics = request.app.state.metrics
+    metrics.http.add_images(len(generated.files))
+    return generated
 
 
 async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:

@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.deps import CONDITIONAL, RANGED, ClassQuery, Cursor, DatasetIdQuery, Id, Limit, ServicesDep, SplitQuery
+from app.api.access.ids import CallerDep, GenerationId, ImageId
+from app.api.deps import CONDITIONAL, RANGED, ClassQuery, Cursor, DatasetIdQuery, Limit, ServicesDep, SplitQuery
 from app.api.openapi import problems
 from app.api.responses import conditional
 from app.schemas.generations import GenerationPage, GenerationRead
@@ -19,9 +20,11 @@ router = APIRouter(tags=["images"])
     response_description="A page of generations.",
     responses=problems(400, 422, 503),
 )
-def list_generations(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> GenerationPage:
+def list_generations(
+    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
+) -> GenerationPage:
     """Newest first."""
-    return services.generations.page(limit, cursor)
+    return services.generations.page(limit, cursor, caller)
 
 
 @router.get(
@@ -30,7 +33,7 @@ def list_generations(services: ServicesDep, limit: Limit = 20, cursor: Cursor = 
     response_description="The generation.",
     responses=problems(404, 503),
 )
-def get_generation(generation_id: Id, services: ServicesDep) -> GenerationRead:
+def get_generation(generation_id: GenerationId, services: ServicesDep) -> GenerationRead:
     """Everything that made its images, and where they are."""
     return services.generations.read(generation_id)
 
@@ -42,7 +45,7 @@ def get_generation(generation_id: Id, services: ServicesDep) -> GenerationRead:
     response_description="It is deleted.",
     responses=problems(404, 503),
 )
-def delete_generation(generation_id: Id, services: ServicesDep) -> None:
+def delete_generation(generation_id: GenerationId, services: ServicesDep) -> None:
     """Delete it with its images and their files."""
     services.generations.delete(generation_id)
 
@@ -55,6 +58,7 @@ def delete_generation(generation_id: Id, services: ServicesDep) -> None:
 )
 def list_images(
     services: ServicesDep,
+    caller: CallerDep,
     limit: Limit = 20,
     cursor: Cursor = None,
     dataset_id: DatasetIdQuery = None,
@@ -62,7 +66,7 @@ def list_images(
     split: SplitQuery = None,
 ) -> ImagePage:
     """Newest first; of one dataset, class or split if given."""
-    return services.images.page(limit, cursor, dataset_id=dataset_id, class_name=class_name, split=split)
+    return services.images.page(limit, cursor, caller, dataset_id=dataset_id, class_name=class_name, split=split)
 
 
 @router.get(
@@ -72,7 +76,7 @@ def list_images(
     responses=file("The image's file.", IMAGE_TYPES, 404, 410, 416, 503),
     dependencies=[CONDITIONAL, RANGED],
 )
-def get_image(image_id: Id, request: Request, services: ServicesDep) -> Response:
+def get_image(image_id: ImageId, request: Request, services: ServicesDep) -> Response:
     """The bytes; they never change under this id. Ranges and `If-None-Match` are served."""
     return conditional(request, services.images.file(image_id))
 
@@ -83,6 +87,6 @@ def get_image(image_id: Id, request: Request, services: ServicesDep) -> Response
     response_description="The image's record and its lineage.",
     responses=problems(404, 503),
 )
-def get_image_metadata(image_id: Id, services: ServicesDep) -> ImageMetadata:
+def get_image_metadata(image_id: ImageId, services: ServicesDep) -> ImageMetadata:
     """How the image came to be."""
     return services.images.read(image_id)

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
-from app.api.deps import Cursor, Id, Limit, ServicesDep
+from app.api.access.ids import CallerDep, ControlledJobId, JobId
+from app.api.deps import Cursor, Limit, ServicesDep
 from app.api.openapi import accepted, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.jobs import JobPage, JobRead
@@ -27,23 +28,24 @@ _EVENTS = event_stream(
 @router.get("", summary="List jobs", response_description="A page of jobs.", responses=problems(400, 422, 503))
 def list_jobs(
     services: ServicesDep,
+    caller: CallerDep,
     limit: Limit = 20,
     cursor: Cursor = None,
     kind: Annotated[JobKind | None, Query(description="Of the jobs.")] = None,
     status: Annotated[JobStatus | None, Query(description="Of the jobs.")] = None,
 ) -> JobPage:
     """Return a page of jobs, newest first, optionally of one kind or status; `spec` is only in `GET /jobs/{job_id}`."""
-    return services.jobs.page(limit, cursor, kind=kind, status=status)
+    return services.jobs.page(limit, cursor, caller, kind=kind, status=status)
 
 
 @router.get("/{job_id}", summary="Read a job", response_description="The job.", responses=problems(404, 503))
-def get_job(job_id: Id, services: ServicesDep) -> JobRead:
+def get_job(job_id: JobId, services: ServicesDep) -> JobRead:
     """Return the status, the progress and, after the end, the result or the error."""
     return services.jobs.read(job_id)
 
 
 async def _watch(
-    job_id: Id,
+    job_id: JobId,
     services: ServicesDep,
     last_event_id: Annotated[
         str | None, Header(max_length=200, description="The job version last received; an invalid value is ignored.")
@@ -73,19 +75,19 @@ async def follow_job(watch: Annotated[JobWatch, Depends(_watch)]) -> AsyncIterat
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", response_description="The job.", responses=problems(404, 503))
-def cancel_job(job_id: Id, services: ServicesDep) -> JobRead:
+def cancel_job(job_id: ControlledJobId, services: ServicesDep) -> JobRead:
     """Cancel the job. A running job ends after its current image; a finished job is unchanged."""
     return services.jobs.cancel(job_id)
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", response_description="The job.", responses=problems(404, 503))
-def pause_job(job_id: Id, services: ServicesDep) -> JobRead:
+def pause_job(job_id: ControlledJobId, services: ServicesDep) -> JobRead:
     """Pause the job. A running job becomes `paused` after its current image; a finished job is unchanged."""
     return services.jobs.pause(job_id)
 
 
 @router.post("/{job_id}/resume", summary="Resume a job", response_description="The job.", responses=problems(404, 503))
-def resume_job(job_id: Id, services: ServicesDep) -> JobRead:
+def resume_job(job_id: ControlledJobId, services: ServicesDep) -> JobRead:
     """Queue a paused job again; it continues where it stopped. Any other job is unchanged."""
     return services.jobs.resume(job_id)
 
@@ -96,7 +98,7 @@ def resume_job(job_id: Id, services: ServicesDep) -> JobRead:
     summary="Retry a job",
     responses=accepted("Accepted as a new job.", 404),
 )
-def retry_job(job_id: Id, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
+def retry_job(job_id: ControlledJobId, services: ServicesDep, response: Response, submission: SubmissionDep) -> JobRead:
     """Create a new job for the unfinished work of a failed or cancelled one; a dataset keeps its images.
 
     A job that succeeded but left its dataset `incomplete` can be retried too: its empty slots are tried with new seeds.

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from app.api.access.ids import CallerDep, ModelId
 from app.api.deps import CONDITIONAL, RANGED, Cursor, Id, Limit, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import JsonRoute
@@ -45,9 +46,9 @@ _CARD: dict[int | str, dict[str, Any]] = {
     response_description="A page of models.",
     responses=problems(400, 422, 503),
 )
-def list_models(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> ModelPage:
+def list_models(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> ModelPage:
     """Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`."""
-    return services.models.page(limit, cursor)
+    return services.models.page(limit, cursor, caller)
 
 
 # Before `/models/{model_id}`, which this path matches too.
@@ -61,13 +62,14 @@ async def compare_models(
     ids: Annotated[str, Query(max_length=1_000, description=f"Ids of 2 to {MAX_COMPARED} models, between commas.")],
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
 ) -> ModelComparisonRead:
     """Compare each two of the models on the images that all of them were evaluated on.
 
     The newest evaluation of each model counts on the dataset and split that all of them were evaluated on. Without
     common images the answer has no figures, and a warning.
     """
-    return await unless_left(request, services.evaluations.compare(ids))
+    return await unless_left(request, services.evaluations.compare(ids, caller))
 
 
 @router.get(
@@ -76,7 +78,7 @@ async def compare_models(
     response_description="The model.",
     responses=problems(404, 503),
 )
-def get_model(model_id: Id, services: ServicesDep) -> ModelRead:
+def get_model(model_id: ModelId, services: ServicesDep) -> ModelRead:
     """Return the classes, the metrics and the lineage of a model."""
     return services.models.read(model_id)
 
@@ -89,7 +91,7 @@ def get_model(model_id: Id, services: ServicesDep) -> ModelRead:
     dependencies=[CONDITIONAL, RANGED],
 )
 def get_model_weights(
-    model_id: Id,
+    model_id: ModelId,
     request: Request,
     services: ServicesDep,
     _format: Annotated[WeightsFormat, Query(alias="format")] = "safetensors",
@@ -106,7 +108,7 @@ def get_model_weights(
     dependencies=[CONDITIONAL, RANGED],
 )
 async def export_model(
-    model_id: Id,
+    model_id: ModelId,
     request: Request,
     services: ServicesDep,
     export_format: Annotated[ExportFormat, Query(alias="format")],
@@ -131,7 +133,7 @@ async def export_model(
     responses=_CARD,
     dependencies=[CONDITIONAL],
 )
-def get_model_card(model_id: Id, request: Request, services: ServicesDep) -> Response:
+def get_model_card(model_id: ModelId, request: Request, services: ServicesDep) -> Response:
     """Return the model card: results with intervals, classes, input, lineage and licence, for a model hub."""
     body = services.model_exports.card(model_id).encode()
     headers = {
@@ -149,7 +151,7 @@ def get_model_card(model_id: Id, request: Request, services: ServicesDep) -> Res
     response_description="It is deleted.",
     responses=problems(404, 503),
 )
-def delete_model(model_id: Id, services: ServicesDep) -> None:
+def delete_model(model_id: ModelId, services: ServicesDep) -> None:
     """Delete the model with its file."""
     services.models.delete(model_id)
 
@@ -161,7 +163,7 @@ def delete_model(model_id: Id, services: ServicesDep) -> None:
     responses=accepted("Accepted as a job; its `result` has the `evaluation_id`.", 404, *BODY_STATUSES),
 )
 def create_evaluation(
-    model_id: Id, body: EvaluationCreate, services: ServicesDep, response: Response, submission: SubmissionDep
+    model_id: ModelId, body: EvaluationCreate, services: ServicesDep, response: Response, submission: SubmissionDep
 ) -> EvaluateJob:
     """Evaluate the model on a split of any dataset whose classes it knows.
 
@@ -179,7 +181,9 @@ def create_evaluation(
     response_description="A page of evaluations.",
     responses=problems(400, 404, 422, 503),
 )
-def list_evaluations(model_id: Id, services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> EvaluationPage:
+def list_evaluations(
+    model_id: ModelId, services: ServicesDep, limit: Limit = 20, cursor: Cursor = None
+) -> EvaluationPage:
     """Return a page of evaluations, newest first, that of the train job's own test split included."""
     return services.evaluations.page(model_id, limit, cursor)
 
@@ -190,6 +194,6 @@ def list_evaluations(model_id: Id, services: ServicesDep, limit: Limit = 20, cur
     response_description="The evaluation.",
     responses=problems(404, 503),
 )
-def get_evaluation(model_id: Id, evaluation_id: Id, services: ServicesDep) -> EvaluationRead:
+def get_evaluation(model_id: ModelId, evaluation_id: Id, services: ServicesDep) -> EvaluationRead:
     """Return the metrics with all their tables, and the most confident mistakes."""
     return services.evaluations.read(model_id, evaluation_id)

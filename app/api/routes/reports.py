@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.deps import Id, ServicesDep
+from app.api.access.ids import CallerDep, DatasetId
+from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.responses import bytes_type, select_media_type
@@ -37,9 +38,10 @@ _VARY = {"Vary": "Accept"}
     },
 )
 async def get_dataset_report(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     max_images: MaxImagesQuery = 2_000,
     near_duplicate_cosine: Annotated[NearDuplicateCosine | None, Query()] = None,
 ) -> Any:
@@ -51,9 +53,11 @@ async def get_dataset_report(
     """
     reports, cosine = services.reports, near_duplicate_cosine
     if select_media_type(request.headers.get("accept", "*/*"), _ANSWERS) == JSON:
-        figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine)
+        figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, caller=caller.id)
         return Response((await unless_left(request, figures)).model_dump_json(), media_type=JSON, headers=_VARY)
-    made = reports.page(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/")
+    made = reports.page(
+        dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/", caller=caller.id
+    )
     page = await unless_left(request, made)
     headers = {**_VARY, "Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
     return HTMLResponse(page, headers=headers)
@@ -66,9 +70,10 @@ async def get_dataset_report(
     responses={200: {"description": "The sheet.", "content": binary("image/png", BYTES)}, **_ERRORS},
 )
 async def get_dataset_contact_sheet(
-    dataset_id: Id,
+    dataset_id: DatasetId,
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     max_images: MaxImagesQuery = 2_000,
     columns: Annotated[SheetColumns, Query()] = 8,
     first_class: Annotated[FirstClass, Query()] = 0,
@@ -77,7 +82,9 @@ async def get_dataset_contact_sheet(
 
     Images are selected and judged as for the report.
     """
-    made = services.reports.contact_sheet(dataset_id, max_images=max_images, columns=columns, first_class=first_class)
+    made = services.reports.contact_sheet(
+        dataset_id, max_images=max_images, columns=columns, first_class=first_class, caller=caller.id
+    )
     headers = {**_VARY, "Content-Security-Policy": "default-src 'none'; sandbox"}
     media_type = bytes_type(request, "image/png")
     return Response(await unless_left(request, made), media_type=media_type, headers=headers)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from app.access.caller import Caller
+from app.api.access.ids import CallerDep
 from app.api.deps import Services, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.forms import MAX_FORM_BYTES, media_type_of, read_form
@@ -59,14 +61,14 @@ def _form(model: type[BaseModel]) -> dict[str, Any]:
     openapi_extra=_json("ClipScoreRequest"),
     max_body_size=MAX_FORM_BYTES,
 )
-async def score_image(request: Request, services: ServicesDep) -> ClipScoreAnswer:
+async def score_image(request: Request, services: ServicesDep, caller: CallerDep) -> ClipScoreAnswer:
     """Return softmax, logits and cosines in the order of the labels; several images give `results`.
 
     A single label always has the probability 1.0; the response then has the warning `single_label`. Files may be sent
     here too, in the form of `/clip-score/files`.
     """
-    uploads, body, several = await _read(request, services, ClipScoreRequest)
-    return await _scores(services, uploads, body, several=several)
+    uploads, body, several = await _read(request, services, caller, ClipScoreRequest)
+    return await _scores(services, caller, uploads, body, several=several)
 
 
 @router.post(
@@ -77,13 +79,13 @@ async def score_image(request: Request, services: ServicesDep) -> ClipScoreAnswe
     openapi_extra=_form(ClipScoreForm),
     max_body_size=MAX_FORM_BYTES,
 )
-async def score_image_files(request: Request, services: ServicesDep) -> ClipScoreAnswer:
+async def score_image_files(request: Request, services: ServicesDep, caller: CallerDep) -> ClipScoreAnswer:
     """Return the scores of files, as `/clip-score` does.
 
     `curl -F image=@fox.png -F labels=fox -F labels=dog http://127.0.0.1:8000/clip-score/files`
     """
     uploads, body, several = await _read_form(request, ClipScoreRequest)
-    return await _scores(services, uploads, body, several=several)
+    return await _scores(services, caller, uploads, body, several=several)
 
 
 @router.post(
@@ -94,14 +96,14 @@ async def score_image_files(request: Request, services: ServicesDep) -> ClipScor
     openapi_extra=_json("ClassifyRequest"),
     max_body_size=MAX_FORM_BYTES,
 )
-async def classify_image(request: Request, services: ServicesDep) -> ClassificationAnswer:
+async def classify_image(request: Request, services: ServicesDep, caller: CallerDep) -> ClassificationAnswer:
     """Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
 
     Several images give `results`. With `explain`, one image gives `explanation_png_b64` too. Files may be sent here
     too, in the form of `/classify/files`.
     """
-    uploads, body, several = await _read(request, services, ClassifyRequest)
-    return await _predictions(request, services, uploads, body, several=several)
+    uploads, body, several = await _read(request, services, caller, ClassifyRequest)
+    return await _predictions(request, services, caller, uploads, body, several=several)
 
 
 @router.post(
@@ -112,19 +114,19 @@ async def classify_image(request: Request, services: ServicesDep) -> Classificat
     openapi_extra=_form(ClassifyForm),
     max_body_size=MAX_FORM_BYTES,
 )
-async def classify_image_files(request: Request, services: ServicesDep) -> ClassificationAnswer:
+async def classify_image_files(request: Request, services: ServicesDep, caller: CallerDep) -> ClassificationAnswer:
     """Return the most probable classes of files, as `/classify` does.
 
     `curl -F image=@fox.png -F top_k=3 http://127.0.0.1:8000/classify/files`
     """
     uploads, body, several = await _read_form(request, ClassifyRequest)
-    return await _predictions(request, services, uploads, body, several=several)
+    return await _predictions(request, services, caller, uploads, body, several=several)
 
 
 async def _scores(
-    services: Services, uploads: list[Upload], body: ClipScoreRequest, *, several: bool
+    services: Services, caller: Caller, uploads: list[Upload], body: ClipScoreRequest, *, several: bool
 ) -> ClipScoreAnswer:
-    results = await services.judging.score(uploads, body)
+    results = await services.judging.score(uploads, body, caller)
     model, warnings = services.judging.pack_ref(), label_warnings(body.labels)
     if several:
         return ClipScoresRead(model=model, results=results, warnings=warnings)
@@ -132,26 +134,34 @@ async def _scores(
 
 
 async def _predictions(
-    request: Request, services: Services, uploads: list[Upload], body: ClassifyRequest, *, several: bool
+    request: Request,
+    services: Services,
+    caller: Caller,
+    uploads: list[Upload],
+    body: ClassifyRequest,
+    *,
+    several: bool,
 ) -> ClassificationAnswer:
     if body.explain:
         if several:
             detail = "One image is explained at a time. Send it as image, image_id or image_b64."
             raise Invalid.field("#/explain", detail, ErrorCode.EXPLAINS_ONE_IMAGE)
-        model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body))
+        model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body, caller))
         return ClassificationRead(model=model, predictions=result.predictions, explanation_png_b64=picture)
-    model, results = await services.judging.classify(uploads, body)
+    model, results = await services.judging.classify(uploads, body, caller)
     if several:
         return ClassificationsRead(model=model, results=results)
     return ClassificationRead(model=model, predictions=results[0].predictions)
 
 
-async def _read(request: Request, services: Services, model: type[Body]) -> tuple[list[Upload], Body, bool]:
+async def _read(
+    request: Request, services: Services, caller: Caller, model: type[Body]
+) -> tuple[list[Upload], Body, bool]:
     """Return the images, the fields, and whether the response has `results`; of JSON or a form."""
     media_type = media_type_of(request)
     if media_type == "application/json":
         body = await parse_json(request, await read_bytes(request, JSON.num_bytes), model, JSON)
-        return await services.judging.uploads_of(body), body, body.image_ids is not None
+        return await services.judging.uploads_of(body, caller), body, body.image_ids is not None
     if media_type == _MULTIPART:
         return await _read_form(request, model)
     raise UnsupportedBody("Send application/json or multipart/form-data.")

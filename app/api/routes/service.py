@@ -5,21 +5,28 @@ from typing import Any
 
 import fastapi_offline
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from app.api.deps import ServicesDep
 from app.api.openapi import problems
 from app.api.problems import respond
 from app.error_codes import ErrorCode
 from app.errors import ModelNotReady
+from app.metrics.node import CONTENT_TYPE, NodeMetrics
 from app.schemas.response_docs import problem
 from app.schemas.service import Capabilities, Liveness, Readiness
 
 router = APIRouter(tags=["service"])
 
-STATIC = "/docs/assets"
+_STATIC = "/docs/assets"
+_PAGE = Path(__file__).parent / "assets"
+# Swagger UI sets style attributes, draws icons from data URLs, shows answers that are images from blobs, and sends
+# requests to this node.
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 @router.get(
@@ -66,18 +73,35 @@ def get_capabilities(services: ServicesDep) -> Capabilities:
     return services.status.capabilities()
 
 
+@router.get(
+    "/metrics",
+    summary="Read the node's metrics",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"description": "All series in Prometheus' text form; docs/monitoring.md lists them."},
+        **problems(),
+    },
+)
+async def get_metrics(request: Request) -> Response:
+    """Return what this node counts and measures. In an outage of the database the series of its records are absent."""
+    metrics: NodeMetrics = request.app.state.metrics
+    return Response(await metrics.scrape(), media_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
 def install_docs(app: FastAPI) -> None:
-    """Install the documentation page with local assets, so that it works without a network."""
-    folder = Path(fastapi_offline.__file__).parent / "static"
-    app.mount(STATIC, StaticFiles(directory=folder), name="docs-assets")
+    """Install the documentation page with local assets, so that it works without a network.
+
+    It is Swagger UI with FastAPI's defaults, but its script is a file: the page's policy allows no script inside.
+    """
+    page, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("docs.html", "docs.js"))
+
+    @app.get(f"{_STATIC}/docs.js", include_in_schema=False)
+    def get_docs_script() -> Response:
+        return Response(script, media_type="text/javascript")
 
     @app.get("/docs", include_in_schema=False)
     def show_docs() -> Response:
-        page: HTMLResponse = get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Foxhound",
-            swagger_js_url=f"{STATIC}/swagger-ui-bundle.js",
-            swagger_css_url=f"{STATIC}/swagger-ui.css",
-            swagger_favicon_url=f"{STATIC}/favicon.png",
-        )
-        return page
+        return HTMLResponse(page, headers={"Content-Security-Policy": _DOCS_POLICY})
+
+    folder = Path(fastapi_offline.__file__).parent / "static"
+    app.mount(_STATIC, StaticFiles(directory=folder), name="docs-assets")

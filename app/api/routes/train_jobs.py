@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.deps import Cursor, Id, Limit, ServicesDep
+from app.api.access.ids import CallerDep, TrainJobId
+from app.api.deps import Cursor, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
@@ -34,9 +35,9 @@ def create_train_job(
     response_description="A page of train jobs.",
     responses=problems(400, 422, 503),
 )
-def list_train_jobs(services: ServicesDep, limit: Limit = 20, cursor: Cursor = None) -> TrainJobPage:
+def list_train_jobs(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> TrainJobPage:
     """Return a page of train jobs, newest first; `spec` and `epochs` are only in `GET /train-jobs/{job_id}`."""
-    return services.train_jobs.page(limit, cursor)
+    return services.train_jobs.page(limit, cursor, caller)
 
 
 @router.get(
@@ -45,7 +46,7 @@ def list_train_jobs(services: ServicesDep, limit: Limit = 20, cursor: Cursor = N
     response_description="The train job.",
     responses=problems(404, 503),
 )
-def get_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
+def get_train_job(job_id: TrainJobId, services: ServicesDep) -> TrainJobRead:
     """Return the progress, the epochs so far and, after success, the id of the model."""
     return services.train_jobs.read(job_id)
 
@@ -56,6 +57,6 @@ def get_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
     response_description="The train job.",
     responses=problems(404, 503),
 )
-def cancel_train_job(job_id: Id, services: ServicesDep) -> TrainJobRead:
+def cancel_train_job(job_id: TrainJobId, services: ServicesDep) -> TrainJobRead:
     """Cancel the job; a finished job is unchanged."""
     return services.train_jobs.cancel(job_id)

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from app.api.deps import CONDITIONAL, Id, ServicesDep
+from app.api.access.ids import TrainJobId
+from app.api.deps import CONDITIONAL, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.responses import bytes_type, not_modified, select_media_type
@@ -42,7 +43,7 @@ _SANDBOX = {"Content-Security-Policy": "default-src 'none'; sandbox"}
     dependencies=[CONDITIONAL],
 )
 async def get_train_report(
-    job_id: Id,
+    job_id: TrainJobId,
     request: Request,
     services: ServicesDep,
 ) -> Any:
@@ -71,7 +72,7 @@ async def get_train_report(
     dependencies=[CONDITIONAL],
 )
 async def get_train_report_picture(
-    job_id: Id, picture: Annotated[PictureName, Path()], request: Request, services: ServicesDep
+    job_id: TrainJobId, picture: Annotated[PictureName, Path()], request: Request, services: ServicesDep
 ) -> Response:
     """Return one chart, dark on white, at twice the size of the page's; 404 if the report has no figures for it."""
     data = await unless_left(request, services.train_reports.picture(job_id, picture))

@@ -13,7 +13,11 @@ from http import HTTPStatus
 from typing import Any
 
 from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
+from app.api.serving.browsers import SAFE_HEADERS
 from app.api.serving.connection_book import ConnectionBook
+from app.api.serving.observed import NO_ROUTE, OTHER_METHOD
+from app.logs.context import handling
+from app.metrics.http import Answered
 
 log = logging.getLogger("foxhound.access")
 
@@ -194,12 +198,15 @@ class BoundedConnection(asyncio.Protocol):
             "content-length": str(len(body)),
             "connection": "close",
             "x-request-id": request_id,
-            "x-content-type-options": "nosniff",
+            **SAFE_HEADERS,
             **({"retry-after": "1"} if status == 503 else {}),
         }
         lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in fields.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
-        log.info("- - %d %s", status, request_id)
+        if self.config.metrics is not None:
+            self.config.metrics.refuse(Answered(OTHER_METHOD, NO_ROUTE, status, sent=len(body), code=code))
+        with handling(request=request_id):
+            log.info("A connection or a head was refused with %d.", status)
 
 
 def _drop_silent_readers(sock: Any, timeout_s: float) -> None:

@@ -19,6 +19,7 @@ from app.api.deps import Services
 from app.api.serving.connection_book import ConnectionBook, ConnectionLimits
 from app.api.serving.draining import Draining
 from app.api.serving.parsers import connection_class
+from app.metrics.http import HttpMetrics
 
 log = logging.getLogger("foxhound")
 
@@ -38,10 +39,18 @@ class ServerConfig(uvicorn.Config):
     Attributes:
         book: The open connections of the server.
         delay_s: Time from `/readyz` answering 503 until new requests are refused, in seconds.
+        metrics: Counts the heads and connections that are refused; None: nothing does.
     """
 
     def __init__(
-        self, app: ASGIApp, *, limits: ConnectionLimits, parser: str = "auto", delay_s: float = 0.0, **options: Any
+        self,
+        app: ASGIApp,
+        *,
+        limits: ConnectionLimits,
+        parser: str = "auto",
+        delay_s: float = 0.0,
+        metrics: HttpMetrics | None = None,
+        **options: Any,
     ) -> None:
         """Configure a server; `options` are uvicorn's."""
         super().__init__(
@@ -55,6 +64,7 @@ class ServerConfig(uvicorn.Config):
         )
         self.book = ConnectionBook(limits)
         self.delay_s = delay_s
+        self.metrics = metrics
 
 
 class Server(uvicorn.Server):

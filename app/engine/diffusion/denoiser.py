@@ -67,7 +67,7 @@ class ImageState:
 
 @dataclass(slots=True)
 class RowCount:
-    """Rows of all forwards so far, for benchmarks.
+    """Rows of all forwards so far, for metrics and benchmarks.
 
     Attributes:
         wanted: Rows of images.

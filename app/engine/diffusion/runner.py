@@ -148,9 +148,11 @@ class DiffusionRunner:
             tensors=tensors,
         )
 
-    def step(self, requests: Sequence[EngineRequest]) -> None:
-        """Advance every request by one denoising step, in one forward."""
+    def step(self, requests: Sequence[EngineRequest]) -> int:
+        """Advance every request by one denoising step, in one forward; return the rows that padded it."""
+        before = self._denoiser.row_count.padding
         self._denoiser.step([request.state for request in requests])
+        return self._denoiser.row_count.padding - before
 
     def is_finished(self, request: EngineRequest) -> bool:
         """Return whether the last step is taken."""

@@ -1,34 +1,36 @@
 """Chooses the device's next turn among the waiting, running and finishing requests of every model.
 
 Pure Python, imports no torch and starts no threads: the engine calls it under its own lock. A step advances requests
-of one model and one shape by one step, up to the model's row budget. Four rules choose them:
+of one model and one shape by one step, up to the model's row budget. Five rules choose them:
 
 1. Interactive work leads every step, except one in `BACKGROUND_EVERY` while both priorities have work.
 2. Models that have work of the leading priority take turns.
-3. Shapes of one model and priority share the device's time evenly, by deficit round robin.
-4. Requests of one shape and priority step in the order of submission. Rows that the leading priority leaves free are
-   filled with requests of the same shape and the other priority.
+3. Callers of one model and priority share the device's time evenly, and so do the shapes of one caller, by deficit
+   round robin over lanes of one caller and shape.
+4. Requests of one lane step in the order of submission.
+5. A step has requests of several callers, as far as that makes none of them slower. Each pays for its part. Rows that
+   the leading priority leaves free are filled with requests of the same shape and the other priority.
 
 A request with `RequestCost.finishes_separately` leaves its lane after the last step and is finished in a turn of its
-own: at most one such turn between two steps, without pause while nothing waits to step; by rule 1, then in the order in
-which the requests took their last steps.
+own: at most one such turn between two steps, without pause while nothing waits to step; by rule 1, then the callers in
+turn, then in the order in which the requests took their last steps.
 """
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.engine.observer import Waiting
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
-from app.engine.scheduling.model_queue import ModelQueue, finish_pixels, num_rows, row_pixels
+from app.engine.scheduling.lanes import num_rows
+from app.engine.scheduling.model_queue import ModelQueue, finish_pixels, row_pixels
+from app.engine.scheduling.places import has_place
+from app.engine.scheduling.turns import DecodeQueue, PriorityTurns
 from app.errors import QueueFull
 
 MAX_RETRY_AFTER_S = 600
-
-# Background work gets this share of the turns under endless interactive work: an eighth delays a click a little and
-# lets a dataset progress.
-BACKGROUND_EVERY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,64 +48,6 @@ class Batch:
     admitted: list[EngineRequest]
 
 
-class PriorityTurns:
-    """Alternates priorities: interactive first, except one turn in `BACKGROUND_EVERY` while both have work."""
-
-    def __init__(self) -> None:
-        """Start with a count of zero."""
-        self._turns_without_background = 0  # in a row, while there was background work
-
-    def take(self, at_work: Collection[Priority]) -> Priority:
-        """Choose among the priorities that have work, >= 1 of them."""
-        if len(at_work) == 1 or self._turns_without_background == BACKGROUND_EVERY - 1:
-            self._turns_without_background = 0
-            return max(at_work)
-        self._turns_without_background += 1
-        return min(at_work)
-
-
-class DecodeQueue:
-    """Requests of all models that took their last step and are finished in a turn of their own."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._requests: list[EngineRequest] = []  # in the order in which their steps ended
-        self._turns = PriorityTurns()
-
-    def append(self, request: EngineRequest) -> None:
-        """Put a request at the end."""
-        self._requests.append(request)
-
-    def take_turn(self) -> EngineRequest | None:
-        """Return the oldest request of the priority that has the turn; it stays until it is removed."""
-        at_work = {request.priority for request in self._requests}
-        if not at_work:
-            return None
-        priority = self._turns.take(at_work)
-        return next(request for request in self._requests if request.priority == priority)
-
-    def remove(self, request: EngineRequest) -> None:
-        """Remove a request, if it is here."""
-        self._requests = [other for other in self._requests if other is not request]
-
-    def drop_cancelled(self) -> None:
-        """Remove cancelled requests; must not be called while one of them is being finished."""
-        for request in self._requests:
-            if request.is_cancelled:
-                request.abandon()
-        self._requests = [request for request in self._requests if not request.resolved]
-
-    def requests(self, model: str, priorities: Iterable[Priority] = Priority) -> list[EngineRequest]:
-        """List a model's requests."""
-        wanted = set(priorities)
-        return [request for request in self._requests if request.model == model and request.priority in wanted]
-
-    def drain(self) -> list[EngineRequest]:
-        """Remove all requests and return them."""
-        requests, self._requests = self._requests, []
-        return requests
-
-
 class Batcher:
     """Decides at each turn which model steps, and which of its requests."""
 
@@ -112,7 +56,8 @@ class Batcher:
 
         Args:
             max_queue_size: Requests per model and priority that wait for their first step or to be finished; >= 1.
-                Of each priority, so that background work cannot fill the queue for interactive requests.
+                Of each priority, so that background work cannot fill the queue for interactive requests. When so many
+                wait, callers with less than their even share get as many places again, see `has_place`.
         """
         self._max_queue_size = max_queue_size
         self._queues: dict[str, ModelQueue] = {}
@@ -161,16 +106,17 @@ class Batcher:
         return queue.max_rows(shape)
 
     def submit(self, request: EngineRequest) -> None:
-        """Put a request at the end of its queue.
+        """Put a request at the end of its lane.
 
         Raises:
-            QueueFull: `max_queue_size` requests wait; carries the seconds after which to retry.
+            QueueFull: `max_queue_size` requests wait, and its caller has its share of them; carries the seconds after
+                which this caller should retry.
         """
         queue = self._queues[request.model]
-        if self._num_queued(request.model, request.priority) >= self._max_queue_size:
+        if not self._has_place(request):
             queue.drop_cancelled(is_between_steps=False)
-        if self._num_queued(request.model, request.priority) >= self._max_queue_size:
-            wait_s = self.expected_wait_s(request.model, request.priority)
+        if not self._has_place(request):
+            wait_s = self.expected_wait_s(request.model, request.priority, request.caller)
             raise QueueFull(retry_after_s=min(MAX_RETRY_AFTER_S, max(1, math.ceil(wait_s))))
         queue.append(request)
 
@@ -218,16 +164,27 @@ class Batcher:
         """Update the model's speed with the seconds that finishing a request took, > 0."""
         self._queues[request.model].finishes.record(finish_pixels(request), took_s)
 
-    def expected_wait_s(self, name: str, priority: Priority = Priority.INTERACTIVE) -> float:
-        """Estimate the seconds until all work ahead of a new request of a model is done, >= 0.
+    def expected_wait_s(self, name: str, priority: Priority = Priority.INTERACTIVE, caller: str | None = None) -> float:
+        """Estimate the seconds until the work ahead of a new request of a model is done, >= 0.
 
         Counts what waits, runs and is finished of this model and of this priority or a higher one; ignores that other
         models take turns with it.
+
+        Args:
+            name: The model.
+            priority: That of the new request.
+            caller: Whose request it is; None: all work counts, as for a request that goes last.
         """
-        priorities = [other for other in Priority if other <= priority]
         queue = self._queues[name]
-        requests = [request for other in priorities for request in queue.requests(other)]
-        return queue.expected_s(requests + self._finishing.requests(name, priorities))
+        ahead = {
+            other: queue.requests(other) + self._finishing.requests(name, [other])
+            for other in Priority
+            if other <= priority
+        }
+        if caller is None:
+            return queue.expected_s([request for requests in ahead.values() for request in requests])
+        equals = ahead.pop(priority)
+        return sum(map(queue.expected_s, ahead.values())) + queue.expected_wait_s(equals, caller)
 
     def drain(self) -> list[EngineRequest]:
         """Remove all requests and return them."""
@@ -258,8 +215,22 @@ class Batcher:
             for name, queue in self._queues.items()
         }
 
-    def _num_queued(self, name: str, priority: Priority) -> int:
-        return self._queues[name].num_waiting(priority) + len(self._finishing.requests(name, [priority]))
+    def waiting(self) -> list[Waiting]:
+        """Return the requests that are not admitted yet, by model and priority."""
+        now, found = time.monotonic(), []
+        for name, queue in self._queues.items():
+            for priority in Priority:
+                since = [request.submitted_at for request in queue.requests(priority) if request.started_at is None]
+                if since:
+                    found.append(Waiting(name, priority, len(since), now - min(since)))
+        return found
+
+    def _has_place(self, request: EngineRequest) -> bool:
+        """Return whether a request may wait."""
+        queued = self._finishing.requests(request.model, [request.priority]) + [
+            other for other in self._queues[request.model].requests(request.priority) if other.started_at is None
+        ]
+        return has_place(Counter(other.caller for other in queued), request.caller, self._max_queue_size)
 
     def _has_work_to_step(self) -> bool:
         """Remove, between two turns, the cancelled requests; return whether any others have steps to take."""

@@ -1,15 +1,16 @@
-"""The requests of one model: lanes by shape, and the measured speed of their steps.
+"""The requests of one model: lanes by priority, caller and shape, and the measured speed of their steps.
 
 Pure Python, imports no torch. The batcher calls it, under the engine's lock.
 """
 
 import math
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
+from app.engine.scheduling.lanes import Lanes, Step, StepCosts, pay, shared_rows
 
 # Assumed seconds of a request before its model has stepped at all: about one image of the demo pack on two cores.
 INITIAL_SERVICE_S = 1.0
@@ -46,32 +47,6 @@ class Speed:
 
 
 @dataclass(slots=True)
-class _Lane:
-    """The requests of one model, priority and shape, in the order of submission.
-
-    They are admitted in that order, so that the running ones are always the first.
-
-    Attributes:
-        credit: Cost that its steps may still have in this round of the deficit round robin, >= 0.
-        is_served: Whether it has the round's turn and got its quantum.
-    """
-
-    shape: Shape
-    requests: list[EngineRequest] = field(default_factory=list)
-    credit: float = 0.0
-    is_served: bool = False
-
-    def fill(self, batch: list[EngineRequest], max_rows: int) -> None:
-        """Add its requests in order up to the first that does not fit; an empty batch always takes the first."""
-        rows = num_rows(batch)
-        for request in self.requests:
-            rows += request.cost.rows
-            if batch and rows > max_rows:
-                return
-            batch.append(request)
-
-
-@dataclass(slots=True)
 class ModelQueue:
     """Waiting and running requests of one model.
 
@@ -79,7 +54,7 @@ class ModelQueue:
         budget: Rows of one step, by shape.
         step_cost: Cost of a step, > 0 in any unit, by shape and rows.
         max_row_pixels: Largest step that fits into memory; lowered after a step that did not fit.
-        lanes: Non-empty lanes by priority, in the order of their turns.
+        lanes: Waiting and running requests by priority.
         steps: Speed of steps, preparation included.
         finishes: Speed of finishes that have turns of their own.
     """
@@ -87,37 +62,26 @@ class ModelQueue:
     budget: Callable[[Shape], int]
     step_cost: Callable[[Shape, int], float] = row_pixels
     max_row_pixels: int = sys.maxsize
-    lanes: dict[Priority, deque[_Lane]] = field(default_factory=lambda: {p: deque() for p in Priority})
+    lanes: dict[Priority, Lanes] = field(default_factory=lambda: {p: Lanes() for p in Priority})
     steps: Speed = field(default_factory=Speed)
     finishes: Speed = field(default_factory=Speed)
 
     def requests(self, priority: Priority) -> list[EngineRequest]:
         """List the requests that wait or run."""
-        return [request for lane in self.lanes[priority] for request in lane.requests]
-
-    def num_waiting(self, priority: Priority) -> int:
-        """Count the requests that are not admitted yet."""
-        return sum(request.started_at is None for request in self.requests(priority))
+        return list(self.lanes[priority].requests())
 
     def max_rows(self, shape: Shape) -> int:
         """Return the rows of a step: the budget, or fewer where memory is the limit."""
         return min(self.budget(shape), max(MIN_ROWS, self.max_row_pixels // math.prod(shape)))
 
     def append(self, request: EngineRequest) -> None:
-        """Put a request at the end of its lane; a new lane goes to the end of the round."""
-        lanes = self.lanes[request.priority]
-        lane = next((lane for lane in lanes if lane.shape == request.cost.shape), None)
-        if lane is None:
-            lane = _Lane(request.cost.shape)
-            lanes.append(lane)
-        lane.requests.append(request)
+        """Put a request at the end of its lane."""
+        self.lanes[request.priority].append(request)
 
     def keep(self, is_kept: Callable[[EngineRequest], bool]) -> None:
-        """Remove all other requests, and the lanes that become empty."""
-        for priority, lanes in self.lanes.items():
-            for lane in lanes:
-                lane.requests = [request for request in lane.requests if is_kept(request)]
-            self.lanes[priority] = deque(lane for lane in lanes if lane.requests)
+        """Remove all other requests."""
+        for lanes in self.lanes.values():
+            lanes.keep(is_kept)
 
     def drop_cancelled(self, *, is_between_steps: bool) -> None:
         """Remove cancelled requests; during a step only waiting ones, because the step uses the others' state."""
@@ -131,18 +95,24 @@ class ModelQueue:
         """Choose the requests of the next step; the leading priority must have some.
 
         A running request that does not fit stays in its lane with its state: it is preempted until there are rows
-        again. The leading lane pays for its own rows; requests that fill the remaining rows are free.
+        again. Rows that those who pay leave are free, first for their own priority, as far as it makes them no slower.
         """
-        lane = self._next_lane(lead)
-        lane.credit -= self._cost_of_step(lane)
-        requests: list[EngineRequest] = []
-        max_rows = self.max_rows(lane.shape)
-        lane.fill(requests, max_rows)
+        costs, step = StepCosts(self.max_rows, self.step_cost), Step()
+        turn = self.lanes[lead].take_turn(costs)
+        shape = turn[0].shape
+        max_rows = costs.max_rows(shape)
+        company = step.deal_once(turn, max_rows)
+        shared = shared_rows(company, costs)
+        step.deal_extra(company, shared)
+        lanes = self.lanes[lead].of_shape(shape)
+        step.deal_extra([lane for lane in lanes if not lane.can_pay], shared)
+        pay(step.rows, costs)
+        if len(lanes) == 1 or len(step.requests) == sum(len(lane.requests) for lane in lanes):
+            shared = max_rows  # no caller was left out for the sake of another
         for priority in Priority:
-            for other in self.lanes[priority]:
-                if priority != lead and other.shape == lane.shape:
-                    other.fill(requests, max_rows)
-        return requests
+            if priority != lead:
+                step.deal_extra(self.lanes[priority].of_shape(shape), shared)
+        return step.requests
 
     def expected_s(self, requests: Sequence[EngineRequest]) -> float:
         """Estimate the remaining device time of these requests of this model, in seconds."""
@@ -151,35 +121,16 @@ class ModelQueue:
         finishes = sum(finish_pixels(request) for request in requests if request.cost.finishes_separately)
         return self.steps.seconds(sum(map(_row_pixels_left, requests))) + self.finishes.seconds(finishes)
 
-    def _next_lane(self, priority: Priority) -> _Lane:
-        """Choose the lane that steps: deficit round robin.
+    def expected_wait_s(self, ahead: Sequence[EngineRequest], caller: str) -> float:
+        """Estimate the seconds that these requests of one priority take the device before a new one of a caller begins.
 
-        The quantum is the cost of the most expensive step at hand, so that every lane steps at least once a round.
-
-        Source:
-            Shreedhar and Varghese, "Efficient Fair Queuing Using Deficit Round-Robin", 1996.
+        While the caller's own requests are served, every other caller gets as much of the device as they need.
         """
-        lanes = self.lanes[priority]
-        quantum = max(map(self._cost_of_step, lanes))
-        while True:
-            lane = lanes[0]
-            if not lane.is_served:
-                lane.is_served = True
-                lane.credit += quantum
-            if lane.credit >= self._cost_of_step(lane):
-                return lane
-            lane.is_served = False
-            lanes.rotate(-1)
-
-    def _cost_of_step(self, lane: _Lane) -> float:
-        requests: list[EngineRequest] = []
-        lane.fill(requests, self.max_rows(lane.shape))
-        return self.step_cost(lane.shape, num_rows(requests))
-
-
-def num_rows(requests: Iterable[EngineRequest]) -> int:
-    """Count the rows of a step of these requests."""
-    return sum(request.cost.rows for request in requests)
+        by_caller: dict[str, list[EngineRequest]] = defaultdict(list)
+        for request in ahead:
+            by_caller[request.caller].append(request)
+        own_s = self.expected_s(by_caller[caller])
+        return sum(min(own_s, self.expected_s(requests)) for requests in by_caller.values())
 
 
 def finish_pixels(request: EngineRequest) -> int:

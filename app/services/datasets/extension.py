@@ -16,7 +16,7 @@ from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
 from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipes.recipe import Offsets
-from app.services.datasets.records import kept_images, num_to_make, read_datasets
+from app.services.datasets.records import kept_images, num_to_make, pixel_steps, read_datasets
 from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.slots import in_slot, num_filled, per_class, prior_attempts
 from app.services.inference.service import Inference
@@ -49,13 +49,16 @@ class DatasetExtensionService:
             _make_room(session, dataset, request)
             _grow(dataset, request)
             work = DatasetWork(dataset.id, offsets, tried)
+            num_images = num_to_make(dataset, offsets)
             job = self._jobs.submit(
                 session,
                 kind="dataset",
                 spec={"dataset_id": dataset.id, "extend": request.model_dump(mode="json"), **work.to_json()},
-                total=num_to_make(dataset, offsets),
+                total=num_images,
                 unit="images",
                 priority=submission.priority,
+                caller=submission.caller,
+                pixel_steps=pixel_steps(dataset, num_images),
             )
             dataset.status, dataset.job_id = "queued", job.id
             return read_datasets(session, [dataset])[0]

@@ -8,6 +8,7 @@ same files again. The filter decides before the file is written: a rejected imag
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, tuple_
@@ -21,6 +22,7 @@ from app.image_spec import ImageInfo
 from app.jobs.handler import JobContext
 from app.jobs.record import advance
 from app.jobs.signals import JobCancelled, Json
+from app.logs.context import carried
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
@@ -148,7 +150,7 @@ class DatasetImages:
         self, job: JobContext, dataset: Dataset, recipe: Recipe, slots: list[Slot], tried: PriorAttempts
     ) -> list[_Tries]:
         with ThreadPoolExecutor(max(1, len(slots))) as pool:
-            return list(pool.map(lambda slot: self._fill_slot(job, dataset, recipe, slot, tried), slots))
+            return list(pool.map(carried(partial(self._fill_slot, job, dataset, recipe, tried=tried)), slots))
 
     def _fill_slot(self, job: JobContext, dataset: Dataset, recipe: Recipe, slot: Slot, tried: PriorAttempts) -> _Tries:
         """Attempt until an image is kept or no attempt is left; write each image that is not flagged."""
@@ -157,7 +159,7 @@ class DatasetImages:
             drawn = recipe.draw(slot, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
+                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job), caller=job.caller
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, Job
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
 from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot
-from app.services.datasets.records import num_to_make, preset_of, recipe_classes, settings_of
+from app.services.datasets.records import mean, num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12
 # Most jobs read for an estimate, newest first; those of deleted datasets and of other packs are skipped.
@@ -94,10 +94,6 @@ def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[floa
 
 def _work(generation: Mapping[str, Any]) -> float:
     """Return the mean cost of an image: UNet rows x steps x pixels; a step with guidance has two rows."""
-    steps, guidance = _mean(generation["num_inference_steps"]), _mean(generation["guidance_scale"])
+    steps, guidance = mean(generation["num_inference_steps"]), mean(generation["guidance_scale"])
     rows = 2 if guidance > 1 else 1
     return float(rows * steps * generation["width"] * generation["height"])
-
-
-def _mean(setting: float | Mapping[str, float]) -> float:
-    return (setting["min"] + setting["max"]) / 2 if isinstance(setting, Mapping) else setting

@@ -42,11 +42,29 @@ def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
     return len(dataset.classes) * each
 
 
-def new_dataset(request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None) -> Dataset:
+def pixel_steps(dataset: Dataset, num_images: int) -> int:
+    """Return the work of drawing so many images of a dataset: images x mean steps x width x height.
+
+    Images that a filter rejects and that are drawn again do not count.
+    """
+    settings = dataset.generation
+    width, height = int(settings["width"]), int(settings["height"])
+    return round(num_images * mean(settings["num_inference_steps"]) * width * height)
+
+
+def mean(setting: float | Mapping[str, float]) -> float:
+    """Return an image setting, or the middle of its range."""
+    return (setting["min"] + setting["max"]) / 2 if isinstance(setting, Mapping) else setting
+
+
+def new_dataset(
+    request: DatasetCreate, sizes: SizeRules, pack: ModelPack, *, job_id: str | None, key_id: str | None = None
+) -> Dataset:
     """Return the row of a validated request, with every default resolved; it is in no session yet."""
     resolved = with_preset(request, pack=pack.name)
     return Dataset(
         id=new_id(),
+        key_id=key_id,
         name=resolved.name,
         status="queued",
         seed=resolved.seed if resolved.seed is not None else secrets.randbelow(2**32),

@@ -10,6 +10,7 @@ are sound by then. Imports no model: the node's engine renders. Runs in the work
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -23,6 +24,7 @@ from app.image_spec import ImageInfo, ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance, set_total
 from app.jobs.signals import Json
+from app.logs.context import carried
 from app.node.client import NodeClient
 from app.services.datasets.payloads import FilesChunk, FilesChunkResult, RepairResult, RepairSpec, Restoration
 from app.services.datasets.recipes.recipe import Recipe, Slot
@@ -68,7 +70,7 @@ class RepairJob(RepairKind):
             for recorded in job.step("look", lambda: [one.to_json() for one in self._check(job, chunk)])
         ]
         with ThreadPoolExecutor(GENERATED_AT_ONCE) as pool:
-            restorations = list(pool.map(lambda one: self._restore(job, one), lost))
+            restorations = list(pool.map(carried(partial(self._restore, job)), lost))
         job.transaction("progress", lambda session: advance(session, job.id, chunk.stop - chunk.start))
         return FilesChunkResult.of(restorations).to_json()
 
@@ -101,7 +103,11 @@ class RepairJob(RepairKind):
         slot = Slot(image.split or "", image.class_index or 0, image.position)
         try:
             data, info = self._node.render(
-                ImageSpec.from_json(image.lineage), labels=recipe.texts, background=True, keep_waiting=wait_policy(job)
+                ImageSpec.from_json(image.lineage),
+                labels=recipe.texts,
+                background=True,
+                keep_waiting=wait_policy(job),
+                caller=job.caller,
             )
         except InferenceFailed:
             return Restoration(replace(lost, code=InferenceFailed.default_code))

@@ -11,6 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
@@ -21,7 +23,7 @@ from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, Datase
 from app.schemas.jobs import RepairJob
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.records import new_dataset, num_to_make, read_datasets, recipe_read
+from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read
 from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
@@ -59,9 +61,10 @@ class DatasetService:
 
         def work(session: Session) -> DatasetRead:
             job_id = new_id()
-            dataset = self.add(session, request, job_id=job_id)
+            dataset = self.add(session, request, submission.caller, job_id=job_id)
             total = num_to_make(dataset)
             if total == 0:  # its images will be uploaded
+                self._folder.reserve.check()  # jobs check it in their queue
                 dataset.status, dataset.job_id = "empty", None
                 return read_datasets(session, [dataset])[0]
             spec = {**small_request(request), "seed": dataset.seed, "dataset_id": dataset.id}
@@ -73,12 +76,14 @@ class DatasetService:
                 unit="images",
                 job_id=job_id,
                 priority=submission.priority,
+                caller=submission.caller,
+                pixel_steps=pixel_steps(dataset, total),
             )
             return read_datasets(session, [dataset])[0]
 
         return accept(self._db, submission, work, location=lambda dataset: f"/datasets/{dataset.id}")
 
-    def plan(self, request: DatasetCreate) -> DatasetPlan:
+    def plan(self, request: DatasetCreate, caller: Caller) -> DatasetPlan:
         """Return what `create` would generate for a request; nothing is stored.
 
         Raises:
@@ -87,7 +92,7 @@ class DatasetService:
         raise_if_invalid(self.faults(request))
         dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=None)
         with self._db.snapshot() as session:
-            _refuse_taken_name(session, dataset.name)
+            _refuse_taken_name(session, dataset.name, caller)
             return plan_dataset(session, dataset)
 
     def faults(self, request: DatasetCreate, *, base: str = "#") -> list[FieldError]:
@@ -95,14 +100,15 @@ class DatasetService:
         inference = self._inference
         return dataset_faults(request, inference.sizes, self._limits, pack=inference.pack.name, base=base)
 
-    def add(self, session: Session, request: DatasetCreate, *, job_id: str) -> Dataset:
-        """Add the row of an accepted dataset.
+    def add(self, session: Session, request: DatasetCreate, caller: Caller, *, job_id: str) -> Dataset:
+        """Add the row of an accepted dataset, which belongs to the caller.
 
         Raises:
             Conflict: The name is taken.
         """
-        _refuse_taken_name(session, request.name)
-        dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=job_id)
+        _refuse_taken_name(session, request.name, caller)
+        inference = self._inference
+        dataset = new_dataset(request, inference.sizes, inference.pack, job_id=job_id, key_id=caller.key_id)
         session.add(dataset)
         try:
             session.flush()
@@ -110,10 +116,11 @@ class DatasetService:
             raise _name_taken() from None
         return dataset
 
-    def page(self, limit: int, cursor: str | None) -> DatasetPage:
-        """Return a page of datasets, newest first."""
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> DatasetPage:
+        """Return a page of the datasets that a caller sees, newest first."""
+        query = select(Dataset).where(seen(Dataset.key_id, caller))
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Dataset), Dataset.id, limit, cursor, weigh=_weight)
+            rows, next_cursor = fetch_page(session, query, Dataset.id, limit, cursor, weigh=_weight)
             return DatasetPage(items=read_datasets(session, rows), next_cursor=next_cursor)
 
     def read(self, dataset_id: str) -> DatasetRead:
@@ -154,6 +161,7 @@ class DatasetService:
                 total=num,
                 unit="images",
                 priority=submission.priority,
+                caller=submission.caller,
             )
             return job_read_as(RepairJob, job)
 
@@ -193,10 +201,10 @@ def small_request(request: DatasetCreate) -> dict[str, Any]:
     return request.model_dump(mode="json", exclude={"classes", "variables"})
 
 
-def _refuse_taken_name(session: Session, name: str) -> None:
-    taken_by = session.scalar(select(Dataset.id).where(Dataset.name == name))
+def _refuse_taken_name(session: Session, name: str, caller: Caller) -> None:
+    taken_by = session.scalar(select(Dataset).where(Dataset.name == name))
     if taken_by is not None:
-        raise _name_taken({"dataset_id": taken_by})
+        raise _name_taken({"dataset_id": taken_by.id} if caller.sees(taken_by.key_id) else None)
 
 
 def _weight(dataset: Dataset) -> int:

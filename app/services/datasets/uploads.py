@@ -6,16 +6,16 @@ a node, or the next upload to the dataset, moves it to `.lost+found`. Imports no
 of the API process and calls decoding, files and records on thread pools; concurrent requests alternate file by file.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
+from app.access.quotas import refuse_when_stored_full
 from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
@@ -30,22 +30,15 @@ from app.services.images.lost_files import lost_image
 from app.services.limits import Limits
 from app.services.store.recovery import clear_dataset_folders
 from app.services.thread_pools import Pools
-from app.storage.images import DecodeImage, decode_image, encode_upload, pixels_sha256
+from app.storage.images import ReencodedImage, ReencodeImage
 from app.storage.layout import DataFolder
 from app.storage.lost_found import keep_in_lost_found
+from app.storage.picture_size import SMALL_BYTES, is_large
 from app.storage.soundness import FileChecks
 
 # Concurrent requests; each has at most one call in the pools, whose queues are longer than this.
 MAX_AT_ONCE = 32
 RETRY_AFTER_S = 5
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """An image as it will be stored: the new file, and the columns of its row that depend on the content."""
-
-    data: bytes
-    columns: dict[str, Any]
 
 
 class DuplicateImage(Exception):
@@ -59,16 +52,14 @@ class DuplicateImage(Exception):
 class UploadService:
     """Adds uploaded images to datasets."""
 
-    def __init__(
-        self, db: Database, folder: DataFolder, limits: Limits, pools: Pools, *, decode: DecodeImage = decode_image
-    ) -> None:
-        """Wire the service; `folder` is the node's data folder, `decode` reads untrusted image files."""
+    def __init__(self, db: Database, folder: DataFolder, limits: Limits, pools: Pools, reencode: ReencodeImage) -> None:
+        """Wire the service; `folder` is the node's data folder, `reencode` reads untrusted image files."""
         self._db = db
         self._folder = folder
         self._checks = FileChecks(folder)
         self._limits = limits
         self._pools = pools
-        self._decode = decode
+        self._reencode = reencode
         self._num_requests = 0  # changed on the event loop alone
 
     @contextmanager
@@ -94,7 +85,7 @@ class UploadService:
         """
         self._folder.reserve.check()
 
-    async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO]) -> UploadRead:
+    async def add(self, dataset_id: str, form: UploadForm, files: Sequence[BinaryIO], caller: Caller) -> UploadRead:
         """Add files to a class and split; a file with a fault of its own is refused alone.
 
         Any other error ends the request. The files stored before it stay, and are duplicates when they are sent again.
@@ -103,20 +94,22 @@ class UploadService:
             NotFound: There is no dataset with this id.
             Invalid: The dataset has no class of this name.
             Conflict: A job uses the dataset.
+            QuotaExceeded: The caller has stored all that it may.
             StorageFull: There is no room.
         """
-        class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form))
+        class_index = await self._pools.uploads.run(partial(self._prepare, dataset_id, form, caller))
         results = [
             await self._try(dataset_id, class_index, form.split, index, file) for index, file in enumerate(files)
         ]
         num_accepted = sum(result.refused is None for result in results)
         return UploadRead(num_accepted=num_accepted, num_refused=len(results) - num_accepted, files=results)
 
-    def _prepare(self, dataset_id: str, form: UploadForm) -> int:
+    def _prepare(self, dataset_id: str, form: UploadForm, caller: Caller) -> int:
         """Check what concerns all files, move unrecorded uploads away, and return the index of the class."""
         with self._db.transaction() as session:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
+            refuse_when_stored_full(session, caller)
             class_index = find_name(form.class_name, [entry["name"] for entry in dataset.classes])
             if class_index is None:
                 raise Invalid.field("#/class_name", "The dataset has no class of this name.", ErrorCode.CLASS_NOT_FOUND)
@@ -125,8 +118,11 @@ class UploadService:
 
     async def _try(self, dataset_id: str, class_index: int, split: str, index: int, file: BinaryIO) -> UploadedFile:
         try:
-            decoded = await self._pools.decoding.run(partial(self._read, file))
-            store = partial(self._store, dataset_id, class_index, split, decoded.data, decoded.columns)
+            pool = self._pools.decoding
+            if await self._pools.uploads.run(partial(_is_large, file)):
+                pool = self._pools.large_pictures
+            image = await pool.run(partial(self._read, file))
+            store = partial(self._store, dataset_id, class_index, split, image.data, _columns(image))
             image_id = await self._pools.uploads.run(store)
         except DuplicateImage as error:
             code, detail = ErrorCode.DUPLICATE_IMAGE, "The dataset has this image already."
@@ -137,21 +133,10 @@ class UploadService:
             return UploadedFile(index=index, image_id=image_id, refused=None)
         return UploadedFile(index=index, image_id=None, refused=refused)
 
-    def _read(self, file: BinaryIO) -> _Decoded:
+    def _read(self, file: BinaryIO) -> ReencodedImage:
         limits = self._limits
         uploaded = file.read(limits.upload_bytes + 1)
-        image = self._decode(uploaded, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
-        data, image_format = encode_upload(image, uploaded=uploaded, max_bytes=limits.upload_bytes)
-        columns = {
-            "format": image_format,
-            "width": image.width,
-            "height": image.height,
-            "num_bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "pixels_sha256": pixels_sha256(image),
-            "lineage": {"uploaded_sha256": hashlib.sha256(uploaded).hexdigest(), "uploaded_bytes": len(uploaded)},
-        }
-        return _Decoded(data, columns)
+        return self._reencode(uploaded, max_bytes=limits.upload_bytes, max_pixels=limits.upload_pixels)
 
     def _store(self, dataset_id: str, class_index: int, split: str, data: bytes, columns: dict[str, Any]) -> str:
         path = None
@@ -212,3 +197,23 @@ class UploadService:
                     self._folder.delete(path)
         except AppError:
             return  # the next start, or the next upload to the dataset, moves the file away
+
+
+def _is_large(file: BinaryIO) -> bool:
+    """Return whether a file takes long to decode, and go back to its beginning."""
+    begun = file.read(SMALL_BYTES + 1)
+    file.seek(0)
+    return is_large(begun)
+
+
+def _columns(image: ReencodedImage) -> dict[str, Any]:
+    """Return the columns of an upload's row that depend on its content."""
+    return {
+        "format": image.format,
+        "width": image.width,
+        "height": image.height,
+        "num_bytes": len(image.data),
+        "sha256": image.sha256,
+        "pixels_sha256": image.pixels_sha256,
+        "lineage": {"uploaded_sha256": image.uploaded_sha256, "uploaded_bytes": image.uploaded_bytes},
+    }

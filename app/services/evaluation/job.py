@@ -5,7 +5,8 @@ dataset's version are read in one transaction by the last step, which computes w
 the worker process, on the threads of the job.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +35,18 @@ from app.services.evaluation.subject import (
     require_images,
     split_columns,
 )
-from app.services.images.lost_files import MAX_LOST_NAMED, refusal_of_all
+from app.services.images.lost_files import MAX_LOST_NAMED
 from app.services.jobs.kinds import EvaluateKind, dataset_gone, model_gone
 from app.services.jobs.waiting import load, wait_policy
 from app.services.store.model_files import read_model_file
 from app.services.training.features import FeatureSource
-from app.services.training.payloads import Backbone, FeaturesChunk, FeaturesChunkResult, FeaturesPlan
+from app.services.training.payloads import (
+    Backbone,
+    FeaturesChunk,
+    FeaturesChunkResult,
+    FeaturesPlan,
+    refuse_lost_chunks,
+)
 from app.services.training.zero_shot import zero_shot_classes
 from app.storage.features import FeatureCache
 from app.storage.layout import DataFolder
@@ -63,7 +70,8 @@ class EvaluateJob(EvaluateKind):
         plan = FeaturesPlan.from_json(job.step("backbone", lambda: self._plan(job, spec).to_json()))
         total: int = job.transaction("count-images", lambda session: _count_images(session, job.id, spec, plan))
         ended = job.chunks([chunk.to_json() for chunk in plan.chunks(spec.dataset_id, total)])
-        self._refuse_lost(spec, [FeaturesChunkResult.from_json(result) for result in ended])
+        with self._if_there(spec):
+            refuse_lost_chunks(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in ended])
         return {"evaluation_id": job.step("evaluate", lambda: self._evaluate(job, spec, plan.backbone))}
 
     def run_chunk(self, job: JobContext, item: Json) -> Json:
@@ -96,19 +104,6 @@ class EvaluateJob(EvaluateKind):
             raise
         refuse_other_backbone(model, facts)
         return Backbone.from_json(facts)
-
-    def _refuse_lost(self, spec: EvaluateSpec, chunks: Sequence[FeaturesChunkResult]) -> None:
-        """Fail after all images were read, if some have no sound file: all are counted, and the first ones named.
-
-        Raises:
-            Conflict: The files are gone because the dataset was deleted.
-            FileLost: With ids and paths.
-        """
-        lost = [one for chunk in chunks for one in chunk.lost]
-        if lost:
-            with self._db.snapshot() as session:
-                _subject(session, spec)
-            raise refusal_of_all(lost, sum(chunk.num_lost for chunk in chunks), spec.dataset_id)
 
     def _evaluate(self, job: JobContext, spec: EvaluateSpec, backbone: Backbone) -> str:
         """Classify the images, store the evaluation and return its id; a repetition returns the stored one."""
@@ -162,12 +157,22 @@ class EvaluateJob(EvaluateKind):
         """Return the probabilities of each image and class, (N, K)."""
         from app.training.probe import load_probe, predict  # imports torch: only where a job evaluates
 
-        try:
+        with self._if_there(spec):
             probe = load_probe(load(job, lambda: read_model_file(self._checks, model)))
             return predict(probe, self._source.read(job, rows, backbone)[:, 0])
+
+    @contextmanager
+    def _if_there(self, spec: EvaluateSpec) -> Iterator[None]:
+        """Give a lost file its reason: the files of a dataset or a model that was deleted are gone, too.
+
+        Raises:
+            Conflict: `dataset_gone` or `model_gone`, in place of FileLost.
+        """
+        try:
+            yield
         except FileLost:
             with self._db.snapshot() as session:
-                _subject(session, spec)  # the files of what was deleted are gone, too
+                _subject(session, spec)
             raise
 
 

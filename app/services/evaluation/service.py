@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.models import Dataset, Evaluation, TrainedModel
 from app.db.session import Database
 from app.error_codes import ErrorCode
@@ -66,12 +68,14 @@ class EvaluationService:
         """
         with self._db.snapshot() as session:
             model = find_model(session, model_id)
-        self._require_backbone(model)  # outside of the transaction, because it may hash a file
+        # Outside of the transaction, because it may hash a file.
+        facts = self._inference.require_backbone(model.backbone, model.backbone_sha256)
+        refuse_other_backbone(model, facts.to_json())
 
         def work(session: Session) -> EvaluateJob:
             classes = find_model(session, model_id).classes
             dataset = session.get(Dataset, request.dataset_id)
-            if dataset is None:
+            if dataset is None or not submission.caller.sees(dataset.key_id):
                 raise Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
             refuse_repair(session, dataset.id)
             if dataset.status != "empty":  # which has no images, and the error says so
@@ -86,6 +90,7 @@ class EvaluationService:
                 total=num,
                 unit="images",
                 priority=submission.priority,
+                caller=submission.caller,
             )
             return job_read_as(EvaluateJob, job)
 
@@ -129,34 +134,26 @@ class EvaluationService:
                 mistakes=details.mistakes,
             )
 
-    async def compare(self, ids: str) -> ModelComparisonRead:
-        """Compare models on the images that all of them were evaluated on.
+    async def compare(self, ids: str, caller: Caller) -> ModelComparisonRead:
+        """Compare models that the caller sees on the images that all of them were evaluated on.
 
         Of each model, the newest evaluation counts on the dataset and split on which all were evaluated most recently;
         where there is no such split, the newest one of each.
 
         Args:
             ids: Two to ten ids of models, separated by commas.
+            caller: Who asks.
 
         Raises:
             Invalid: The ids are not two to ten different ones, or there is no model with one of them.
             QueueFull: Too many reports and comparisons wait.
         """
-        return await self._pool.run(lambda: compare_models(self._predictions(_split_ids(ids))))
+        return await self._pool.run(lambda: compare_models(self._predictions(_split_ids(ids), caller)))
 
-    def _require_backbone(self, model: TrainedModel) -> None:
-        try:
-            found = self._inference.backbones.describe(model.backbone).facts.to_json()
-        except Invalid:
-            found = None
-        refuse_other_backbone(model, found)
-
-    def _predictions(self, ids: Sequence[str]) -> list[ModelPredictions]:
+    def _predictions(self, ids: Sequence[str], caller: Caller) -> list[ModelPredictions]:
+        named = select(TrainedModel.id, TrainedModel.name).where(TrainedModel.id.in_(ids))
         with self._db.snapshot() as session:
-            names = {
-                row.id: row.name
-                for row in session.execute(select(TrainedModel.id, TrainedModel.name).where(TrainedModel.id.in_(ids)))
-            }
+            names = {row.id: row.name for row in session.execute(named.where(seen(TrainedModel.key_id, caller)))}
             if any(model_id not in names for model_id in ids):
                 detail = "There is no model with one of these ids."
                 raise Invalid.field("#query/ids", detail, ErrorCode.MODEL_NOT_FOUND)

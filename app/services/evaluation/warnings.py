@@ -12,6 +12,7 @@ from app.services.evaluation.report.picture import fitted
 from app.training.metrics import SMALL_CLASS
 
 MAX_IMBALANCE = 10
+MIN_TRAINING_IMAGES = 5
 _NAMED = 5
 _NAME_COLUMNS = 40
 
@@ -26,6 +27,15 @@ def warnings_about_test(test: SourcedMetricsRead) -> list[WarningRead]:
     if test.headline.source == "synthetic":
         found.insert(0, WarningRead(code="synthetic_test_only", detail=test.headline.sentence))
     return [*found, *_about_baselines(test)]
+
+
+def few_images_warnings(class_names: Sequence[str], num_train: Sequence[int]) -> list[WarningRead]:
+    """Return a warning if a class has fewer than five training images; the arguments are those below."""
+    few = [name for name, num in zip(class_names, num_train, strict=True) if num < MIN_TRAINING_IMAGES]
+    if not few:
+        return []
+    detail = f"Fewer than {MIN_TRAINING_IMAGES} training images of {_names(few)}. Add images to them."
+    return [WarningRead(code="few_training_images", detail=detail)]
 
 
 def imbalance_warnings(class_names: Sequence[str], num_train: Sequence[int]) -> list[WarningRead]:
@@ -52,14 +62,15 @@ def data_warnings(*, num_label_errors: int, num_examined: int, num_near_duplicat
     Args:
         num_label_errors: Images whose label is probably wrong.
         num_examined: Images whose labels were examined.
-        num_near_duplicates: Pairs of nearly equal images with different labels, if the caller counted them.
+        num_near_duplicates: Pairs of nearly equal images with different labels.
     """
     found = []
     if num_label_errors:
         detail = f"{num_label_errors} of {num_examined} labels are probably wrong. Look at the listed images."
         found.append(WarningRead(code="suspected_label_errors", detail=detail))
     if num_near_duplicates:
-        detail = f"{num_near_duplicates} pairs of nearly equal images have different labels. Remove one of each."
+        pairs = "1 pair" if num_near_duplicates == 1 else f"{num_near_duplicates} pairs"
+        detail = f"{pairs} of nearly equal images with different labels. Remove one of each."
         found.append(WarningRead(code="near_duplicates_across_labels", detail=detail))
     return found
 

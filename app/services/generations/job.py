@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
+from app.db.models import Job
 from app.image_spec import ImageSpec
 from app.jobs.handler import JobContext
 from app.jobs.record import advance
@@ -47,7 +48,8 @@ class GenerateJob(GenerateKind):
 
         def record(session: Session) -> Json:
             paths, infos = [image.path for image in stored], [image.info for image in stored]
-            add_generation(session, plan.generation, spec, plan.images, paths, infos, job_id=job.id)
+            key_id = session.get_one(Job, job.id).key_id
+            add_generation(session, plan.generation, spec, plan.images, paths, infos, job_id=job.id, key_id=key_id)
             return None
 
         job.transaction("record", record)
@@ -61,7 +63,9 @@ class GenerateJob(GenerateKind):
         """Do nothing: `run` alone has the ids of the files; `recovery.sweep` moves files without a record."""
 
     def _render(self, job: JobContext, image_id: str, image: ImageSpec, labels: Sequence[str] | None) -> StoredImage:
-        data, info = self._node.render(image, labels=labels, background=False, keep_waiting=wait_policy(job))
+        data, info = self._node.render(
+            image, labels=labels, background=False, keep_waiting=wait_policy(job), caller=job.caller
+        )
         path = self._folder.image_path(image_id, image.output_format)
         store(job, self._folder, path, data)
         return StoredImage(info, path)

@@ -39,6 +39,11 @@ class GenerationSpec:
     num_images: int
     labels: list[str] | None
 
+    @property
+    def pixel_steps(self) -> int:
+        """The work that limits and quotas count: images x steps x width x height."""
+        return self.num_images * self.image.pixel_steps
+
     def images(self) -> list[ImageSpec]:
         """Return the spec of every image, in order."""
         return [self.image.with_seed(self.image.seed + k) for k in range(self.num_images)]
@@ -77,6 +82,7 @@ def add_generation(
     infos: Sequence[ImageInfo],
     *,
     job_id: str | None,
+    key_id: str | None,
 ) -> tuple[Generation, list[Image]]:
     """Add the rows of a generation whose files are written.
 
@@ -88,12 +94,14 @@ def add_generation(
         paths: One file an image, relative to the data folder.
         infos: What is known of each image.
         job_id: The job that made them, if one did.
+        key_id: The API key of the request, if it had one.
     """
     first = infos[0]
     generation = Generation(
         id=generation_id,
         created_at=utc_now(),
         job_id=job_id,
+        key_id=key_id,
         pack=first.lineage["pack"],
         pack_revision=first.lineage["pack_revision"],
         parameters=spec.to_json(),

@@ -7,13 +7,18 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.base import new_id
+from app.access.caller import Caller
+from app.access.quotas import charge, give_back
+from app.access.shares import Running
+from app.access.visibility import seen
+from app.db.base import new_id, utc_now
 from app.db.models import Generation, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
@@ -30,6 +35,7 @@ from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
+from app.services.store.removal import forget_generations, remove_files
 from app.storage.layout import DataFolder
 
 
@@ -38,6 +44,13 @@ class Generated(NamedTuple):
 
     read: GenerationRead
     files: list[bytes]
+
+
+class _Charged(NamedTuple):
+    """What was charged to a caller's day."""
+
+    day: date
+    pixel_steps: int
 
 
 class GenerationService:
@@ -50,37 +63,80 @@ class GenerationService:
         self._inference = inference
         self._jobs = jobs
         self._limits = limits
+        self._drawing = Running()
 
     async def generate(
-        self, request: GenerateRequest, *, on_step: Callable[[int, int, int], None] | None = None
+        self, request: GenerateRequest, caller: Caller, *, on_step: Callable[[int, int, int], None] | None = None
     ) -> Generated:
         """Render every image of the request, store them with their record, and return both.
 
         Args:
             request: What to make.
+            caller: Whose generation it is.
             on_step: Called on the event loop with an image's index, its steps done and its steps in all: with 0 done
                 once the engine has taken the image, then after each step.
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
+            RateLimited, QuotaExceeded: The caller has its share of images at once, or has used up a quota.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference.render`.
             StorageFull: The disk is full; nothing is kept, and nothing is drawn where it was full before.
         """
         spec = self.resolve(request)
-        await asyncio.to_thread(self._folder.reserve.check)
+        limit = caller.shares.concurrent_images
+        if limit is not None and spec.num_images > limit:
+            detail = f"One caller may have {limit} images drawn at once. Ask for fewer."
+            raise Invalid.field("#/num_images_per_prompt", detail, ErrorCode.TOO_MANY_IMAGES)
+        with self._drawing.hold(caller.id, spec.num_images, limit, "images"):
+            return await self._draw(spec, caller, request.response_format, on_step)
+
+    async def _draw(
+        self,
+        spec: GenerationSpec,
+        caller: Caller,
+        response_format: str,
+        on_step: Callable[[int, int, int], None] | None,
+    ) -> Generated:
+        charged = await asyncio.to_thread(self._charge, spec, caller)
+        try:
+            rendered = await self._render(spec, caller, on_step)
+            inline = response_format == "b64_json"
+            read = await asyncio.to_thread(self._store, spec, rendered, inline=inline, key_id=caller.key_id)
+        except BaseException:
+            if charged.pixel_steps:
+                await asyncio.shield(asyncio.to_thread(self._give_back, caller, charged))
+            raise
+        return Generated(read, [data for data, _ in rendered])
+
+    async def _render(
+        self, spec: GenerationSpec, caller: Caller, on_step: Callable[[int, int, int], None] | None
+    ) -> list[RenderedImage]:
         renders = [
             asyncio.ensure_future(
-                self._inference.render(image, labels=spec.labels, on_step=on_step and partial(on_step, index))
+                self._inference.render(
+                    image, labels=spec.labels, on_step=on_step and partial(on_step, index), caller=caller.id
+                )
             )
             for index, image in enumerate(spec.images())
         ]
         try:
-            rendered = await asyncio.gather(*renders)
+            return await asyncio.gather(*renders)
         finally:
             for render in renders:
                 render.cancel()
-        read = await asyncio.to_thread(self._store, spec, rendered, inline=request.response_format == "b64_json")
-        return Generated(read, [data for data, _ in rendered])
+
+    def _charge(self, spec: GenerationSpec, caller: Caller) -> _Charged:
+        """Check that there is room, and charge the work to the caller's day."""
+        self._folder.reserve.check()
+        day = utc_now().date()
+        if not caller.shares.given():
+            return _Charged(day, 0)
+        with self._db.transaction() as session:
+            return _Charged(day, charge(session, caller, spec.pixel_steps))
+
+    def _give_back(self, caller: Caller, charged: _Charged) -> None:
+        with self._db.transaction() as session:
+            give_back(session, caller.id, charged.day, charged.pixel_steps)
 
     def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> GenerateJob:
         """Accept the request as a job.
@@ -94,9 +150,15 @@ class GenerationService:
         spec = self.resolve(request)
 
         def work(session: Session) -> GenerateJob:
-            total, priority = spec.num_images, submission.priority
             job = self._jobs.submit(
-                session, kind="generate", spec=spec.to_json(), total=total, unit="images", priority=priority
+                session,
+                kind="generate",
+                spec=spec.to_json(),
+                total=spec.num_images,
+                unit="images",
+                priority=submission.priority,
+                caller=submission.caller,
+                pixel_steps=spec.pixel_steps,
             )
             return job_read_as(GenerateJob, job)
 
@@ -123,10 +185,11 @@ class GenerationService:
         raise_if_invalid(faults)
         return GenerationSpec(image, count, labels)
 
-    def page(self, limit: int, cursor: str | None) -> GenerationPage:
-        """Return a page of generations, newest first."""
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> GenerationPage:
+        """Return a page of the generations that a caller sees, newest first."""
+        query = select(Generation).where(seen(Generation.key_id, caller))
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Generation), Generation.id, limit, cursor, weigh=_weight)
+            rows, next_cursor = fetch_page(session, query, Generation.id, limit, cursor, weigh=_weight)
             images = _images_of(session, [row.id for row in rows])
             items = [generation_read(row, images[row.id]) for row in rows]
             return GenerationPage(items=items, next_cursor=next_cursor)
@@ -147,18 +210,20 @@ class GenerationService:
         Raises:
             NotFound: There is none with this id.
         """
-        for path in self._folder.reserve.spend(lambda: self._forget(generation_id)):
-            self._folder.delete(path)
+        paths = self._folder.reserve.spend(lambda: self._forget(generation_id))
+        remove_files(self._db, self._folder, paths)
 
     def _forget(self, generation_id: str) -> list[str]:
         """Delete the records of a generation and its images, and return the paths of their files."""
         with self._db.transaction() as session:
-            row = _generation(session, generation_id)
-            paths = [image.path for image in _images_of(session, [row.id])[row.id]]
-            session.delete(row)
-        return paths
+            row = session.get(Generation, generation_id, with_for_update=True)
+            if row is None:
+                raise _no_generation()
+            return forget_generations(session, [row.id])
 
-    def _store(self, spec: GenerationSpec, rendered: Sequence[RenderedImage], *, inline: bool) -> GenerationRead:
+    def _store(
+        self, spec: GenerationSpec, rendered: Sequence[RenderedImage], *, inline: bool, key_id: str | None
+    ) -> GenerationRead:
         image_ids = [new_id() for _ in rendered]
         paths = [
             write_image(self._folder, image_id, image.data, spec.image.output_format)
@@ -167,7 +232,9 @@ class GenerationService:
         try:
             with self._db.transaction() as session:
                 infos = [image.info for image in rendered]
-                row, images = add_generation(session, new_id(), spec, image_ids, paths, infos, job_id=None)
+                row, images = add_generation(
+                    session, new_id(), spec, image_ids, paths, infos, job_id=None, key_id=key_id
+                )
                 read = generation_read(row, images)
         except BaseException:
             for path in paths:
@@ -188,8 +255,12 @@ def _weight(row: Generation) -> int:
 def _generation(session: Session, generation_id: str) -> Generation:
     row = session.get(Generation, generation_id)
     if row is None:
-        raise NotFound("There is no generation with this id.")
+        raise _no_generation()
     return row
+
+
+def _no_generation() -> NotFound:
+    return NotFound("There is no generation with this id.")
 
 
 def _images_of(session: Session, generation_ids: Sequence[str]) -> dict[str, list[Image]]:

@@ -75,6 +75,16 @@ def refusal_of_all(lost: Sequence[LostImage], num_lost: int, dataset_id: str) ->
     return FileLost(detail, code=first.code, errors=errors)
 
 
+def refuse_lost(dataset_id: str, lost: Sequence[LostImage], num_lost: int | None = None) -> None:
+    """Raise if there are lost images; the arguments are those of `refusal_of_all`, by default all are given.
+
+    Raises:
+        FileLost: With the images' ids.
+    """
+    if lost:
+        raise refusal_of_all(lost, len(lost) if num_lost is None else num_lost, dataset_id)
+
+
 def refuse_lost_members(db: Database, checks: FileChecks, dataset_id: str, members: Iterable[Member]) -> None:
     """Raise before an archive's first byte if a file that it consists of is lost.
 

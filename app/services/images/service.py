@@ -11,10 +11,12 @@ from typing import Any, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
+from app.access.caller import Caller
+from app.access.visibility import seen_images
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Invalid, NotFound
+from app.errors import AppError, Invalid, NotFound
 from app.image_spec import OutputFormat
 from app.names import find_name
 from app.schemas.common import Decision
@@ -49,13 +51,14 @@ class ImageService:
         self,
         limit: int,
         cursor: str | None,
+        caller: Caller,
         *,
         dataset_id: str | None,
         class_name: str | None,
         split: str | None,
         decision: Decision = "kept",
     ) -> ImagePage:
-        """Return a page of stored images, newest first, of one dataset, class or split if given.
+        """Return a page of the images that a caller sees, newest first, of one dataset, class or split if given.
 
         Those that a dataset's filter rejected are listed only with `decision`.
 
@@ -64,11 +67,11 @@ class ImageService:
         """
         with self._db.snapshot() as session:
             unread = [defer(column, raiseload=True) for column in (Image.lineage, Image.label_probabilities)]
-            query = select(Image).where(Image.decision == decision).options(*unread)
+            query = select(Image).where(Image.decision == decision, seen_images(caller)).options(*unread)
             if dataset_id is not None:
                 query = query.where(Image.dataset_id == dataset_id)
             if class_name is not None:
-                query = query.where(Image.class_index == _class_index(session, dataset_id, class_name))
+                query = query.where(Image.class_index == _class_index(session, dataset_id, class_name, caller))
             if split is not None:
                 query = query.where(Image.split == split)
             rows, next_cursor = fetch_page(session, query, Image.id, limit, cursor)
@@ -102,7 +105,7 @@ class ImageService:
         with self._db.snapshot() as session:
             row = _image(session, image_id)
         if lost := lost_image(self._checks, row):
-            raise refusal(lost, row.dataset_id)
+            raise self._refusal(lost, row)
         return StoredFile(
             self._folder.locate(row.path),
             MEDIA_TYPES[cast(OutputFormat, row.format)],
@@ -110,18 +113,27 @@ class ImageService:
             f"{row.id}.{row.format}",
         )
 
-    def content(self, image_id: str) -> bytes:
-        """Return a stored image's bytes.
+    def content(self, image_id: str, caller: Caller) -> bytes:
+        """Return a stored image's bytes if the caller sees it.
 
         Raises:
             NotFound, FileLost: As `file`.
         """
         with self._db.snapshot() as session:
-            row = _image(session, image_id)
+            row = session.scalar(select(Image).where(Image.id == image_id, seen_images(caller)))
+        if row is None:
+            raise _no_image()
         try:
             return self._checks.read(row.path, num_bytes=row.num_bytes, sha256=row.sha256)
         except LostFile as error:
-            raise refusal(LostImage(row.id, row.path, IMAGE_CODES[error.fault]), row.dataset_id) from None
+            raise self._refusal(LostImage(row.id, row.path, IMAGE_CODES[error.fault]), row) from None
+
+    def _refusal(self, lost: LostImage, row: Image) -> AppError:
+        """Return the error for an image without a sound file: 404 if it was deleted since its record was read."""
+        with self._db.snapshot() as session:
+            if session.scalar(select(Image.id).where(Image.id == row.id)) is None:
+                return _no_image()
+        return refusal(lost, row.dataset_id)
 
 
 def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any]:
@@ -149,8 +161,12 @@ def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any
 def _image(session: Session, image_id: str) -> Image:
     row = session.get(Image, image_id)
     if row is None:
-        raise NotFound("There is no image with this id.")
+        raise _no_image()
     return row
+
+
+def _no_image() -> NotFound:
+    return NotFound("There is no image with this id.")
 
 
 def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]]:
@@ -159,9 +175,10 @@ def _class_names(session: Session, rows: Sequence[Image]) -> dict[str, list[str]
     return {row.id: [entry["name"] for entry in row.classes] for row in datasets}
 
 
-def _class_index(session: Session, dataset_id: str | None, class_name: str) -> int:
+def _class_index(session: Session, dataset_id: str | None, class_name: str, caller: Caller) -> int:
     dataset = session.get(Dataset, dataset_id) if dataset_id is not None else None
-    names = [entry["name"] for entry in dataset.classes] if dataset is not None else []
+    is_seen = dataset is not None and caller.sees(dataset.key_id)
+    names = [entry["name"] for entry in dataset.classes] if dataset is not None and is_seen else []
     index = find_name(class_name, names)
     if index is None:
         detail = "Give the dataset_id that the class belongs to."

@@ -76,7 +76,7 @@ def spec_faults(spec: ImageSpec, num_images: int, sizes: SizeRules, limits: Limi
         limits: The node's bounds.
     """
     faults = settings_faults(spec.to_json(), sizes, limits)
-    work = num_images * spec.num_inference_steps * spec.width * spec.height
+    work = num_images * spec.pixel_steps
     if work > limits.work_pixel_steps:
         detail = f"Images x steps x width x height is {work}. It must be at most {limits.work_pixel_steps}."
         faults.append(FieldError("#", detail, ErrorCode.WORK_TOO_LARGE))

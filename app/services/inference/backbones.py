@@ -18,6 +18,7 @@ from typing import Literal
 from app.engine.engine import Engine
 from app.error_codes import ErrorCode
 from app.errors import Invalid, ModelNotReady, Unavailable
+from app.logs.errors import WITH_TEXT
 from app.node.combined import is_combined
 from app.node.protocol import BackboneFacts
 from app.services.inference.backbone_descriptions import (
@@ -156,6 +157,12 @@ class Backbones:
             return "failed", error.detail
         return "ready", None
 
+    def loaded(self) -> tuple[int, int]:
+        """Return the number of backbones that were loaded on demand, and the bytes of their weights."""
+        with self._free:
+            entries = [entry for entry in self._entries.values() if entry.future.done()]
+        return len(entries), sum(entry.num_bytes for entry in entries)
+
     def images_per_s(self, name: str) -> float | None:
         """Return the measured images per second of a loaded backbone; None before its first forward."""
         model = self._resident[name].model if name in self._resident else _engine_name(name)
@@ -229,7 +236,8 @@ class Backbones:
             self._engine.put_model(loaded.model, runner, max_rows=MIN_ROWS)
             self._engine.set_row_budget(loaded.model, lambda _shape: self._rows(loaded.model))
         except BaseException as error:  # the error of one backbone must not end the thread
-            logger.warning("Backbone %s could not be loaded.", name, exc_info=error)
+            if not isinstance(error, Invalid):  # then the name is a client's word
+                logger.warning("Backbone %s could not be loaded.", name, exc_info=error, extra=WITH_TEXT)
             failure = error if isinstance(error, Invalid | ModelNotReady) else None
             detail = failure.detail if failure else _detail_of(name, error)
             with self._free:

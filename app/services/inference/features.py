@@ -56,6 +56,7 @@ class Features:
         preprocessing: Mapping[str, Any] | None = None,
         priority: Priority = Priority.INTERACTIVE,
         owner: object = None,
+        caller: str = "",
     ) -> np.ndarray:
         """Return a backbone's features of an image, (D,) float32.
 
@@ -66,6 +67,7 @@ class Features:
             preprocessing: Settings as `Preprocessing.to_json`; None: the backbone's own.
             priority: Interactive requests go first.
             owner: The request that the image belongs to.
+            caller: Whose request it is.
 
         Raises:
             Invalid: `backbone_not_found`.
@@ -74,7 +76,15 @@ class Features:
         """
         if is_combined(backbone):
             facts = preprocessing or self._backbones.describe(backbone).facts.preprocessing
-            rows = [await self.of_image(load, **part, priority=priority, owner=owner) for part in parts_to_run(facts)]
+            image = await self._preparation.run(load, owner=owner, caller=caller)  # once for all parts
+
+            def decoded() -> Image.Image:
+                return image
+
+            rows = [
+                await self.of_image(decoded, **part, priority=priority, owner=owner, caller=caller)
+                for part in parts_to_run(facts)
+            ]
             return combine_rows(rows)
         async with self._backbones.use(backbone) as loaded:
             if weights_sha256 is not None:
@@ -82,8 +92,8 @@ class Features:
             pixels_of = loaded.input.pixels
             if preprocessing is not None and preprocessing != loaded.description.facts.preprocessing:
                 pixels_of = Preprocessing.from_config(preprocessing).transform()
-            pixels = await self._preparation.run(lambda: pixels_of(load()), owner=owner)
-            return await self._run(loaded, pixels, priority)
+            pixels = await self._preparation.run(lambda: pixels_of(load()), owner=owner, caller=caller)
+            return await self._run(loaded, pixels, priority, caller)
 
     async def of_images(
         self,
@@ -93,6 +103,7 @@ class Features:
         weights_sha256: str,
         views: Sequence[str] = (PLAIN,),
         seeds: Sequence[bytes] = (),
+        caller: str = "",
     ) -> np.ndarray:
         """Return the features of a batch of images, (N, V, D) float32, behind interactive requests.
 
@@ -102,6 +113,7 @@ class Features:
             weights_sha256: The weights that must be loaded.
             views: V >= 1 views of each image.
             seeds: For random views: what each image's draws follow from; N items.
+            caller: Whose batch it is.
 
         Raises:
             Conflict: `backbone_changed`: other weights are loaded.
@@ -109,11 +121,11 @@ class Features:
             ModelNotReady, InferenceFailed: As `Inference`.
         """
         check_views(views)
-        owner = object()
+        asker = (object(), caller)
         async with self._backbones.use(backbone) as loaded:
             _require(loaded.description.facts, weights_sha256)
             tasks = [
-                asyncio.ensure_future(self._of_views(loaded, load, views, seeds[row] if seeds else b"", owner))
+                asyncio.ensure_future(self._of_views(loaded, load, views, seeds[row] if seeds else b"", asker))
                 for row, load in enumerate(images)
             ]
             try:
@@ -129,24 +141,32 @@ class Features:
         backbone: str,
         priority: Priority = Priority.INTERACTIVE,
         owner: object = None,
+        caller: str = "",
     ) -> np.ndarray:
         """Return the probabilities of a backbone's own head, (K,) float32."""
         async with self._backbones.use(backbone) as loaded:
-            pixels = await self._preparation.run(lambda: loaded.input.pixels(load()), owner=owner)
-            submitted = self._engine.submit(loaded.model, ClassifyPayload(pixels), priority=priority)
+            pixels = await self._preparation.run(lambda: loaded.input.pixels(load()), owner=owner, caller=caller)
+            submitted = self._engine.submit(loaded.model, ClassifyPayload(pixels), priority=priority, caller=caller)
             result: Classification = await asyncio.wrap_future(submitted)
         return result.probabilities
 
     async def _of_views(
-        self, loaded: LoadedBackbone, load: LoadImage, views: Sequence[str], seed: bytes, owner: object
+        self,
+        loaded: LoadedBackbone,
+        load: LoadImage,
+        views: Sequence[str],
+        seed: bytes,
+        asker: tuple[object, str],
     ) -> np.ndarray:
+        owner, caller = asker
         async with self._ahead:
-            pixels = await self._preparation.run(partial(_draw_views, loaded, load, views, seed), owner=owner)
-            rows = [await self._run(loaded, view, Priority.BACKGROUND) for view in pixels]
+            drawing = partial(_draw_views, loaded, load, views, seed)
+            pixels = await self._preparation.run(drawing, owner=owner, caller=caller)
+            rows = [await self._run(loaded, view, Priority.BACKGROUND, caller) for view in pixels]
         return np.stack(rows)
 
-    async def _run(self, loaded: LoadedBackbone, pixels: torch.Tensor, priority: Priority) -> np.ndarray:
-        submitted = self._engine.submit(loaded.model, loaded.input.payload(pixels), priority=priority)
+    async def _run(self, loaded: LoadedBackbone, pixels: torch.Tensor, priority: Priority, caller: str) -> np.ndarray:
+        submitted = self._engine.submit(loaded.model, loaded.input.payload(pixels), priority=priority, caller=caller)
         return loaded.input.features(await asyncio.wrap_future(submitted))
 
 

@@ -72,7 +72,7 @@ class FineTuning:
         found = network_of(self._backbones.describe(backbone))
         return {"library": found.library, "architecture": found.architecture, "options": dict(found.options)}
 
-    async def epoch(self, asked: FineTuneAsked) -> dict[str, Any]:
+    async def epoch(self, asked: FineTuneAsked, *, caller: str = "") -> dict[str, Any]:
         """Train an epoch, behind interactive requests; one that has ended before is returned at once.
 
         Raises:
@@ -82,17 +82,18 @@ class FineTuning:
         from app.finetuning.runner import EpochPayload  # with the first request, as said above
 
         plan = await asyncio.to_thread(self._plan, asked)
-        result = await self._run(EpochPayload(plan, self._folder.fine_tuning_folder(asked.job_id), asked.epoch))
+        payload = EpochPayload(plan, self._folder.fine_tuning_folder(asked.job_id), asked.epoch)
+        result = await self._run(payload, caller)
         return {"epochs": [asdict(epoch) for epoch in result.progress.epochs], "is_over": result.is_over}
 
-    async def model(self, asked: FineTuneAsked) -> FineTunedFile:
+    async def model(self, asked: FineTuneAsked, *, caller: str = "") -> FineTunedFile:
         """Write the finished model beside the checkpoints, and ask it about pictures; raises as `epoch`."""
         from app.finetuning.runner import ModelPayload
 
         plan = await asyncio.to_thread(self._plan, asked)
         folder = self._folder.fine_tuning_folder(asked.job_id)
         examples = self._located([Example(Path(path), label, key) for path, label, key in asked.examples])
-        result = await self._run(ModelPayload(plan, folder, folder / FINE_TUNED_FILE, examples))
+        result = await self._run(ModelPayload(plan, folder, folder / FINE_TUNED_FILE, examples), caller)
         return FineTunedFile(result.file.sha256, result.file.num_bytes, result.probabilities)
 
     def close(self) -> None:
@@ -101,9 +102,9 @@ class FineTuning:
             if self._runner is not None:
                 self._runner.close()
 
-    async def _run(self, payload: "EpochPayload | ModelPayload") -> Any:
+    async def _run(self, payload: "EpochPayload | ModelPayload", caller: str) -> Any:
         await asyncio.to_thread(self._start)
-        submitted = self._engine.submit(MODEL, payload, priority=Priority.BACKGROUND, cost=payload.cost)
+        submitted = self._engine.submit(MODEL, payload, priority=Priority.BACKGROUND, cost=payload.cost, caller=caller)
         return await asyncio.wrap_future(submitted)
 
     def _start(self) -> None:

@@ -44,18 +44,18 @@ from app.services.inference.backbone_sources import (
 from app.services.inference.backbones import Backbones
 from app.services.inference.calibration_store import CalibrationFile, is_busy
 from app.services.inference.fine_tuned import FineTunedSources
-from app.services.inference.modules import NodeModules
-from app.services.inference.preprocessing import PreparationPool
-from app.services.inference.service import (
+from app.services.inference.loaded import (
     BACKBONE,
     CLASSIFIER,
     CLIP,
     DIFFUSION,
-    Inference,
     LoadedFacts,
     Runtime,
     resident_backbones,
 )
+from app.services.inference.modules import NodeModules
+from app.services.inference.preprocessing import PreparationPool
+from app.services.inference.service import Inference
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from app.image_spec import RenderedImage
 from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
 from app.services.inference.features import LoadImage
 from app.services.inference.fine_tuning import FineTuning
-from app.services.inference.service import CLIP, TEXTS_AT_ONCE, Inference
+from app.services.inference.loaded import CLIP
+from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.storage.images import decode_image
 
@@ -30,16 +31,12 @@ class NodeEngine:
         self._inference = inference
         self._limits = limits
 
-    async def render(self, asked: RenderRequest) -> RenderedImage:
+    async def render(self, asked: RenderRequest, *, caller: str = "") -> RenderedImage:
         """Make one image; see `Inference.render`."""
         priority = Priority.BACKGROUND if asked.background else Priority.INTERACTIVE
-        return await self._inference.render(asked.spec, labels=asked.labels, priority=priority)
+        return await self._inference.render(asked.spec, labels=asked.labels, priority=priority, caller=caller)
 
-    async def features(self, data: bytes) -> np.ndarray:
-        """Return the pack's backbone's features of an image file, (D,) float32; behind interactive requests."""
-        return await self._inference.features.of_image(self._loading(data), priority=Priority.BACKGROUND)
-
-    async def feature_batch(self, batch: FeatureBatch) -> np.ndarray:
+    async def feature_batch(self, batch: FeatureBatch, *, caller: str = "") -> np.ndarray:
         """Return a backbone's features of a batch of image files, (N, V, D) float32; behind interactive requests."""
         return await self._inference.features.of_images(
             [self._loading(data) for data in batch.images],
@@ -47,9 +44,10 @@ class NodeEngine:
             weights_sha256=batch.weights_sha256,
             views=batch.views,
             seeds=[hashlib.sha256(data).digest() for data in batch.images],
+            caller=caller,
         )
 
-    async def texts(self, texts: Sequence[str]) -> TextEmbeddings:
+    async def texts(self, texts: Sequence[str], *, caller: str = "") -> TextEmbeddings:
         """Return CLIP's embeddings of texts; behind interactive requests.
 
         Raises:
@@ -59,7 +57,7 @@ class NodeEngine:
         if status is not None and status.state == "failed":
             raise Conflict("CLIP could not be loaded. /readyz has the reason.", code=ErrorCode.MODEL_FAILED)
         parts = [
-            await self._inference.embed_texts(texts[start : start + TEXTS_AT_ONCE])
+            await self._inference.embed_texts(texts[start : start + TEXTS_AT_ONCE], caller=caller)
             for start in range(0, len(texts), TEXTS_AT_ONCE)
         ]
         return TextEmbeddings(np.concatenate([part.embeddings for part in parts]), parts[0].logit_scale)

@@ -8,86 +8,52 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.clip.runner import ClipPayload, ClipScores, ClipTexts, ClipTextsPayload
+from app.engine.clip.runner import ClipScores, ClipTexts
 from app.engine.diffusion.runner import GeneratedImage, cost_of
 from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
 from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload
-from app.errors import ModelNotReady
+from app.errors import Invalid, ModelNotReady
 from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
 from app.modelpacks.pack import ModelPack
-from app.node.protocol import PACK_BACKBONE
+from app.node.protocol import BackboneFacts
 from app.schemas.common import MAX_LABELS
+from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.spec import SizeRules
-from app.services.inference.backbone_descriptions import LoadedBackbone
-from app.services.inference.backbones import Backbones, Resident
+from app.services.inference.backbones import Backbones
 from app.services.inference.features import Features, LoadImage
+from app.services.inference.loaded import (
+    BACKBONE,
+    CLASSIFIER,
+    CLIP,
+    DIFFUSION,
+    LoadedFacts,
+    Preprocess,
+    Runtime,
+    loaded,
+    resident_backbones,
+)
 from app.services.inference.modules import NodeModules, PlainModules
 from app.services.inference.preprocessing import PreparationPool
 from app.storage.images import encode_image
-
-DIFFUSION, CLIP, CLASSIFIER, BACKBONE = "diffusion", "clip", "classifier", "backbone"
-
-T = TypeVar("T")
-
-Preprocess = Callable[[Image.Image], torch.Tensor]
 
 # Texts of one request to CLIP, labels and a prompt: more would occupy the device for too long.
 TEXTS_AT_ONCE = MAX_LABELS + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the pixels depend on besides the request: recorded with every image."""
-
-    device: str
-    dtype: str
-    num_threads: int
-    deterministic: bool
-    compiled: bool
-    versions: dict[str, str]
-
-
-@dataclass(slots=True)
-class LoadedFacts:
-    """Facts of loaded models; written by the engine's loader thread, read by any thread.
-
-    Attributes:
-        prepare_clip: From picture and texts to CLIP's input; like the next one called by several threads at once.
-        classifier_pixels: From a picture to (3, H, W), float32, normalised for the classifier's weights.
-        backbone: The pack's backbone.
-        clip_backbone: CLIP's image tower as a backbone.
-    """
-
-    classes: list[str] | None = None
-    backbone: LoadedBackbone | None = None
-    clip_backbone: LoadedBackbone | None = None
-    prepare_clip: Callable[[Image.Image, Sequence[str]], ClipPayload] | None = None
-    prepare_texts: Callable[[Sequence[str]], ClipTextsPayload] | None = None
-    classifier_pixels: Preprocess | None = None
-
-    def find_backbone(self) -> LoadedBackbone:
-        """Return the pack's backbone; raises ModelNotReady until it is loaded."""
-        return _loaded(self.backbone)
-
-    def find_clip_backbone(self) -> LoadedBackbone:
-        """Return CLIP's image tower; raises ModelNotReady until it is loaded."""
-        return _loaded(self.clip_backbone)
-
-
 class Inference:
     """Rendering, scoring and classifying on the node's engine.
 
-    An `owner` stands for one request: the pictures of several owners are prepared in turn.
+    An `owner` stands for one request, and a `caller` for who sent it: callers share the engine evenly, and the pictures
+    of several callers and owners are prepared in turn.
     """
 
     def __init__(
@@ -157,6 +123,13 @@ class Inference:
         """Return a note for the operator by model, for models that serve with a restriction."""
         return self._engine.notes()
 
+    def weight_bytes(self, model: str) -> int:
+        """Return the bytes of the weight files of a model of the pack; the backbone may share the classifier's."""
+        pack = self.pack
+        folders = [pack.part(model), pack.part(CLASSIFIER)] if model == BACKBONE else [pack.part(model)]
+        folder = next((folder for folder in folders if folder.is_dir()), None)
+        return 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
     def expected_wait_s(self, model: str) -> float:
         """Estimate the seconds until the engine begins a new interactive request of this model, >= 0."""
         return self._engine.expected_wait_s(model)
@@ -177,6 +150,7 @@ class Inference:
         labels: Sequence[str] | None = None,
         priority: Priority = Priority.INTERACTIVE,
         on_step: Callable[[int, int], None] | None = None,
+        caller: str = "",
     ) -> RenderedImage:
         """Make one image, encode it, and score it if labels are given.
 
@@ -186,16 +160,17 @@ class Inference:
             priority: Interactive requests go first.
             on_step: Called on the event loop with the steps done and those to do in all: with 0 done once the engine
                 has taken the image, then after each step.
+            caller: Whose image it is.
 
         Raises:
             ModelNotReady: The diffusion model (or CLIP, for labels) is not loaded.
             QueueFull: The engine takes no more requests.
             InferenceFailed: The model failed on this image.
         """
-        image = await self._draw(spec, priority, on_step)
+        image = await self._draw(spec, priority, on_step, caller)
         lineage = self._lineage(spec)
         data, sha256 = await asyncio.to_thread(_encode, image.pixels, spec.output_format, lineage)
-        scores = await self._score_labels(image.pixels, spec.prompt, labels, priority) if labels else {}
+        scores = await self._score_labels(image.pixels, spec.prompt, labels, priority, caller) if labels else {}
         timings = {name: round(getattr(image, name), 3) for name in ("queued_ms", "denoising_ms", "decoding_ms")}
         info = ImageInfo(
             sha256=sha256,
@@ -215,29 +190,47 @@ class Inference:
         *,
         priority: Priority = Priority.INTERACTIVE,
         owner: object = None,
+        caller: str = "",
     ) -> ClipScores:
         """Score an image against texts with CLIP, at least one; up to `TEXTS_AT_ONCE` keep the step short."""
-        prepare = _loaded(self._facts.prepare_clip)
-        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner)
-        return cast(ClipScores, await self._ask(CLIP, payload, priority))
+        prepare = loaded(self._facts.prepare_clip)
+        payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner, caller=caller)
+        return cast(ClipScores, await self._ask(CLIP, payload, priority, caller))
 
-    async def embed_texts(self, texts: Sequence[str]) -> ClipTexts:
+    async def embed_texts(self, texts: Sequence[str], *, caller: str = "") -> ClipTexts:
         """Return CLIP's embeddings of texts, 1 to `TEXTS_AT_ONCE`; behind interactive requests."""
-        payload = _loaded(self._facts.prepare_texts)(texts)
-        return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND))
+        payload = loaded(self._facts.prepare_texts)(texts)
+        return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND, caller))
 
     async def classify(
-        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None
+        self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None, caller: str = ""
     ) -> np.ndarray:
         """Return the pretrained classifier's probabilities, (K,) float32."""
-        preprocess = _loaded(self._facts.classifier_pixels)
-        pixels = await self.prepare(load, preprocess, owner=owner)
-        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority)
+        preprocess = loaded(self._facts.classifier_pixels)
+        pixels = await self.prepare(load, preprocess, owner=owner, caller=caller)
+        result: Classification = await self._ask(CLASSIFIER, ClassifyPayload(pixels), priority, caller)
         return result.probabilities
 
-    async def prepare(self, load: LoadImage, preprocess: Preprocess, *, owner: object = None) -> torch.Tensor:
+    def require_backbone(self, name: str, weights_sha256: str) -> BackboneFacts:
+        """Return what features of the backbone that a model was trained on depend on; may hash a file.
+
+        Raises:
+            Conflict: `model_backbone_mismatch`: the node has no such backbone, or other weights than these.
+            ModelNotReady: It is still loading, or its files cannot be used.
+        """
+        try:
+            facts = self.backbones.describe(name).facts
+        except Invalid:
+            raise backbone_mismatch(name, weights_sha256, "is not on this node") from None
+        if facts.weights_sha256 != weights_sha256:
+            raise backbone_mismatch(name, weights_sha256, "has other weights on this node")
+        return facts
+
+    async def prepare(
+        self, load: LoadImage, preprocess: Preprocess, *, owner: object = None, caller: str = ""
+    ) -> torch.Tensor:
         """Return what a preprocessing makes of an image, (3, H, W) float32; on a preparation thread."""
-        return await self._preparation.run(lambda: preprocess(load()), owner=owner)
+        return await self._preparation.run(lambda: preprocess(load()), owner=owner, caller=caller)
 
     def close(self) -> None:
         """Stop preparing pictures and loading backbones; for after the engine is closed."""
@@ -245,18 +238,18 @@ class Inference:
         self.backbones.close()
 
     async def _draw(
-        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None
+        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None, caller: str
     ) -> GeneratedImage:
         cost = cost_of(spec)
         if on_step is None:
-            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, cost))
+            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, caller, cost))
         loop = asyncio.get_running_loop()
 
         def report(done: int, steps: int) -> None:
             # On the device thread, which must not wait for the loop.
             loop.call_soon_threadsafe(on_step, done, steps)
 
-        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report)
+        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report, caller=caller)
         on_step(0, cost.steps)
         return cast(GeneratedImage, await asyncio.wrap_future(submitted))
 
@@ -276,7 +269,7 @@ class Inference:
         }
 
     async def _score_labels(
-        self, pixels: np.ndarray, prompt: str, labels: Sequence[str], priority: Priority
+        self, pixels: np.ndarray, prompt: str, labels: Sequence[str], priority: Priority, caller: str
     ) -> dict[str, Any]:
         """Return the fields of `ImageInfo` that CLIP gives."""
         # A logit does not depend on the other texts, only the softmax does. So the prompt is scored with the labels,
@@ -284,7 +277,8 @@ class Inference:
         image = Image.fromarray(pixels)
         texts, logits = [*labels, prompt], list[float]()
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            scores = await self.score(lambda: image, texts[start : start + TEXTS_AT_ONCE], priority=priority)
+            some = texts[start : start + TEXTS_AT_ONCE]
+            scores = await self.score(lambda: image, some, priority=priority, caller=caller)
             logits += scores.logits
         probabilities = torch.tensor(logits[:-1]).softmax(dim=0).tolist()
         return {
@@ -296,20 +290,12 @@ class Inference:
             "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
         }
 
-    async def _ask(self, model: str, payload: object, priority: Priority, cost: RequestCost = ONE_ROW) -> Any:
+    async def _ask(
+        self, model: str, payload: object, priority: Priority, caller: str, cost: RequestCost = ONE_ROW
+    ) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
-        return await asyncio.wrap_future(self._engine.submit(model, payload, priority=priority, cost=cost))
-
-
-def resident_backbones(facts: LoadedFacts) -> dict[str, Resident]:
-    """Return how to find the backbones that the engine loads at its start."""
-    return {PACK_BACKBONE: Resident(BACKBONE, facts.find_backbone), CLIP: Resident(CLIP, facts.find_clip_backbone)}
-
-
-def _loaded(part: T | None) -> T:
-    if part is None:
-        raise ModelNotReady("The model is not loaded. /readyz has the reason.", retry_after_s=5)
-    return part
+        submitted = self._engine.submit(model, payload, priority=priority, cost=cost, caller=caller)
+        return await asyncio.wrap_future(submitted)
 
 
 def _encode(pixels: np.ndarray, output_format: OutputFormat, lineage: dict[str, Any]) -> tuple[bytes, str]:

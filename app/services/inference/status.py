@@ -10,12 +10,15 @@ from sqlalchemy import text
 
 from app import __version__
 from app.db.session import Database
+from app.engine.engine import Engine
 from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
-from app.schemas.backbones import BackbonesRead
+from app.metrics.node import EngineState
+from app.schemas.backbones import BackboneRead, BackbonesRead, PreprocessingRead
 from app.schemas.packs import PackOrigin, PackQuality, PackRead
 from app.schemas.service import Capabilities, Limits, ModelState
-from app.services.inference.listing import read_backbone
+from app.services.inference.backbone_descriptions import BackboneDescription
+from app.services.inference.backbones import Backbones
 from app.services.inference.service import Inference
 from app.services.limits import Limits as NodeLimits
 
@@ -62,7 +65,7 @@ class NodeStatus:
     def backbones(self) -> BackbonesRead:
         """Return all backbones; `/readyz` does not depend on those that are loaded on demand."""
         backbones = self._inference.backbones
-        return BackbonesRead(items=[read_backbone(backbones, name) for name in backbones.names()])
+        return BackbonesRead(items=[_read_backbone(backbones, name) for name in backbones.names()])
 
     def capabilities(self) -> Capabilities:
         """Return what this node can do.
@@ -107,3 +110,60 @@ class NodeStatus:
             ),
             versions=runtime.versions,
         )
+
+
+def engine_state(engine: Engine, inference: Inference) -> EngineState:
+    """Return the engine at this moment, for the metrics; from memory, but for the sizes of some files."""
+    ready = {name: status.state == "ready" for name, status in engine.status().items()}
+    return EngineState(
+        is_alive=engine.is_alive,
+        waiting=[(each.model, each.priority.name.lower(), each.number, each.oldest_s) for each in engine.waiting()],
+        in_flight=engine.in_flight(),
+        ready=ready,
+        model_bytes={name: inference.weight_bytes(name) for name, is_ready in ready.items() if is_ready},
+        backbones=inference.backbones.loaded(),
+    )
+
+
+def build_facts(inference: Inference, pack_name: str) -> dict[str, str]:
+    """Return version, pack and device of the node, by the labels of the metrics' `build_info`."""
+    try:
+        revision = inference.pack.revision
+    except AppError:
+        revision = ""
+    runtime = inference.runtime
+    return {
+        "version": __version__,
+        "pack": pack_name,
+        "pack_revision": revision,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+    }
+
+
+def _read_backbone(backbones: Backbones, name: str) -> BackboneRead:
+    """Return what is known of one backbone; the reason where its files cannot be used."""
+    state, detail = backbones.state(name)
+    found: BackboneDescription | None = None
+    try:
+        found = backbones.describe(name)
+    except AppError as error:  # the pack is still loading, or a folder is broken or gone since it was listed
+        if state in ("ready", "loadable"):
+            state, detail = "failed", error.detail
+    facts = None if found is None else found.facts
+    speed = backbones.images_per_s(name)
+    return BackboneRead(
+        name=name,
+        state=state,
+        detail=detail,
+        architecture=facts.architecture if facts else None,
+        trained_on=found.trained_on if found else None,
+        input_size=found.input_side if found else None,
+        num_features=found.num_features if found else None,
+        num_parameters=found.num_parameters if found else None,
+        num_bytes=found.num_bytes if found else None,
+        weights_sha256=facts.weights_sha256 if facts else None,
+        num_classes=len(found.classes) if found and found.classes else None,
+        images_per_s=None if speed is None else round(speed, 1),
+        preprocessing=PreprocessingRead(**facts.preprocessing) if facts else None,
+    )

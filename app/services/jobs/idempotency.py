@@ -4,6 +4,7 @@ A key is claimed at the start of the transaction that accepts the work, and stor
 work and key exist together or not at all. Imports no kind of job. Runs in the API process, on any thread.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.access.caller import LOCAL, Caller
 from app.db.base import utc_now
 from app.db.models import IdempotencyKey
 from app.db.session import Database
@@ -35,11 +37,23 @@ class Submission:
         priority: -100 .. 100, higher first.
         key: The client's `Idempotency-Key`; None: each request is new work.
         fingerprint: SHA-256 of the route and the body, in hexadecimal.
+        caller: Who submits it; the work belongs to his API key.
     """
 
     priority: int = 0
     key: str | None = None
     fingerprint: str = ""
+    caller: Caller = LOCAL
+
+    @property
+    def stored_key(self) -> str:
+        """The primary key of the answer: callers with different API keys never meet each other's answers.
+
+        An `Idempotency-Key` has no spaces, so none is equal to the stored one of a caller with an API key.
+        """
+        if self.caller.key_id is None:
+            return self.key or ""
+        return f"key {hashlib.sha256(f'{self.caller.key_id} {self.key}'.encode()).hexdigest()}"
 
 
 ANEW = Submission()
@@ -96,25 +110,27 @@ def recall(db: Database, submission: Submission) -> None:
     """
     if submission.key is not None:
         with db.snapshot() as session:
-            stored = session.get(IdempotencyKey, submission.key)
+            stored = session.get(IdempotencyKey, submission.stored_key)
             if stored is not None and not _is_expired(stored):
                 raise _conclusion(stored, submission)
 
 
 def _claim(session: Session, submission: Submission) -> IdempotencyKey:
     _sweep(session)
-    stored = session.get(IdempotencyKey, submission.key)
+    stored = session.get(IdempotencyKey, submission.stored_key)
     if stored is not None and _is_expired(stored):
         session.delete(stored)
         session.flush()
     elif stored is not None:
         raise _conclusion(stored, submission)
-    row = IdempotencyKey(key=submission.key, fingerprint=submission.fingerprint, status=202, location="", answer="")
+    row = IdempotencyKey(
+        key=submission.stored_key, fingerprint=submission.fingerprint, status=202, location="", answer=""
+    )
     try:
         with session.begin_nested():
             session.add(row)
     except IntegrityError:  # a concurrent request with the same key has committed first
-        raise _conclusion(session.get_one(IdempotencyKey, submission.key), submission) from None
+        raise _conclusion(session.get_one(IdempotencyKey, submission.stored_key), submission) from None
     return row
 
 

@@ -61,7 +61,7 @@ class TrainKind:
         if makes_dataset(failed) and (dataset is None or dataset.status != "ready"):
             _assign_dataset(session, failed, retry_id)
         elif dataset is None:
-            raise Conflict("The dataset was deleted.", code=ErrorCode.DATASET_NOT_READY)
+            raise dataset_gone()
         else:
             refuse_repair(session, dataset.id)
             refuse_unfinished(session, dataset, allow_incomplete=failed.spec.get("allow_incomplete", False))
@@ -110,12 +110,12 @@ class EvaluateKind:
 
 def model_gone() -> Conflict:
     """Return the error for a job whose model was deleted meanwhile."""
-    return Conflict("The model was deleted.", code=ErrorCode.MODEL_GONE)
+    return Conflict("The model was deleted. Name another one in a new job.", code=ErrorCode.MODEL_GONE)
 
 
 def dataset_gone() -> Conflict:
     """Return the error for a job whose dataset was deleted meanwhile."""
-    return Conflict("The dataset was deleted.", code=ErrorCode.DATASET_GONE)
+    return Conflict("The dataset was deleted. Name another one in a new job.", code=ErrorCode.DATASET_GONE)
 
 
 JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind(), EvaluateKind())

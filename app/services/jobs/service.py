@@ -8,6 +8,8 @@ from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.models import Job
 from app.db.session import Database
 from app.errors import NotFound
@@ -36,9 +38,9 @@ class JobService:
         self._jobs = jobs
         self._reserve = reserve
 
-    def page(self, limit: int, cursor: str | None, *, kind: str | None, status: str | None) -> JobPage:
-        """Return a page of jobs, newest first, of one kind or status if given."""
-        query = select(Job).options(defer(Job.spec, raiseload=True))
+    def page(self, limit: int, cursor: str | None, caller: Caller, *, kind: str | None, status: str | None) -> JobPage:
+        """Return a page of the jobs that a caller sees, newest first, of one kind or status if given."""
+        query = select(Job).where(seen(Job.key_id, caller)).options(defer(Job.spec, raiseload=True))
         if kind is not None:
             query = query.where(Job.kind == kind)
         if status is not None:
@@ -115,14 +117,16 @@ class JobService:
         return accept(
             self._db,
             submission,
-            lambda session: job_read(self._retry(session, job_id, submission.priority)),
+            lambda session: job_read(self._retry(session, job_id, submission)),
             location=lambda job: f"/jobs/{job.id}",
         )
 
-    def _retry(self, session: Session, job_id: str, priority: int) -> Job:
+    def _retry(self, session: Session, job_id: str, submission: Submission) -> Job:
         job = session.get(Job, job_id)
         changes = retry_changes(session, job) if job is not None and job.status in ENDED else None
-        return self._jobs.retry(session, job_id, priority=priority, changes=changes)
+        return self._jobs.retry(
+            session, job_id, priority=submission.priority, changes=changes, caller=submission.caller
+        )
 
 
 def progress_read(job: Job) -> Progress:
@@ -159,7 +163,7 @@ def job_summary(job: Job) -> JobSummary:
 
 
 def _fields(job: Job) -> dict[str, Any]:
-    columns = ("id", "kind", "status", "version", "priority", "retry_of", "result", "error", "attempts")
+    columns = ("id", "kind", "status", "version", "priority", "retry_of", "request_id", "result", "error", "attempts")
     times = ("created_at", "started_at", "finished_at")
     return {**{name: getattr(job, name) for name in (*columns, *times)}, "progress": progress_read(job)}
 

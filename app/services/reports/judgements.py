@@ -70,12 +70,15 @@ class ImageJudge:
         self._limits = limits
         self._pool = pools.reports
 
-    async def judge(self, images: Sequence[StoredImage], texts: Sequence[str]) -> list[Judgement | None]:
+    async def judge(
+        self, images: Sequence[StoredImage], texts: Sequence[str], *, caller: str = ""
+    ) -> list[Judgement | None]:
         """Judge images against texts, in their order; None for a missing or damaged file, or if a model fails on it.
 
         Args:
             images: The images.
             texts: The texts that CLIP compares each image with, at least one.
+            caller: Whose request it is.
 
         Raises:
             ModelNotReady: A model is not loaded.
@@ -88,7 +91,7 @@ class ImageJudge:
 
         async def work(indexes: Iterator[int]) -> None:
             for index in indexes:
-                arrays[index] = await self._array(images[index], keys[index], texts)
+                arrays[index] = await self._array(images[index], keys[index], texts, caller)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -105,12 +108,14 @@ class ImageJudge:
         asked = hashlib.sha256("\0".join(texts).encode()).hexdigest()
         return [feature_key(image.sha256, models, f"judgement of {asked}") for image in images]
 
-    async def _array(self, image: StoredImage, key: str, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
+    async def _array(
+        self, image: StoredImage, key: str, texts: Sequence[str], caller: str
+    ) -> npt.NDArray[np.float32] | None:
         """Run the models on one image and cache the result: embedding, logits and label in one array."""
         try:
             picture = await self._pool.run(partial(self._decode, image))
-            parts = await self._clip(picture, texts)
-            classify = partial(self._inference.classify, lambda: picture, priority=Priority.BACKGROUND)
+            parts = await self._clip(picture, texts, caller)
+            classify = partial(self._inference.classify, lambda: picture, priority=Priority.BACKGROUND, caller=caller)
             probabilities = await _retry_while_full(classify)
         except (NotFound, Invalid, PayloadTooLarge, UnsupportedImage, InferenceFailed):
             return None
@@ -119,12 +124,12 @@ class ImageJudge:
             await self._pool.run(partial(self._cache.put, key, array))
         return array
 
-    async def _clip(self, picture: Image.Image, texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+    async def _clip(self, picture: Image.Image, texts: Sequence[str], caller: str) -> list[npt.NDArray[np.float32]]:
         """Return the picture's embedding, then its logits in parts."""
         parts: list[npt.NDArray[np.float32]] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[start : start + TEXTS_AT_ONCE]
-            score = partial(self._inference.score, lambda: picture, some, priority=Priority.BACKGROUND)
+            score = partial(self._inference.score, lambda: picture, some, priority=Priority.BACKGROUND, caller=caller)
             scores = await _retry_while_full(score)
             parts = [scores.image_embed, *parts[1:], np.array(scores.logits, dtype=np.float32)]
         return parts

@@ -58,7 +58,7 @@ class DatasetReportService:
         self._num_running = 0
 
     async def report(
-        self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None
+        self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None, caller: str = ""
     ) -> DatasetReportRead:
         """Judge those images of a dataset that have no cached judgement, and compute the report.
 
@@ -66,6 +66,7 @@ class DatasetReportService:
             dataset_id: Id of the dataset.
             max_images: Most images to judge, >= 1.
             near_duplicate_cosine: Least cosine of near-duplicates, -1 .. 1; None: the pack's value.
+            caller: Whose request it is.
 
         Raises:
             NotFound: There is no dataset with this id.
@@ -74,18 +75,22 @@ class DatasetReportService:
             ModelNotReady: A model is not loaded.
             StorageFull, Unavailable: The storage cannot be used.
         """
-        return (await self._reported(dataset_id, max_images, near_duplicate_cosine))[1]
+        return (await self._reported(dataset_id, max_images, near_duplicate_cosine, caller))[1]
 
-    async def page(self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None, images: str) -> str:
+    async def page(
+        self, dataset_id: str, *, max_images: int, near_duplicate_cosine: float | None, images: str, caller: str = ""
+    ) -> str:
         """Return the report as an HTML page; `images` is the URL of images, to which an id is appended.
 
         Raises:
             NotFound, Conflict, QueueFull, ModelNotReady, StorageFull, Unavailable: As by `report`.
         """
-        name, report = await self._reported(dataset_id, max_images, near_duplicate_cosine)
+        name, report = await self._reported(dataset_id, max_images, near_duplicate_cosine, caller)
         return await self._run(report_page, report, name, images)
 
-    async def contact_sheet(self, dataset_id: str, *, max_images: int, columns: int, first_class: int) -> bytes:
+    async def contact_sheet(
+        self, dataset_id: str, *, max_images: int, columns: int, first_class: int, caller: str = ""
+    ) -> bytes:
         """Return a PNG with a row for each class: its best image, its worst image, then others by their hashes.
 
         Args:
@@ -93,6 +98,7 @@ class DatasetReportService:
             max_images: Most images to judge, >= 1.
             columns: Images in a row, >= 1.
             first_class: Index of the first class shown, >= 0.
+            caller: Whose request it is.
 
         Raises:
             Invalid: The dataset has no class with this index.
@@ -104,14 +110,17 @@ class DatasetReportService:
             if not names:
                 raise Invalid.field("#query/first_class", "The dataset has fewer classes.", ErrorCode.CLASS_NOT_FOUND)
             shown = range(first_class, first_class + len(names))
-            judged = await self._judged(content, [entry for entry in content.sample if entry.class_index in shown])
+            sample = [entry for entry in content.sample if entry.class_index in shown]
+            judged = await self._judged(content, sample, caller)
             return await self._run(self._drawn, content.dataset, shown, judged, columns)
 
-    async def _reported(self, dataset_id: str, max_images: int, cosine: float | None) -> tuple[str, DatasetReportRead]:
+    async def _reported(
+        self, dataset_id: str, max_images: int, cosine: float | None, caller: str
+    ) -> tuple[str, DatasetReportRead]:
         """Return the dataset's name and its report."""
         with self._admit():
             content = await self._run(self._content, dataset_id, max_images)
-            judged = await self._judged(content, content.sample)
+            judged = await self._judged(content, content.sample, caller)
             pack, labels = self._inference.pack, self._inference.classes
             report = await self._run(report_of, content, judged, pack, labels, cosine)
             report.left_out = await self._run(self._left_out, content.sample, judged)
@@ -154,9 +163,9 @@ class DatasetReportService:
         version = content_version(dataset, ((entry.split, entry.class_index, entry.sha256) for entry in entries))
         return Content(dataset, version, entries, sample_of(entries, max_images))
 
-    async def _judged(self, content: Content, entries: Sequence[Entry]) -> Judged:
+    async def _judged(self, content: Content, entries: Sequence[Entry], caller: str) -> Judged:
         stored = [StoredImage(entry.path, entry.sha256) for entry in entries]
-        judgements = await self._judge.judge(stored, content.texts)
+        judgements = await self._judge.judge(stored, content.texts, caller=caller)
         return await self._run(_stacked, entries, judgements)
 
     def _drawn(self, dataset: Dataset, shown: range, judged: Judged, columns: int) -> bytes:

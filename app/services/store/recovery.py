@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import QueryableAttribute
 
-from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset, Image, Job, TrainedModel
+from app.db.models import ACTIVE_DATASET_STATUSES, ACTIVE_JOB_STATUSES, Dataset, Image, Job, RemovedFile, TrainedModel
 from app.db.session import Database
 from app.storage.exports import exported_models, forget_exports
 from app.storage.inventory import paths_below
@@ -143,11 +143,12 @@ def finish_deletion(db: Database, folder: DataFolder, dataset_id: str) -> None:
 
 
 def unrecorded(db: Database, paths: Iterable[str], column: QueryableAttribute[str]) -> Iterator[str]:
-    """Yield the paths that no row has in this column."""
+    """Yield the paths that no row has in this column, without those of deletions that are not finished."""
     remaining = iter(paths)
     while batch := list(itertools.islice(remaining, _AT_ONCE)):
         with db.snapshot() as session:
             known = set(session.scalars(select(column).where(column.in_(batch))))
+            known |= set(session.scalars(select(RemovedFile.path).where(RemovedFile.path.in_(batch))))
         yield from (path for path in batch if path not in known)
 
 
@@ -187,7 +188,9 @@ def _unrecorded_files(db: Database, folder: DataFolder) -> Iterator[_Unrecorded]
     for tree in _unrecorded_trees(folder, idle - {name for _, name, _ in datasets}):
         yield from (_Unrecorded(path, tree=tree) for path in paths_below(folder.root, tree))
     if "generate" not in at_work:  # a job records its files at its end, and may be paused for days before
-        yield from map(_Unrecorded, unrecorded(db, _old(folder, "images"), Image.path))
+        images = unrecorded(db, _old(folder, "images"), Image.path)
+        # A prune may have removed some between the two looks, with their records.
+        yield from (_Unrecorded(path) for path in images if (folder.root / path).exists())
     if "train" not in at_work:
         yield from map(_Unrecorded, unrecorded(db, _old(folder, "models"), TrainedModel.path))
         yield from map(_Unrecorded, _old(folder, FINE_TUNING))  # of jobs that have ended, or that another database has

@@ -17,11 +17,15 @@ from app.services.evaluation.details import EvaluationDetails
 from app.services.evaluation.evaluate import EvaluatedRow, evaluate_images, image_url
 from app.services.evaluation.predictions import StoredPredictions
 from app.services.evaluation.records import label_errors_read
-from app.services.evaluation.warnings import data_warnings, imbalance_warnings
+from app.services.evaluation.warnings import data_warnings, few_images_warnings, imbalance_warnings
 from app.services.training.fitting import FittedHead
 from app.services.training.payloads import Examples
 from app.training.baselines import majority_class, nearest_centroid
 from app.training.label_errors import find_label_errors
+from app.training.near_duplicates import num_pairs_across_labels
+
+# What a head warns of by its rows, which are images and views of them; here it is said of images, by their classes.
+_OF_ROWS = ("imbalanced", "few_training_images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +140,11 @@ def _warnings(
 ) -> list[WarningRead]:
     sizes = np.bincount(examples.labels[is_trained], minlength=len(classes)).tolist()
     warnings = [
-        WarningRead(code=one.code, detail=one.detail) for one in fitted.result.warnings if one.code != "imbalanced"
+        WarningRead(code=one.code, detail=one.detail) for one in fitted.result.warnings if one.code not in _OF_ROWS
     ]
-    warnings += imbalance_warnings(classes, sizes)
-    if errors is not None:
-        warnings += data_warnings(num_label_errors=errors.num_suspected, num_examined=errors.n)
-    return warnings
+    warnings += few_images_warnings(classes, sizes) + imbalance_warnings(classes, sizes)
+    return warnings + data_warnings(
+        num_label_errors=errors.num_suspected if errors else 0,
+        num_examined=errors.n if errors else 0,
+        num_near_duplicates=num_pairs_across_labels(examples.features, examples.labels),
+    )

@@ -14,21 +14,7 @@ from app.jobs.record import advance, enter
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import refuse_empty_classes
 from app.services.datasets.versions import content_version, images_of, num_images_of
-from app.services.images.lost_files import refusal_of_all
-from app.services.training.payloads import FeaturesChunkResult, FeaturesPlan, TrainSpec
-
-
-def refuse_lost(dataset_id: str, chunks: Sequence[FeaturesChunkResult]) -> None:
-    """Fail after all images were read, if some have no sound file: all are counted, and the first ones named.
-
-    The features of the others are cached: after a repair the job's retry computes the rest alone.
-
-    Raises:
-        FileLost: With ids and paths.
-    """
-    lost = [one for chunk in chunks for one in chunk.lost]
-    if lost:
-        raise refusal_of_all(lost, sum(chunk.num_lost for chunk in chunks), dataset_id)
+from app.services.training.payloads import FeaturesPlan, TrainSpec
 
 
 def count_images(session: Session, job_id: str, spec: TrainSpec, plan: FeaturesPlan) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from app.errors import FileLost, StorageFull, Unavailable
 from app.jobs.handler import JobContext
+from app.logs.context import carried
 from app.node.client import NodeClient
 from app.node.combined import combine_rows
 from app.node.protocol import BATCH_BYTES, FeatureBatch
@@ -64,8 +65,9 @@ class FeatureSource:
         lost: dict[str, LostImage] = {}
         for part in backbone.parts():
             missing = [image for image in images if image.id not in lost and not self._is_cached(image, part, views)]
+            ask = carried(partial(self._ask, job, backbone=part, views=views))
             with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
-                for _, faults in pool.map(partial(self._ask, job, backbone=part, views=views), _batches(missing)):
+                for _, faults in pool.map(ask, _batches(missing)):
                     lost |= {one.image_id: one for one in faults}
         return list(lost.values())
 
@@ -91,26 +93,26 @@ class FeatureSource:
                 found[absent[len(found)]] = array
         return np.stack([found[p] if p in found else np.stack(row) for p, row in enumerate(rows)])  # type: ignore[arg-type]
 
+    def lost(self, job: JobContext, images: Sequence[Any]) -> list[LostImage]:
+        """Return the images that have no sound file; reads all files, whatever is cached."""
+        return [found for image in images if isinstance(found := self._file(job, image), LostImage)]
+
     def _ask(
         self, job: JobContext, images: Sequence[Any], backbone: Backbone, views: Sequence[str]
     ) -> tuple[np.ndarray, list[LostImage]]:
         """Return the features of the images with sound files, (N, V, D), and the other images; caches the former."""
         sound, files, lost = [], [], []
         for image in images:
-            try:
-                data = load(job, partial(self._checks.read, image.path, num_bytes=image.num_bytes, sha256=image.sha256))
-            except LostFile as error:
-                lost.append(LostImage(image.id, image.path, IMAGE_CODES[error.fault]))
-                continue
-            except FileLost as error:
-                lost.append(LostImage(image.id, image.path, error.code))
-                continue
-            sound.append(image)
-            files.append(data)
+            data = self._file(job, image)
+            if isinstance(data, LostImage):
+                lost.append(data)
+            else:
+                sound.append(image)
+                files.append(data)
         if not files:
             return np.empty((0, len(views), 0), np.float32), lost
         batch = FeatureBatch(backbone.name, backbone.weights_sha256, list(views), files)
-        features = self._node.feature_batch(batch, keep_waiting=wait_policy(job))
+        features = self._node.feature_batch(batch, keep_waiting=wait_policy(job), caller=job.caller)
         try:
             for image, rows in zip(sound, features, strict=True):
                 for key, row in zip(self._keys(image, backbone, views), rows, strict=True):
@@ -118,6 +120,14 @@ class FeatureSource:
         except (StorageFull, Unavailable):  # it is a cache: missing features are computed again
             logger.warning("The features of images could not be cached.", exc_info=True)
         return features, lost
+
+    def _file(self, job: JobContext, image: Any) -> bytes | LostImage:
+        try:
+            return load(job, partial(self._checks.read, image.path, num_bytes=image.num_bytes, sha256=image.sha256))
+        except LostFile as error:
+            return LostImage(image.id, image.path, IMAGE_CODES[error.fault])
+        except FileLost as error:
+            return LostImage(image.id, image.path, error.code)
 
     def _is_cached(self, image: Any, backbone: Backbone, views: Sequence[str]) -> bool:
         return all(all(map(self._cache.has, self._keys(image, part, views))) for part in backbone.parts())

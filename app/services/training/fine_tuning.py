@@ -82,7 +82,11 @@ class FineTuner:
     def epoch(self, job: JobContext, spec: TrainSpec, epoch: int) -> dict[str, Json]:
         """Train an epoch and record its metrics; return whether it was the last one."""
         asked = FineTuneAsked(job.id, spec.backbone, epoch)
-        found = load(job, lambda: self._node.fine_tune_epoch(asked, keep_waiting=wait_policy(job)))
+        wait = wait_policy(job)
+        found = load(
+            job,
+            lambda: self._node.fine_tune_epoch(asked, keep_waiting=wait, check=job.check_cancelled, caller=job.caller),
+        )
         metrics = found["epochs"][epoch - 1]
         job.check_cancelled()
         with self._db.transaction() as session:
@@ -95,7 +99,12 @@ class FineTuner:
         """Put the model in its place, and return what it says about all images."""
         examples = [(image.path, image.class_index, image.sha256) for image in images]
         asked = FineTuneAsked(job.id, spec.backbone, examples=examples)
-        finished = load(job, lambda: self._node.fine_tune_model(asked, keep_waiting=wait_policy(job)))
+        finished = load(
+            job,
+            lambda: self._node.fine_tune_model(
+                asked, keep_waiting=wait_policy(job), check=job.check_cancelled, caller=job.caller
+            ),
+        )
         job.check_cancelled()
         self._folder.place_model(self._folder.fine_tuning_folder(job.id) / FINE_TUNED_FILE, job.id)
         return finished

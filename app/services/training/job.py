@@ -24,10 +24,10 @@ from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages
 from app.services.datasets.payloads import ImagesChunk
 from app.services.datasets.rows import find_dataset
-from app.services.images.lost_files import MAX_LOST_NAMED
+from app.services.images.lost_files import MAX_LOST_NAMED, refuse_lost
 from app.services.jobs.kinds import TrainKind
 from app.services.jobs.waiting import store, wait_policy
-from app.services.training.dataset_images import count_images, origin, refuse_lost, training_columns
+from app.services.training.dataset_images import count_images, origin, training_columns
 from app.services.training.features import FeatureSource
 from app.services.training.fine_tuning import FineTuner, fine_tuned_backbone, refit, warnings_about_images
 from app.services.training.payloads import (
@@ -39,6 +39,7 @@ from app.services.training.payloads import (
     FeaturesPlan,
     FittedModel,
     TrainSpec,
+    refuse_lost_chunks,
 )
 from app.services.training.zero_shot import TEMPLATE, zero_shot_classes
 from app.storage.features import FeatureCache
@@ -81,7 +82,7 @@ class TrainJob(TrainKind):
         backbone = plan.backbone
         total: int = job.transaction("count-images", lambda session: count_images(session, job.id, spec, plan))
         items = [chunk.to_json() for chunk in plan.chunks(spec.dataset_id, total)]
-        refuse_lost(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
+        refuse_lost_chunks(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
         if spec.fine_tune is None:
             fitted = FittedModel.from_json(job.step("fit", lambda: self._fit(job, spec, backbone).to_json()))
         else:
@@ -163,6 +164,8 @@ class TrainJob(TrainKind):
 
     def _begin_fine_tuning(self, job: JobContext, spec: TrainSpec, backbone: Backbone) -> dict[str, Json]:
         work = self._load(job, spec, backbone)
+        # All of them, because the network gets the test images too in the end; cached features hide a lost file.
+        refuse_lost(spec.dataset_id, self._source.lost(job, work.images))
         fitted, _ = self._fit_head(job, spec, backbone, work, on_epoch=lambda _: job.check_cancelled())
         probe = self._tuner.begin(job, spec, backbone, fitted, work.examples, work.images, work.classes)
         return {
@@ -238,7 +241,9 @@ class TrainJob(TrainKind):
 
         parts = backbone.parts()
         sizes = {part.name: self._source.read(job, images[:1], part).shape[-1] for part in parts}
-        texts = self._node.texts([TEMPLATE.format(name) for name in classes], keep_waiting=wait_policy(job))
+        texts = self._node.texts(
+            [TEMPLATE.format(name) for name in classes], keep_waiting=wait_policy(job), caller=job.caller
+        )
         is_real = np.array([image.source == "real" for image in images])
         return PromptExamples(examples, sizes, is_real, texts)
 

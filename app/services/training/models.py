@@ -12,6 +12,8 @@ import numpy as np
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.models import TrainedModel
 from app.db.session import Database
 from app.error_codes import ErrorCode
@@ -89,11 +91,12 @@ class ModelService:
         # The file of a model never changes, so its head can be cached; one of 512 x 1,000 takes 2 MB.
         self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
 
-    def page(self, limit: int, cursor: str | None) -> ModelPage:
-        """Return a page of models, newest first."""
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> ModelPage:
+        """Return a page of the models that a caller sees, newest first."""
+        query = select(TrainedModel).where(seen(TrainedModel.key_id, caller))
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(
-                session, select(TrainedModel), TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
+                session, query, TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
             )
             items = [ModelSummary(**_fields(row), metrics=read_summary(row.metrics, {})) for row in rows]
             return ModelPage(items=items, next_cursor=next_cursor)
@@ -133,8 +136,8 @@ class ModelService:
         forget_exports(self._folder, model_id)
         self._probe.cache_clear()
 
-    def head(self, id_or_name: str) -> Head:
-        """Return a trained head for `/classify`.
+    def head(self, id_or_name: str, caller: Caller) -> Head:
+        """Return a trained head for `/classify` if the caller sees its model.
 
         Raises:
             Invalid: There is no model of this id or name.
@@ -142,7 +145,7 @@ class ModelService:
         """
         with self._db.snapshot() as session:
             either = or_(TrainedModel.id == id_or_name, TrainedModel.name == name_key(id_or_name))
-            row = session.scalar(select(TrainedModel).where(either))
+            row = session.scalar(select(TrainedModel).where(either, seen(TrainedModel.key_id, caller)))
         if row is None:
             raise Invalid.field("#/model", "There is no model with this id or name.", ErrorCode.MODEL_NOT_FOUND)
         try:

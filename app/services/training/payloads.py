@@ -4,7 +4,7 @@ Each type has one `from_json` and one `to_json`. The stored JSON may be older th
 releases did not write have defaults. Imports no job engine, no inference and no torch; runs in every process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from app.jobs.signals import Json
 from app.node.protocol import PACK_BACKBONE
-from app.services.images.lost_files import LostImage
+from app.services.images.lost_files import LostImage, refuse_lost
 from app.storage.features import view_names
 
 FROM_PROMPTS = "from_prompts"
@@ -203,6 +203,17 @@ class FeaturesChunkResult:
     def to_json(self) -> dict[str, Json]:
         """Return the chunk result."""
         return {"num_lost": self.num_lost, "lost": [one.to_json() for one in self.lost]}
+
+
+def refuse_lost_chunks(dataset_id: str, chunks: Sequence[FeaturesChunkResult]) -> None:
+    """Fail after all images were read, if some have no sound file: all are counted, and the first ones named.
+
+    The features of the others are cached: after a repair the job's retry computes the rest alone.
+
+    Raises:
+        FileLost: With ids and paths.
+    """
+    refuse_lost(dataset_id, [one for chunk in chunks for one in chunk.lost], sum(chunk.num_lost for chunk in chunks))
 
 
 @dataclass(frozen=True, slots=True)

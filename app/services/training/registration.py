@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db.models import TrainedModel
+from app.db.models import Job, TrainedModel
 from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.schemas.evaluations import MetricsRead, SourcedMetricsRead
@@ -30,6 +30,7 @@ def register_model(session: Session, job_id: str, spec: TrainSpec, backbone: Bac
     summary, tables = _metric_columns(fitted)
     model = TrainedModel(
         id=job_id,
+        key_id=session.get_one(Job, job_id).key_id,
         name=spec.name,
         job_id=job_id,
         dataset_id=spec.dataset_id,

@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
+from app.access.visibility import seen
 from app.db.base import new_id
 from app.db.models import Dataset, Evaluation, Image, Job, TrainedModel, TrainEpoch, active_jobs
 from app.db.session import Database
@@ -19,7 +21,7 @@ from app.jobs.queue import JobQueue
 from app.modelpacks.photo import PHOTO
 from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobPage, TrainJobRead, TrainJobSummary
-from app.services.datasets.records import num_to_make
+from app.services.datasets.records import num_to_make, pixel_steps
 from app.services.datasets.service import DatasetService, small_request
 from app.services.datasets.slots import class_sizes, refuse_empty_classes, refuse_repair, refuse_unfinished
 from app.services.datasets.versions import images_of, num_images_of
@@ -71,6 +73,8 @@ class TrainJobService:
         """
         if request.dataset is not None:
             raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
+        else:
+            self._refuse_unseen(request.dataset_id, submission.caller)
 
         backbone, warnings = self._choose_backbone(request)
         fine_tuning = resolve_fine_tuning(request)
@@ -79,7 +83,7 @@ class TrainJobService:
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
-            dataset, num_steps = self._dataset(session, request, job_id)
+            dataset, num_steps = self._dataset(session, request, job_id, submission.caller)
             sizes = class_sizes(session, dataset) if request.dataset is None else []
             head = resolve_head(request, smallest_class=min(sizes, default=None), trained_on=backbone.trained_on)
             settings = {
@@ -105,15 +109,18 @@ class TrainJobService:
                 unit="steps",
                 job_id=job_id,
                 priority=submission.priority,
+                caller=submission.caller,
+                pixel_steps=0 if request.dataset is None else pixel_steps(dataset, num_to_make(dataset)),
             )
             return _read(session, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/train-jobs/{job.id}")
 
-    def page(self, limit: int, cursor: str | None) -> TrainJobPage:
-        """Return a page of train jobs, newest first."""
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> TrainJobPage:
+        """Return a page of the train jobs that a caller sees, newest first."""
+        query = select(Job).where(Job.kind == "train", seen(Job.key_id, caller))
         with self._db.snapshot() as session:
-            rows, next_cursor = fetch_page(session, select(Job).where(Job.kind == "train"), Job.id, limit, cursor)
+            rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
             return TrainJobPage(items=_summaries(session, rows), next_cursor=next_cursor)
 
     def read(self, job_id: str) -> TrainJobRead:
@@ -135,6 +142,14 @@ class TrainJobService:
             _train_job(session, job_id)
         self._folder.reserve.spend(lambda: self._jobs.cancel(job_id))
         return self.read(job_id)
+
+    def _refuse_unseen(self, dataset_id: str | None, caller: Caller) -> None:
+        """Refuse a dataset that the caller does not see, before anything of it is looked at."""
+        if caller.reads_own:
+            with self._db.snapshot() as session:
+                found = session.get(Dataset, dataset_id)
+            if found is None or not caller.sees(found.key_id):
+                raise _no_dataset()
 
     def _choose_backbone(self, request: TrainJobCreate) -> tuple[BackboneDescription, list[dict[str, str]]]:
         """Return the backbone and the warnings about it; outside of the transaction, because it may hash a file.
@@ -172,21 +187,25 @@ class TrainJobService:
             uploads = uploads.where(Image.source == "real", Image.split == "train").limit(1)
             return session.scalar(uploads) is not None
 
-    def _dataset(self, session: Session, request: TrainJobCreate, job_id: str) -> tuple[Dataset, int]:
+    def _dataset(self, session: Session, request: TrainJobCreate, job_id: str, caller: Caller) -> tuple[Dataset, int]:
         """Return the dataset and the job's number of images to generate and to read."""
         if request.dataset is not None:
-            dataset = self._datasets.add(session, request.dataset, job_id=job_id)
+            dataset = self._datasets.add(session, request.dataset, caller, job_id=job_id)
             if dataset.train_per_class < 1:
                 detail = "The dataset has no training images."
                 raise Invalid.field("#/dataset/train_per_class", detail, ErrorCode.DATASET_EMPTY)
             return dataset, 2 * num_to_make(dataset)
         found = session.get(Dataset, request.dataset_id, with_for_update=True)  # excludes uploads meanwhile
         if found is None:
-            raise Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
+            raise _no_dataset()
         refuse_repair(session, found.id)
         refuse_unfinished(session, found, allow_incomplete=request.allow_incomplete)
         refuse_empty_classes(session, found, "#/dataset_id")
         return found, num_images_of(session, found.id)
+
+
+def _no_dataset() -> Invalid:
+    return Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
 
 
 def _drawings_warning(name: str) -> dict[str, str]:
@@ -252,8 +271,9 @@ def _read(session: Session, job: Job) -> TrainJobRead:
     epochs = [EpochRead.model_validate(row) for row in session.scalars(query)]
     last = epochs[-1] if epochs else None
     spec = {name: value for name, value in job.spec.items() if name != "warnings"}
-    details = session.scalar(select(Evaluation.details).where(Evaluation.job_id == job.id))
-    warnings = [*job.spec.get("warnings", []), *(details or {}).get("warnings", [])]
+    # Of the test's details, which may have megabytes, the database returns this member alone.
+    of_test = session.scalar(select(Evaluation.details["warnings"].as_json()).where(Evaluation.job_id == job.id))
+    warnings = [*job.spec.get("warnings", []), *(of_test or [])]
     return TrainJobRead(**_fields(job), spec=spec, warnings=warnings, epochs=epochs, last_epoch=last)
 
 

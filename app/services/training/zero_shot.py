@@ -44,7 +44,7 @@ def zero_shot_classes(
         return None
     keep_waiting = wait_policy(job)
     try:
-        texts = node.texts([TEMPLATE.format(name) for name in classes], keep_waiting=keep_waiting)
+        texts = node.texts([TEMPLATE.format(name) for name in classes], keep_waiting=keep_waiting, caller=job.caller)
         backbone = Backbone.from_json(node.backbone(CLIP_BACKBONE, keep_waiting=keep_waiting).to_json())
         features = source.read(job, [images[row] for row in asked], backbone)[:, 0]
     except AppError:

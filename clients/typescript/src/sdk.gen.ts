@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, type ClientMeta, formDataBodySerializer, type Options as Options2, type RequestResult, type ServerSentEventsResult, type TDataShape } from './client/index.js';
-import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
+import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -31,6 +31,7 @@ export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends 
  * -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
  */
 export const generateImages = <ThrowOnError extends boolean = false>(options: Options<GenerateImagesData, ThrowOnError>): RequestResult<GenerateImagesResponses, GenerateImagesErrors, ThrowOnError> => (options.client ?? client).post<GenerateImagesResponses, GenerateImagesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/generate',
     ...options,
     headers: {
@@ -50,6 +51,7 @@ export const generateImages = <ThrowOnError extends boolean = false>(options: Op
  * -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
  */
 export const generateImage = <ThrowOnError extends boolean = false>(options: Options<GenerateImageData, ThrowOnError>): RequestResult<GenerateImageResponses, GenerateImageErrors, ThrowOnError> => (options.client ?? client).post<GenerateImageResponses, GenerateImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/generate/image',
     ...options,
     headers: {
@@ -67,6 +69,7 @@ export const generateImage = <ThrowOnError extends boolean = false>(options: Opt
  * -d '{"prompt": "a watercolor painting of a red fox"}'`
  */
 export const generateEvents = <ThrowOnError extends boolean = false>(options: Options<GenerateEventsData, ThrowOnError, GenerateEventsResponse>): Promise<ServerSentEventsResult<GenerateEventsResponses>> => (options.client ?? client).sse.post<GenerateEventsResponses, GenerateEventsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/generate/events',
     ...options,
     headers: {
@@ -80,42 +83,66 @@ export const generateEvents = <ThrowOnError extends boolean = false>(options: Op
  *
  * Newest first.
  */
-export const listGenerations = <ThrowOnError extends boolean = false>(options?: Options<ListGenerationsData, ThrowOnError>): RequestResult<ListGenerationsResponses, ListGenerationsErrors, ThrowOnError> => (options?.client ?? client).get<ListGenerationsResponses, ListGenerationsErrors, ThrowOnError>({ url: '/generations', ...options });
+export const listGenerations = <ThrowOnError extends boolean = false>(options?: Options<ListGenerationsData, ThrowOnError>): RequestResult<ListGenerationsResponses, ListGenerationsErrors, ThrowOnError> => (options?.client ?? client).get<ListGenerationsResponses, ListGenerationsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/generations',
+    ...options
+});
 
 /**
  * Delete a generation
  *
  * Delete it with its images and their files.
  */
-export const deleteGeneration = <ThrowOnError extends boolean = false>(options: Options<DeleteGenerationData, ThrowOnError>): RequestResult<DeleteGenerationResponses, DeleteGenerationErrors, ThrowOnError> => (options.client ?? client).delete<DeleteGenerationResponses, DeleteGenerationErrors, ThrowOnError>({ url: '/generations/{generation_id}', ...options });
+export const deleteGeneration = <ThrowOnError extends boolean = false>(options: Options<DeleteGenerationData, ThrowOnError>): RequestResult<DeleteGenerationResponses, DeleteGenerationErrors, ThrowOnError> => (options.client ?? client).delete<DeleteGenerationResponses, DeleteGenerationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/generations/{generation_id}',
+    ...options
+});
 
 /**
  * Read a generation
  *
  * Everything that made its images, and where they are.
  */
-export const getGeneration = <ThrowOnError extends boolean = false>(options: Options<GetGenerationData, ThrowOnError>): RequestResult<GetGenerationResponses, GetGenerationErrors, ThrowOnError> => (options.client ?? client).get<GetGenerationResponses, GetGenerationErrors, ThrowOnError>({ url: '/generations/{generation_id}', ...options });
+export const getGeneration = <ThrowOnError extends boolean = false>(options: Options<GetGenerationData, ThrowOnError>): RequestResult<GetGenerationResponses, GetGenerationErrors, ThrowOnError> => (options.client ?? client).get<GetGenerationResponses, GetGenerationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/generations/{generation_id}',
+    ...options
+});
 
 /**
  * List stored images
  *
  * Newest first; of one dataset, class or split if given.
  */
-export const listImages = <ThrowOnError extends boolean = false>(options?: Options<ListImagesData, ThrowOnError>): RequestResult<ListImagesResponses, ListImagesErrors, ThrowOnError> => (options?.client ?? client).get<ListImagesResponses, ListImagesErrors, ThrowOnError>({ url: '/images', ...options });
+export const listImages = <ThrowOnError extends boolean = false>(options?: Options<ListImagesData, ThrowOnError>): RequestResult<ListImagesResponses, ListImagesErrors, ThrowOnError> => (options?.client ?? client).get<ListImagesResponses, ListImagesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/images',
+    ...options
+});
 
 /**
  * Fetch an image
  *
  * The bytes; they never change under this id. Ranges and `If-None-Match` are served.
  */
-export const getImage = <ThrowOnError extends boolean = false>(options: Options<GetImageData, ThrowOnError>): RequestResult<GetImageResponses, GetImageErrors, ThrowOnError> => (options.client ?? client).get<GetImageResponses, GetImageErrors, ThrowOnError>({ url: '/images/{image_id}', ...options });
+export const getImage = <ThrowOnError extends boolean = false>(options: Options<GetImageData, ThrowOnError>): RequestResult<GetImageResponses, GetImageErrors, ThrowOnError> => (options.client ?? client).get<GetImageResponses, GetImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/images/{image_id}',
+    ...options
+});
 
 /**
  * Read an image's lineage
  *
  * How the image came to be.
  */
-export const getImageMetadata = <ThrowOnError extends boolean = false>(options: Options<GetImageMetadataData, ThrowOnError>): RequestResult<GetImageMetadataResponses, GetImageMetadataErrors, ThrowOnError> => (options.client ?? client).get<GetImageMetadataResponses, GetImageMetadataErrors, ThrowOnError>({ url: '/images/{image_id}/metadata', ...options });
+export const getImageMetadata = <ThrowOnError extends boolean = false>(options: Options<GetImageMetadataData, ThrowOnError>): RequestResult<GetImageMetadataResponses, GetImageMetadataErrors, ThrowOnError> => (options.client ?? client).get<GetImageMetadataResponses, GetImageMetadataErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/images/{image_id}/metadata',
+    ...options
+});
 
 /**
  * Score an image against labels with CLIP
@@ -126,6 +153,7 @@ export const getImageMetadata = <ThrowOnError extends boolean = false>(options: 
  * here too, in the form of `/clip-score/files`.
  */
 export const scoreImage = <ThrowOnError extends boolean = false>(options: Options<ScoreImageData, ThrowOnError>): RequestResult<ScoreImageResponses, ScoreImageErrors, ThrowOnError> => (options.client ?? client).post<ScoreImageResponses, ScoreImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/clip-score',
     ...options,
     headers: {
@@ -143,6 +171,7 @@ export const scoreImage = <ThrowOnError extends boolean = false>(options: Option
  */
 export const scoreImageFiles = <ThrowOnError extends boolean = false>(options: Options<ScoreImageFilesData, ThrowOnError>): RequestResult<ScoreImageFilesResponses, ScoreImageFilesErrors, ThrowOnError> => (options.client ?? client).post<ScoreImageFilesResponses, ScoreImageFilesErrors, ThrowOnError>({
     ...formDataBodySerializer,
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/clip-score/files',
     ...options,
     headers: {
@@ -160,6 +189,7 @@ export const scoreImageFiles = <ThrowOnError extends boolean = false>(options: O
  * too, in the form of `/classify/files`.
  */
 export const classifyImage = <ThrowOnError extends boolean = false>(options: Options<ClassifyImageData, ThrowOnError>): RequestResult<ClassifyImageResponses, ClassifyImageErrors, ThrowOnError> => (options.client ?? client).post<ClassifyImageResponses, ClassifyImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/classify',
     ...options,
     headers: {
@@ -177,6 +207,7 @@ export const classifyImage = <ThrowOnError extends boolean = false>(options: Opt
  */
 export const classifyImageFiles = <ThrowOnError extends boolean = false>(options: Options<ClassifyImageFilesData, ThrowOnError>): RequestResult<ClassifyImageFilesResponses, ClassifyImageFilesErrors, ThrowOnError> => (options.client ?? client).post<ClassifyImageFilesResponses, ClassifyImageFilesErrors, ThrowOnError>({
     ...formDataBodySerializer,
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/classify/files',
     ...options,
     headers: {
@@ -190,7 +221,11 @@ export const classifyImageFiles = <ThrowOnError extends boolean = false>(options
  *
  * Return a page of datasets, newest first.
  */
-export const listDatasets = <ThrowOnError extends boolean = false>(options?: Options<ListDatasetsData, ThrowOnError>): RequestResult<ListDatasetsResponses, ListDatasetsErrors, ThrowOnError> => (options?.client ?? client).get<ListDatasetsResponses, ListDatasetsErrors, ThrowOnError>({ url: '/datasets', ...options });
+export const listDatasets = <ThrowOnError extends boolean = false>(options?: Options<ListDatasetsData, ThrowOnError>): RequestResult<ListDatasetsResponses, ListDatasetsErrors, ThrowOnError> => (options?.client ?? client).get<ListDatasetsResponses, ListDatasetsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets',
+    ...options
+});
 
 /**
  * Create a dataset
@@ -198,6 +233,7 @@ export const listDatasets = <ThrowOnError extends boolean = false>(options?: Opt
  * Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files.
  */
 export const createDataset = <ThrowOnError extends boolean = false>(options: Options<CreateDatasetData, ThrowOnError>): RequestResult<CreateDatasetResponses, CreateDatasetErrors, ThrowOnError> => (options.client ?? client).post<CreateDatasetResponses, CreateDatasetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/datasets',
     ...options,
     headers: {
@@ -215,6 +251,7 @@ export const createDataset = <ThrowOnError extends boolean = false>(options: Opt
  * dataset. Images that a failed or cancelled job did not generate are generated as well.
  */
 export const extendDataset = <ThrowOnError extends boolean = false>(options: Options<ExtendDatasetData, ThrowOnError>): RequestResult<ExtendDatasetResponses, ExtendDatasetErrors, ThrowOnError> => (options.client ?? client).post<ExtendDatasetResponses, ExtendDatasetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/datasets/{dataset_id}/extend',
     ...options,
     headers: {
@@ -232,21 +269,33 @@ export const extendDataset = <ThrowOnError extends boolean = false>(options: Opt
  * generates the same bytes, and images that stay `unrestored`: an uploaded image cannot be generated; upload the same
  * file again to restore it. Damaged files are moved to `.lost+found` in the data folder.
  */
-export const repairDataset = <ThrowOnError extends boolean = false>(options: Options<RepairDatasetData, ThrowOnError>): RequestResult<RepairDatasetResponses, RepairDatasetErrors, ThrowOnError> => (options.client ?? client).post<RepairDatasetResponses, RepairDatasetErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/repair', ...options });
+export const repairDataset = <ThrowOnError extends boolean = false>(options: Options<RepairDatasetData, ThrowOnError>): RequestResult<RepairDatasetResponses, RepairDatasetErrors, ThrowOnError> => (options.client ?? client).post<RepairDatasetResponses, RepairDatasetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/repair',
+    ...options
+});
 
 /**
  * Delete a dataset
  *
  * Delete the dataset with its images and its folder; refused while a job is active on it.
  */
-export const deleteDataset = <ThrowOnError extends boolean = false>(options: Options<DeleteDatasetData, ThrowOnError>): RequestResult<DeleteDatasetResponses, DeleteDatasetErrors, ThrowOnError> => (options.client ?? client).delete<DeleteDatasetResponses, DeleteDatasetErrors, ThrowOnError>({ url: '/datasets/{dataset_id}', ...options });
+export const deleteDataset = <ThrowOnError extends boolean = false>(options: Options<DeleteDatasetData, ThrowOnError>): RequestResult<DeleteDatasetResponses, DeleteDatasetErrors, ThrowOnError> => (options.client ?? client).delete<DeleteDatasetResponses, DeleteDatasetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}',
+    ...options
+});
 
 /**
  * Read a dataset
  *
  * Return the classes with their counts, the status and the progress; the prompts are in the recipe.
  */
-export const getDataset = <ThrowOnError extends boolean = false>(options: Options<GetDatasetData, ThrowOnError>): RequestResult<GetDatasetResponses, GetDatasetErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetResponses, GetDatasetErrors, ThrowOnError>({ url: '/datasets/{dataset_id}', ...options });
+export const getDataset = <ThrowOnError extends boolean = false>(options: Options<GetDatasetData, ThrowOnError>): RequestResult<GetDatasetResponses, GetDatasetErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetResponses, GetDatasetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}',
+    ...options
+});
 
 /**
  * Read a dataset's recipe
@@ -255,7 +304,11 @@ export const getDataset = <ThrowOnError extends boolean = false>(options: Option
  *
  * Under another name, it generates the same images.
  */
-export const getDatasetRecipe = <ThrowOnError extends boolean = false>(options: Options<GetDatasetRecipeData, ThrowOnError>): RequestResult<GetDatasetRecipeResponses, GetDatasetRecipeErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetRecipeResponses, GetDatasetRecipeErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/recipe', ...options });
+export const getDatasetRecipe = <ThrowOnError extends boolean = false>(options: Options<GetDatasetRecipeData, ThrowOnError>): RequestResult<GetDatasetRecipeResponses, GetDatasetRecipeErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetRecipeResponses, GetDatasetRecipeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/recipe',
+    ...options
+});
 
 /**
  * List a dataset's images
@@ -264,7 +317,11 @@ export const getDatasetRecipe = <ThrowOnError extends boolean = false>(options: 
  *
  * `decision=rejected` returns the images that the filter rejected instead.
  */
-export const listDatasetImages = <ThrowOnError extends boolean = false>(options: Options<ListDatasetImagesData, ThrowOnError>): RequestResult<ListDatasetImagesResponses, ListDatasetImagesErrors, ThrowOnError> => (options.client ?? client).get<ListDatasetImagesResponses, ListDatasetImagesErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/images', ...options });
+export const listDatasetImages = <ThrowOnError extends boolean = false>(options: Options<ListDatasetImagesData, ThrowOnError>): RequestResult<ListDatasetImagesResponses, ListDatasetImagesErrors, ThrowOnError> => (options.client ?? client).get<ListDatasetImagesResponses, ListDatasetImagesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/images',
+    ...options
+});
 
 /**
  * Upload real images into a dataset
@@ -276,6 +333,7 @@ export const listDatasetImages = <ThrowOnError extends boolean = false>(options:
  */
 export const uploadDatasetImages = <ThrowOnError extends boolean = false>(options: Options<UploadDatasetImagesData, ThrowOnError>): RequestResult<UploadDatasetImagesResponses, UploadDatasetImagesErrors, ThrowOnError> => (options.client ?? client).post<UploadDatasetImagesResponses, UploadDatasetImagesErrors, ThrowOnError>({
     ...formDataBodySerializer,
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/datasets/{dataset_id}/images',
     ...options,
     headers: {
@@ -289,7 +347,11 @@ export const uploadDatasetImages = <ThrowOnError extends boolean = false>(option
  *
  * Return a hash of the dataset's content, which train jobs record.
  */
-export const getDatasetVersion = <ThrowOnError extends boolean = false>(options: Options<GetDatasetVersionData, ThrowOnError>): RequestResult<GetDatasetVersionResponses, GetDatasetVersionErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetVersionResponses, GetDatasetVersionErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/version', ...options });
+export const getDatasetVersion = <ThrowOnError extends boolean = false>(options: Options<GetDatasetVersionData, ThrowOnError>): RequestResult<GetDatasetVersionResponses, GetDatasetVersionErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetVersionResponses, GetDatasetVersionErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/version',
+    ...options
+});
 
 /**
  * Download a dataset
@@ -302,14 +364,22 @@ export const getDatasetVersion = <ThrowOnError extends boolean = false>(options:
  *
  * The `recipe` in `dataset.json` is a body of `POST /datasets` that generates the same images again.
  */
-export const getDatasetArchive = <ThrowOnError extends boolean = false>(options: Options<GetDatasetArchiveData, ThrowOnError>): RequestResult<GetDatasetArchiveResponses, GetDatasetArchiveErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetArchiveResponses, GetDatasetArchiveErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/archive.zip', ...options });
+export const getDatasetArchive = <ThrowOnError extends boolean = false>(options: Options<GetDatasetArchiveData, ThrowOnError>): RequestResult<GetDatasetArchiveResponses, GetDatasetArchiveErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetArchiveResponses, GetDatasetArchiveErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/archive.zip',
+    ...options
+});
 
 /**
  * List a dataset's WebDataset shards
  *
  * Return the shards. A shard has images of one split and of all classes; equal parameters give equal shards.
  */
-export const listDatasetShards = <ThrowOnError extends boolean = false>(options: Options<ListDatasetShardsData, ThrowOnError>): RequestResult<ListDatasetShardsResponses, ListDatasetShardsErrors, ThrowOnError> => (options.client ?? client).get<ListDatasetShardsResponses, ListDatasetShardsErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/shards', ...options });
+export const listDatasetShards = <ThrowOnError extends boolean = false>(options: Options<ListDatasetShardsData, ThrowOnError>): RequestResult<ListDatasetShardsResponses, ListDatasetShardsErrors, ThrowOnError> => (options.client ?? client).get<ListDatasetShardsResponses, ListDatasetShardsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/shards',
+    ...options
+});
 
 /**
  * Download a WebDataset shard
@@ -318,7 +388,11 @@ export const listDatasetShards = <ThrowOnError extends boolean = false>(options:
  *
  * The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders skip it.
  */
-export const getDatasetShard = <ThrowOnError extends boolean = false>(options: Options<GetDatasetShardData, ThrowOnError>): RequestResult<GetDatasetShardResponses, GetDatasetShardErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetShardResponses, GetDatasetShardErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/shards/{index}.tar', ...options });
+export const getDatasetShard = <ThrowOnError extends boolean = false>(options: Options<GetDatasetShardData, ThrowOnError>): RequestResult<GetDatasetShardResponses, GetDatasetShardErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetShardResponses, GetDatasetShardErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/shards/{index}.tar',
+    ...options
+});
 
 /**
  * Read a dataset's report
@@ -329,7 +403,11 @@ export const getDatasetShard = <ThrowOnError extends boolean = false>(options: O
  * models need for its images. If the client disconnects, the judging stops; its results are kept, and the next request
  * continues from there.
  */
-export const getDatasetReport = <ThrowOnError extends boolean = false>(options: Options<GetDatasetReportData, ThrowOnError>): RequestResult<GetDatasetReportResponses, GetDatasetReportErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetReportResponses, GetDatasetReportErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/report', ...options });
+export const getDatasetReport = <ThrowOnError extends boolean = false>(options: Options<GetDatasetReportData, ThrowOnError>): RequestResult<GetDatasetReportResponses, GetDatasetReportErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetReportResponses, GetDatasetReportErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/report',
+    ...options
+});
 
 /**
  * Read a dataset's contact sheet
@@ -338,14 +416,22 @@ export const getDatasetReport = <ThrowOnError extends boolean = false>(options: 
  *
  * Images are selected and judged as for the report.
  */
-export const getDatasetContactSheet = <ThrowOnError extends boolean = false>(options: Options<GetDatasetContactSheetData, ThrowOnError>): RequestResult<GetDatasetContactSheetResponses, GetDatasetContactSheetErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetContactSheetResponses, GetDatasetContactSheetErrors, ThrowOnError>({ url: '/datasets/{dataset_id}/contact-sheet.png', ...options });
+export const getDatasetContactSheet = <ThrowOnError extends boolean = false>(options: Options<GetDatasetContactSheetData, ThrowOnError>): RequestResult<GetDatasetContactSheetResponses, GetDatasetContactSheetErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetContactSheetResponses, GetDatasetContactSheetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/contact-sheet.png',
+    ...options
+});
 
 /**
  * List train jobs
  *
  * Return a page of train jobs, newest first; `spec` and `epochs` are only in `GET /train-jobs/{job_id}`.
  */
-export const listTrainJobs = <ThrowOnError extends boolean = false>(options?: Options<ListTrainJobsData, ThrowOnError>): RequestResult<ListTrainJobsResponses, ListTrainJobsErrors, ThrowOnError> => (options?.client ?? client).get<ListTrainJobsResponses, ListTrainJobsErrors, ThrowOnError>({ url: '/train-jobs', ...options });
+export const listTrainJobs = <ThrowOnError extends boolean = false>(options?: Options<ListTrainJobsData, ThrowOnError>): RequestResult<ListTrainJobsResponses, ListTrainJobsErrors, ThrowOnError> => (options?.client ?? client).get<ListTrainJobsResponses, ListTrainJobsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/train-jobs',
+    ...options
+});
 
 /**
  * Train a classifier
@@ -353,6 +439,7 @@ export const listTrainJobs = <ThrowOnError extends boolean = false>(options?: Op
  * Train a linear probe on a dataset, or on one that the job generates first.
  */
 export const createTrainJob = <ThrowOnError extends boolean = false>(options: Options<CreateTrainJobData, ThrowOnError>): RequestResult<CreateTrainJobResponses, CreateTrainJobErrors, ThrowOnError> => (options.client ?? client).post<CreateTrainJobResponses, CreateTrainJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/train-jobs',
     ...options,
     headers: {
@@ -366,14 +453,22 @@ export const createTrainJob = <ThrowOnError extends boolean = false>(options: Op
  *
  * Return the progress, the epochs so far and, after success, the id of the model.
  */
-export const getTrainJob = <ThrowOnError extends boolean = false>(options: Options<GetTrainJobData, ThrowOnError>): RequestResult<GetTrainJobResponses, GetTrainJobErrors, ThrowOnError> => (options.client ?? client).get<GetTrainJobResponses, GetTrainJobErrors, ThrowOnError>({ url: '/train-jobs/{job_id}', ...options });
+export const getTrainJob = <ThrowOnError extends boolean = false>(options: Options<GetTrainJobData, ThrowOnError>): RequestResult<GetTrainJobResponses, GetTrainJobErrors, ThrowOnError> => (options.client ?? client).get<GetTrainJobResponses, GetTrainJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/train-jobs/{job_id}',
+    ...options
+});
 
 /**
  * Cancel a train job
  *
  * Cancel the job; a finished job is unchanged.
  */
-export const cancelTrainJob = <ThrowOnError extends boolean = false>(options: Options<CancelTrainJobData, ThrowOnError>): RequestResult<CancelTrainJobResponses, CancelTrainJobErrors, ThrowOnError> => (options.client ?? client).post<CancelTrainJobResponses, CancelTrainJobErrors, ThrowOnError>({ url: '/train-jobs/{job_id}/cancel', ...options });
+export const cancelTrainJob = <ThrowOnError extends boolean = false>(options: Options<CancelTrainJobData, ThrowOnError>): RequestResult<CancelTrainJobResponses, CancelTrainJobErrors, ThrowOnError> => (options.client ?? client).post<CancelTrainJobResponses, CancelTrainJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/train-jobs/{job_id}/cancel',
+    ...options
+});
 
 /**
  * Read a train job's report
@@ -383,21 +478,33 @@ export const cancelTrainJob = <ThrowOnError extends boolean = false>(options: Op
  * The page is self-contained: charts, thumbnails and style are inside. Jobs that have not succeeded have no report,
  * and deleting the model deletes it. Sections that the release which trained the model did not record are empty.
  */
-export const getTrainReport = <ThrowOnError extends boolean = false>(options: Options<GetTrainReportData, ThrowOnError>): RequestResult<GetTrainReportResponses, GetTrainReportErrors, ThrowOnError> => (options.client ?? client).get<GetTrainReportResponses, GetTrainReportErrors, ThrowOnError>({ url: '/train-jobs/{job_id}/report', ...options });
+export const getTrainReport = <ThrowOnError extends boolean = false>(options: Options<GetTrainReportData, ThrowOnError>): RequestResult<GetTrainReportResponses, GetTrainReportErrors, ThrowOnError> => (options.client ?? client).get<GetTrainReportResponses, GetTrainReportErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/train-jobs/{job_id}/report',
+    ...options
+});
 
 /**
  * Read a chart of a train job's report
  *
  * Return one chart, dark on white, at twice the size of the page's; 404 if the report has no figures for it.
  */
-export const getTrainReportPicture = <ThrowOnError extends boolean = false>(options: Options<GetTrainReportPictureData, ThrowOnError>): RequestResult<GetTrainReportPictureResponses, GetTrainReportPictureErrors, ThrowOnError> => (options.client ?? client).get<GetTrainReportPictureResponses, GetTrainReportPictureErrors, ThrowOnError>({ url: '/train-jobs/{job_id}/report/{picture}.png', ...options });
+export const getTrainReportPicture = <ThrowOnError extends boolean = false>(options: Options<GetTrainReportPictureData, ThrowOnError>): RequestResult<GetTrainReportPictureResponses, GetTrainReportPictureErrors, ThrowOnError> => (options.client ?? client).get<GetTrainReportPictureResponses, GetTrainReportPictureErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/train-jobs/{job_id}/report/{picture}.png',
+    ...options
+});
 
 /**
  * List trained models
  *
  * Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`.
  */
-export const listModels = <ThrowOnError extends boolean = false>(options?: Options<ListModelsData, ThrowOnError>): RequestResult<ListModelsResponses, ListModelsErrors, ThrowOnError> => (options?.client ?? client).get<ListModelsResponses, ListModelsErrors, ThrowOnError>({ url: '/models', ...options });
+export const listModels = <ThrowOnError extends boolean = false>(options?: Options<ListModelsData, ThrowOnError>): RequestResult<ListModelsResponses, ListModelsErrors, ThrowOnError> => (options?.client ?? client).get<ListModelsResponses, ListModelsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models',
+    ...options
+});
 
 /**
  * Compare trained models
@@ -407,28 +514,44 @@ export const listModels = <ThrowOnError extends boolean = false>(options?: Optio
  * The newest evaluation of each model counts on the dataset and split that all of them were evaluated on. Without
  * common images the answer has no figures, and a warning.
  */
-export const compareModels = <ThrowOnError extends boolean = false>(options: Options<CompareModelsData, ThrowOnError>): RequestResult<CompareModelsResponses, CompareModelsErrors, ThrowOnError> => (options.client ?? client).get<CompareModelsResponses, CompareModelsErrors, ThrowOnError>({ url: '/models/compare', ...options });
+export const compareModels = <ThrowOnError extends boolean = false>(options: Options<CompareModelsData, ThrowOnError>): RequestResult<CompareModelsResponses, CompareModelsErrors, ThrowOnError> => (options.client ?? client).get<CompareModelsResponses, CompareModelsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/compare',
+    ...options
+});
 
 /**
  * Delete a trained model
  *
  * Delete the model with its file.
  */
-export const deleteModel = <ThrowOnError extends boolean = false>(options: Options<DeleteModelData, ThrowOnError>): RequestResult<DeleteModelResponses, DeleteModelErrors, ThrowOnError> => (options.client ?? client).delete<DeleteModelResponses, DeleteModelErrors, ThrowOnError>({ url: '/models/{model_id}', ...options });
+export const deleteModel = <ThrowOnError extends boolean = false>(options: Options<DeleteModelData, ThrowOnError>): RequestResult<DeleteModelResponses, DeleteModelErrors, ThrowOnError> => (options.client ?? client).delete<DeleteModelResponses, DeleteModelErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}',
+    ...options
+});
 
 /**
  * Read a trained model
  *
  * Return the classes, the metrics and the lineage of a model.
  */
-export const getModel = <ThrowOnError extends boolean = false>(options: Options<GetModelData, ThrowOnError>): RequestResult<GetModelResponses, GetModelErrors, ThrowOnError> => (options.client ?? client).get<GetModelResponses, GetModelErrors, ThrowOnError>({ url: '/models/{model_id}', ...options });
+export const getModel = <ThrowOnError extends boolean = false>(options: Options<GetModelData, ThrowOnError>): RequestResult<GetModelResponses, GetModelErrors, ThrowOnError> => (options.client ?? client).get<GetModelResponses, GetModelErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}',
+    ...options
+});
 
 /**
  * Download a model
  *
  * Return the weights of the head, which works on the features of the backbone; `export` has both as one file.
  */
-export const getModelWeights = <ThrowOnError extends boolean = false>(options: Options<GetModelWeightsData, ThrowOnError>): RequestResult<GetModelWeightsResponses, GetModelWeightsErrors, ThrowOnError> => (options.client ?? client).get<GetModelWeightsResponses, GetModelWeightsErrors, ThrowOnError>({ url: '/models/{model_id}/weights', ...options });
+export const getModelWeights = <ThrowOnError extends boolean = false>(options: Options<GetModelWeightsData, ThrowOnError>): RequestResult<GetModelWeightsResponses, GetModelWeightsErrors, ThrowOnError> => (options.client ?? client).get<GetModelWeightsResponses, GetModelWeightsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}/weights',
+    ...options
+});
 
 /**
  * Export a model
@@ -442,21 +565,33 @@ export const getModelWeights = <ThrowOnError extends boolean = false>(options: O
  * The first request makes the file, which takes up to half a minute for `onnx`; later ones are answered at once. Needs
  * the backbone that the model was trained on; a model on several backbones has no such file.
  */
-export const exportModel = <ThrowOnError extends boolean = false>(options: Options<ExportModelData, ThrowOnError>): RequestResult<ExportModelResponses, ExportModelErrors, ThrowOnError> => (options.client ?? client).get<ExportModelResponses, ExportModelErrors, ThrowOnError>({ url: '/models/{model_id}/export', ...options });
+export const exportModel = <ThrowOnError extends boolean = false>(options: Options<ExportModelData, ThrowOnError>): RequestResult<ExportModelResponses, ExportModelErrors, ThrowOnError> => (options.client ?? client).get<ExportModelResponses, ExportModelErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}/export',
+    ...options
+});
 
 /**
  * Read a model's card
  *
  * Return the model card: results with intervals, classes, input, lineage and licence, for a model hub.
  */
-export const getModelCard = <ThrowOnError extends boolean = false>(options: Options<GetModelCardData, ThrowOnError>): RequestResult<GetModelCardResponses, GetModelCardErrors, ThrowOnError> => (options.client ?? client).get<GetModelCardResponses, GetModelCardErrors, ThrowOnError>({ url: '/models/{model_id}/card', ...options });
+export const getModelCard = <ThrowOnError extends boolean = false>(options: Options<GetModelCardData, ThrowOnError>): RequestResult<GetModelCardResponses, GetModelCardErrors, ThrowOnError> => (options.client ?? client).get<GetModelCardResponses, GetModelCardErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}/card',
+    ...options
+});
 
 /**
  * List a model's evaluations
  *
  * Return a page of evaluations, newest first, that of the train job's own test split included.
  */
-export const listEvaluations = <ThrowOnError extends boolean = false>(options: Options<ListEvaluationsData, ThrowOnError>): RequestResult<ListEvaluationsResponses, ListEvaluationsErrors, ThrowOnError> => (options.client ?? client).get<ListEvaluationsResponses, ListEvaluationsErrors, ThrowOnError>({ url: '/models/{model_id}/evaluations', ...options });
+export const listEvaluations = <ThrowOnError extends boolean = false>(options: Options<ListEvaluationsData, ThrowOnError>): RequestResult<ListEvaluationsResponses, ListEvaluationsErrors, ThrowOnError> => (options.client ?? client).get<ListEvaluationsResponses, ListEvaluationsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}/evaluations',
+    ...options
+});
 
 /**
  * Evaluate a trained model
@@ -467,6 +602,7 @@ export const listEvaluations = <ThrowOnError extends boolean = false>(options: O
  * model was trained on.
  */
 export const createEvaluation = <ThrowOnError extends boolean = false>(options: Options<CreateEvaluationData, ThrowOnError>): RequestResult<CreateEvaluationResponses, CreateEvaluationErrors, ThrowOnError> => (options.client ?? client).post<CreateEvaluationResponses, CreateEvaluationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/models/{model_id}/evaluations',
     ...options,
     headers: {
@@ -480,28 +616,44 @@ export const createEvaluation = <ThrowOnError extends boolean = false>(options: 
  *
  * Return the metrics with all their tables, and the most confident mistakes.
  */
-export const getEvaluation = <ThrowOnError extends boolean = false>(options: Options<GetEvaluationData, ThrowOnError>): RequestResult<GetEvaluationResponses, GetEvaluationErrors, ThrowOnError> => (options.client ?? client).get<GetEvaluationResponses, GetEvaluationErrors, ThrowOnError>({ url: '/models/{model_id}/evaluations/{evaluation_id}', ...options });
+export const getEvaluation = <ThrowOnError extends boolean = false>(options: Options<GetEvaluationData, ThrowOnError>): RequestResult<GetEvaluationResponses, GetEvaluationErrors, ThrowOnError> => (options.client ?? client).get<GetEvaluationResponses, GetEvaluationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/models/{model_id}/evaluations/{evaluation_id}',
+    ...options
+});
 
 /**
  * List backbones
  *
  * Return every backbone that this node can train on, with its state, sizes, speed and preprocessing.
  */
-export const listBackbones = <ThrowOnError extends boolean = false>(options?: Options<ListBackbonesData, ThrowOnError>): RequestResult<ListBackbonesResponses, ListBackbonesErrors, ThrowOnError> => (options?.client ?? client).get<ListBackbonesResponses, ListBackbonesErrors, ThrowOnError>({ url: '/backbones', ...options });
+export const listBackbones = <ThrowOnError extends boolean = false>(options?: Options<ListBackbonesData, ThrowOnError>): RequestResult<ListBackbonesResponses, ListBackbonesErrors, ThrowOnError> => (options?.client ?? client).get<ListBackbonesResponses, ListBackbonesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/backbones',
+    ...options
+});
 
 /**
  * List jobs
  *
  * Return a page of jobs, newest first, optionally of one kind or status; `spec` is only in `GET /jobs/{job_id}`.
  */
-export const listJobs = <ThrowOnError extends boolean = false>(options?: Options<ListJobsData, ThrowOnError>): RequestResult<ListJobsResponses, ListJobsErrors, ThrowOnError> => (options?.client ?? client).get<ListJobsResponses, ListJobsErrors, ThrowOnError>({ url: '/jobs', ...options });
+export const listJobs = <ThrowOnError extends boolean = false>(options?: Options<ListJobsData, ThrowOnError>): RequestResult<ListJobsResponses, ListJobsErrors, ThrowOnError> => (options?.client ?? client).get<ListJobsResponses, ListJobsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs',
+    ...options
+});
 
 /**
  * Read a job
  *
  * Return the status, the progress and, after the end, the result or the error.
  */
-export const getJob = <ThrowOnError extends boolean = false>(options: Options<GetJobData, ThrowOnError>): RequestResult<GetJobResponses, GetJobErrors, ThrowOnError> => (options.client ?? client).get<GetJobResponses, GetJobErrors, ThrowOnError>({ url: '/jobs/{job_id}', ...options });
+export const getJob = <ThrowOnError extends boolean = false>(options: Options<GetJobData, ThrowOnError>): RequestResult<GetJobResponses, GetJobErrors, ThrowOnError> => (options.client ?? client).get<GetJobResponses, GetJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs/{job_id}',
+    ...options
+});
 
 /**
  * Follow a job
@@ -510,28 +662,44 @@ export const getJob = <ThrowOnError extends boolean = false>(options: Options<Ge
  *
  * The id of an event is the job's `version`. States that follow each other within 0.5 s may be merged into one event.
  */
-export const followJob = <ThrowOnError extends boolean = false>(options: Options<FollowJobData, ThrowOnError, FollowJobResponse>): Promise<ServerSentEventsResult<FollowJobResponses>> => (options.client ?? client).sse.get<FollowJobResponses, FollowJobErrors, ThrowOnError>({ url: '/jobs/{job_id}/events', ...options });
+export const followJob = <ThrowOnError extends boolean = false>(options: Options<FollowJobData, ThrowOnError, FollowJobResponse>): Promise<ServerSentEventsResult<FollowJobResponses>> => (options.client ?? client).sse.get<FollowJobResponses, FollowJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs/{job_id}/events',
+    ...options
+});
 
 /**
  * Cancel a job
  *
  * Cancel the job. A running job ends after its current image; a finished job is unchanged.
  */
-export const cancelJob = <ThrowOnError extends boolean = false>(options: Options<CancelJobData, ThrowOnError>): RequestResult<CancelJobResponses, CancelJobErrors, ThrowOnError> => (options.client ?? client).post<CancelJobResponses, CancelJobErrors, ThrowOnError>({ url: '/jobs/{job_id}/cancel', ...options });
+export const cancelJob = <ThrowOnError extends boolean = false>(options: Options<CancelJobData, ThrowOnError>): RequestResult<CancelJobResponses, CancelJobErrors, ThrowOnError> => (options.client ?? client).post<CancelJobResponses, CancelJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs/{job_id}/cancel',
+    ...options
+});
 
 /**
  * Pause a job
  *
  * Pause the job. A running job becomes `paused` after its current image; a finished job is unchanged.
  */
-export const pauseJob = <ThrowOnError extends boolean = false>(options: Options<PauseJobData, ThrowOnError>): RequestResult<PauseJobResponses, PauseJobErrors, ThrowOnError> => (options.client ?? client).post<PauseJobResponses, PauseJobErrors, ThrowOnError>({ url: '/jobs/{job_id}/pause', ...options });
+export const pauseJob = <ThrowOnError extends boolean = false>(options: Options<PauseJobData, ThrowOnError>): RequestResult<PauseJobResponses, PauseJobErrors, ThrowOnError> => (options.client ?? client).post<PauseJobResponses, PauseJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs/{job_id}/pause',
+    ...options
+});
 
 /**
  * Resume a job
  *
  * Queue a paused job again; it continues where it stopped. Any other job is unchanged.
  */
-export const resumeJob = <ThrowOnError extends boolean = false>(options: Options<ResumeJobData, ThrowOnError>): RequestResult<ResumeJobResponses, ResumeJobErrors, ThrowOnError> => (options.client ?? client).post<ResumeJobResponses, ResumeJobErrors, ThrowOnError>({ url: '/jobs/{job_id}/resume', ...options });
+export const resumeJob = <ThrowOnError extends boolean = false>(options: Options<ResumeJobData, ThrowOnError>): RequestResult<ResumeJobResponses, ResumeJobErrors, ThrowOnError> => (options.client ?? client).post<ResumeJobResponses, ResumeJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs/{job_id}/resume',
+    ...options
+});
 
 /**
  * Retry a job
@@ -540,7 +708,11 @@ export const resumeJob = <ThrowOnError extends boolean = false>(options: Options
  *
  * A job that succeeded but left its dataset `incomplete` can be retried too: its empty slots are tried with new seeds.
  */
-export const retryJob = <ThrowOnError extends boolean = false>(options: Options<RetryJobData, ThrowOnError>): RequestResult<RetryJobResponses, RetryJobErrors, ThrowOnError> => (options.client ?? client).post<RetryJobResponses, RetryJobErrors, ThrowOnError>({ url: '/jobs/{job_id}/retry', ...options });
+export const retryJob = <ThrowOnError extends boolean = false>(options: Options<RetryJobData, ThrowOnError>): RequestResult<RetryJobResponses, RetryJobErrors, ThrowOnError> => (options.client ?? client).post<RetryJobResponses, RetryJobErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/jobs/{job_id}/retry',
+    ...options
+});
 
 /**
  * Check that the process is alive
@@ -563,4 +735,19 @@ export const getReadiness = <ThrowOnError extends boolean = false>(options?: Opt
  *
  * Return the models, the device, the noise schedulers and the limits of the running node.
  */
-export const getCapabilities = <ThrowOnError extends boolean = false>(options?: Options<GetCapabilitiesData, ThrowOnError>): RequestResult<GetCapabilitiesResponses, GetCapabilitiesErrors, ThrowOnError> => (options?.client ?? client).get<GetCapabilitiesResponses, GetCapabilitiesErrors, ThrowOnError>({ url: '/capabilities', ...options });
+export const getCapabilities = <ThrowOnError extends boolean = false>(options?: Options<GetCapabilitiesData, ThrowOnError>): RequestResult<GetCapabilitiesResponses, GetCapabilitiesErrors, ThrowOnError> => (options?.client ?? client).get<GetCapabilitiesResponses, GetCapabilitiesErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/capabilities',
+    ...options
+});
+
+/**
+ * Read the node's metrics
+ *
+ * Return what this node counts and measures. In an outage of the database the series of its records are absent.
+ */
+export const getMetrics = <ThrowOnError extends boolean = false>(options?: Options<GetMetricsData, ThrowOnError>): RequestResult<GetMetricsResponses, GetMetricsErrors, ThrowOnError> => (options?.client ?? client).get<GetMetricsResponses, GetMetricsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/metrics',
+    ...options
+});

@@ -1152,6 +1152,12 @@ export type DatasetJob = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -1215,6 +1221,12 @@ export type DatasetJobSummary = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -1894,7 +1906,7 @@ export type EpochRead = {
  * statuses: The HTTP statuses of responses with the code, separated by commas.
  * meaning: One sentence for the documentation.
  */
-export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'invalid_request' | 'missing' | 'unknown_field' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_base64' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'backbone_not_found' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
+export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'key_required' | 'key_invalid' | 'scope_missing' | 'cross_site_refused' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'host_not_allowed' | 'invalid_request' | 'missing' | 'unknown_field' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_base64' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'backbone_not_found' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'quota_exceeded' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
 
 /**
  * EvaluateJob
@@ -1925,6 +1937,12 @@ export type EvaluateJob = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -1988,6 +2006,12 @@ export type EvaluateJobSummary = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -2391,6 +2415,12 @@ export type GenerateJob = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -2454,6 +2484,12 @@ export type GenerateJobSummary = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -2767,6 +2803,12 @@ export type GenerationFailure = {
      * With `dataset_name_taken`: the id of the dataset that has the name.
      */
     dataset_id?: string | null;
+    /**
+     * Scope
+     *
+     * With `scope_missing`: the scope that the API key lacks.
+     */
+    scope?: string | null;
     /**
      * Errors
      *
@@ -4207,6 +4249,12 @@ export type NotReady = {
      */
     dataset_id?: string | null;
     /**
+     * Scope
+     *
+     * With `scope_missing`: the scope that the API key lacks.
+     */
+    scope?: string | null;
+    /**
      * Errors
      *
      * The faults of an invalid request (422).
@@ -4728,6 +4776,12 @@ export type Problem = {
      */
     dataset_id?: string | null;
     /**
+     * Scope
+     *
+     * With `scope_missing`: the scope that the API key lacks.
+     */
+    scope?: string | null;
+    /**
      * Errors
      *
      * The faults of an invalid request (422).
@@ -5020,6 +5074,12 @@ export type RepairJob = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -5083,6 +5143,12 @@ export type RepairJobSummary = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -5720,6 +5786,12 @@ export type TrainJob = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -6006,6 +6078,12 @@ export type TrainJobState = {
      * The job that this one retries.
      */
     retry_of: string | null;
+    /**
+     * Request Id
+     *
+     * `X-Request-Id` of the request that made the job; the lines of the log that concern it have it.
+     */
+    request_id: string | null;
     progress: Progress;
     /**
      * Why it failed; null unless it has.
@@ -6477,6 +6555,14 @@ export type GenerateImagesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The response is not available in an accepted media type.
      */
     406: Problem;
@@ -6493,11 +6579,15 @@ export type GenerateImagesErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -6542,6 +6632,14 @@ export type GenerateImageErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The response is not available in an accepted media type.
      */
     406: Problem;
@@ -6558,11 +6656,15 @@ export type GenerateImageErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -6603,6 +6705,14 @@ export type GenerateEventsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The response is not available in an accepted media type.
      */
     406: Problem;
@@ -6619,11 +6729,15 @@ export type GenerateEventsErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -6677,9 +6791,25 @@ export type ListGenerationsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -6717,13 +6847,29 @@ export type DeleteGenerationData = {
 
 export type DeleteGenerationErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -6761,13 +6907,29 @@ export type GetGenerationData = {
 
 export type GetGenerationErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -6833,9 +6995,25 @@ export type ListImagesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -6893,6 +7071,14 @@ export type GetImageData = {
 
 export type GetImageErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -6905,9 +7091,17 @@ export type GetImageErrors = {
      */
     416: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -6949,13 +7143,29 @@ export type GetImageMetadataData = {
 
 export type GetImageMetadataErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -6990,6 +7200,14 @@ export type ScoreImageErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The body did not arrive in time.
      */
     408: Problem;
@@ -7010,11 +7228,15 @@ export type ScoreImageErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7051,6 +7273,14 @@ export type ScoreImageFilesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The body did not arrive in time.
      */
     408: Problem;
@@ -7071,11 +7301,15 @@ export type ScoreImageFilesErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7112,6 +7346,14 @@ export type ClassifyImageErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The body did not arrive in time.
      */
     408: Problem;
@@ -7132,11 +7374,15 @@ export type ClassifyImageErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7173,6 +7419,14 @@ export type ClassifyImageFilesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The body did not arrive in time.
      */
     408: Problem;
@@ -7193,11 +7447,15 @@ export type ClassifyImageFilesErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7247,9 +7505,25 @@ export type ListDatasetsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7305,6 +7579,14 @@ export type CreateDatasetErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The body did not arrive in time.
      */
     408: Problem;
@@ -7321,11 +7603,15 @@ export type CreateDatasetErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7398,6 +7684,14 @@ export type ExtendDatasetErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -7418,11 +7712,15 @@ export type ExtendDatasetErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7489,6 +7787,14 @@ export type RepairDatasetErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -7497,9 +7803,17 @@ export type RepairDatasetErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7541,6 +7855,14 @@ export type DeleteDatasetData = {
 
 export type DeleteDatasetErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -7549,9 +7871,17 @@ export type DeleteDatasetErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7589,13 +7919,29 @@ export type GetDatasetData = {
 
 export type GetDatasetErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7633,13 +7979,29 @@ export type GetDatasetRecipeData = {
 
 export type GetDatasetRecipeErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7707,13 +8069,29 @@ export type ListDatasetImagesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7755,6 +8133,14 @@ export type UploadDatasetImagesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -7775,11 +8161,15 @@ export type UploadDatasetImagesErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -7827,13 +8217,29 @@ export type GetDatasetVersionData = {
 
 export type GetDatasetVersionErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7891,6 +8297,14 @@ export type GetDatasetArchiveData = {
 
 export type GetDatasetArchiveErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -7907,9 +8321,17 @@ export type GetDatasetArchiveErrors = {
      */
     416: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -7958,6 +8380,14 @@ export type ListDatasetShardsData = {
 
 export type ListDatasetShardsErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -7966,9 +8396,17 @@ export type ListDatasetShardsErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8014,17 +8452,17 @@ export type GetDatasetShardData = {
     };
     path: {
         /**
-         * Dataset Id
-         *
-         * Opaque id.
-         */
-        dataset_id: string;
-        /**
          * Index
          *
          * Number of the shard, from 0.
          */
         index: number;
+        /**
+         * Dataset Id
+         *
+         * Opaque id.
+         */
+        dataset_id: string;
     };
     query?: {
         /**
@@ -8038,6 +8476,14 @@ export type GetDatasetShardData = {
 };
 
 export type GetDatasetShardErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
     /**
      * There is no resource with this id.
      */
@@ -8055,9 +8501,17 @@ export type GetDatasetShardErrors = {
      */
     416: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8110,6 +8564,14 @@ export type GetDatasetReportData = {
 
 export type GetDatasetReportErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -8122,9 +8584,17 @@ export type GetDatasetReportErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8185,6 +8655,14 @@ export type GetDatasetContactSheetData = {
 
 export type GetDatasetContactSheetErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -8193,9 +8671,17 @@ export type GetDatasetContactSheetErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8247,9 +8733,25 @@ export type ListTrainJobsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8299,6 +8801,14 @@ export type CreateTrainJobErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * The body did not arrive in time.
      */
     408: Problem;
@@ -8315,11 +8825,15 @@ export type CreateTrainJobErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -8363,13 +8877,29 @@ export type GetTrainJobData = {
 
 export type GetTrainJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8407,13 +8937,29 @@ export type CancelTrainJobData = {
 
 export type CancelTrainJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8459,6 +9005,14 @@ export type GetTrainReportData = {
 
 export type GetTrainReportErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -8471,9 +9025,17 @@ export type GetTrainReportErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8506,19 +9068,27 @@ export type GetTrainReportPictureData = {
         'if-none-match'?: string | null;
     };
     path: {
+        picture: PictureName;
         /**
          * Job Id
          *
          * Opaque id.
          */
         job_id: string;
-        picture: PictureName;
     };
     query?: never;
     url: '/train-jobs/{job_id}/report/{picture}.png';
 };
 
 export type GetTrainReportPictureErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
     /**
      * There is no resource with this id.
      */
@@ -8528,9 +9098,17 @@ export type GetTrainReportPictureErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8578,9 +9156,25 @@ export type ListModelsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8618,9 +9212,25 @@ export type CompareModelsData = {
 
 export type CompareModelsErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8658,13 +9268,29 @@ export type DeleteModelData = {
 
 export type DeleteModelErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8702,13 +9328,29 @@ export type GetModelData = {
 
 export type GetModelErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8768,6 +9410,14 @@ export type GetModelWeightsData = {
 
 export type GetModelWeightsErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -8780,9 +9430,17 @@ export type GetModelWeightsErrors = {
      */
     416: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8846,6 +9504,14 @@ export type ExportModelData = {
 
 export type ExportModelErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -8862,9 +9528,17 @@ export type ExportModelErrors = {
      */
     416: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8918,6 +9592,14 @@ export type GetModelCardData = {
 
 export type GetModelCardErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -8926,9 +9608,17 @@ export type GetModelCardErrors = {
      */
     410: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -8983,13 +9673,29 @@ export type ListEvaluationsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9046,6 +9752,14 @@ export type CreateEvaluationErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -9066,11 +9780,15 @@ export type CreateEvaluationErrors = {
      */
     415: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
     /**
-     * Too many large requests of this address were refused. Retry after `Retry-After` seconds.
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
     /**
@@ -9102,17 +9820,17 @@ export type GetEvaluationData = {
     body?: never;
     path: {
         /**
-         * Model Id
-         *
-         * Opaque id.
-         */
-        model_id: string;
-        /**
          * Evaluation Id
          *
          * Opaque id.
          */
         evaluation_id: string;
+        /**
+         * Model Id
+         *
+         * Opaque id.
+         */
+        model_id: string;
     };
     query?: never;
     url: '/models/{model_id}/evaluations/{evaluation_id}';
@@ -9120,13 +9838,29 @@ export type GetEvaluationData = {
 
 export type GetEvaluationErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9161,9 +9895,29 @@ export type ListBackbonesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
      * The service failed.
      */
     500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
 };
 
 export type ListBackbonesError = ListBackbonesErrors[keyof ListBackbonesErrors];
@@ -9215,9 +9969,25 @@ export type ListJobsErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9255,13 +10025,29 @@ export type GetJobData = {
 
 export type GetJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9307,13 +10093,29 @@ export type FollowJobData = {
 
 export type FollowJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9351,13 +10153,29 @@ export type CancelJobData = {
 
 export type CancelJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9395,13 +10213,29 @@ export type PauseJobData = {
 
 export type PauseJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9439,13 +10273,29 @@ export type ResumeJobData = {
 
 export type ResumeJobErrors = {
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9502,6 +10352,14 @@ export type RetryJobErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
      * There is no resource with this id.
      */
     404: Problem;
@@ -9510,9 +10368,17 @@ export type RetryJobErrors = {
      */
     409: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The request is well-formed but invalid; `errors` lists each fault.
      */
     422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
     /**
      * The service failed.
      */
@@ -9551,6 +10417,10 @@ export type GetLivenessErrors = {
      */
     400: Problem;
     /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
      * The service failed.
      */
     500: Problem;
@@ -9579,6 +10449,10 @@ export type GetReadinessErrors = {
      * Malformed: the JSON, the form, the cursor or a header cannot be parsed.
      */
     400: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
     /**
      * The service failed.
      */
@@ -9613,6 +10487,22 @@ export type GetCapabilitiesErrors = {
      */
     400: Problem;
     /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
      * The service failed.
      */
     500: Problem;
@@ -9632,3 +10522,48 @@ export type GetCapabilitiesResponses = {
 };
 
 export type GetCapabilitiesResponse = GetCapabilitiesResponses[keyof GetCapabilitiesResponses];
+
+export type GetMetricsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/metrics';
+};
+
+export type GetMetricsErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type GetMetricsError = GetMetricsErrors[keyof GetMetricsErrors];
+
+export type GetMetricsResponses = {
+    /**
+     * All series in Prometheus' text form; docs/monitoring.md lists them.
+     */
+    200: string;
+};
+
+export type GetMetricsResponse = GetMetricsResponses[keyof GetMetricsResponses];

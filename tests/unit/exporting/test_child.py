@@ -1,5 +1,6 @@
 """What the parent makes of a child's end; the child's own work is in `tests/parity/test_exports.py`."""
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -73,3 +74,20 @@ def test_a_child_is_ended_when_its_caller_stops(classifier: Make, tmp_path: Path
         with pytest.raises(ExportStopped):
             exported.result(PATIENCE_S)
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_child_ends_when_its_parent_was_killed(tmp_path: Path) -> None:
+    code = f"""
+import subprocess, sys, threading
+from app.exporting.child import _run_child
+child = "import pathlib, time, os; from app.exporting.child import end_with_parent; end_with_parent(); " \\
+    "pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid())); time.sleep(600)"
+_run_child([sys.executable, "-c", child], 600, threading.Event())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as parent:
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        parent.kill()
+        assert parent.stderr is not None
+        parent.stderr.read()  # the child has the other end of a pipe of its own
+    pid = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())

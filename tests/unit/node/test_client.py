@@ -1,10 +1,15 @@
-"""What the worker's log tells of an engine that is away."""
+"""What the worker does, and what its log tells, when the engine is away or of an older release."""
 
 import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import UnixStreamServer
 
 import pytest
 
+from app.jobs.signals import Requeue
 from app.node.client import NodeClient
 
 
@@ -37,3 +42,41 @@ def test_the_log_says_once_that_the_engine_cannot_be_reached(tmp_path: Path, cap
     assert len(caplog.messages) == 1
     assert "FOXHOUND_RUN_DIR" in caplog.text
     client.close()
+
+
+class _OlderApi(BaseHTTPRequestHandler):
+    """An API process whose release has no route of this one."""
+
+    def do_POST(self) -> None:
+        body = b'{"code": "not_found", "detail": "There is nothing here."}'
+        self.send_response(404)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return ""  # a Unix socket's client has none
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_work_waits_for_an_api_process_of_an_older_release(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "engine.sock"
+    with UnixStreamServer(str(path), _OlderApi) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = NodeClient(path)
+        for _ in range(2):
+            tries = iter([None, Requeue()])
+
+            def keep_waiting(tries: Iterator[Requeue | None] = tries) -> None:
+                if (error := next(tries)) is not None:
+                    raise error
+
+            with pytest.raises(Requeue):
+                client.texts(["a fox"], keep_waiting=keep_waiting)
+        client.close()
+        server.shutdown()
+    [told] = [message for message in caplog.messages if "older release" in message]
+    assert "/texts" in told

@@ -39,6 +39,48 @@ def test_requests_take_turns_whatever_each_one_asks_for(gate: threading.Event) -
     assert served == ["many", "two", "one", "many", "two", "many", "many", "many"]
 
 
+def test_callers_take_turns_whatever_requests_each_one_sends(gate: threading.Event) -> None:
+    pool = WorkPool("one", num_threads=1, max_waiting=100)
+    served: list[str] = []
+
+    async def main() -> None:
+        first = asyncio.ensure_future(pool.run(lambda: gate.wait(PATIENCE_S)))
+        await asyncio.sleep(0)
+        sent = [("many", "x"), ("many", "x"), ("many", "y"), ("many", "z"), ("one", "u")]
+        calls = [
+            asyncio.ensure_future(pool.run(partial(served.append, f"{caller} {owner}"), owner=owner, caller=caller))
+            for caller, owner in sent
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *calls)
+
+    asyncio.run(main())
+    pool.close()
+    assert served == ["many x", "one u", "many y", "many z", "many x"]
+
+
+def test_a_caller_that_fills_the_pool_keeps_no_other_one_out(gate: threading.Event) -> None:
+    pool = WorkPool("full", num_threads=1, max_waiting=4)
+
+    async def main() -> None:
+        first = asyncio.ensure_future(pool.run(lambda: gate.wait(PATIENCE_S)))
+        await asyncio.sleep(0)
+        calls = [asyncio.ensure_future(pool.run(lambda: None, caller="many")) for _ in range(4)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await pool.run(lambda: None, caller="many")
+        calls += [asyncio.ensure_future(pool.run(lambda: None, caller="one")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await pool.run(lambda: None, caller="one")
+        gate.set()
+        await asyncio.gather(first, *calls)
+
+    asyncio.run(main())
+    pool.close()
+
+
 def test_a_call_beyond_its_deadline_is_given_up_and_its_thread_counts_until_it_is_free(gate: threading.Event) -> None:
     pool = WorkPool("slow", num_threads=1, max_waiting=1, deadline_s=0.05)
 

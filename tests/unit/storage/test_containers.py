@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from app.errors import Invalid
-from app.storage.containers import MAX_CHUNKS, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
+from app.storage.containers import MAX_CHUNKS, MAX_JPEG_FILL_BYTES, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
 from app.storage.images import decode_image
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -242,9 +242,11 @@ def test_the_bounds_are_exact() -> None:
     assert np.array_equal(decode(png_with(*[chunk(b"tEXt", b"a\0")] * (MAX_CHUNKS - 3))), PIXELS)
     segments = count_segments()
     decode(jpeg_with(segment(0xE3, b"") * (MAX_JPEG_SEGMENTS - segments)))
+    decode(jpeg_with(b"\xff" * MAX_JPEG_FILL_BYTES))
     for data in (
         png_with(*[chunk(b"tEXt", b"a\0")] * (MAX_CHUNKS - 2)),
         jpeg_with(segment(0xE3, b"") * (MAX_JPEG_SEGMENTS - segments + 1)),
+        jpeg_with(b"\xff" * (MAX_JPEG_FILL_BYTES // 2) + segment(0xE3, b"") + b"\xff" * (MAX_JPEG_FILL_BYTES // 2 + 1)),
     ):
         with pytest.raises(Invalid) as caught:
             decode(data)

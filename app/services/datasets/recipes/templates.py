@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]{0,31})\}|[{}]")
+# Each alternative begins with a brace, so that `re` skips other characters without trying the pattern at each.
+_TOKEN = re.compile(r"\{(?:\{|([a-z][a-z0-9_]{0,31})\})?|\}\}?")
 
 
 class BadTemplate(ValueError):

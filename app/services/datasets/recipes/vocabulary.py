@@ -128,27 +128,21 @@ def vocabulary_of(pack: str) -> Vocabulary:
     return _VOCABULARIES.get(pack, GENERAL)
 
 
-def make_recipe(
-    class_names: Sequence[str], vocabulary: Vocabulary, senses: Mapping[str, str] | None = None
-) -> PromptRecipe:
+def make_recipe(class_names: Sequence[str], vocabulary: Vocabulary) -> PromptRecipe:
     """Build the templates: each word of a class once without and, where there are tones, once with a tone.
 
     Args:
         class_names: As the request has them; braces in a name stay literal.
         vocabulary: Of the model that will draw.
-        senses: What a class name means, such as {"crane": "crane, a kind of bird"}; the text replaces the name and its
-            synonyms.
     """
-    prompts = tuple(_templates(_words(name, vocabulary, senses or {}), vocabulary) for name in class_names)
+    prompts = tuple(_templates(_words(name, vocabulary), vocabulary) for name in class_names)
     variables = {"style": list(vocabulary.styles), "background": list(vocabulary.backgrounds)}
     if vocabulary.tones:
         variables["tone"] = list(vocabulary.tones)
     return PromptRecipe(prompts, variables, GUIDANCE)
 
 
-def _words(name: str, vocabulary: Vocabulary, senses: Mapping[str, str]) -> tuple[str, ...]:
-    if name in senses:
-        return (senses[name],)
+def _words(name: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     return (name, *vocabulary.synonyms.get(name_key(name), ()))
 
 

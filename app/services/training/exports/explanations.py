@@ -68,8 +68,10 @@ class Explanations:
             )
             raise Invalid.field("#/explain", detail, ErrorCode.COMBINED_BACKBONES)
 
-    async def png(self, load: LoadImage, explained: Explained, class_index: int) -> bytes:
-        """Return the image, as the network got it, with the heat of a class over it, as PNG.
+    async def png(
+        self, load: LoadImage, explained: Explained, class_index: int, *, owner: object = None, caller: str = ""
+    ) -> bytes:
+        """Return the image, as the network got it, with the heat of a class over it, as PNG, for a caller.
 
         Raises:
             Conflict: The node does not have the backbone weights that the model was trained on.
@@ -77,12 +79,12 @@ class Explanations:
             QueueFull, ModelNotReady: Try again.
         """
         sha256 = await asyncio.to_thread(self._weights_of, explained)
-        plain = await self._pool.run(partial(self._load, explained, sha256))
+        plain = await self._pool.run(partial(self._load, explained, sha256), caller=caller)
         settings = explained.head and explained.head.preprocessing
         is_same = settings is None or settings == plain.preprocessing
         preprocess = plain.pixels if is_same else Preprocessing.from_config(settings or {}).transform()
-        pixels = await self._inference.prepare(load, preprocess)
-        return await self._pool.run(partial(_draw, _classifier(plain, explained), pixels, class_index))
+        pixels = await self._inference.prepare(load, preprocess, owner=owner, caller=caller)
+        return await self._pool.run(partial(_draw, _classifier(plain, explained), pixels, class_index), caller=caller)
 
     def _weights_of(self, explained: Explained) -> str:
         """Return the hash of the weights that are needed; empty for the pack's classifier, which never changes."""

@@ -117,16 +117,8 @@ class ModelExportService:
             raise Invalid.field("#path/model_id", detail, ErrorCode.COMBINED_BACKBONES)
         if kept := self._files.find(model_id, _ENDINGS[export_format]):
             return _stored(kept, model.ref.name, export_format)
-        self._require_backbone(model.backbone, model.backbone_sha256)
+        self._inference.require_backbone(model.backbone, model.backbone_sha256)
         return None
-
-    def _require_backbone(self, name: str, weights_sha256: str) -> None:
-        try:
-            found = self._inference.backbones.describe(name).facts.weights_sha256
-        except Invalid:
-            raise backbone_mismatch(name, weights_sha256, "is not on this node") from None
-        if found != weights_sha256:
-            raise backbone_mismatch(name, weights_sha256, "has other weights on this node")
 
     def _make(self, model_id: str, export_format: ExportFormat) -> StoredFile:
         """Make a file and keep it; called on the pool's thread."""

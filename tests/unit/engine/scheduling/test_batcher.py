@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, RequestCost, Shape
-from app.engine.scheduling.batcher import BACKGROUND_EVERY, MAX_RETRY_AFTER_S, Batch, Batcher
+from app.engine.scheduling.batcher import MAX_RETRY_AFTER_S, Batch, Batcher
 from app.engine.scheduling.row_budget import RowBudget
+from app.engine.scheduling.turns import BACKGROUND_EVERY
 from app.errors import QueueFull
 
 GUIDED, UNGUIDED = 2, 1  # rows

@@ -1,6 +1,8 @@
 """The threads that prepare pictures: bounded, beside the event loop, and closed with what waits."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 
 from app.errors import Invalid, QueueFull, Unavailable
-from app.services.inference.preprocessing import PreparationPool
+from app.services.inference.preprocessing import PictureRequest, PreparationPool
+from app.services.thread_pools import BACKGROUND_NICE, NUM_LARGE_PICTURES
 from testing.waiting import PATIENCE_S
 
 
@@ -97,6 +100,31 @@ def test_closing_drops_what_waits(pool: PreparationPool) -> None:
     pool.close()
     with pytest.raises(Unavailable):
         asyncio.run(pool.run(lambda: None))
+
+
+def test_a_small_picture_is_prepared_while_large_ones_wait(pool: PreparationPool) -> None:
+    gate = threading.Event()
+
+    async def main() -> None:
+        large = [
+            asyncio.ensure_future(pool.run(lambda: gate.wait(PATIENCE_S), owner=PictureRequest(is_large=True)))
+            for _ in range(NUM_LARGE_PICTURES + 1)
+        ]
+        await asyncio.sleep(0)
+        assert await pool.run(lambda: "served", owner=PictureRequest()) == "served"
+        assert not any(call.done() for call in large)
+        gate.set()
+        assert all(await asyncio.gather(*large))
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_large_pictures_are_prepared_at_a_lower_priority(pool: PreparationPool) -> None:
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert asyncio.run(pool.run(nice, owner=PictureRequest(is_large=True))) == min(nice() + BACKGROUND_NICE, 19)
 
 
 def test_its_threads_take_one_core_each_and_leave_the_devices_alone(pool: PreparationPool) -> None:

@@ -12,6 +12,7 @@ from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.services.store.identity import assign_store_id
 from app.services.store.report import MAX_EXAMPLES, storage_report
+from app.services.store.retention import Retention
 from app.storage.layout import DataFolder
 
 
@@ -49,7 +50,7 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         *strays,
     ):
         folder.write(path, b"1234")
-    report = storage_report(db, folder, folder.root / "packs")
+    report = storage_report(db, folder, folder.root / "packs", Retention())
     assert {kind: (amount.files, amount.bytes) for kind, amount in report.kinds.items()} == {
         "images": (21, 84),
         "datasets": (1, 4),
@@ -58,6 +59,9 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         "finetuning": (0, 0),
         "features": (1, 4),
         "exports": (1, 4),
+        ".tmp": (0, 0),
+        ".taken": (0, 0),
+        ".reserve": (0, 0),
         "packs": (0, 0),
     }
     assert {day: amount.files for day, amount in report.lost_found.items()} == {"2026-11-29": 1}

@@ -1,4 +1,4 @@
-"""Prompts of the preset: the words of each pack, articles, synonyms and senses."""
+"""Prompts of the preset: the words of each pack, articles and synonyms."""
 
 import pytest
 
@@ -31,11 +31,6 @@ def test_an_article_fits_the_word_and_braces_stay_literal() -> None:
     recipe = make_recipe(["owl", "{x}"], PLAIN)
     assert filled(recipe.prompts[0][0], style="a photo of", background="at night") == "a photo of an owl at night"
     assert filled(recipe.prompts[1][0], style="", background="") == "a {x}"
-
-
-def test_a_sense_replaces_the_name() -> None:
-    recipe = make_recipe(["crane"], PLAIN, {"crane": "crane, a kind of bird"})
-    assert filled(recipe.prompts[0][0], style="", background="") == "a crane, a kind of bird"
 
 
 def test_every_word_for_the_demo_pack_was_in_its_drawings() -> None:

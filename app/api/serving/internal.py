@@ -24,23 +24,19 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     @app.post(protocol.RENDER)
     async def render(request: Request) -> Response:
         asked = protocol.RenderRequest.from_json(await request.json())
-        body, headers = protocol.encode_image(await unless_left(request, engine.render(asked)))
+        body, headers = protocol.encode_image(await unless_left(request, engine.render(asked, caller=_caller(request))))
         return Response(body, headers=headers)
-
-    @app.post(protocol.FEATURES)
-    async def features(request: Request) -> Response:
-        row = await unless_left(request, engine.features(await request.body()))
-        return Response(protocol.encode_features(row))
 
     @app.post(protocol.FEATURE_BATCH)
     async def feature_batch(request: Request) -> Response:
         batch = protocol.FeatureBatch.decode(await request.body(), request.headers)
-        rows = await unless_left(request, engine.feature_batch(batch))
+        rows = await unless_left(request, engine.feature_batch(batch, caller=_caller(request)))
         return Response(protocol.encode_features(rows))
 
     @app.post(protocol.TEXTS)
     async def texts(request: Request) -> Response:
-        embedded = await unless_left(request, engine.texts((await request.json())["texts"]))
+        asked = (await request.json())["texts"]
+        embedded = await unless_left(request, engine.texts(asked, caller=_caller(request)))
         return JSONResponse(embedded.to_json())
 
     @app.post(protocol.BACKBONE)
@@ -55,6 +51,11 @@ def create_internal_app(engine: NodeEngine) -> FastAPI:
     return app
 
 
+def _caller(request: Request) -> str:
+    """Return of whom the worker's request is; empty from workers of older releases."""
+    return request.headers.get(protocol.CALLER, "")
+
+
 def _add_fine_tuning(app: FastAPI, engine: NodeEngine) -> None:
     """Add the routes of fine-tuning."""
 
@@ -66,10 +67,11 @@ def _add_fine_tuning(app: FastAPI, engine: NodeEngine) -> None:
     @app.post(protocol.FINE_TUNE_EPOCH)
     async def fine_tune_epoch(request: Request) -> Response:
         asked = protocol.FineTuneAsked.from_json(await request.json())
-        return JSONResponse(await unless_left(request, engine.fine_tuning.epoch(asked)))
+        return JSONResponse(await unless_left(request, engine.fine_tuning.epoch(asked, caller=_caller(request))))
 
     @app.post(protocol.FINE_TUNE_MODEL)
     async def fine_tune_model(request: Request) -> Response:
         asked = protocol.FineTuneAsked.from_json(await request.json())
-        body, headers = (await unless_left(request, engine.fine_tuning.model(asked))).encode()
+        finished = await unless_left(request, engine.fine_tuning.model(asked, caller=_caller(request)))
+        body, headers = finished.encode()
         return Response(body, headers=headers)

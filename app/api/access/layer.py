@@ -1,0 +1,99 @@
+"""The ASGI layer in front of the routes that checks the API key of a request, before any of its body is read.
+
+Pure ASGI, behind the layers that answer browsers' preflight requests, which have no key. Imports no routes and no SQL;
+runs on the event loop.
+"""
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.access.authenticator import Authenticator, presented_key
+from app.access.caller import Caller, address_id
+from app.api.access.scopes import Need, RouteNeeds
+from app.api.problems import respond
+from app.errors import AppError, Forbidden, Unauthorized
+
+# A refused body up to this size is skipped, so that the connection can be used again, in bytes.
+_SKIPPED_BYTES = 65_536
+
+OnRefused = Callable[[str], None]
+
+
+class AccessLayer:
+    """Sets `scope["state"]["caller"]`, or answers 401, 403 or 503."""
+
+    def __init__(
+        self, app: ASGIApp, authenticator: Callable[[], Authenticator], *, on_refused: OnRefused = lambda _: None
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Answers requests that are accepted.
+            authenticator: Returns the process's; called when the first request is there.
+            on_refused: Called with the code of each 401 and 403.
+        """
+        self._app = app
+        self._authenticator = authenticator
+        self._on_refused = on_refused
+        self._needs = RouteNeeds()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http":
+            try:
+                scope.setdefault("state", {})["caller"] = await self._admit(scope)
+            except AppError as error:
+                await self._refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope) -> Caller:
+        """Return the caller of a request that he may send.
+
+        Raises:
+            Unauthorized: The request has no valid key and needs one.
+            Forbidden: The key lacks the scope.
+            DatabaseUnavailable: The key cannot be looked up.
+        """
+        client = scope.get("client")
+        address = str(client[0]) if client else ""
+        need = self._needs.find(scope["method"], scope["path"])
+        if need is not None and not need:
+            return Caller(address_id(address), None, need)
+        caller = await self._authenticator().identify(presented_key(scope["headers"]), address)
+        if need is not None:  # else the router answers that there is no such route
+            require(caller, need)
+        return caller
+
+    async def _refuse(self, error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(error, Unauthorized | Forbidden):
+            self._on_refused(error.code)
+        response = respond(Request(scope), error)
+        if isinstance(error, Unauthorized):
+            response.headers["WWW-Authenticate"] = "Bearer"
+        if may_be_large(scope):
+            response.headers["Connection"] = "close"  # nothing reads the rest
+        await response(scope, receive, send)
+
+
+def require(caller: Caller, need: Need) -> None:
+    """Check that a caller has one of the scopes.
+
+    Raises:
+        Forbidden: His key has none of them.
+        Unauthorized: He has no key, and needs one for this.
+    """
+    if any(caller.may(scope) for scope in need):
+        return
+    names = " or ".join(sorted(need))
+    if caller.key_id is None:
+        raise Unauthorized(f"This needs an API key with the scope {names}. Send it as `Authorization: Bearer KEY`.")
+    raise Forbidden(f"This needs an API key with the scope {names}.", members={"scope": names})
+
+
+def may_be_large(scope: Scope) -> bool:
+    """Return whether a request has more of a body than is worth reading when it is refused."""
+    headers = dict(scope["headers"])
+    return b"transfer-encoding" in headers or int(headers.get(b"content-length", b"0")) > _SKIPPED_BYTES

@@ -1,0 +1,153 @@
+"""The scope of every route: the table that the layer checks, and that the OpenAPI document describes.
+
+Imports no routes. A route that is not in the table stops the application from being built.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.routing import compile_path
+
+from app.access.caller import WRITING_SCOPES, Scope
+
+# Any one of these scopes is enough; none is needed where there is no scope.
+Need = frozenset[Scope]
+
+OPEN: Need = frozenset()
+_READ, _GENERATE, _DATASETS, _TRAIN, _ADMIN = (frozenset({scope}) for scope in Scope)
+# The route asks for the scope of the job's kind, once it has read the job.
+_OF_THE_JOB: Need = WRITING_SCOPES
+
+NEEDS: Mapping[tuple[str, str], Need] = {
+    ("GET", "/"): OPEN,
+    ("GET", "/livez"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    ("GET", "/openapi.json"): OPEN,
+    ("GET", "/docs"): OPEN,
+    ("GET", "/capabilities"): _READ,
+    ("GET", "/metrics"): _ADMIN,
+    ("POST", "/generate"): _GENERATE,
+    ("POST", "/generate/image"): _GENERATE,
+    ("POST", "/generate/events"): _GENERATE,
+    ("POST", "/clip-score"): _GENERATE,
+    ("POST", "/clip-score/files"): _GENERATE,
+    ("POST", "/classify"): _GENERATE,
+    ("POST", "/classify/files"): _GENERATE,
+    ("GET", "/generations"): _READ,
+    ("GET", "/generations/{generation_id}"): _READ,
+    ("DELETE", "/generations/{generation_id}"): _GENERATE,
+    ("GET", "/images"): _READ,
+    ("GET", "/images/{image_id}"): _READ,
+    ("GET", "/images/{image_id}/metadata"): _READ,
+    ("POST", "/datasets"): _DATASETS,
+    ("GET", "/datasets"): _READ,
+    ("GET", "/datasets/{dataset_id}"): _READ,
+    ("DELETE", "/datasets/{dataset_id}"): _DATASETS,
+    ("GET", "/datasets/{dataset_id}/recipe"): _READ,
+    ("POST", "/datasets/{dataset_id}/extend"): _DATASETS,
+    ("POST", "/datasets/{dataset_id}/repair"): _DATASETS,
+    ("POST", "/datasets/{dataset_id}/images"): _DATASETS,
+    ("GET", "/datasets/{dataset_id}/images"): _READ,
+    ("GET", "/datasets/{dataset_id}/version"): _READ,
+    ("GET", "/datasets/{dataset_id}/archive.zip"): _READ,
+    ("GET", "/datasets/{dataset_id}/shards"): _READ,
+    ("GET", "/datasets/{dataset_id}/shards/{index}.tar"): _READ,
+    ("GET", "/datasets/{dataset_id}/report"): _READ,
+    ("GET", "/datasets/{dataset_id}/contact-sheet.png"): _READ,
+    ("POST", "/train-jobs"): _TRAIN,
+    ("GET", "/train-jobs"): _READ,
+    ("GET", "/train-jobs/{job_id}"): _READ,
+    ("POST", "/train-jobs/{job_id}/cancel"): _TRAIN,
+    ("GET", "/train-jobs/{job_id}/report"): _READ,
+    ("GET", "/train-jobs/{job_id}/report/{picture}.png"): _READ,
+    ("GET", "/backbones"): _READ,
+    ("GET", "/models"): _READ,
+    ("GET", "/models/compare"): _READ,
+    ("GET", "/models/{model_id}"): _READ,
+    ("DELETE", "/models/{model_id}"): _TRAIN,
+    ("GET", "/models/{model_id}/weights"): _READ,
+    ("GET", "/models/{model_id}/export"): _READ,
+    ("GET", "/models/{model_id}/card"): _READ,
+    ("POST", "/models/{model_id}/evaluations"): _TRAIN,
+    ("GET", "/models/{model_id}/evaluations"): _READ,
+    ("GET", "/models/{model_id}/evaluations/{evaluation_id}"): _READ,
+    ("GET", "/jobs"): _READ,
+    ("GET", "/jobs/{job_id}"): _READ,
+    ("GET", "/jobs/{job_id}/events"): _READ,
+    ("POST", "/jobs/{job_id}/cancel"): _OF_THE_JOB,
+    ("POST", "/jobs/{job_id}/pause"): _OF_THE_JOB,
+    ("POST", "/jobs/{job_id}/resume"): _OF_THE_JOB,
+    ("POST", "/jobs/{job_id}/retry"): _OF_THE_JOB,
+}
+# Files that belong to an open page.
+_OPEN_FOLDERS = ("/docs/assets/",)
+
+JOB_SCOPES: Mapping[str, Scope] = {
+    "generate": Scope.GENERATE,
+    "dataset": Scope.DATASETS,
+    "repair": Scope.DATASETS,
+    "train": Scope.TRAIN,
+    "evaluate": Scope.TRAIN,
+}
+
+
+class RouteNeeds:
+    """Finds what a request's method and path need, as the router finds the route: fixed paths before variable ones."""
+
+    def __init__(self, needs: Mapping[tuple[str, str], Need] = NEEDS) -> None:
+        """Compile a table."""
+        self._fixed = {key: need for key, need in needs.items() if "{" not in key[1]}
+        self._patterns: dict[str, list[tuple[re.Pattern[str], Need]]] = {}
+        for (method, path), need in needs.items():
+            if "{" in path:
+                self._patterns.setdefault(f"{method} {_first(path)}", []).append((compile_path(path)[0], need))
+
+    def find(self, method: str, path: str) -> Need | None:
+        """Return what a request needs; None: there is no such route. `HEAD` needs what `GET` needs."""
+        method = "GET" if method == "HEAD" else method
+        need = self._fixed.get((method, path))
+        if need is not None:
+            return need
+        for pattern, found in self._patterns.get(f"{method} {_first(path)}", ()):
+            if pattern.match(path):
+                return found
+        return OPEN if method == "GET" and path.startswith(_OPEN_FOLDERS) else None
+
+
+def require_listed(routes: Iterable[Any]) -> None:
+    """Check that the table has every route of a router.
+
+    Raises:
+        LookupError: It lacks one.
+    """
+    for route in routes:
+        for method in route.methods - {"HEAD"}:
+            if (method, route.path) not in NEEDS:
+                raise LookupError(f"Give {method} {route.path} a scope in app/api/access/scopes.py.")
+
+
+def describe_keys(document: dict[str, Any]) -> None:
+    """Add the security schemes and the security of every operation to an OpenAPI document.
+
+    The scopes, any one of which is enough, are in `x-scopes`: linters know scopes in `security` for OAuth2 alone.
+    """
+    document["components"]["securitySchemes"] = {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key of `foxhound keys create`; needed once there is a key. `x-scopes` of an "
+            "operation are the scopes of which it needs one; `admin` includes all others.",
+        },
+        "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+    }
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            need = NEEDS[method.upper(), path]
+            operation["security"] = [{"bearer": []}, {"apiKey": []}] if need else []
+            operation["x-scopes"] = [scope.value for scope in sorted(need)]
+
+
+def _first(path: str) -> str:
+    """Return the first part of a path, up to its second slash; the variable parts of all routes come after it."""
+    return path[: path.find("/", 1) + 1] or path

@@ -1,0 +1,1 @@
+"""What the check of an API key costs a request: `/classify` with a fake engine, with and without a key."""

@@ -1,0 +1,88 @@
+"""Pieces of large bodies wait for small requests, but not for ever, and not for those that stream or wait."""
+
+import asyncio
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from app.api.middleware import BodyLimits, HttpMiddleware
+from app.api.serving.draining import Draining
+from app.api.serving.precedence import Precedence
+from testing.waiting import PATIENCE_S
+
+
+def test_a_large_request_goes_on_once_the_last_small_one_is_answered() -> None:
+    async def main() -> None:
+        precedence = Precedence(young_s=PATIENCE_S, max_wait_s=PATIENCE_S)
+        with precedence.small():
+            with precedence.small():
+                waiting = asyncio.ensure_future(precedence.give_way())
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+    asyncio.run(main())
+
+
+def test_nothing_waits_without_a_small_request() -> None:
+    async def main() -> None:
+        precedence = Precedence(max_wait_s=PATIENCE_S)
+        with precedence.small():
+            pass
+        piece = precedence.give_way()
+        try:
+            piece.send(None)
+        except StopIteration:
+            return
+        raise AssertionError("it waited")
+
+    asyncio.run(main())
+
+
+def test_a_small_request_that_streams_holds_nothing_back_after_a_moment() -> None:
+    async def main() -> None:
+        precedence = Precedence(young_s=0.01, max_wait_s=PATIENCE_S)
+        with precedence.small():
+            await asyncio.wait_for(precedence.give_way(), PATIENCE_S / 2)
+
+    asyncio.run(main())
+
+
+def test_a_large_request_goes_on_however_many_small_ones_come() -> None:
+    async def main() -> None:
+        precedence = Precedence(young_s=PATIENCE_S, max_wait_s=0.01)
+        with precedence.small():
+            await asyncio.wait_for(precedence.give_way(), PATIENCE_S / 2)
+
+    asyncio.run(main())
+
+
+def test_the_pieces_of_a_large_body_are_read_after_the_answer_to_a_small_request() -> None:
+    order: list[str] = []
+    small_begins, large_begins = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/small":
+            small_begins.set()
+            await large_begins.wait()
+            await asyncio.sleep(0)
+            order.append("small is answered")
+        else:
+            large_begins.set()
+            while (await receive()).get("more_body", False):
+                pass
+            order.append("large is read")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> None:
+        outer = HttpMiddleware(app, body=BodyLimits(), draining=Draining())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://node") as client:
+            small = asyncio.ensure_future(client.get("/small"))
+            await asyncio.wait_for(small_begins.wait(), PATIENCE_S)
+            await client.post("/large", content=b"x" * 200_000)
+            await small
+
+    asyncio.run(main())
+    assert order == ["small is answered", "large is read"]

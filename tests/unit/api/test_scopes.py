@@ -1,0 +1,85 @@
+"""Every route has a scope, and a request's path finds the scope of its route."""
+
+import pytest
+from fastapi import APIRouter
+
+from app.access.caller import Scope
+from app.api.access.scopes import JOB_SCOPES, NEEDS, OPEN, RouteNeeds, require_listed
+from app.config import Settings
+from app.main import ROUTERS, create_app
+from app.services.jobs.kinds import JOB_KINDS
+
+# The table has them before they are served.
+NOT_YET = {("GET", "/metrics"), ("GET", "/")}
+# Served beside the routers.
+BESIDE = {("GET", "/openapi.json"), ("GET", "/docs")}
+
+routes = [
+    (method, route.path) for module in ROUTERS for route in module.router.routes for method in route.methods - {"HEAD"}
+]
+
+
+@pytest.mark.parametrize(("method", "path"), routes)
+def test_every_route_is_in_the_table(method: str, path: str) -> None:
+    assert RouteNeeds().find(method, path.replace("{", "").replace("}", "")) == NEEDS[method, path]
+
+
+def test_the_table_has_no_other_routes() -> None:
+    assert set(NEEDS) - set(routes) <= NOT_YET | BESIDE
+
+
+def test_every_route_that_changes_something_needs_a_scope_that_says_so() -> None:
+    for (method, path), need in NEEDS.items():
+        if method != "GET":
+            assert need, path
+            assert Scope.READ not in need, path
+
+
+def test_only_what_tells_nothing_is_open() -> None:
+    opened = {path for (_, path), need in NEEDS.items() if need == OPEN}
+    assert opened == {"/", "/livez", "/readyz", "/openapi.json", "/docs"}
+
+
+def test_an_application_with_an_unlisted_route_is_not_built() -> None:
+    router = APIRouter()
+    router.add_api_route("/secrets", lambda: None)
+    with pytest.raises(LookupError, match="GET /secrets"):
+        require_listed(router.routes)
+
+
+def test_every_kind_of_job_has_a_scope() -> None:
+    assert {kind.kind for kind in JOB_KINDS} == set(JOB_SCOPES)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "need"),
+    [
+        ("HEAD", "/datasets", {Scope.READ}),
+        ("GET", "/docs/assets/swagger-ui.css", set()),
+        ("POST", "/docs/assets/swagger-ui.css", None),
+        ("GET", "/docs/assets", None),
+        ("GET", "/livez/", None),
+        ("POST", "/livez", None),
+        ("GET", "/datasets/livez", {Scope.READ}),
+        ("GET", "/datasets/a/b/c", None),
+        ("GET", "/models/compare", {Scope.READ}),
+        ("GET", "", None),
+        ("GET", "nothing", None),
+        ("BREW", "/datasets", None),
+    ],
+)
+def test_a_request_finds_its_route_and_no_other(method: str, path: str, need: set[Scope] | None) -> None:
+    found = RouteNeeds().find(method, path)
+    assert found == (None if need is None else frozenset(need))
+
+
+def test_the_document_names_the_scopes_of_every_operation() -> None:
+    document = create_app(Settings(_env_file=None)).openapi()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "apiKey"}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            need = NEEDS[method.upper(), path]
+            assert set(operation["x-scopes"]) == set(need), path
+            assert operation["security"] == ([{"bearer": []}, {"apiKey": []}] if need else []), path
+            assert {"401", "403"} <= operation["responses"].keys() or not need, path
+            assert need or not {"401", "403"} & operation["responses"].keys(), path
