@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 FAST := 'not full_size and not generator and not clients and not postgres and not slow'
 
-.PHONY: help run test test-browser test-clients test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness
+.PHONY: help run test test-browser test-clients test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -15,7 +15,7 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 	$(BIN)/foxhound migrate
 	$(BIN)/foxhound serve
 
-test: $(VENV)/dev.stamp ## Run the suite, but for killed processes, browsers, exported models and full-size models
+test: $(VENV)/dev.stamp ## Run the suite, but for killed processes, browsers, exported models, loaders and full-size models
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/crash
 
 test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without the slow ones: about a minute
@@ -30,6 +30,9 @@ test-browser: $(VENV)/dev.stamp ## Open pages in the system's Chromium: about a 
 
 test-exports: $(VENV)/dev.stamp ## Export models and run them without our code: minutes
 	$(BIN)/python -m pytest -m generator tests/parity
+
+test-loaders: $(VENV)/dev.stamp ## Load exported datasets with the libraries that they are for: a minute
+	$(BIN)/python -m pytest -m loaders tests/loaders
 
 test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-size random weights: minutes and gigabytes
 	$(BIN)/python -m pytest -m full_size tests/full_size

@@ -212,13 +212,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             contextlib.closing(job_queue(settings, db, folder)) as queue,
             contextlib.closing(UploadProcesses(NUM_LARGE_PICTURES)) as upload_processes,
         ):
-            engine, inference = app.state.start_models(model_choice(settings))
-            metrics: NodeMetrics = app.state.metrics
-            tracing: Tracing = app.state.tracing
-            engine.observe(metrics.engine)
-            if tracing is not NO_TRACING:
-                engine.observe(tracing)
-            metrics.watch(metrics_sources(settings, db, folder, engine, inference))
+            engine, inference = _start_models(app, settings, db, folder)
             pools = open_pools()
             fine_tuning = make_fine_tuning(settings, engine, folder, inference)
             services = app.state.services = make_services(
@@ -232,17 +226,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 app.state.reencode or upload_processes.reencode,
                 engine_socket.is_own,
             )
-            internal = HttpMiddleware(
-                create_internal_app(NodeEngine(inference, limits_of(settings), fine_tuning)),
-                body=_body_limits(settings),
-                draining=app.state.draining,
-                access_level=logging.DEBUG,
-                is_internal=True,
-                tracing=tracing,
-            )
+            node_engine = NodeEngine(inference, limits_of(settings), fine_tuning)
             access = app.state.authenticator = authenticator(settings, db)
             await access.start()
-            async with _listening(internal, engine_socket):
+            async with _listening(_internal(app, node_engine), engine_socket):
                 try:
                     yield
                 finally:
@@ -250,15 +237,31 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     app.state.draining.refuse()
                     services.model_exports.close()
                     await access.close()
-                    for close in (
-                        engine.close,
-                        fine_tuning.close,
-                        inference.close,
-                        pools.close,
-                        metrics.close,
-                        tracing.close,
-                    ):
-                        await _in_a_thread_of_its_own(close)
+                    for part in (engine, fine_tuning, inference, pools, app.state.metrics, app.state.tracing):
+                        await _in_a_thread_of_its_own(part.close)
+
+
+def _start_models(app: FastAPI, settings: Settings, db: Database, folder: DataFolder) -> tuple[Engine, Inference]:
+    """Bring up the engine and its models, observed by the metrics and, if it is on, by the tracing."""
+    engine, inference = app.state.start_models(model_choice(settings))
+    metrics: NodeMetrics = app.state.metrics
+    engine.observe(metrics.engine)
+    if app.state.tracing is not NO_TRACING:
+        engine.observe(app.state.tracing)
+    metrics.watch(metrics_sources(settings, db, folder, engine, inference))
+    return engine, inference
+
+
+def _internal(app: FastAPI, node_engine: NodeEngine) -> ASGIApp:
+    """Return the application for this node's worker, behind its middleware."""
+    return HttpMiddleware(
+        create_internal_app(node_engine),
+        body=_body_limits(app.state.settings),
+        draining=app.state.draining,
+        access_level=logging.DEBUG,
+        is_internal=True,
+        tracing=app.state.tracing,
+    )
 
 
 async def _in_a_thread_of_its_own(call: Callable[[], object]) -> None:

@@ -20,7 +20,7 @@ from app.jobs.queue import JobQueue
 from app.metrics.node import NodeSources
 from app.metrics.records import read_ended_jobs, read_jobs
 from app.modelpacks.devices import resolve_device
-from app.services.datasets.export import DatasetExportService
+from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService

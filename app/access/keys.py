@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from app.access.caller import Scope
 from app.access.shares import UNBOUNDED, Shares
 from app.db.base import new_id, utc_now
-from app.db.models import ApiKey
+from app.db.caller_tables import ApiKey
 from app.db.session import Database
 
 # Every API process holds all usable keys; so many take 6 MB, and 0.1 s to read after a change.

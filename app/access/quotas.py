@@ -14,7 +14,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.access.caller import Caller
 from app.db.base import utc_now
-from app.db.models import Dataset, Generation, Image, TrainedModel, Usage
+from app.db.caller_tables import Usage
+from app.db.models import Dataset, Generation, Image, TrainedModel
 from app.errors import QuotaExceeded
 
 _DAY_S = 86_400

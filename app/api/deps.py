@@ -11,7 +11,7 @@ from pydantic import Field
 
 from app.access.visibility import Visibility
 from app.schemas.common import MAX_LABEL_CHARS, Split, Storable
-from app.services.datasets.export import DatasetExportService
+from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService

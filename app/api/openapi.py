@@ -13,6 +13,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from app import __version__
 from app.api.access.scopes import NEEDS, describe_keys
+from app.schemas.exports import CocoRead
 from app.schemas.forms import ClassifyForm, ClipScoreForm, UploadImagesForm
 from app.schemas.generations import GenerationEvent
 from app.schemas.jobs import JobSummary
@@ -46,7 +47,7 @@ BODY_STATUSES = (408, 413, 415)
 
 # Models that no route declares: bodies of routes that read JSON or a form themselves, problems, events.
 _READ: list[Any] = [ClipScoreRequest, ClassifyRequest, ClipScoreForm, ClassifyForm, UploadImagesForm]
-_WRITTEN: list[Any] = [Problem, NotReady, GenerationEvent, JobSummary]
+_WRITTEN: list[Any] = [Problem, NotReady, GenerationEvent, JobSummary, CocoRead]
 
 
 def operation_id(route: APIRoute) -> str:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import NotAcceptable, NotFound
 from app.schemas.response_docs import BYTES
-from app.services.datasets.export import Archive
+from app.services.datasets.exports.service import Archive
 from app.services.images.service import StoredFile
 from app.services.thread_pools import WorkPool
 

@@ -72,6 +72,9 @@ def extend(
     images_per_class: Annotated[
         int, typer.Option(min=0, max=100_000, help="Training images to add to each class.")
     ] = 0,
+    validation_images_per_class: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Validation images to add to each class.")
+    ] = 0,
     test_images_per_class: Annotated[
         int, typer.Option(min=0, max=100_000, help="Test images to add to each class.")
     ] = 0,
@@ -84,6 +87,8 @@ def extend(
 ) -> None:
     """Generate more images for a dataset, by its own recipe. Repeated after the job has ended, it adds more."""
     request = {"train_per_class": images_per_class, "test_per_class": test_images_per_class}
+    if validation_images_per_class:  # a service of a release before 0.3 does not know the field
+        request["validation_per_class"] = validation_images_per_class
     with connected(
         ctx, server, retry_for_s, "Check with `foxhound dataset list` whether the request arrived."
     ) as service:

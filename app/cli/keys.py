@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.access.caller import AccessPolicy, Scope
 from app.access.shares import Shares
@@ -103,9 +103,9 @@ def create(
 
     with _refusals(), opened(settings) as db:
         expires_at = None if expires is None else utc_now() + expires
-        shares = Shares(requests_per_minute, concurrent_requests, concurrent_images, pixel_steps_per_day, stored_mb)
+        bounds = Shares(requests_per_minute, concurrent_requests, concurrent_images, pixel_steps_per_day, stored_mb)
         new = create_key(
-            db, name, set(scopes), expires_at=expires_at, shares=shares, if_none=if_needed, hand_over=hand_over
+            db, name, set(scopes), expires_at=expires_at, shares=bounds, if_none=if_needed, hand_over=hand_over
         )
     if new is not None:
         _print_new(new, output, as_json)
@@ -121,10 +121,13 @@ def list_all(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(record) for record in records], default=lambda moment: moment.isoformat()))
         return
-    table = Table("name", "prefix", "scopes", "state", "created", "expires", "last used", "bounds")
+    table = Table("name", Column("prefix", no_wrap=True), "scopes", "state", "created", "expires", "last used")
     for record in records:
         table.add_row(*_cells(record))
     out.print(table)
+    for record in records:
+        if record.shares and record.revoked_at is None:
+            print_note(f"{record.name}: {_bounds(record)}.")
 
 
 @keys_app.command()
@@ -218,7 +221,6 @@ def _cells(record: "KeyRecord") -> list[str]:
         f"{record.created_at:%Y-%m-%d}",
         "never" if expires is None else f"{expires:%Y-%m-%d %H:%M}",
         "never" if used is None else f"{used:%Y-%m-%d}",
-        _bounds(record),
     ]
 
 

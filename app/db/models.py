@@ -1,10 +1,10 @@
-"""The tables: API keys, generations, images, datasets, jobs, trained models, workers, files to remove.
+"""The tables: generations, images, datasets, jobs, trained models, workers, files to remove.
 
 A row refers to a file by its path relative to the data folder; the file is written before the row. The job engine's
 own tables are in the same database and are not described here. The module opens no session; any thread may use it.
 """
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+import app.db.caller_tables  # noqa: F401  (whoever knows these tables knows all)
 from app.db.base import Base, Id, utc_now
 
 ACTIVE_JOB_STATUSES = ("queued", "running", "paused")
@@ -31,50 +32,11 @@ DECISIONS = ("kept", "rejected")
 
 _PLACE = ("dataset_id", "split", "class_index", "position")
 _KEPT = text("decision = 'kept'")
-_UNREVOKED = text("revoked_at IS NULL")
 _ACTIVE = text(f"status IN ({', '.join(repr(status) for status in ACTIVE_JOB_STATUSES)})")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in values)})", name=f"{column}_known")
-
-
-class ApiKey(Base):
-    """An API key: its hash, never the key itself. A row is never deleted, so objects can refer to it by `key_id`."""
-
-    __tablename__ = "api_keys"
-    __table_args__ = (
-        # A revoked key's name may be used again.
-        Index("uq_api_keys_name", "name", unique=True, sqlite_where=_UNREVOKED, postgresql_where=_UNREVOKED),
-    )
-
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(String(63))
-    # The first characters of the key, by which a person recognizes it; not secret.
-    prefix: Mapped[str] = mapped_column(String(16))
-    key_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    scopes: Mapped[list[Any]]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    expires_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-    # The day in UTC.
-    last_used_on: Mapped[date | None]
-    # Its own bounds by name (`Shares`); None: it follows the settings of each node.
-    shares: Mapped[dict[str, Any] | None]
-    # How often `shares` was changed, by which API processes notice it.
-    num_changes: Mapped[int] = mapped_column(default=0, server_default="0")
-
-
-class Usage(Base):
-    """What a caller with a quota has been charged on a day."""
-
-    __tablename__ = "usage"
-
-    # As in `Job.caller`.
-    caller: Mapped[str] = mapped_column(String(128), primary_key=True)
-    # In UTC.
-    day: Mapped[date] = mapped_column(primary_key=True)
-    pixel_steps: Mapped[int] = mapped_column(BigInteger)
 
 
 class Generation(Base):
@@ -137,7 +99,7 @@ class Image(Base):
 
     generation_id: Mapped[str | None] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
-    split: Mapped[str | None] = mapped_column(String(8))
+    split: Mapped[str | None] = mapped_column(String(16))
     class_index: Mapped[int | None]
     # Index among the images of the generation, or among those of the class in this split.
     position: Mapped[int]
@@ -159,6 +121,7 @@ class Dataset(Base):
     # [{"name", "folder", "label", "num_prompts"}, ...]; other columns refer to a class by its index here.
     classes: Mapped[list[Any]]
     train_per_class: Mapped[int]
+    validation_per_class: Mapped[int] = mapped_column(default=0, server_default="0")
     test_per_class: Mapped[int]
     # Image settings; guidance_scale and num_inference_steps may be {"min", "max"}.
     generation: Mapped[dict[str, Any]]

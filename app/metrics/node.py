@@ -154,8 +154,10 @@ def _gauge(described: Series, values: Mapping[tuple[str, ...], float]) -> Metric
 
 
 def _engine(state: EngineState) -> Iterator[Metric]:
-    numbers: dict[tuple[str, ...], float] = {}
-    ages: dict[tuple[str, ...], float] = {("interactive",): 0.0, ("background",): 0.0}
+    ages: dict[tuple[str, ...], float] = {(priority,): 0.0 for priority in series.PRIORITIES}
+    numbers: dict[tuple[str, ...], float] = {
+        (model_family(model), priority): 0 for model in state.in_flight for priority in series.PRIORITIES
+    }
     for model, priority, number, oldest_s in state.waiting:
         key = (model_family(model), priority)
         numbers[key] = numbers.get(key, 0) + number

@@ -13,6 +13,8 @@ PREFIX: Final = "foxhound_"
 STEP_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # From an answer out of memory to one that waits behind others.
 REQUEST_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# Of the engine's requests, as `app.engine.request.Priority` names them.
+PRIORITIES: Final = ("interactive", "background")
 # Rows of a step are counted up to these bounds; more are `more`.
 ROW_BOUNDS: Final = (1, 2, 4, 8, 16, 32)
 

@@ -7,7 +7,7 @@ would name each copy after its place.
 
 from datetime import datetime
 from itertools import combinations
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,9 @@ MAX_LABELS = 256
 MAX_LABEL_CHARS = 200
 Item = TypeVar("Item")
 
-Split = TypeAliasType("Split", Annotated[Literal["train", "test"], Field(description="A part of a dataset.")])
+_Split = Literal["train", "validation", "test"]
+Split = TypeAliasType("Split", Annotated[_Split, Field(description="A part of a dataset.")])
+SPLITS: tuple[_Split, ...] = get_args(_Split)
 ImageSource = TypeAliasType(
     "ImageSource",
     Annotated[Literal["synthetic", "real"], Field(description="`synthetic`: generated here; `real`: uploaded.")],

@@ -60,6 +60,7 @@ class DatasetCreate(Request):
     seed: Seed | None = Field(None, description="Seed of all images; default: random.")
     classes: Annotated[list[DatasetClass], Field(min_length=2, max_length=1_000)]
     train_per_class: PerClass = 40
+    validation_per_class: PerClass = Field(0, description="Images to choose settings by, which are not trained on.")
     test_per_class: PerClass = 10
     preset: PresetName | None = Field(
         None,
@@ -97,6 +98,7 @@ class DatasetExtend(Request):
     """The number of images to add to each class of a dataset, by its own recipe."""
 
     train_per_class: PerClass = Field(0, description="Training images to add to each class.")
+    validation_per_class: PerClass = Field(0, description="Validation images to add to each class.")
     test_per_class: PerClass = Field(0, description="Test images to add to each class.")
 
     model_config = ConfigDict(
@@ -105,7 +107,7 @@ class DatasetExtend(Request):
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> "DatasetExtend":
-        if not self.train_per_class and not self.test_per_class:
+        if not self.train_per_class and not self.validation_per_class and not self.test_per_class:
             raise PydanticCustomError("nothing_to_make", "One of the numbers must be above 0.")
         return self
 
@@ -133,6 +135,7 @@ class DatasetClassRead(Response):
     label: str
     num_prompts: int
     num_train: int
+    num_validation: int
     num_test: int
 
 
@@ -141,6 +144,7 @@ class SettledSettings(Response):
 
     seed: int
     train_per_class: int
+    validation_per_class: int
     test_per_class: int
     generation: RecipeSettingsRead
     combine: Combine

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from app.schemas.common import ImageSource, Page, Request, ResourceId, Response, Sha256, UtcTime
+from app.schemas.common import ImageSource, Page, Request, ResourceId, Response, Sha256, Split, UtcTime
 from app.schemas.generations import WarningRead
 
 MAX_CLASSES = 1_000
@@ -22,7 +22,7 @@ NUM_BINS = 15
 Share = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
-EvaluatedSplit = TypeAliasType("EvaluatedSplit", Literal["train", "validation", "test"])
+EvaluatedSplit = Split
 Verdict = TypeAliasType(
     "Verdict",
     Annotated[

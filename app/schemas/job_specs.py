@@ -31,6 +31,7 @@ class FilledSlots(Recorded):
     """The slots that a job leaves as they are: those below these positions, in each class."""
 
     train: int = 0
+    validation: int = 0
     test: int = 0
 
 
@@ -44,6 +45,7 @@ class DatasetSpecExtension(Response):
     """How many images a job adds to each class."""
 
     train_per_class: int = 0
+    validation_per_class: int = 0
     test_per_class: int = 0
 
 
@@ -53,6 +55,7 @@ class DatasetRequestRead(Recorded):
     name: str | None = Field(None, description="Left out, like what follows, in a job that extends a dataset.")
     seed: Seed | None = Field(None, description="Null: it was drawn; the dataset has it.")
     train_per_class: int | None = None
+    validation_per_class: int | None = None
     test_per_class: int | None = None
     preset: PresetName | None = None
     generation: RecipeSettingsRead | None = None

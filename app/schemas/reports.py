@@ -72,11 +72,12 @@ class LabelShare(Response):
 
 
 class ClassReport(Response):
-    """One class. Judged figures cover both splits; they are null or empty if no image can be judged."""
+    """One class. Judged figures cover all splits; they are null or empty if no image can be judged."""
 
     name: str
     text: str = Field(description="The text that CLIP compares the images with: `a photo of a {class}`.")
     num_train: int
+    num_validation: int
     num_test: int
     num_synthetic: int
     num_real: int
@@ -123,7 +124,9 @@ class ReportPairs(Response):
     """Pairs of judged images whose cosine reaches `near_duplicate_cosine`."""
 
     num_pairs: int
-    num_images: int = Field(description="Images in at least one of the pairs; for leakage, only test images count.")
+    num_images: int = Field(
+        description="Images in at least one of the pairs; for leakage, only test and validation images count."
+    )
     pairs: Annotated[list[ReportPair], Field(max_length=MAX_PAIRS)] = Field(
         description=f"The closest pairs, at most {MAX_PAIRS}, closest first."
     )
@@ -173,6 +176,6 @@ class DatasetReportRead(Response):
     near_duplicate_cosine_from: ThresholdSource
     near_duplicates: ReportPairs
     leakage: ReportPairs = Field(
-        description="The near-duplicates with one image in `train` and the other in `test`. Such test images are not "
-        "independent of the training data."
+        description="The near-duplicates whose images are in two splits: `train` and `test`, `train` and `validation`, "
+        "or `validation` and `test`. Such images are not independent of the data that was trained on or chosen by."
     )

@@ -130,6 +130,16 @@ def file(description: str, media_types: Sequence[str], *statuses: int) -> Respon
     }
 
 
+def json_file(description: str, schema: str, *statuses: int) -> Responses:
+    """Return the `responses` of a route that serves a JSON document as a file, whole or in ranges."""
+    responses = file(description, (), *statuses)
+    whole = {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}, **binary(BYTES)}
+    part = {**binary(BYTES), JSON: binary(BYTES)[BYTES]}
+    responses[200] = {**responses[200], "content": whole}
+    responses[206] = {**responses[206], "content": part}
+    return responses
+
+
 UNCHANGED: dict[str, Any] = {
     "description": "Not modified: `If-None-Match` contains the current ETag.",
     "headers": headers("ETag", "Cache-Control"),

@@ -48,7 +48,9 @@ class TrainJobCreate(Request):
         "16 training images, the backbone knows photographs, and the request has no setting of a solver.",
     )
     validation: ValidationCreate | None = Field(
-        None, description="Default: none, or a fifth where a sweep or early stopping needs one."
+        None,
+        description="Default: none, or a fifth where a sweep or early stopping needs one. Ignored, with a warning, "
+        "where the dataset has a split `validation`: that split is then used as it is.",
     )
     early_stopping: EarlyStoppingCreate | None = None
     augment: AugmentCreate | None = None

@@ -1,9 +1,9 @@
 """The command line: start a node, attack it in each way, and say what a good client had of it.
 
 Each attack has an idle while before it, in the same place of the machine's moods. The attacker's own processor time
-belongs to another machine, so on this one it has what nobody else wants. As root, `setsid python -m bench.hostile` puts
-node and good client before everything else that runs. Progress goes to standard error; a table and one line of JSON to
-standard output. Exit code 1 when anything was exceeded.
+belongs to another machine, so on this one it has what the node leaves. As root, `setsid python -m bench.hostile` puts
+node, good client and attacker before everything else that runs. Progress goes to standard error; a table and one line
+of JSON to standard output. Exit code 1 when anything was exceeded.
 """
 
 from __future__ import annotations

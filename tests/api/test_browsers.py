@@ -48,6 +48,7 @@ def closed(start: Start) -> httpx.Client:
 def shared(start: Start) -> httpx.Client:
     """A node that one origin may call, on every interface, with a name."""
     settings = {"cors_origins": f"{APP}, http://localhost:5173", "allowed_hosts": "fox.example", "host": "0.0.0.0"}
+    settings["allow_anonymous"] = "true"
     return start(**settings).http
 
 
@@ -335,6 +336,7 @@ def test_no_get_changes_a_record(start: Start) -> None:
         "image_id": uploaded["files"][0]["image_id"],
         "generation_id": generation["id"],
         "index": "0",
+        "split": "train",
     }
     paths = http.get("/openapi.json").json()["paths"]
     # No model is trained here, and the events of a job that waits have no end.

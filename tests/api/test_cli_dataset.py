@@ -246,8 +246,9 @@ def test_a_dataset_is_extended_by_its_name_once_it_is_made(node: Node, db: Datab
     early = dataset_command(url, "extend", *more)
     assert (early.exit_code, "dataset_in_use" in early.stderr) == (1, True)
     change(db, made["job_id"], done=100, ends=True)
-    planned = dataset_command(url, "extend", *more, "--test-images-per-class", "2", "--dry-run")
-    assert (planned.exit_code, planned.stdout.splitlines()[0]) == (0, "fox-dog: 24 images")
+    held_out = ("--test-images-per-class", "2", "--validation-images-per-class", "3")
+    planned = dataset_command(url, "extend", *more, *held_out, "--dry-run")
+    assert (planned.exit_code, planned.stdout.splitlines()[0]) == (0, "fox-dog: 30 images")
     told = dataset_command(url, "extend", *more)
     assert told.exit_code == 0, told.output
     assert "fox-dog will have 120 generated images" in told.stdout

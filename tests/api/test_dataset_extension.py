@@ -42,6 +42,24 @@ def test_more_images_are_another_version_and_trained_on(bench: Workbench) -> Non
     assert job["progress"]["total"] == 7
 
 
+def test_an_upload_into_the_slot_of_one_that_was_moved_gets_a_name_of_its_own(bench: Workbench) -> None:
+    read = bench.make("d", train_per_class=1, filter={}, max_attempts=1)
+    before = [picture(1), picture(2, "JPEG")]
+    uploaded = upload(bench.http, read["id"], before, class_name="fox").json()["files"]
+    bench.models.clip.score = lambda _, text: float("dog" in text)
+    bench.work(bench.extend(bench.read(read["id"]), train_per_class=2)["job_id"])
+    assert bench.read(read["id"])["status"] == "incomplete"
+    files = bench.files("d")
+    answer = upload(bench.http, read["id"], [picture(3, "JPEG"), picture(4)], class_name="fox")
+    assert answer.json()["num_accepted"] == 2, answer.text
+    after = bench.files("d")
+    assert {name: after[name] for name in files} == files
+    stems = [Path(name).with_suffix("") for name in after]
+    assert len(stems) == len(set(stems)) == len(files) + 2
+    assert all(bench.http.get(f"/images/{one['image_id']}").status_code == 200 for one in uploaded)
+    assert bench.read(read["id"])["status"] == "ready"
+
+
 def test_uploads_stay_behind_the_generated_images(bench: Workbench) -> None:
     read = bench.make("mixed", train_per_class=2)
     files = [picture(seed) for seed in range(5)]

@@ -206,7 +206,7 @@ def test_a_chunk_made_again_gives_the_same_files_and_clears_what_it_did_not_writ
         pass
 
     class DyingRun:
-        id, is_stopping = created["job_id"], False
+        id, is_stopping, caller = created["job_id"], False, ""
 
         def check_cancelled(self) -> None: ...
 

@@ -20,6 +20,7 @@ from testing.node import Node, make_settings, serve
 from testing.outages import proxied
 from testing.waiting import wait_until
 
+GRAFANA = Path(__file__).parents[2] / "docs" / "grafana"
 WAITING = {"model": "diffusion", "priority": "interactive"}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -188,3 +189,17 @@ def test_an_outage_of_the_database_leaves_its_series_out(postgres_url: str, tmp_
 def test_metrics_are_described_as_text(node: Node) -> None:
     described = node.http.get("/openapi.json").json()["paths"]["/metrics"]["get"]
     assert list(described["responses"]["200"]["content"]) == ["text/plain"]
+
+
+def test_the_dashboard_and_the_alerts_use_series_of_a_scrape(node: Node, db: Database) -> None:
+    generate(node.http)
+    node.http.get("/nowhere")
+    node.http.post("/generate", json={"prompt": "a fox"}, headers={"Prefer": "respond-async"})
+    with db.transaction() as session:
+        session.add(Worker(id="one", host="here", pid=1))
+    scraped = {name for name, _ in scrape(node.http)}
+    scraped |= {re.sub("_(bucket|sum|count)$", "", name) for name in scraped}
+    words = "".join((GRAFANA / name).read_text(encoding="utf-8") for name in ("foxhound.json", "alerts.yml"))
+    used = set(re.findall(r"foxhound_\w+", words))
+    assert len(used) > 20
+    assert used - scraped == set()

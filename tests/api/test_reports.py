@@ -158,6 +158,22 @@ def test_planted_faults_are_named(http: httpx.Client, clip: ColourClip) -> None:
     assert clip.num_images == 8
 
 
+def test_a_picture_in_any_two_splits_is_leakage(http: httpx.Client) -> None:
+    dataset_id = create(http)
+    train = add(http, dataset_id, FOX, "train", [red(1, 100), red(2, 120), red(2, 120, changed=True)])
+    validation = add(http, dataset_id, FOX, "validation", [red(1, 100, changed=True), red(3)])
+    test = add(http, dataset_id, FOX, "test", [red(3, changed=True)])
+    read = report(http, dataset_id)
+    fox = read["classes"][0]
+    assert (fox["num_train"], fox["num_validation"], fox["num_test"]) == (3, 2, 1)
+    leaked = {frozenset(pair["image_ids"]) for pair in read["leakage"]["pairs"]}
+    assert leaked == {frozenset((train[0], validation[0])), frozenset((validation[1], test[0]))}
+    assert (read["leakage"]["num_pairs"], read["leakage"]["num_images"]) == (2, 3)  # of validation and test
+    assert read["near_duplicates"]["num_pairs"] == 3
+    page = http.get(f"/datasets/{dataset_id}/report", headers={"Accept": "text/html"}).text
+    assert '<th scope="col">Validation</th>' in page
+
+
 def test_a_browser_gets_a_page_and_everybody_else_the_figures(node: Node) -> None:
     http, hostile = node.http, "<script>alert(1)</script>"
     classes = [{"name": name, "prompts": ["a prompt"]} for name in (FOX, hostile)]

@@ -29,14 +29,20 @@ from testing.uploads import picture
 CANARY, WORD = "a Fox of Mrs. Secretary \u2028 \x1b[2J\r\nFORGED secretary", "secretary"
 NAME = "the-secretary"
 SENTENCE = f"a fox of Mrs. {WORD}"
+# Each of them may be refused before anything else is read.
+REFUSED_HEADERS = [
+    {"Authorization": f"Bearer fx_{WORD}"},
+    {"X-API-Key": f"fx_{WORD}"},
+    {"Authorization": f"Basic {WORD}"},
+    {"Origin": f"http://{WORD}", "Sec-Fetch-Site": "cross-site"},
+    {"Host": f"{WORD}.example"},
+    {"Content-Encoding": WORD},
+]
 HEADERS = {
-    "Authorization": f"Bearer fx_{WORD}",
-    "X-API-Key": f"fx_{WORD}",
     "X-Request-Id": f"a {WORD}",
     "Cookie": f"name={WORD}",
     "User-Agent": WORD,
     "Referer": f"http://{WORD}/",
-    "Origin": f"http://{WORD}",
     "X-Foxhound-Job": f"a {WORD}",
     "traceparent": WORD,
     f"X-{WORD}": WORD,
@@ -142,7 +148,7 @@ def do_everything_right(house: House) -> dict[str, str]:
     image = {"image": (f"{WORD}.png", picture(3))}
     assert http.post("/classify", files=image, data={"model": f"{NAME}-model"}).status_code == 200
     assert http.post("/clip-score", files=image, data={"labels": [SENTENCE, "other"]}).status_code == 200
-    ids = {"dataset_id": dataset_id, "job_id": trained.id, "model_id": trained.id, "index": "0"}
+    ids = {"dataset_id": dataset_id, "job_id": trained.id, "model_id": trained.id, "index": "0", "split": "train"}
     ids |= {"generation_id": made["id"], "image_id": made["images"][0]["id"], "picture": "accuracy"}
     ids |= {"evaluation_id": str((evaluation.result or {})["evaluation_id"])}
     statuses = [http.get(path).status_code for path in paths_of(http, "get", ids)]
@@ -158,8 +164,10 @@ def do_everything_wrong(house: House, ids: dict[str, str]) -> None:
         for path, parameters in operations:
             safe = dict.fromkeys(ids, "0") if method == "delete" else ids
             for values in (words, safe):
-                url = re.sub(r"\{(\w+)\}", lambda match, values=values: values[match[1]], path)  # type: ignore[misc]
+                url = filled(path, values)
                 http.request(method, url, params={WORD: SENTENCE, **dict.fromkeys(parameters, SENTENCE)})
+                for headers in REFUSED_HEADERS:
+                    http.request(method, url, headers=headers)
                 is_whole = method == "post" and values is safe
                 for content in bodies() if is_whole else bodies()[:2]:
                     answer = http.request(
@@ -194,7 +202,6 @@ def bodies() -> list[dict[str, Any]]:
         {"content": json.dumps({"prompt": "\ud800" + SENTENCE}), "headers": as_json},
         {"content": json.dumps({"prompt": SENTENCE * 200_000}), "headers": as_json},
         {"content": SENTENCE, "headers": {"Content-Type": f"text/{WORD}"}},
-        {"content": SENTENCE, "headers": {"Content-Encoding": WORD}},
         {"content": SENTENCE, "headers": {"Content-Type": f"multipart/form-data; boundary={WORD}"}},
         {"files": {"image": (f"{WORD}.png", CANARY.encode()), WORD: (WORD, b"")}, "data": {WORD: CANARY}},
         {"files": {"files": (f"{WORD}.png", picture(9)[:90])}, "data": {"class_name": SENTENCE, "split": WORD}},
@@ -250,7 +257,11 @@ def operations_by_method(http: httpx.Client) -> dict[str, list[tuple[str, list[s
 def paths_of(http: httpx.Client, method: str, ids: dict[str, str]) -> list[str]:
     """The paths of a method with known ids, but for those that need a query."""
     paths = [path for path, _ in operations_by_method(http)[method] if not path.endswith(("/export", "/compare"))]
-    return [re.sub(r"\{(\w+)\}", lambda match: ids[match[1]], path) for path in paths]
+    return [filled(path, ids) for path in paths]
+
+
+def filled(path: str, ids: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "train"), path)
 
 
 def send_raw(http: httpx.Client, data: bytes) -> None:

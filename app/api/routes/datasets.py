@@ -49,7 +49,10 @@ def create_dataset(
     submission: SubmissionDep,
     dry_run: DryRun = False,
 ) -> DatasetRead | Response:
-    """Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files."""
+    """Generate the images of `train/{class}`, `validation/{class}` and `test/{class}` in a job.
+
+    The same seed gives the same files.
+    """
     if dry_run:
         return _plan_response(services.datasets.plan(body, submission.caller))
     return _located(response, services.datasets.create(body, submission))

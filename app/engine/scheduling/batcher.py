@@ -152,7 +152,7 @@ class Batcher:
 
     def retire(self, request: EngineRequest) -> None:
         """Remove a request that runs or is being finished."""
-        self._queues[request.model].keep(lambda other: other is not request)
+        self._queues[request.model].remove(request)
         self._finishing.remove(request)
 
     def record_step(self, batch: Batch, took_s: float) -> None:

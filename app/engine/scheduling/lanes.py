@@ -85,6 +85,7 @@ class Lanes:
     def __init__(self) -> None:
         """Start empty."""
         self._lanes: deque[Lane] = deque()
+        self._by_key: dict[tuple[str, Shape], Lane] = {}
 
     def __bool__(self) -> bool:
         """Return whether there are requests."""
@@ -101,17 +102,26 @@ class Lanes:
     def append(self, request: EngineRequest) -> None:
         """Put a request at the end of its lane; a new lane goes to the end of the round."""
         key = (request.caller, request.cost.shape)
-        lane = next((lane for lane in self._lanes if (lane.caller, lane.shape) == key), None)
-        if lane is None:
-            lane = Lane(*key)
-            self._lanes.append(lane)
-        lane.requests.append(request)
+        if key not in self._by_key:
+            self._by_key[key] = Lane(*key)
+            self._lanes.append(self._by_key[key])
+        self._by_key[key].requests.append(request)
+
+    def remove(self, request: EngineRequest) -> None:
+        """Remove a request, if it is here, and its lane with its credit if that becomes empty."""
+        key = (request.caller, request.cost.shape)
+        lane = self._by_key.get(key)
+        if lane is None or request not in lane.requests:
+            return
+        lane.requests.remove(request)
+        if not lane.requests:
+            self._lanes.remove(lane)
+            del self._by_key[key]
 
     def keep(self, is_kept: Callable[[EngineRequest], bool]) -> None:
-        """Remove all other requests, and the lanes that become empty, with their credit."""
-        for lane in self._lanes:
-            lane.requests = [request for request in lane.requests if is_kept(request)]
-        self._lanes = deque(lane for lane in self._lanes if lane.requests)
+        """Remove all other requests."""
+        for request in [request for request in self.requests() if not is_kept(request)]:
+            self.remove(request)
 
     def take_turn(self, costs: StepCosts) -> list[Lane]:
         """Choose the lane that leads the next step, and those of its shape that can pay for their part of it.

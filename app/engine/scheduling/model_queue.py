@@ -78,6 +78,10 @@ class ModelQueue:
         """Put a request at the end of its lane."""
         self.lanes[request.priority].append(request)
 
+    def remove(self, request: EngineRequest) -> None:
+        """Remove a request, if it is here."""
+        self.lanes[request.priority].remove(request)
+
     def keep(self, is_kept: Callable[[EngineRequest], bool]) -> None:
         """Remove all other requests."""
         for lanes in self.lanes.values():

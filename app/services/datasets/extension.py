@@ -12,13 +12,14 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import FieldError
 from app.jobs.queue import JobQueue
+from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
 from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.plan import plan_dataset
-from app.services.datasets.recipes.recipe import Offsets
+from app.services.datasets.recipes.recipe import Offsets, per_class
 from app.services.datasets.records import kept_images, num_to_make, pixel_steps, read_datasets
 from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
-from app.services.datasets.slots import in_slot, num_filled, per_class, prior_attempts
+from app.services.datasets.slots import in_slot, num_filled, prior_attempts
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.limits import Limits, raise_if_invalid
@@ -76,7 +77,7 @@ class DatasetExtensionService:
             offsets = self._refuse(session, dataset, request)
             filled = num_to_make(dataset) - num_to_make(dataset, offsets)
             if dataset.status == "incomplete":  # the samples show the new slots, not the empty old ones
-                offsets, filled = Offsets(dataset.train_per_class, dataset.test_per_class), num_filled(session, dataset)
+                offsets, filled = Offsets.behind(dataset), num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
             return plan_dataset(session, dataset, offsets, num_filled=filled)
@@ -87,7 +88,7 @@ class DatasetExtensionService:
         pack = self._inference.pack
         if (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
             raise pack_changed()
-        added = len(dataset.classes) * (request.train_per_class + request.test_per_class)
+        added = len(dataset.classes) * sum(_added(request).values())
         uploaded = kept_images(dataset.id).where(~in_slot(dataset)).subquery()
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)
         if total > self._limits.dataset_images:
@@ -103,11 +104,18 @@ def _made(session: Session, dataset: Dataset) -> Offsets:
     if dataset.status in ("failed", "cancelled"):
         job = session.get(Job, dataset.job_id)
         return DatasetWork.from_json(job.spec).made if job is not None else Offsets()
-    return Offsets(dataset.train_per_class, dataset.test_per_class)
+    return Offsets.behind(dataset)
+
+
+def _added(request: DatasetExtend) -> dict[str, int]:
+    """Return the number of images to add to each class, by split."""
+    numbers = (request.train_per_class, request.validation_per_class, request.test_per_class)
+    return dict(zip(SPLITS, numbers, strict=True))
 
 
 def _grow(dataset: Dataset, request: DatasetExtend) -> None:
     dataset.train_per_class += request.train_per_class
+    dataset.validation_per_class += request.validation_per_class
     dataset.test_per_class += request.test_per_class
 
 
@@ -116,7 +124,7 @@ def _make_room(session: Session, dataset: Dataset, request: DatasetExtend) -> No
 
     Uploaded images that fill a slot stay in it.
     """
-    for split, by in (("train", request.train_per_class), ("test", request.test_per_class)):
+    for split, by in _added(request).items():
         behind = Image.position >= per_class(dataset, split)
         here = (Image.dataset_id == dataset.id, Image.source == "real", Image.split == split, behind)
         last = session.scalar(select(func.max(Image.position)).where(*here))

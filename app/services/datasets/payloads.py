@@ -15,6 +15,20 @@ from app.services.images.lost_files import LostImage
 NOTHING_TRIED = PriorAttempts()
 
 
+def offsets_json(made: Offsets) -> dict[str, Json]:
+    """Return offsets as specs keep them; a worker of a release before 0.3 reads those without `validation`."""
+    return _without_zero_validation(asdict(made))
+
+
+def attempts_json(tried: PriorAttempts) -> dict[str, Json]:
+    """Return prior attempts as specs keep them, as `offsets_json`."""
+    return _without_zero_validation(asdict(tried))
+
+
+def _without_zero_validation(numbers: dict[str, Json]) -> dict[str, Json]:
+    return {name: number for name, number in numbers.items() if number or name != "validation"}
+
+
 class MissingImage(TypedDict):
     """An empty slot of a dataset and the outcomes of the attempts at it, as in `datasets.missing`."""
 
@@ -47,7 +61,8 @@ class DatasetWork:
 
     def to_json(self) -> dict[str, Json]:
         """Return the members of a spec."""
-        return asdict(self)
+        made, tried = offsets_json(self.made), attempts_json(self.tried)
+        return {"dataset_id": self.dataset_id, "made": made, "tried": tried}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +83,8 @@ class ImagesChunk:
 
     def to_json(self) -> dict[str, Json]:
         """Return the chunk item; `part` distinguishes it from the other chunks of a train job."""
-        tried = {} if self.tried == NOTHING_TRIED else asdict(self.tried)
-        work = {"part": "images", "dataset_id": self.dataset_id, "made": asdict(self.made), "tried": tried}
+        tried = {} if self.tried == NOTHING_TRIED else attempts_json(self.tried)
+        work = {"part": "images", "dataset_id": self.dataset_id, "made": offsets_json(self.made), "tried": tried}
         return {**work, "start": self.start, "stop": self.stop}
 
 

@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job
+from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
-from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot
+from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot, per_class
 from app.services.datasets.records import mean, num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12
@@ -51,11 +52,12 @@ def plan_dataset(
 def _samples(dataset: Dataset, offsets: Offsets) -> list[PlannedImage]:
     """Sample the first slots of at most `MAX_SAMPLES` classes that are evenly spaced over the dataset."""
     recipe = Recipe(dataset)
-    per_class = dataset.train_per_class - offsets.train or dataset.test_per_class - offsets.test
+    behind = (per_class(dataset, split) - offsets.of(split) for split in SPLITS)
+    width = next((num for num in behind if num), 0)  # of the first split with slots
     num_classes = min(len(dataset.classes), MAX_SAMPLES)
-    each = min(per_class, MAX_SAMPLES // num_classes)
+    each = min(width, MAX_SAMPLES // num_classes)
     chosen = [k * len(dataset.classes) // num_classes for k in range(num_classes)]
-    numbers = [index * per_class + k for index in chosen for k in range(each)]
+    numbers = [index * width + k for index in chosen for k in range(each)]
     return [_sample(dataset, recipe, recipe.slot(number, offsets)) for number in numbers]
 
 

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.db.models import Dataset, DatasetTexts, Image
 from app.modelpacks.pack import ModelPack
+from app.schemas.common import SPLITS
 from app.schemas.datasets import (
     DatasetClassRead,
     DatasetCreate,
@@ -26,7 +27,7 @@ from app.schemas.generations import ModelRef
 from app.schemas.progress import Progress
 from app.schemas.recipes import ClipFilter, RecipeSettings
 from app.services.datasets.recipes.presets import with_preset
-from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets
+from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets, per_class
 from app.services.images.spec import SizeRules, resolve_settings
 from app.storage.class_folders import class_folders
 
@@ -38,8 +39,16 @@ def kept_images(dataset_id: str) -> Select[Image]:
 
 def num_to_make(dataset: Dataset, offsets: Offsets = NO_OFFSETS) -> int:
     """Return the number of slots of a dataset behind the offsets: what a job has to generate."""
-    each = dataset.train_per_class - offsets.train + dataset.test_per_class - offsets.test
-    return len(dataset.classes) * each
+    return len(dataset.classes) * sum(per_class(dataset, split) - offsets.of(split) for split in SPLITS)
+
+
+def num_reserved(dataset: Dataset | type[Dataset]) -> ColumnElement[int]:
+    """Return the number of slots of an image's class and split, of one dataset or of the one that is joined."""
+    return case(
+        (Image.split == "train", dataset.train_per_class),
+        (Image.split == "validation", dataset.validation_per_class),
+        else_=dataset.test_per_class,
+    )
 
 
 def pixel_steps(dataset: Dataset, num_images: int) -> int:
@@ -70,6 +79,7 @@ def new_dataset(
         seed=resolved.seed if resolved.seed is not None else secrets.randbelow(2**32),
         classes=_classes(resolved),
         train_per_class=resolved.train_per_class,
+        validation_per_class=resolved.validation_per_class,
         test_per_class=resolved.test_per_class,
         generation=resolve_settings(resolved.generation, sizes),
         recipe=_recipe(resolved),
@@ -86,16 +96,16 @@ def new_dataset(
 def read_datasets(session: Session, datasets: Sequence[Dataset]) -> list[DatasetRead]:
     """Return the API models of datasets, in the same order."""
     ids = [dataset.id for dataset in datasets]
-    reserved = case((Image.split == "train", Dataset.train_per_class), else_=Dataset.test_per_class)
-    columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, Image.position < reserved)
+    is_in_slot = Image.position < num_reserved(Dataset)
+    columns = (Image.dataset_id, Image.decision, Image.split, Image.class_index, is_in_slot)
     grouped = select(*columns, func.count()).join(Dataset, Image.dataset_id == Dataset.id)
     counts: Counter[tuple[Any, ...]] = Counter()
-    for dataset_id, decision, split, class_index, is_in_slot, count in session.execute(
+    for dataset_id, decision, split, class_index, fills_slot, count in session.execute(
         grouped.where(Image.dataset_id.in_(ids)).group_by(*columns)
     ):
         counts[dataset_id, decision, split, class_index] += count
         counts[dataset_id, decision] += count
-        counts[dataset_id, decision, "in a slot"] += count if is_in_slot else 0
+        counts[dataset_id, decision, "in a slot"] += count if fills_slot else 0
     return [_dataset_read(dataset, counts) for dataset in datasets]
 
 
@@ -106,6 +116,7 @@ def settings_of(dataset: Dataset) -> dict[str, Any]:
     return {
         "seed": dataset.seed,
         "train_per_class": dataset.train_per_class,
+        "validation_per_class": per_class(dataset, "validation"),
         "test_per_class": dataset.test_per_class,
         "generation": RecipeSettings(**dataset.generation),
         "combine": resolved.get("combine", "cartesian"),
@@ -174,6 +185,7 @@ def _dataset_read(dataset: Dataset, counts: Counter[tuple[Any, ...]]) -> Dataset
         DatasetClassRead(
             **{**entry, "label": entry.get("label") or entry["name"]},
             num_train=counts[dataset.id, "kept", "train", index],
+            num_validation=counts[dataset.id, "kept", "validation", index],
             num_test=counts[dataset.id, "kept", "test", index],
         )
         for index, entry in enumerate(dataset.classes)

@@ -7,34 +7,28 @@ Functions run inside the caller's transaction, on the caller's thread.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image, Job, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError, Invalid
-from app.services.datasets.payloads import DatasetWork
-from app.services.datasets.recipes.recipe import PriorAttempts, max_attempts
-from app.services.datasets.records import kept_images, num_to_make
+from app.schemas.common import SPLITS
+from app.services.datasets.payloads import DatasetWork, attempts_json
+from app.services.datasets.recipes.recipe import PriorAttempts, max_attempts, per_class
+from app.services.datasets.records import kept_images, num_reserved, num_to_make
 
 # The job has ended and images are missing: training needs `allow_incomplete`.
 UNFINISHED = ("incomplete", "failed", "cancelled")
-SPLITS = ("train", "test")
 # Most classes that an error detail names.
 MAX_CLASSES_NAMED = 5
 
 
-def per_class(dataset: Dataset, split: str) -> int:
-    """Return the number of slots of each class of a dataset in a split."""
-    return dataset.train_per_class if split == "train" else dataset.test_per_class
-
-
 def in_slot(dataset: Dataset) -> ColumnElement[bool]:
     """Match the images that fill a slot of the dataset; images uploaded behind the slots do not match."""
-    return Image.position < case((Image.split == "train", dataset.train_per_class), else_=dataset.test_per_class)
+    return Image.position < num_reserved(dataset)
 
 
 def num_filled(session: Session, dataset: Dataset) -> int:
@@ -84,7 +78,7 @@ def prior_attempts(session: Session, dataset: Dataset) -> PriorAttempts:
     if dataset.status != "incomplete":
         return before
     attempts = before.attempts + max_attempts(dataset)
-    return PriorAttempts(dataset.train_per_class, dataset.test_per_class, attempts)
+    return PriorAttempts.at_all(dataset, attempts)
 
 
 def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
@@ -92,7 +86,7 @@ def retry_changes(session: Session, job: Job) -> dict[str, Any] | None:
     dataset = session.get(Dataset, job.spec["dataset_id"]) if makes_dataset(job) else None
     if dataset is None or dataset.status != "incomplete":
         return None
-    return {"made": {}, "tried": asdict(prior_attempts(session, dataset))}
+    return {"made": {}, "tried": attempts_json(prior_attempts(session, dataset))}
 
 
 def makes_dataset(job: Job) -> bool:
@@ -139,6 +133,12 @@ def class_sizes(session: Session, dataset: Dataset) -> list[int]:
     """Return the number of training images of each class."""
     counts = _counts(session, kept_images(dataset.id))
     return [counts["train", index] for index in range(len(dataset.classes))]
+
+
+def has_validation(session: Session, dataset: Dataset) -> bool:
+    """Return whether a dataset has images of the split `validation`, or slots for them."""
+    own = kept_images(dataset.id).where(Image.split == "validation").with_only_columns(Image.id).limit(1)
+    return per_class(dataset, "validation") > 0 or session.scalar(own) is not None
 
 
 def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None = None) -> None:

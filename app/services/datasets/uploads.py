@@ -6,12 +6,13 @@ a node, or the next upload to the dataset, moves it to `.lost+found`. Imports no
 of the API process and calls decoding, files and records on thread pools; concurrent requests alternate file by file.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.access.caller import Caller
@@ -21,6 +22,7 @@ from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, UnsupportedImage
+from app.image_spec import OutputFormat
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
 from app.services.datasets.rows import find_dataset, refuse_in_use
@@ -148,9 +150,7 @@ class UploadService:
                     return restored
                 self._refuse_known(session, dataset, columns)
                 position = first_free_position(session, dataset, class_index, split)
-                folder = dataset.classes[class_index]["folder"]
-                image_format = columns["format"]
-                path = self._folder.dataset_image_path(dataset.name, split, folder, position, image_format)
+                path = self._free_path(session, dataset, class_index, split, position, columns["format"])
                 self._folder.write(path, data)
                 slot = {"split": split, "class_index": class_index, "position": position, "path": path}
                 image = Image(id=new_id(), dataset_id=dataset_id, source="real", **slot, **columns)
@@ -161,6 +161,29 @@ class UploadService:
                 self._forget(path)
             raise
         return image.id
+
+    def _free_path(
+        self, session: Session, dataset: Dataset, class_index: int, split: str, position: int, image_format: str
+    ) -> str:
+        """Return a path whose number no image of the class and split has in its name, in any format.
+
+        It is the position, unless an extension has moved an earlier upload away from this position: files keep their
+        names. Then it is a number behind all positions.
+        """
+        folder = dataset.classes[class_index]["folder"]
+
+        def paths(number: int) -> list[str]:
+            formats = (image_format, *(other for other in get_args(OutputFormat) if other != image_format))
+            return [self._folder.dataset_image_path(dataset.name, split, folder, number, one) for one in formats]
+
+        here = (Image.dataset_id == dataset.id, Image.split == split, Image.class_index == class_index)
+        numbers = itertools.chain(
+            [position], itertools.count(1 + (session.scalar(select(func.max(Image.position)).where(*here)) or 0))
+        )
+        taken = select(Image.id).where(*here).limit(1)
+        return next(
+            found[0] for found in map(paths, numbers) if session.scalar(taken.where(Image.path.in_(found))) is None
+        )
 
     def _restored(self, session: Session, dataset: Dataset, data: bytes, columns: dict[str, Any]) -> str | None:
         """Restore the file of a recorded upload if this is its content and the file is lost; return the image's id."""

@@ -98,7 +98,8 @@ def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:
 
 
 def _count_faults(request: DatasetCreate, limits: Limits, base: str) -> list[FieldError]:
-    total = len(request.classes) * (request.train_per_class + request.test_per_class)
+    per_class = request.train_per_class + request.validation_per_class + request.test_per_class
+    total = len(request.classes) * per_class
     if total > limits.dataset_images:
         detail = f"The dataset would have {total} images. At most {limits.dataset_images} are accepted."
         return [FieldError(f"{base}/classes", detail, ErrorCode.TOO_MANY_IMAGES)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.db.models import Dataset
 from app.modelpacks.pack import ModelPack
+from app.schemas.common import SPLITS
 from app.schemas.generations import ModelRef
 from app.schemas.reports import (
     MAX_CELLS,
@@ -42,6 +43,8 @@ from app.services.reports.metrics import (
 
 # Equal pixels have a cosine of 1 up to the rounding of float32; no threshold is higher than this.
 SAME_PIXELS_COSINE = 1 - 1e-5
+SPLIT_NAMES: tuple[str, ...] = SPLITS
+_TRAIN = SPLIT_NAMES.index("train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Judged:
     Attributes:
         entries: (N,), the images.
         own: (N,), index of each image's class.
-        is_test: (N,), whether the image belongs to the test split.
+        split: (N,), the index of each image's split in `SPLITS`.
         embeddings: (N, D), CLIP embeddings of norm 1.
         probabilities: (N, C), CLIP's probabilities over the texts of all classes.
         labels: (N,), index of the pretrained classifier's most probable label.
@@ -94,7 +97,7 @@ class Judged:
 
     entries: list[Entry]
     own: Ints
-    is_test: Bools
+    split: Ints
     embeddings: Floats
     probabilities: Floats
     labels: Ints
@@ -107,7 +110,7 @@ class Judged:
         return cls(
             entries=entries,
             own=np.array([entry.class_index for entry in entries], dtype=np.int64),
-            is_test=np.array([entry.split == "test" for entry in entries], dtype=np.bool_),
+            split=np.array([SPLIT_NAMES.index(entry.split) for entry in entries], dtype=np.int64),
             embeddings=np.stack([judgement.embedding for judgement in found])
             if found
             else np.zeros((0, 1), np.float32),
@@ -139,7 +142,7 @@ def report_of(
     predicted = judged.probabilities.argmax(axis=1)
     cells = confusion(judged.own, predicted, len(names))
     same = near_duplicates(judged.embeddings, least, MAX_PAIRS)
-    leaked = near_duplicates(judged.embeddings, least, MAX_PAIRS, groups=judged.is_test.astype(np.int64))
+    leaked = near_duplicates(judged.embeddings, least, MAX_PAIRS, groups=judged.split)
     sources = Counter(entry.source for entry in content.entries)
     return DatasetReportRead(
         dataset_id=content.dataset.id,
@@ -162,7 +165,7 @@ def report_of(
         near_duplicate_cosine=cosine,
         near_duplicate_cosine_from="pack" if near_duplicate_cosine is None else "request",
         near_duplicates=_pairs(judged, names, same, same.is_member),
-        leakage=_pairs(judged, names, leaked, leaked.is_member & judged.is_test),
+        leakage=_pairs(judged, names, leaked, leaked.is_member & (judged.split != _TRAIN)),
     )
 
 
@@ -181,6 +184,7 @@ def _classes(
                 name=name,
                 text=content.texts[index],
                 num_train=splits[index, "train"],
+                num_validation=splits[index, "validation"],
                 num_test=splits[index, "test"],
                 num_synthetic=sources[index, "synthetic"],
                 num_real=sources[index, "real"],

@@ -53,7 +53,7 @@ def report_page(report: DatasetReportRead, name: str, images: str) -> str:
         _table(_CLASS_HEAD, map(_class_row, report.classes)),
         "<h2>What CLIP takes the images for</h2>",
         _confusion(report),
-        _pairs("Leakage: nearly equal images in train and test", report.leakage, images),
+        _pairs("Leakage: nearly equal images in two splits", report.leakage, images),
         _pairs("Near-duplicates", report.near_duplicates, images),
         "<h2>Best and worst images</h2>",
         *(_examples(entry, images) for entry in report.classes if entry.num_judged),
@@ -80,7 +80,7 @@ def _summary(report: DatasetReportRead) -> str:
         f"{report.num_judged} were judged{sample}{left_out}.",
         f"CLIP finds the own class most probable in {_percent(report.agreement)} of them. "
         f"Diversity {_number(report.diversity)}.",
-        f"{report.leakage.num_images} test images are nearly equal to a training image; "
+        f"{report.leakage.num_images} test or validation images are nearly equal to an image of another split; "
         f"{report.near_duplicates.num_pairs} pairs are nearly equal (cosine ≥ {report.near_duplicate_cosine:g}, "
         f"{_THRESHOLDS[report.near_duplicate_cosine_from]}).",
         f"Judged by {report.model.name} {report.model.revision}. Version {report.version}.",
@@ -91,12 +91,23 @@ def _summary(report: DatasetReportRead) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-_CLASS_HEAD = ("Class", "Train", "Test", "Generated", "Uploaded", "Agreement", "Mean p", "Diversity", "Classifier says")
+_CLASS_HEAD = (
+    "Class",
+    "Train",
+    "Validation",
+    "Test",
+    "Generated",
+    "Uploaded",
+    "Agreement",
+    "Mean p",
+    "Diversity",
+    "Classifier says",
+)
 
 
 def _class_row(entry: ClassReport) -> list[str]:
     labels = ", ".join(f"{label.label} {_percent(label.share)}" for label in entry.top_labels)
-    counts = (entry.num_train, entry.num_test, entry.num_synthetic, entry.num_real)
+    counts = (entry.num_train, entry.num_validation, entry.num_test, entry.num_synthetic, entry.num_real)
     figures = (_percent(entry.agreement), _number(entry.mean_probability), _number(entry.diversity))
     return [_cell(entry.name, "text"), *map(_cell, (*counts, *figures)), _cell(labels, "text")]
 

@@ -74,7 +74,7 @@ def assess_model(
         seed: Of the bootstrap.
     """
     is_trained = examples.is_train & ~fitted.is_validation
-    rows = {"train": is_trained, "validation": fitted.is_validation, "test": ~examples.is_train}
+    rows = {"train": is_trained, "validation": fitted.is_validation, "test": examples.is_test}
     baselines = _baselines(examples, is_trained, len(classes), clip_zero_shot)
     found = {
         split: evaluate_images(

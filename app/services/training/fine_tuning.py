@@ -161,7 +161,7 @@ def _first_head(fitted: "FittedHead", examples: Examples, classes: Sequence[str]
 def _worth(fitted: "FittedHead", examples: Examples) -> dict[str, Json]:
     """Return the accuracies of the first head; None where a split has no images."""
     is_right = fitted.probabilities.argmax(axis=1) == examples.labels
-    rows = {"validation": fitted.is_validation, "test": ~examples.is_train}
+    rows = {"validation": fitted.is_validation, "test": examples.is_test}
     return {
         "solver": fitted.result.chosen.solver,
         **{

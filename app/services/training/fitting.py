@@ -33,8 +33,9 @@ class FittedHead:
         data: The bytes of the model file.
         result: The head, its epochs, and how they came about.
         probabilities: (N, K), float32, of all images of the dataset.
-        is_validation: (N,), bool: held out of the training to choose settings by.
-        out_of_sample: (T, K), float32: of the T training and validation images, by heads that were not trained on
+        is_validation: (N,), bool: not trained on, to choose settings by: the dataset's own validation images, or a part
+            of its training images.
+        out_of_sample: (T, K), float32: of the T images of the split `train`, by heads that were not trained on
             them; None where there are too many.
     """
 
@@ -65,18 +66,22 @@ def fit_examples(
         check: Called between the epochs of a sweep; what it raises ends the training.
 
     Raises:
-        Invalid: `diverged`: the loss is not finite, or higher than that of a head that knows nothing.
+        Invalid: `diverged`: the loss is not finite, or higher than that of a head that knows nothing;
+            `validation_empty`: the settings need validation images, and there are none.
     """
-    is_validation = held_out(examples, spec)
+    is_validation, settings = held_out(examples, spec), _settings(spec)
+    if settings.needs_validation and not is_validation.any():
+        detail = "The settings are chosen on validation images, and the dataset's split `validation` has none."
+        raise Invalid(detail, code=ErrorCode.VALIDATION_EMPTY)
     trained = examples.is_train & ~is_validation
     try:
         result = fit_head(
             _training_rows(examples, trained),
             _rows(examples, is_validation),
-            _settings(spec),
+            settings,
             num_classes=len(classes),
             seed=spec.seed,
-            test=_rows(examples, ~examples.is_train),
+            test=_rows(examples, examples.is_test),
             on_epoch=on_epoch,
             between_epochs=check,
         )
@@ -101,9 +106,12 @@ def _settings(spec: TrainSpec) -> HeadSettings:
 
 
 def held_out(examples: Examples, spec: TrainSpec) -> np.ndarray:
-    """Return which images are validation images, (N,), bool."""
-    chosen = np.zeros(len(examples.labels), np.bool_)
-    if spec.validation is not None:
+    """Return which images are validation images, (N,), bool.
+
+    The dataset's own, where it has any; else the spec's fraction of the training images; never some of both.
+    """
+    chosen = examples.is_validation
+    if spec.validation is not None and not chosen.any():
         train = np.flatnonzero(examples.is_train)
         rows = validation_rows(
             [examples.ids[row] for row in train],

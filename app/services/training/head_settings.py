@@ -51,12 +51,25 @@ def resolve_head(request: TrainJobCreate, *, smallest_class: int | None, trained
     return settings
 
 
-def resolve_validation(request: TrainJobCreate, head: HeadSettings, *, largest_class: int | None) -> Any:
-    """Return the request's validation split, or the default one where the head needs some; None: there is none.
+def resolve_validation(
+    request: TrainJobCreate, head: HeadSettings, *, largest_class: int | None, has_own: bool
+) -> dict[str, Any] | None:
+    """Return the part of the training images to choose by: the request's, or the default where the head needs some.
+
+    Args:
+        request: The request.
+        head: How the head is trained.
+        largest_class: Training images of the largest class; None: they are still to be generated.
+        has_own: Whether the dataset has, or will have, a split `validation`: it is used, and no part is needed.
+
+    Returns:
+        None: no training image is held out.
 
     Raises:
         Invalid: The head needs validation images, and no class has two training images.
     """
+    if has_own:
+        return None
     if request.validation is not None:
         return request.validation.model_dump(mode="json")
     if not head.needs_validation and (request.fine_tune is None or request.early_stopping is None):

@@ -260,6 +260,7 @@ class TrainJob(TrainKind):
             more_views=more,
             labels=np.array([image.class_index for image in images]),
             is_train=np.array([image.split == "train" for image in images]),
+            is_test=np.array([image.split == "test" for image in images]),
             ids=[image.sha256 for image in images],
         )
 

@@ -260,7 +260,8 @@ class Examples:
         features: (N, D), float32, of the plain views.
         more_views: (T, V, D), float32: V further views of the T training images, in their order; V may be 0.
         labels: (N,), integers in 0 .. K - 1.
-        is_train: (N,), bool; the other rows are test images.
+        is_train: (N,), bool: images of the split `train`.
+        is_test: (N,), bool: of the split `test`; the remaining ones are of the dataset's own split `validation`.
         ids: (N,), the SHA-256 of the images' files, by which validation images are chosen.
     """
 
@@ -268,4 +269,11 @@ class Examples:
     more_views: np.ndarray
     labels: np.ndarray
     is_train: np.ndarray
+    is_test: np.ndarray
     ids: list[str]
+
+    @property
+    def is_validation(self) -> np.ndarray:
+        """(N,), bool: images of the dataset's own split `validation`; it may have none."""
+        remaining: np.ndarray = ~(self.is_train | self.is_test)
+        return remaining

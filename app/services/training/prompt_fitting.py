@@ -66,7 +66,7 @@ def fit_prompt_examples(
         data=save_probe(head.probe, classes=list(classes), backbone=backbone_sha256),
         result=HeadResult(head.probe, (epoch,), HeadSettings(solver="lbfgs")),
         probabilities=predict(head.probe, examples.features),
-        is_validation=np.zeros(len(examples.labels), np.bool_),
+        is_validation=examples.is_validation,  # measured, and neither trained on nor chosen by
         out_of_sample=out_of_sample(examples, len(classes), spec.seed),
     )
     return fitted, _ablation(given, rows, zero_shot, settings)
@@ -94,7 +94,8 @@ def _by_backbone(features: np.ndarray, sizes: Mapping[str, int]) -> dict[str, np
 
 def _epoch(probe: LinearProbe, examples: Examples, started_s: float) -> HeadEpoch:
     train_loss, train_accuracy = _measure(probe, examples, examples.is_train)
-    test_loss, test_accuracy = _measure(probe, examples, ~examples.is_train)
+    test_loss, test_accuracy = _measure(probe, examples, examples.is_test)
+    validation_loss, validation_accuracy = _measure(probe, examples, examples.is_validation)
     return HeadEpoch(
         epoch=1,
         train_loss=train_loss or 0.0,
@@ -103,6 +104,8 @@ def _epoch(probe: LinearProbe, examples: Examples, started_s: float) -> HeadEpoc
         test_accuracy=test_accuracy,
         lr=0.0,
         elapsed_ms=(time.perf_counter() - started_s) * 1000,
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
     )
 
 
@@ -122,7 +125,7 @@ def _ablation(
     given: PromptExamples, rows: PromptRows, zero_shot: LinearProbe, settings: PromptSettings
 ) -> list[AblationRow]:
     examples = given.examples
-    tested = ~examples.is_train & given.is_real
+    tested = examples.is_test & given.is_real
     if not tested.any() or "clip" not in given.sizes:
         return []
     features = _by_backbone(examples.features[tested], given.sizes)

@@ -23,7 +23,13 @@ from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobPage, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make, pixel_steps
 from app.services.datasets.service import DatasetService, small_request
-from app.services.datasets.slots import class_sizes, refuse_empty_classes, refuse_repair, refuse_unfinished
+from app.services.datasets.slots import (
+    class_sizes,
+    has_validation,
+    refuse_empty_classes,
+    refuse_repair,
+    refuse_unfinished,
+)
 from app.services.datasets.versions import images_of, num_images_of
 from app.services.inference.backbone_descriptions import BackboneDescription
 from app.services.inference.service import Inference
@@ -75,7 +81,6 @@ class TrainJobService:
             raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
         else:
             self._refuse_unseen(request.dataset_id, submission.caller)
-
         backbone, warnings = self._choose_backbone(request)
         fine_tuning = resolve_fine_tuning(request)
         if fine_tuning is not None:
@@ -86,11 +91,12 @@ class TrainJobService:
             dataset, num_steps = self._dataset(session, request, job_id, submission.caller)
             sizes = class_sizes(session, dataset) if request.dataset is None else []
             head = resolve_head(request, smallest_class=min(sizes, default=None), trained_on=backbone.trained_on)
+            has_own, largest = has_validation(session, dataset), max(sizes, default=None)
             settings = {
                 **request.model_dump(mode="json", exclude={"dataset"}),
                 "backbone": backbone.facts.name,
                 "head": head_json(head),
-                "validation": resolve_validation(request, head, largest_class=max(sizes, default=None)),
+                "validation": resolve_validation(request, head, largest_class=largest, has_own=has_own),
                 "name": _resolve_name(session, request.name, dataset),
                 "dataset_id": dataset.id,
             }
@@ -98,7 +104,7 @@ class TrainJobService:
                 **settings,
                 dataset=None if request.dataset is None else small_request(request.dataset),
                 backbone_sha256=backbone.facts.weights_sha256,
-                warnings=warnings,
+                warnings=warnings + _validation_warnings(request, has_own=has_own),
                 fine_tuning=fine_tuning,
             )
             job = self._jobs.submit(
@@ -206,6 +212,16 @@ class TrainJobService:
 
 def _no_dataset() -> Invalid:
     return Invalid.field("#/dataset_id", "There is no dataset with this id.", ErrorCode.DATASET_NOT_FOUND)
+
+
+def _validation_warnings(request: TrainJobCreate, *, has_own: bool) -> list[dict[str, str]]:
+    if request.validation is None or not has_own:
+        return []
+    detail = (
+        "The dataset has a split `validation`, which is used as it is. `validation.fraction` is ignored: every "
+        "training image is trained on."
+    )
+    return [{"code": "validation_fraction_ignored", "detail": detail}]
 
 
 def _drawings_warning(name: str) -> dict[str, str]:

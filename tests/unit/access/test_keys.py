@@ -12,7 +12,7 @@ from app.access.authenticator import Authenticator
 from app.access.caller import AccessPolicy, Scope
 from app.access.keys import KeyRefused, KeyRows, create_key, digest_of, list_keys, note_use, read_key_table, revoke_key
 from app.db.base import utc_now
-from app.db.models import ApiKey
+from app.db.caller_tables import ApiKey
 from app.db.session import Database
 from app.errors import Unauthorized
 

@@ -10,7 +10,8 @@ from app.access.caller import ALL_SCOPES, Caller
 from app.access.quotas import charge, give_back, refuse_when_stored_full, stored_bytes
 from app.access.shares import Shares
 from app.db.base import new_id
-from app.db.models import Generation, Image, Usage
+from app.db.caller_tables import Usage
+from app.db.models import Generation, Image
 from app.db.session import Database
 from app.errors import QuotaExceeded
 

@@ -93,10 +93,13 @@ def test_an_error_of_the_start_is_logged_with_its_text(logged: Logged) -> None:
     assert "the file is missing" in "\n".join(logged())
 
 
-def test_one_record_is_one_line_whatever_it_contains(log_format: LogFormat, logged: Logged) -> None:
+def test_one_record_is_one_line_whatever_it_contains(log_format: LogFormat) -> None:
     forged = 'x\n2026-01-01 00:00:00,000 INFO foxhound: forged\r\n{"level": "info"}\x1b[2J\u2028\x85\ud800'
-    logging.getLogger("app.test").info("It is %s.", forged)
-    [line] = logged()
+    # Not through the root logger: pytest sends what it captures there between processes, in UTF-8.
+    record = logging.LogRecord("app.test", logging.INFO, __file__, 1, "It is %s.", (forged,), None)
+    stream = io.StringIO()
+    log_handler(log_format, "test", stream).emit(record)
+    [line] = stream.getvalue().splitlines()
     assert line.isprintable()
     if log_format == "json":
         assert json.loads(line)["message"] == f"It is {forged}."
@@ -116,7 +119,7 @@ def test_lines_of_an_exception_are_no_records_of_the_text_format() -> None:
 def test_messages_of_other_libraries_are_withheld(logged: Logged) -> None:
     logging.getLogger("dbos").warning(f"Error serializing object: {CANARY}")
     logging.getLogger("asyncio").error("Task failed with %s", CANARY)
-    logging.getLogger("uvicorn.error").info("Application startup complete.")
+    logging.getLogger("uvicorn.error").warning("Application startup complete.")
     text = "\n".join(logged())
     assert CANARY not in text
     assert "message withheld, test_logs.py" in text

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.db.models import Dataset
 from app.image_spec import ImageSpec
+from app.schemas.common import SPLITS
 from app.services.datasets.recipes.seeds import drawn_index, image_seed
 from app.services.datasets.recipes.templates import combination, parse_template
 
@@ -26,7 +27,7 @@ class Slot:
     """One image that a recipe asks for.
 
     Attributes:
-        split: `train` or `test`.
+        split: `train`, `validation` or `test`.
         class_index: Index of the class, >= 0.
         position: Index within the class and split, >= 0.
     """
@@ -42,6 +43,16 @@ class Offsets:
 
     train: int = 0
     test: int = 0
+    validation: int = 0
+
+    @classmethod
+    def behind(cls, dataset: Dataset) -> "Offsets":
+        """Return the offsets behind all slots that a dataset has now."""
+        return cls(**{split: per_class(dataset, split) for split in SPLITS})
+
+    def of(self, split: str) -> int:
+        """Return the offset in a split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
 NO_OFFSETS = Offsets()
@@ -57,15 +68,23 @@ class PriorAttempts:
         train: Positions below this one, in each class of `train`, were attempted.
         test: The same for `test`.
         attempts: Attempts made at each of them, >= 0.
+        validation: As `train`, of the split `validation`.
     """
 
     train: int = 0
     test: int = 0
     attempts: int = 0
+    validation: int = 0
+
+    @classmethod
+    def at_all(cls, dataset: Dataset, attempts: int) -> "PriorAttempts":
+        """Return so many attempts at each slot that a dataset has now."""
+        return cls(attempts=attempts, **{split: per_class(dataset, split) for split in SPLITS})
 
     def first_attempt(self, slot: Slot) -> int:
         """Return the number of the next attempt at a slot."""
-        return self.attempts if slot.position < (self.train if slot.split == "train" else self.test) else 0
+        tried = {"train": self.train, "validation": self.validation, "test": self.test}
+        return self.attempts if slot.position < tried[slot.split] else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +117,12 @@ def clip_texts(dataset: Dataset) -> list[str]:
     return [f"a photo of a {entry.get('label') or entry['name']}" for entry in dataset.classes]
 
 
+def per_class(dataset: Dataset, split: str) -> int:
+    """Return the number of slots of each class of a dataset in a split, >= 0."""
+    validation = dataset.validation_per_class or 0  # None in a new row that leaves the column to its default
+    return {"train": dataset.train_per_class, "validation": validation, "test": dataset.test_per_class}[split]
+
+
 def max_attempts(dataset: Dataset) -> int:
     """Return how often a job tries an image at most, >= 1; asks for no texts."""
     settled: dict[str, Any] = dataset.recipe or {}
@@ -127,14 +152,17 @@ class Recipe:
         return clip_texts(self._dataset)
 
     def slot(self, number: int, offsets: Offsets = NO_OFFSETS) -> Slot:
-        """Return a slot behind the offsets by its number: first all of `train`, then `test`, class by class."""
-        dataset = self._dataset
-        width = dataset.train_per_class - offsets.train
-        num_train = len(dataset.classes) * width
-        if number < num_train:
-            return Slot("train", number // width, offsets.train + number % width)
-        number, width = number - num_train, dataset.test_per_class - offsets.test
-        return Slot("test", number // width, offsets.test + number % width)
+        """Return a slot behind the offsets by its number: split by split as in `SPLITS`, class by class.
+
+        Raises:
+            IndexError: The recipe has fewer slots behind the offsets.
+        """
+        for split in SPLITS:
+            width = per_class(self._dataset, split) - offsets.of(split)
+            if number < len(self._dataset.classes) * width:
+                return Slot(split, number // width, offsets.of(split) + number % width)
+            number -= len(self._dataset.classes) * width
+        raise IndexError("The recipe has fewer slots.")
 
     def seed(self, slot: Slot, attempt: int) -> int:
         """Return the seed of an attempt at a slot."""

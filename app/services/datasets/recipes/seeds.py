@@ -17,7 +17,7 @@ def image_seed(dataset_seed: int, class_name: str, split: str, index: int, attem
     Args:
         dataset_seed: The dataset's seed.
         class_name: The class name as given in the request.
-        split: `train` or `test`.
+        split: `train`, `validation` or `test`.
         index: Position in its class and split, >= 0.
         attempt: 0 for the first attempt at this image.
     """
@@ -34,7 +34,7 @@ def drawn_index(size: int, what: str, dataset_seed: int, class_name: str, split:
         what: Name of the sampled setting, e.g. `#guidance_scale`.
         dataset_seed: The dataset's seed.
         class_name: The class name as given in the request.
-        split: `train` or `test`.
+        split: `train`, `validation` or `test`.
         index: Position in its class and split, >= 0.
         attempt: 0 for the first attempt at this image.
     """

@@ -119,7 +119,7 @@ def _images(session: Session, dataset_id: str) -> Iterator[Any]:
     lineage = (Image.lineage[name].as_string().label(name) for name in ("prompt", "pack", "pack_revision"))
     columns: tuple[Any, ...] = (Image.split, Image.class_index, Image.sha256, Image.source, Image.seed)
     query = kept_images(dataset_id).with_only_columns(*columns, *lineage)
-    query = query.order_by(Image.class_index, Image.split.desc(), Image.position)
+    query = query.order_by(Image.class_index, Image.split != "train", Image.split, Image.position)
     yield from session.execute(query.execution_options(yield_per=ROWS_AT_ONCE))
 
 

@@ -191,6 +191,15 @@ def test_free_rows_are_filled_where_they_cost_no_time() -> None:
         assert Counter(request.caller for request in step(batcher).requests) == {"many": 3, "one": 1}
 
 
+def test_callers_that_share_a_step_share_its_cost() -> None:
+    batcher = make_batcher(8, step_cost=lambda _shape, _rows: 1.0)
+    for caller, shape in (("a", SMALL), ("b", SMALL), ("c", LARGE)):
+        submit(batcher, caller, 20, shape=shape)
+
+    shapes = Counter(step(batcher).requests[0].cost.shape for _ in range(300))
+    assert shapes == pytest.approx({SMALL: 200, LARGE: 100}, abs=2)
+
+
 @pytest.mark.parametrize("fixed", [0.0, 0.5, 1.0, 4.0, 32.0])
 @pytest.mark.parametrize("max_rows", [8, 32])
 def test_no_caller_is_slower_than_with_its_part_of_the_device_alone(fixed: float, max_rows: int) -> None:
@@ -261,16 +270,16 @@ def test_a_caller_that_was_idle_gets_no_more_than_its_share_afterwards() -> None
     assert steps_with("idle", [step(batcher) for _ in range(10)]) == 5
 
 
-def test_a_caller_that_rode_along_does_not_starve_afterwards() -> None:
+def test_a_lane_that_had_more_than_its_part_where_it_cost_nothing_does_not_starve_afterwards() -> None:
     batcher = make_batcher(8, step_cost=lambda _shape, _rows: 1.0)
-    submit(batcher, "rider", 20, shape=SMALL)
+    for shape in (SMALL, LARGE):
+        submit(batcher, "two shapes", 20, shape=shape)
     [leads] = submit(batcher, "leads", shape=SMALL)
     for _ in range(500):
         step(batcher)
     leads.future.cancel()
-    submit(batcher, "other", shape=LARGE)
 
-    assert steps_with("rider", [step(batcher) for _ in range(12)]) >= 3
+    assert sum(step(batcher).requests[0].cost.shape == SMALL for _ in range(20)) >= 5
 
 
 def test_requests_of_one_caller_finish_in_the_order_of_submission() -> None:
@@ -289,10 +298,10 @@ def test_requests_of_one_caller_finish_in_the_order_of_submission() -> None:
 
 def test_thousands_of_callers_all_step_and_are_forgotten() -> None:
     batcher = make_batcher(16)
-    requests = [request for index in range(3_000) for request in submit(batcher, str(index), steps=1)]
+    requests = [request for index in range(2_000) for request in submit(batcher, str(index), steps=1)]
     batches = list(itertools.takewhile(bool, (batcher.next_batch() and step(batcher) for _ in itertools.count())))
 
-    assert len(batches) == math.ceil(3_000 * GUIDED / 16), "no row is left free"
+    assert len(batches) == 2_000 * GUIDED // 16, "no row is left free"
     assert all(request.resolved for request in requests)
     assert batcher.in_flight() == {MODEL: 0}
 
@@ -429,7 +438,7 @@ callers_work = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(callers_work, st.integers(1, 8))
 def test_every_caller_gets_nearly_its_even_share(work: Mapping[str, Mapping[Shape, list[int]]], max_rows: int) -> None:
     batcher = make_batcher(max_rows)
@@ -437,7 +446,7 @@ def test_every_caller_gets_nearly_its_even_share(work: Mapping[str, Mapping[Shap
         for shape, requests in by_shape.items():
             for rows in requests:
                 submit(batcher, caller, shape=shape, rows=rows)
-    had = shares(step(batcher) for _ in range(600))
+    had = shares(step(batcher) for _ in range(400))
 
     # Less than an even share: by the steps of two rows that do not fit, whose last row somebody else has.
     assert min(had.values()) >= 0.75 / len(work)

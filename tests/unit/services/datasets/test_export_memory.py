@@ -48,7 +48,7 @@ import contextlib, json, sys
 from pathlib import Path
 from app.db.session import Database
 from app.errors import NotFound
-from app.services.datasets.export import DatasetExportService
+from app.services.datasets.exports.service import DatasetExportService
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 

@@ -27,6 +27,7 @@ LOST = LostImage("1", "images/1.png", "image_file_missing")
         ({"dataset_id": "d", "made": {}, "tried": None}, DatasetWork("d")),
         ({"dataset_id": "d", "made": {}, "tried": {"train": 5, "test": 1, "attempts": 3}},
          DatasetWork("d", tried=PriorAttempts(5, 1, 3))),
+        ({"dataset_id": "d", "made": {"train": 5, "test": 1, "validation": 2}}, DatasetWork("d", Offsets(5, 1, 2))),
     ],
 )  # fmt: skip
 def test_specs_of_every_release_are_read(spec: dict[str, Json], work: DatasetWork) -> None:
@@ -38,6 +39,14 @@ def test_a_chunk_item_is_read_as_it_was_written() -> None:
     chunk = ImagesChunk("d", 8, 12, Offsets(5, 1), PriorAttempts(5, 1, 3))
     assert ImagesChunk.from_json(chunk.to_json()) == chunk
     assert list(chunk.to_json()) == ["part", "dataset_id", "made", "tried", "start", "stop"]
+
+
+def test_what_an_older_release_cannot_read_is_written_only_where_it_counts() -> None:
+    """Its offsets and attempts have no `validation`; a worker of it may run the jobs of datasets without that split."""
+    assert ImagesChunk("d", 0, 4, Offsets(5, 1), PriorAttempts(5, 1, 3)).to_json()["made"] == {"train": 5, "test": 1}
+    work = DatasetWork("d", Offsets(5, 1, 2), PriorAttempts(5, 1, 3, 2))
+    assert work.to_json()["made"] == {"train": 5, "test": 1, "validation": 2}
+    assert DatasetWork.from_json(work.to_json()) == work
 
 
 def test_a_chunk_item_of_an_older_release_begins_at_the_first_place_and_attempt() -> None:

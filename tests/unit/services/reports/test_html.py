@@ -59,8 +59,8 @@ def report(names: list[str]) -> DatasetReportRead:
     image = ReportImage(image_id="i-1", url="/images/i-1", split="test", source="real", predicted_class=names[-1],
                         probability=0.25)  # fmt: skip
     classes = [
-        ClassReport(name=name, text=name, num_train=3, num_test=1, num_synthetic=2, num_real=2, num_judged=4,
-                    agreement=0.75, mean_probability=0.5, diversity=None, best=[image], worst=[image],
+        ClassReport(name=name, text=name, num_train=3, num_validation=0, num_test=1, num_synthetic=2, num_real=2,
+                    num_judged=4, agreement=0.75, mean_probability=0.5, diversity=None, best=[image], worst=[image],
                     top_labels=[LabelShare(label=name, count=1, share=0.25)])
         for name in names
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def test_counts_agreement_and_confusion_are_there() -> None:
         "1 could not be",
     ):
         assert part in told
-    square = page.texts["td"][18:]  # behind two rows of nine cells
+    square = page.texts["td"][20:]  # behind two rows of ten cells
     assert square[:6] == ["fox", "0", "5", "dog", "0", "0"]
 
 
