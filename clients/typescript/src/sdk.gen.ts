@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, type ClientMeta, formDataBodySerializer, type Options as Options2, type RequestResult, type ServerSentEventsResult, type TDataShape } from './client/index.js';
-import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
+import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetCocoData, GetDatasetCocoErrors, GetDatasetCocoResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetCroissantData, GetDatasetCroissantErrors, GetDatasetCroissantResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetSplitArchiveData, GetDatasetSplitArchiveErrors, GetDatasetSplitArchiveResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -230,7 +230,9 @@ export const listDatasets = <ThrowOnError extends boolean = false>(options?: Opt
 /**
  * Create a dataset
  *
- * Generate the images of `train/{class}` and `test/{class}` in a job; the same seed gives the same files.
+ * Generate the images of `train/{class}`, `validation/{class}` and `test/{class}` in a job.
+ *
+ * The same seed gives the same files.
  */
 export const createDataset = <ThrowOnError extends boolean = false>(options: Options<CreateDatasetData, ThrowOnError>): RequestResult<CreateDatasetResponses, CreateDatasetErrors, ThrowOnError> => (options.client ?? client).post<CreateDatasetResponses, CreateDatasetErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -371,6 +373,46 @@ export const getDatasetArchive = <ThrowOnError extends boolean = false>(options:
 });
 
 /**
+ * Download a split of a dataset
+ *
+ * Return a zip of one split, with the paths of the whole archive, and `dataset.json`; without the card.
+ *
+ * Hugging Face `datasets` makes one split of one zip, so each split has a zip of its own. 404 if it has no images.
+ */
+export const getDatasetSplitArchive = <ThrowOnError extends boolean = false>(options: Options<GetDatasetSplitArchiveData, ThrowOnError>): RequestResult<GetDatasetSplitArchiveResponses, GetDatasetSplitArchiveErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetSplitArchiveResponses, GetDatasetSplitArchiveErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/archive/{split}.zip',
+    ...options
+});
+
+/**
+ * Download a dataset's COCO annotations
+ *
+ * Return the class of each image as a COCO annotation of the whole image, of all images or of one split.
+ *
+ * `file_name` is the path in the unpacked archive, and a category's `id` is the class's index in the dataset.
+ */
+export const getDatasetCoco = <ThrowOnError extends boolean = false>(options: Options<GetDatasetCocoData, ThrowOnError>): RequestResult<GetDatasetCocoResponses, GetDatasetCocoErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetCocoResponses, GetDatasetCocoErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/coco.json',
+    ...options
+});
+
+/**
+ * Describe a dataset in Croissant
+ *
+ * Return a description in Croissant 1.1 (JSON-LD), which names the archive with its hash, and every column.
+ *
+ * URLs in it are absolute, with the host of the request. The hash is computed for the first request of each content,
+ * which reads all files.
+ */
+export const getDatasetCroissant = <ThrowOnError extends boolean = false>(options: Options<GetDatasetCroissantData, ThrowOnError>): RequestResult<GetDatasetCroissantResponses, GetDatasetCroissantErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetCroissantResponses, GetDatasetCroissantErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/croissant.json',
+    ...options
+});
+
+/**
  * List a dataset's WebDataset shards
  *
  * Return the shards. A shard has images of one split and of all classes; equal parameters give equal shards.
@@ -386,7 +428,8 @@ export const listDatasetShards = <ThrowOnError extends boolean = false>(options:
  *
  * Return a tar file. Each sample is an image, a `.json` with its metadata and a `.cls` with the index of its class.
  *
- * The first file, `__dataset.json__`, is the recipe of the whole dataset; loaders skip it.
+ * Every image has the ending `image_key` of `/datasets/{id}/shards`, also an uploaded one of another format. The first
+ * file, `__dataset.json__`, is the recipe of the whole dataset; loaders skip it.
  */
 export const getDatasetShard = <ThrowOnError extends boolean = false>(options: Options<GetDatasetShardData, ThrowOnError>): RequestResult<GetDatasetShardResponses, GetDatasetShardErrors, ThrowOnError> => (options.client ?? client).get<GetDatasetShardResponses, GetDatasetShardErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],

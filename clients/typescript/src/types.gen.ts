@@ -466,7 +466,7 @@ export type ClassMetricsRead = {
 /**
  * ClassReport
  *
- * One class. Judged figures cover both splits; they are null or empty if no image can be judged.
+ * One class. Judged figures cover all splits; they are null or empty if no image can be judged.
  */
 export type ClassReport = {
     /**
@@ -483,6 +483,10 @@ export type ClassReport = {
      * Num Train
      */
     num_train: number;
+    /**
+     * Num Validation
+     */
+    num_validation: number;
     /**
      * Num Test
      */
@@ -846,6 +850,144 @@ export type ClipScoresRead = {
 };
 
 /**
+ * CocoAnnotation
+ *
+ * The class of an image, as an annotation of the whole image.
+ */
+export type CocoAnnotation = {
+    /**
+     * Id
+     */
+    id: number;
+    /**
+     * Image Id
+     */
+    image_id: number;
+    /**
+     * Category Id
+     */
+    category_id: number;
+    /**
+     * Bbox
+     *
+     * `[0, 0, width, height]`.
+     */
+    bbox: [
+        number,
+        number,
+        number,
+        number
+    ];
+    /**
+     * Area
+     */
+    area: number;
+    /**
+     * Iscrowd
+     */
+    iscrowd: 0;
+    /**
+     * Segmentation
+     */
+    segmentation: Array<Array<number>>;
+};
+
+/**
+ * CocoCategory
+ *
+ * A class; `id` is its index in the dataset, as in `class_index` and in trained models.
+ */
+export type CocoCategory = {
+    /**
+     * Id
+     */
+    id: number;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Supercategory
+     */
+    supercategory: '';
+};
+
+/**
+ * CocoImage
+ *
+ * An image; `file_name` is its path in the unpacked archive.
+ */
+export type CocoImage = {
+    /**
+     * Id
+     */
+    id: number;
+    /**
+     * File Name
+     */
+    file_name: string;
+    /**
+     * Width
+     */
+    width: number;
+    /**
+     * Height
+     */
+    height: number;
+};
+
+/**
+ * CocoInfo
+ *
+ * What the annotations describe.
+ */
+export type CocoInfo = {
+    /**
+     * Description
+     *
+     * The dataset's name.
+     */
+    description: string;
+    /**
+     * Version
+     *
+     * SHA-256 of the bytes.
+     */
+    version: string;
+    /**
+     * Date Created
+     */
+    date_created: string;
+};
+
+/**
+ * CocoRead
+ *
+ * The images of a dataset, or of one split, with one annotation each: its class.
+ */
+export type CocoRead = {
+    info: CocoInfo;
+    /**
+     * Licenses
+     */
+    licenses: Array<string>;
+    /**
+     * Categories
+     *
+     * In the dataset's order.
+     */
+    categories: Array<CocoCategory>;
+    /**
+     * Images
+     */
+    images: Array<CocoImage>;
+    /**
+     * Annotations
+     */
+    annotations: Array<CocoAnnotation>;
+};
+
+/**
  * `cartesian`: the images of a class go through all combinations of a prompt's variables in a fixed order in which every value occurs equally often. `sampled`: each image draws a random value for each variable.
  */
 export type Combine = 'cartesian' | 'sampled';
@@ -981,6 +1123,302 @@ export type ConfusionCell = {
 };
 
 /**
+ * CroissantCreator
+ *
+ * What made the dataset.
+ */
+export type CroissantCreator = {
+    /**
+     * @Type
+     */
+    '@type': 'Organization';
+    /**
+     * Name
+     */
+    name: string;
+};
+
+/**
+ * CroissantExtract
+ *
+ * What is read from a file: a column, or a property of the file itself.
+ */
+export type CroissantExtract = {
+    /**
+     * Column
+     */
+    column?: string | null;
+    fileProperty?: FileProperty | null;
+};
+
+/**
+ * CroissantField
+ *
+ * A column of a record set.
+ */
+export type CroissantField = {
+    /**
+     * @Type
+     */
+    '@type': 'cr:Field';
+    /**
+     * @Id
+     */
+    '@id': string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Description
+     */
+    description: string;
+    /**
+     * Datatype
+     *
+     * The type of the values; `cr:Label` marks a label.
+     */
+    dataType: Array<string>;
+    source?: CroissantSource | null;
+};
+
+/**
+ * CroissantFile
+ *
+ * The archive, or a file in it.
+ */
+export type CroissantFile = {
+    /**
+     * @Type
+     */
+    '@type': 'cr:FileObject';
+    /**
+     * @Id
+     */
+    '@id': string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Description
+     */
+    description: string;
+    /**
+     * Contenturl
+     */
+    contentUrl: string;
+    /**
+     * Contentsize
+     */
+    contentSize?: string | null;
+    /**
+     * Encodingformat
+     */
+    encodingFormat: string;
+    containedIn?: CroissantRef | null;
+    /**
+     * Sha256
+     */
+    sha256?: string | null;
+};
+
+/**
+ * CroissantFileSet
+ *
+ * Files of the archive.
+ */
+export type CroissantFileSet = {
+    /**
+     * @Type
+     */
+    '@type': 'cr:FileSet';
+    /**
+     * @Id
+     */
+    '@id': string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Description
+     */
+    description: string;
+    containedIn: CroissantRef;
+    /**
+     * Encodingformat
+     */
+    encodingFormat: string;
+    /**
+     * Includes
+     */
+    includes: Array<string>;
+};
+
+/**
+ * CroissantRead
+ *
+ * A dataset in Croissant 1.1.
+ */
+export type CroissantRead = {
+    /**
+     * @Context
+     */
+    '@context': {
+        [key: string]: string | CroissantTerm;
+    };
+    /**
+     * @Type
+     */
+    '@type': 'Dataset';
+    /**
+     * Conformsto
+     */
+    conformsTo: 'http://mlcommons.org/croissant/1.1';
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Description
+     */
+    description: string;
+    /**
+     * Url
+     */
+    url: string;
+    /**
+     * Version
+     *
+     * Semantic version; its build part is the first digits of the content's hash.
+     */
+    version: string;
+    /**
+     * License
+     */
+    license: string;
+    creator: CroissantCreator;
+    /**
+     * Datepublished
+     */
+    datePublished: string;
+    /**
+     * Citeas
+     */
+    citeAs: string;
+    /**
+     * Keywords
+     */
+    keywords: Array<string>;
+    /**
+     * Distribution
+     */
+    distribution: Array<CroissantFile | CroissantFileSet>;
+    /**
+     * Recordset
+     */
+    recordSet: Array<CroissantRecordSet>;
+};
+
+/**
+ * CroissantRecordSet
+ *
+ * A table: of the splits, of the classes, of the images, or of their metadata.
+ */
+export type CroissantRecordSet = {
+    /**
+     * @Type
+     */
+    '@type': 'cr:RecordSet';
+    /**
+     * @Id
+     */
+    '@id': string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Description
+     */
+    description: string;
+    /**
+     * Datatype
+     */
+    dataType?: string | null;
+    key?: CroissantRef | null;
+    /**
+     * Field
+     */
+    field: Array<CroissantField>;
+    /**
+     * Data
+     *
+     * The records, by the ids of the fields.
+     */
+    data?: Array<{
+        [key: string]: string | number;
+    }> | null;
+};
+
+/**
+ * CroissantRef
+ *
+ * A reference to a node by its id.
+ */
+export type CroissantRef = {
+    /**
+     * @Id
+     */
+    '@id': string;
+};
+
+/**
+ * CroissantSource
+ *
+ * Where a field's values come from: one of a file and a set of files, and what is read of it.
+ */
+export type CroissantSource = {
+    fileObject?: CroissantRef | null;
+    fileSet?: CroissantRef | null;
+    extract: CroissantExtract;
+    transform?: CroissantTransform | null;
+};
+
+/**
+ * CroissantTerm
+ *
+ * The definition of a term in the context.
+ */
+export type CroissantTerm = {
+    /**
+     * @Id
+     */
+    '@id'?: string | null;
+    /**
+     * @Type
+     */
+    '@type'?: string | null;
+    /**
+     * @Container
+     */
+    '@container'?: string | null;
+};
+
+/**
+ * CroissantTransform
+ *
+ * A regular expression whose first group is the value.
+ */
+export type CroissantTransform = {
+    /**
+     * Regex
+     */
+    regex: string;
+};
+
+/**
  * DatasetClass
  *
  * A class and its prompts, which are used in turn.
@@ -1039,6 +1477,10 @@ export type DatasetClassRead = {
      */
     num_train: number;
     /**
+     * Num Validation
+     */
+    num_validation: number;
+    /**
      * Num Test
      */
     num_test: number;
@@ -1073,6 +1515,12 @@ export type DatasetCreate = {
      * Train Per Class
      */
     train_per_class?: number;
+    /**
+     * Validation Per Class
+     *
+     * Images to choose settings by, which are not trained on.
+     */
+    validation_per_class?: number;
     /**
      * Test Per Class
      */
@@ -1115,6 +1563,12 @@ export type DatasetExtend = {
      * Training images to add to each class.
      */
     train_per_class?: number;
+    /**
+     * Validation Per Class
+     *
+     * Validation images to add to each class.
+     */
+    validation_per_class?: number;
     /**
      * Test Per Class
      *
@@ -1327,6 +1781,10 @@ export type DatasetPlan = {
      */
     train_per_class: number;
     /**
+     * Validation Per Class
+     */
+    validation_per_class: number;
+    /**
      * Test Per Class
      */
     test_per_class: number;
@@ -1398,6 +1856,10 @@ export type DatasetRead = {
      * Train Per Class
      */
     train_per_class: number;
+    /**
+     * Validation Per Class
+     */
+    validation_per_class: number;
     /**
      * Test Per Class
      */
@@ -1474,6 +1936,10 @@ export type DatasetRecipeRead = {
      * Train Per Class
      */
     train_per_class: number;
+    /**
+     * Validation Per Class
+     */
+    validation_per_class: number;
     /**
      * Test Per Class
      */
@@ -1596,7 +2062,7 @@ export type DatasetReportRead = {
     near_duplicate_cosine_from: ThresholdSource;
     near_duplicates: ReportPairs;
     /**
-     * The near-duplicates with one image in `train` and the other in `test`. Such test images are not independent of the training data.
+     * The near-duplicates whose images are in two splits: `train` and `test`, `train` and `validation`, or `validation` and `test`. Such images are not independent of the data that was trained on or chosen by.
      */
     leakage: ReportPairs;
 };
@@ -1623,6 +2089,10 @@ export type DatasetRequestRead = {
      * Train Per Class
      */
     train_per_class?: number | null;
+    /**
+     * Validation Per Class
+     */
+    validation_per_class?: number | null;
     /**
      * Test Per Class
      */
@@ -1684,6 +2154,10 @@ export type DatasetSpec = {
      */
     train_per_class?: number | null;
     /**
+     * Validation Per Class
+     */
+    validation_per_class?: number | null;
+    /**
      * Test Per Class
      */
     test_per_class?: number | null;
@@ -1723,6 +2197,10 @@ export type DatasetSpecExtension = {
      * Train Per Class
      */
     train_per_class: number;
+    /**
+     * Validation Per Class
+     */
+    validation_per_class: number;
     /**
      * Test Per Class
      */
@@ -2071,10 +2549,8 @@ export type EvaluateSpec = {
      * Dataset Id
      */
     dataset_id: string;
-    split: EvaluatedSplit;
+    split: Split;
 };
-
-export type EvaluatedSplit = 'train' | 'validation' | 'test';
 
 /**
  * EvaluationCreate
@@ -2088,7 +2564,7 @@ export type EvaluationCreate = {
      * A dataset whose classes are all among the model's.
      */
     dataset_id: string;
-    split?: EvaluatedSplit;
+    split?: Split;
 };
 
 /**
@@ -2145,7 +2621,7 @@ export type EvaluationRead = {
      * SHA-256 of the bytes.
      */
     dataset_version: string;
-    split: EvaluatedSplit;
+    split: Split;
     /**
      * Created At
      */
@@ -2199,7 +2675,7 @@ export type EvaluationSummary = {
      * SHA-256 of the bytes.
      */
     dataset_version: string;
-    split: EvaluatedSplit;
+    split: Split;
     /**
      * Created At
      */
@@ -2216,6 +2692,8 @@ export type EvaluationSummary = {
  */
 export type ExportFormat = 'onnx' | 'safetensors' | 'bundle';
 
+export type FileProperty = 'content' | 'fullpath';
+
 /**
  * FilledSlots
  *
@@ -2226,6 +2704,10 @@ export type FilledSlots = {
      * Train
      */
     train?: number;
+    /**
+     * Validation
+     */
+    validation?: number;
     /**
      * Test
      */
@@ -5417,7 +5899,7 @@ export type ReportPairs = {
     /**
      * Num Images
      *
-     * Images in at least one of the pairs; for leakage, only test images count.
+     * Images in at least one of the pairs; for leakage, only test and validation images count.
      */
     num_images: number;
     /**
@@ -5496,7 +5978,7 @@ export type ShardRead = {
 /**
  * ShardsRead
  *
- * All shards of a dataset, `train` first.
+ * All shards of a dataset: those of `train`, then of `validation`, then of `test`.
  */
 export type ShardsRead = {
     /**
@@ -5509,6 +5991,10 @@ export type ShardsRead = {
      * Samples Per Shard
      */
     samples_per_shard: number;
+    /**
+     * The key of the image in every sample of every shard, and the ending of its file: the dataset's `output_format`. An uploaded image of another format has it too; readers tell formats by the content, and `format` in the sample's `json` has the format.
+     */
+    image_key: ImageFormat;
     /**
      * Shards
      */
@@ -5564,7 +6050,7 @@ export type SourcedMetricsSummary = {
 /**
  * A part of a dataset.
  */
-export type Split = 'train' | 'test';
+export type Split = 'train' | 'validation' | 'test';
 
 /**
  * SplitMetricsRead
@@ -5878,7 +6364,7 @@ export type TrainJobCreate = {
      */
     head?: HeadCreate | null;
     /**
-     * Default: none, or a fifth where a sweep or early stopping needs one.
+     * Default: none, or a fifth where a sweep or early stopping needs one. Ignored, with a warning, where the dataset has a split `validation`: that split is then used as it is.
      */
     validation?: ValidationCreate | null;
     early_stopping?: EarlyStoppingCreate | null;
@@ -6199,7 +6685,7 @@ export type TrainReportRead = {
     /**
      * The images of the curves' second line.
      */
-    held_out_split: EvaluatedSplit;
+    held_out_split: Split;
     metrics: MetricsRead;
     /**
      * Mistakes
@@ -6361,6 +6847,10 @@ export type TriedSlots = {
      * Train
      */
     train?: number;
+    /**
+     * Validation
+     */
+    validation?: number;
     /**
      * Test
      */
@@ -8356,6 +8846,274 @@ export type GetDatasetArchiveResponses = {
 };
 
 export type GetDatasetArchiveResponse = GetDatasetArchiveResponses[keyof GetDatasetArchiveResponses];
+
+export type GetDatasetSplitArchiveData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+        /**
+         * Range
+         *
+         * A part of the file, e.g. `bytes=1000-`.
+         */
+        range?: string | null;
+        /**
+         * If-Range
+         *
+         * An ETag; if the file has another one by now, the whole file is sent.
+         */
+        'if-range'?: string | null;
+    };
+    path: {
+        split: Split;
+        /**
+         * Dataset Id
+         *
+         * Opaque id.
+         */
+        dataset_id: string;
+    };
+    query?: never;
+    url: '/datasets/{dataset_id}/archive/{split}.zip';
+};
+
+export type GetDatasetSplitArchiveErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The state of the resource does not allow this.
+     */
+    409: Problem;
+    /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
+     * The requested range is outside the file.
+     */
+    416: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type GetDatasetSplitArchiveError = GetDatasetSplitArchiveErrors[keyof GetDatasetSplitArchiveErrors];
+
+export type GetDatasetSplitArchiveResponses = {
+    /**
+     * The archive of the split.
+     */
+    200: Blob | File;
+    /**
+     * The requested range of the file.
+     */
+    206: Blob | File;
+};
+
+export type GetDatasetSplitArchiveResponse = GetDatasetSplitArchiveResponses[keyof GetDatasetSplitArchiveResponses];
+
+export type GetDatasetCocoData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+        /**
+         * Range
+         *
+         * A part of the file, e.g. `bytes=1000-`.
+         */
+        range?: string | null;
+        /**
+         * If-Range
+         *
+         * An ETag; if the file has another one by now, the whole file is sent.
+         */
+        'if-range'?: string | null;
+    };
+    path: {
+        /**
+         * Dataset Id
+         *
+         * Opaque id.
+         */
+        dataset_id: string;
+    };
+    query?: {
+        /**
+         * Split
+         *
+         * Of the dataset: all splits if it is left out.
+         */
+        split?: Split | null;
+    };
+    url: '/datasets/{dataset_id}/coco.json';
+};
+
+export type GetDatasetCocoErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The state of the resource does not allow this.
+     */
+    409: Problem;
+    /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
+     * The requested range is outside the file.
+     */
+    416: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type GetDatasetCocoError = GetDatasetCocoErrors[keyof GetDatasetCocoErrors];
+
+export type GetDatasetCocoResponses = {
+    /**
+     * The annotations.
+     */
+    200: CocoRead;
+    /**
+     * The requested range of the file.
+     */
+    206: Blob | File;
+};
+
+export type GetDatasetCocoResponse = GetDatasetCocoResponses[keyof GetDatasetCocoResponses];
+
+export type GetDatasetCroissantData = {
+    body?: never;
+    path: {
+        /**
+         * Dataset Id
+         *
+         * Opaque id.
+         */
+        dataset_id: string;
+    };
+    query?: never;
+    url: '/datasets/{dataset_id}/croissant.json';
+};
+
+export type GetDatasetCroissantErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The state of the resource does not allow this.
+     */
+    409: Problem;
+    /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type GetDatasetCroissantError = GetDatasetCroissantErrors[keyof GetDatasetCroissantErrors];
+
+export type GetDatasetCroissantResponses = {
+    /**
+     * The description.
+     */
+    200: CroissantRead;
+};
+
+export type GetDatasetCroissantResponse = GetDatasetCroissantResponses[keyof GetDatasetCroissantResponses];
 
 export type ListDatasetShardsData = {
     body?: never;
