@@ -1,5 +1,6 @@
 """What every test has at hand: real databases, and a node with models that answer at once."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def _uses_postgres(item: pytest.Item) -> bool:
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     chosen = any(isinstance(parameter, str) and parameter == "postgres" for parameter in parameters)
     return chosen or any(name.startswith("postgres_") for name in item.fixturenames)
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Restore the severity that a command has set for its process."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The ASGI layer around all others: request ids, patience with bodies, the way out, and one form for every error.
+"""The ASGI layer around all others: request ids, patience with bodies, turns, the way out, one form for every error.
 
-Pure ASGI on purpose: `BaseHTTPMiddleware` would hide from routes that a client has left. Knows nothing of
-routes; runs on the event loop. Only `app/api/serving/browsers.py` is around it, and adds headers.
+Pure ASGI: `BaseHTTPMiddleware` would hide that a client has left. Imports no routes. Runs on the event loop. Only
+`app/api/serving/browsers.py` is around it, and adds headers.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from app.api.problems import PROBLEM_MEDIA_TYPE, problem_body
 from app.api.serving.accepted_work import IS_CHARGED, AcceptedWorkBook
 from app.api.serving.draining import RETRY_AFTER_S, Draining
 from app.api.serving.observed import CLIENT_LEFT, describe, observe, record
-from app.api.serving.precedence import Precedence
+from app.api.serving.precedence import Precedence, asks_for_many
 from app.api.serving.refusals import RefusalBook, TooManyRefusals
 from app.logs.context import ID, JOB_HEADER, REQUEST_HEADER, handling
 from app.metrics.http import Answered, HttpMetrics
@@ -50,8 +50,7 @@ _PREFLIGHT = "OPTIONS"
 # What is read of a refused request, so that its client is not interrupted while sending: its body, within bounds.
 _REFUSED_BODY_BYTES = 1_000_000
 _REFUSED_BODY_S = 1.0
-# Requests with bodies up to this size cost their address nothing when they are refused, and never wait: a mistake of a
-# person or a script is small.
+# Requests with bodies up to this size cost their address nothing and never wait: mistakes of people are small.
 _SMALL_BODY_BYTES = 65_536
 # Seconds for each byte of a refused body that its address pays at most: on a loaded node more of the time is waiting.
 # To receive and count a byte takes about 10 ns, to decode one of a hostile image up to 50.
@@ -163,14 +162,18 @@ class HttpMiddleware:
             await exchange.answer(503)
         elif exchange.may_be_large:
             await self._answer_in_turn(scope, exchange)
+        elif asks_for_many(scope["query_string"]):
+            await self._precedence.give_way()
+            await self._app(scope, exchange.receive, exchange.send)
         else:
             with self._precedence.small():
                 await self._app(scope, exchange.receive, exchange.send)
 
     async def _answer_in_turn(self, scope: Scope, exchange: "_Exchange") -> None:
-        """Pass on a large request once its address owes nothing for earlier ones."""
+        """Pass on a large request once its address owes nothing for earlier ones, and after small ones."""
         try:
             async with self._refusals.turn(exchange.address), self._accepted.turn(exchange.address):
+                await self._precedence.give_way()
                 exchange.end_wait()
                 await self._app(scope, exchange.receive, exchange.send)
         except TooManyRefusals as error:

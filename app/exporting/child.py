@@ -115,7 +115,9 @@ def end_with_parent() -> None:
     """Have this process end once its parent has, whose end of the standard input closes then."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not by `sys.stdin`, whose lock the interpreter needs when it ends: it would abort.
+        while os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, name="parent-watch", daemon=True).start()

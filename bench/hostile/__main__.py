@@ -63,7 +63,9 @@ def watched(client: GoodClient, seconds: float) -> Watch:
 
 def attacked(client: GoodClient, command: list[str], seconds: float) -> tuple[Watch, dict[str, int]]:
     """Attack in a process of its own, and let the good client ask meanwhile; returns how both were answered."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as attack:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as attack:
         assert attack.stdin is not None
         assert attack.stdout is not None
         attack.stdout.readline()  # its bytes are made

@@ -14,8 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bench.hostile import payloads
@@ -23,6 +22,8 @@ from bench.hostile.payloads import FORM, JSON
 from bench.hostile.wire import Target, exchange, head, repeat, slowly
 
 FLOOD_PAUSE_S = 0.02
+# For all that an attack needs to be there first.
+MAKING_S = 120.0
 
 # Given its target, an attack makes its bytes and returns what to do with them.
 Attack = Callable[[Target], Callable[[], None]]
@@ -74,23 +75,25 @@ def _floods(clients: int, make_path: Callable[[int], str]) -> Attack:
     return prepare
 
 
+def _recipes() -> Iterator[bytes]:
+    """Yield requests for forty bulky datasets."""
+    for recipe in (payloads.bulky_recipe(f"bulky-{index}") for index in range(40)):
+        yield head("/datasets", length=len(recipe)) + recipe
+
+
 def _bulky_recipes(target: Target) -> Callable[[], None]:
-    """Make bulky datasets, up to forty, and list them meanwhile."""
-    recipes = itertools.cycle([payloads.bulky_recipe(f"bulky-{index}") for index in range(40)])
+    """Make forty bulky datasets, and begin anew, with names that are taken."""
+    recipes = itertools.cycle(list(_recipes()))
+    return lambda: repeat(target, lambda: exchange(target, [next(recipes)]), 1)
+
+
+def _bulky_datasets(target: Target) -> Callable[[], None]:
+    """List forty bulky datasets, which are made before, and jobs, without a pause."""
+    target.ends_at = time.monotonic() + MAKING_S
+    for recipe in _recipes():
+        exchange(target, [recipe])
     lists = itertools.cycle(["/datasets?limit=100", "/jobs?limit=100"])
-
-    def make() -> None:
-        recipe = next(recipes)
-        exchange(target, [head("/datasets", length=len(recipe)) + recipe])
-
-    def attack() -> None:
-        with ThreadPoolExecutor(2) as pool:
-            making = pool.submit(repeat, target, make, 1)
-            listing = pool.submit(repeat, target, lambda: exchange(target, [head(next(lists), method="GET")]), 2)
-            making.result()
-            listing.result()
-
-    return attack
+    return lambda: repeat(target, lambda: exchange(target, [head(next(lists), method="GET")]), 2)
 
 
 def _uploads(make: Callable[[int], bytes]) -> Attack:
@@ -126,7 +129,8 @@ ATTACKS: dict[str, Attack] = {
     "eight uploads of transparent pictures": _uploads(payloads.transparent_picture),
     "eight slow uploads": _trickles(_upload_begun, b"x", 0.5, 8),
     "slow steady upload": _trickles(_upload_begun, b"x" * 65_536, 0.25, 1),
-    "forty bulky recipes, listed": _bulky_recipes,
+    "forty bulky recipes": _bulky_recipes,
+    "forty bulky datasets, listed": _bulky_datasets,
     "JPEG of fill bytes": _classify(payloads.fill_bytes),
     "JPEG of empty segments": _classify(payloads.empty_segments),
     "JPEG of full segments": _classify(payloads.full_segments),
@@ -141,8 +145,10 @@ ATTACKS: dict[str, Attack] = {
 
 
 def _give_way_to_the_node() -> None:
-    """Take the processor time that the node does not want; Linux may share it out by sessions instead of processes."""
-    os.setsid()
+    """Take the processor time that the node does not want.
+
+    Linux may share it out by sessions instead of processes, so this process must have a session of its own.
+    """
     os.nice(19)
     for session_nice in ("-5", "19"):  # as root, before what else runs: the node has -20 then
         with contextlib.suppress(OSError):

@@ -79,6 +79,7 @@ def made_by(http: httpx.Client, key_id: str, db: Database, data_dir: Path) -> di
         "job_id": model_id,
         "evaluation_id": evaluation_id,
         "index": "0",
+        "split": "train",
         "picture": "accuracy",
     }
 

@@ -78,20 +78,23 @@ def test_requests_and_images_at_once_are_bounded_for_each_caller(house: House) -
         house.add("images", concurrent_images=2),
         house.add("other"),
     )
-    diffusion = house.node.models.diffusion
-    diffusion.gate.clear()
-    with ThreadPoolExecutor(3) as threads:
-        first = threads.submit(generate, one)
-        second = threads.submit(generate, images, num_images_per_prompt=2)
-        wait_until(lambda: house.node.http.get("/livez").is_success and len(diffusion.running) > 0)
-        wait_until(lambda: generate(images).status_code == 429)
-        wait_until(lambda: one.get("/models").status_code == 429)
+    gate = house.node.models.diffusion.gate
+    gate.clear()
+    as_events: Any = {"headers": {"Accept": "text/event-stream"}}
+    with (
+        one.stream("POST", "/generate", json=SMALL, **as_events) as first,
+        images.stream("POST", "/generate", json={**SMALL, "num_images_per_prompt": 2}, **as_events) as second,
+    ):
+        events = [answer.iter_lines() for answer in (first, second)]
+        assert all(next(lines) for lines in events)  # both are being drawn
+        assert code_of(generate(images)) == (429, "rate_limited")
         assert code_of(one.get("/models")) == (429, "rate_limited")
         assert int(one.get("/models").headers["Retry-After"]) >= 1
         assert other.get("/models").status_code == 200
         assert code_of(generate(images, num_images_per_prompt=3)) == (422, "too_many_images")
-        diffusion.gate.set()
-        assert (first.result().status_code, second.result().status_code) == (200, 200)
+        gate.set()
+        assert all(list(lines) for lines in events)  # the other events, to the end
+    wait_until(lambda: one.get("/models").status_code == 200)
     assert (one.get("/models").status_code, generate(images).status_code) == (200, 200)
 
 

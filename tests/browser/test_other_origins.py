@@ -105,9 +105,9 @@ def test_by_default_a_page_reads_nothing_and_changes_nothing(
     for path, fields, name in (("/classify", {}, "image"), (f"/datasets/{dataset['id']}/images", UPLOAD, "files")):
         for mode in ("cors", "no-cors"):  # the node's resource policy keeps even an opaque answer from the page
             assert tab.run(POST_FORM, f"{node}{path}", fields, name, encoded(), mode) == FAILED
-            assert answered(caplog) == f"POST {path} 403"
+            assert answered(caplog) == "POST none 403"  # refused before a route is chosen
     assert tab.run(POST_NOTHING, f"{node}/jobs/{job['id']}/cancel") == FAILED
-    assert answered(caplog) == f"POST /jobs/{job['id']}/cancel 403"
+    assert answered(caplog) == "POST none 403"
     assert state(http) == before
 
 
@@ -175,7 +175,7 @@ def test_a_page_beside_an_allowed_one_is_refused(
         tab.open(page)
         assert tab.run(READ, f"{node}/jobs") == FAILED
         assert tab.run(POST_FORM, f"{node}/classify", {}, "image", encoded(), "cors") == FAILED
-        assert answered(caplog) == "POST /classify 403"
+        assert answered(caplog) == "POST none 403"  # refused before a route is chosen
 
 
 def test_under_a_foreign_name_a_page_gets_nothing(start: Start, tab: Tab) -> None:

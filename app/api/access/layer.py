@@ -18,25 +18,19 @@ from app.errors import AppError, Forbidden, Unauthorized
 # A refused body up to this size is skipped, so that the connection can be used again, in bytes.
 _SKIPPED_BYTES = 65_536
 
-OnRefused = Callable[[str], None]
-
 
 class AccessLayer:
     """Sets `scope["state"]["caller"]`, or answers 401, 403 or 503."""
 
-    def __init__(
-        self, app: ASGIApp, authenticator: Callable[[], Authenticator], *, on_refused: OnRefused = lambda _: None
-    ) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Callable[[], Authenticator]) -> None:
         """Wrap an application.
 
         Args:
             app: Answers requests that are accepted.
             authenticator: Returns the process's; called when the first request is there.
-            on_refused: Called with the code of each 401 and 403.
         """
         self._app = app
         self._authenticator = authenticator
-        self._on_refused = on_refused
         self._needs = RouteNeeds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,8 +62,6 @@ class AccessLayer:
         return caller
 
     async def _refuse(self, error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(error, Unauthorized | Forbidden):
-            self._on_refused(error.code)
         response = respond(Request(scope), error)
         if isinstance(error, Unauthorized):
             response.headers["WWW-Authenticate"] = "Bearer"

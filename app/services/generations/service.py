@@ -128,11 +128,11 @@ class GenerationService:
     def _charge(self, spec: GenerationSpec, caller: Caller) -> _Charged:
         """Check that there is room, and charge the work to the caller's day."""
         self._folder.reserve.check()
-        day = utc_now().date()
+        now = utc_now()
         if not caller.shares.given():
-            return _Charged(day, 0)
+            return _Charged(now.date(), 0)
         with self._db.transaction() as session:
-            return _Charged(day, charge(session, caller, spec.pixel_steps))
+            return _Charged(now.date(), charge(session, caller, spec.pixel_steps, now=now))
 
     def _give_back(self, caller: Caller, charged: _Charged) -> None:
         with self._db.transaction() as session:

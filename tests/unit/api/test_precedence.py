@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.api.middleware import BodyLimits, HttpMiddleware
@@ -28,14 +29,25 @@ def test_a_large_request_goes_on_once_the_last_small_one_is_answered() -> None:
 def test_nothing_waits_without_a_small_request() -> None:
     async def main() -> None:
         precedence = Precedence(max_wait_s=PATIENCE_S)
-        with precedence.small():
-            pass
         piece = precedence.give_way()
         try:
             piece.send(None)
         except StopIteration:
             return
         raise AssertionError("it waited")
+
+    asyncio.run(main())
+
+
+def test_a_large_request_waits_for_the_next_small_one_of_a_client_that_goes_on() -> None:
+    async def main() -> None:
+        precedence = Precedence(young_s=PATIENCE_S, linger_s=PATIENCE_S, max_wait_s=0.01)
+        with precedence.small():
+            pass
+        waiting = asyncio.ensure_future(precedence.give_way())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await waiting
 
     asyncio.run(main())
 
@@ -58,21 +70,32 @@ def test_a_large_request_goes_on_however_many_small_ones_come() -> None:
     asyncio.run(main())
 
 
-def test_the_pieces_of_a_large_body_are_read_after_the_answer_to_a_small_request() -> None:
+@pytest.mark.parametrize(
+    ("path", "num_bytes", "is_first"),
+    [
+        ("/large", 200_000, False),
+        ("/list?limit=100", 0, False),
+        ("/list?cursor=a&limit=21", 0, False),
+        ("/list?limit=20", 0, True),
+        ("/list?unlimited=100", 0, True),
+    ],
+)
+def test_large_bodies_and_lists_are_read_after_the_answer_to_a_small_request(
+    path: str, num_bytes: int, is_first: bool
+) -> None:
     order: list[str] = []
-    small_begins, large_begins = asyncio.Event(), asyncio.Event()
+    small_begins, other_comes = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/small":
             small_begins.set()
-            await large_begins.wait()
-            await asyncio.sleep(0)
-            order.append("small is answered")
+            await other_comes.wait()
+            await asyncio.sleep(0.01)
+            order.append("small")
         else:
-            large_begins.set()
             while (await receive()).get("more_body", False):
                 pass
-            order.append("large is read")
+            order.append("other")
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -81,8 +104,9 @@ def test_the_pieces_of_a_large_body_are_read_after_the_answer_to_a_small_request
         async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://node") as client:
             small = asyncio.ensure_future(client.get("/small"))
             await asyncio.wait_for(small_begins.wait(), PATIENCE_S)
-            await client.post("/large", content=b"x" * 200_000)
-            await small
+            other = asyncio.ensure_future(client.post(path, content=b"x" * num_bytes))
+            other_comes.set()
+            await asyncio.gather(small, other)
 
     asyncio.run(main())
-    assert order == ["small is answered", "large is read"]
+    assert order == (["other", "small"] if is_first else ["small", "other"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.access.caller import LOCAL
 from app.db.session import Database
 from app.errors import FileLost, NotFound
 from app.services.images.service import ImageService
@@ -31,9 +32,13 @@ class LateChecks(FileChecks):
         return super().read(path, **sums)
 
 
-@pytest.mark.parametrize("way", ["file", "content"])
+@pytest.mark.parametrize(
+    "way", [ImageService.file, lambda images, image_id: images.content(image_id, LOCAL)], ids=["file", "content"]
+)
 @pytest.mark.parametrize("is_deleted", [True, False])
-def test_deleted_is_not_lost(db: Database, tmp_path: Path, way: str, is_deleted: bool) -> None:
+def test_deleted_is_not_lost(
+    db: Database, tmp_path: Path, way: Callable[[ImageService, str], object], is_deleted: bool
+) -> None:
     folder = DataFolder(tmp_path / "data")
     (image_id,) = image_ids(db, add_generation(db, folder))
 
@@ -45,4 +50,4 @@ def test_deleted_is_not_lost(db: Database, tmp_path: Path, way: str, is_deleted:
 
     images = ImageService(db, folder, LateChecks(folder, delete))
     with pytest.raises(NotFound if is_deleted else FileLost):
-        getattr(images, way)(image_id)
+        way(images, image_id)

@@ -33,7 +33,7 @@ class Jobs:
 
 def job(job_id: str, version: int = 1, status: str = "running") -> JobSummary:
     progress = Progress(done=version, total=9, unit="images")
-    fields = {"result": None, "error": None, "attempts": 1, "priority": 0, "retry_of": None}
+    fields = {"result": None, "error": None, "attempts": 1, "priority": 0, "retry_of": None, "request_id": None}
     times = {"created_at": utc_now(), "started_at": None, "finished_at": None}
     return DatasetJobSummary(id=job_id, status=status, version=version, progress=progress, **fields, **times)
 
