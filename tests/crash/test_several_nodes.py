@@ -43,11 +43,27 @@ def start_node(shared: Shared, postgres_url: str, tmp_path: Path) -> Iterator[St
         yield start
 
 
+def held(node: NodeProcesses) -> NodeProcesses:
+    """Let no step of a node end until `let_go`."""
+    node.plan.hold.touch()
+    return node
+
+
+def let_go(all_held: list[NodeProcesses]) -> None:
+    """Let held nodes go on once each has a chunk: a fast one alone could have made them all before the others start."""
+    for node in all_held:
+        wait_until(node.plan.held.exists)
+    for node in all_held:
+        node.plan.hold.unlink()
+
+
 def test_two_nodes_share_a_job_and_make_each_image_once(
     shared: Shared, start_node: StartNode, undisturbed: dict[str, str]
 ) -> None:
-    both = [start_node("one"), start_node("two")]
-    assert shared.end(shared.submit()).status == "succeeded"
+    both = [held(start_node("one")), held(start_node("two"))]
+    read = shared.submit()
+    let_go(both)
+    assert shared.end(read).status == "succeeded"
     by_node = [node.rendered() for node in both]
     assert all(by_node)
     assert len(by_node[0] + by_node[1]) == len(set(by_node[0] + by_node[1])) == NUM_IMAGES
@@ -57,11 +73,11 @@ def test_two_nodes_share_a_job_and_make_each_image_once(
 def test_a_node_of_three_that_dies_costs_nothing(
     shared: Shared, start_node: StartNode, undisturbed: dict[str, str]
 ) -> None:
-    victim = start_node("victim")
-    victim.plan.hold.touch()
+    victim = held(start_node("victim"))
     read = shared.submit()
     wait_until(victim.plan.held.exists)  # it has the job, and a chunk
-    others = [start_node("one"), start_node("two")]
+    others = [held(start_node("one")), held(start_node("two"))]
+    let_go(others)
     wait_until(lambda: all(node.rendered() for node in others))
     victim.kill()
     job = shared.end(read)
@@ -72,9 +88,7 @@ def test_a_node_of_three_that_dies_costs_nothing(
 @pytest.fixture
 def sleeper(start_node: StartNode) -> NodeProcesses:
     """A node whose worker will be frozen over the first chunk that it takes."""
-    node = start_node("sleeper")
-    node.plan.hold.touch()
-    return node
+    return held(start_node("sleeper"))
 
 
 def freeze(node: NodeProcesses) -> None:
