@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 2
-FAST := 'not full_size and not generator and not postgres and not slow'
+FAST := 'not full_size and not generator and not clients and not postgres and not slow'
 
-.PHONY: help run test test-browser test-exports test-fast test-full-size test-crash coverage soak lint format docs openapi demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders
+.PHONY: help run test test-browser test-clients test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,7 @@ test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without th
 
 coverage: $(VENV)/dev.stamp ## Measure which lines and branches of app the unit, API and parity tests reach, on SQLite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov \
-		-m 'not full_size and not generator and not postgres' tests/unit tests/api tests/parity
+		-m 'not full_size and not generator and not clients and not postgres' tests/unit tests/api tests/parity
 
 test-browser: $(VENV)/dev.stamp ## Open pages in the system's Chromium: about a minute
 	$(BIN)/python -m pytest -m browser tests/browser
@@ -40,6 +40,18 @@ test-full-size: $(VENV)/dev.stamp ## Run the sd15 pack's loading code on full-si
 test-crash: $(VENV)/dev.stamp ## Kill, cut off and fill up nodes at every point, and fifty times at random on each database
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests/crash
 	$(BIN)/python -m pytest tests/crash/control_kills.py tests/crash/soak_kills.py
+
+# Node 20 and npm; the linters and generators are pinned in tests/clients/package-lock.json.
+CLIENTS := tests/clients
+
+lint-openapi: $(CLIENTS)/node_modules/npm.stamp ## Lint docs/openapi.json with Redocly, Spectral and OWASP's rules
+	$(CLIENTS)/lint.sh docs/openapi.json
+
+clients: $(CLIENTS)/node_modules/npm.stamp ## Regenerate clients/typescript from docs/openapi.json
+	cd $(CLIENTS) && npx openapi-ts -f openapi-ts.config.mjs
+
+test-clients: $(VENV)/dev.stamp $(VENV)/clients.stamp $(CLIENTS)/node_modules/npm.stamp ## Generate, compile and run clients: minutes
+	$(BIN)/python -m pytest -m clients tests/clients
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
 	$(BIN)/python -m bench.soak --minutes 20
@@ -123,6 +135,16 @@ $(VENV)/venv.stamp:
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/venv.stamp
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(CLIENTS)/node_modules/npm.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	cd $(CLIENTS) && npm ci --loglevel=error
+	touch $@
+
+# An environment of its own: the generator needs an older typer.
+$(VENV)/clients.stamp: $(CLIENTS)/requirements.txt | $(VENV)/venv.stamp
+	$(PYTHON) -m venv build/clients
+	build/clients/bin/python -m pip install --quiet --requirement $(CLIENTS)/requirements.txt
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/venv.stamp

@@ -6,11 +6,11 @@ Routes use them on the event loop and on its worker threads.
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from pydantic import Field
 
 from app.access.visibility import Visibility
-from app.schemas.common import MAX_LABEL_CHARS, Storable
+from app.schemas.common import MAX_LABEL_CHARS, Split, Storable
 from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
@@ -65,7 +65,10 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 # A malformed id gets the same answer as an unknown one: 404.
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
-DatasetIdQuery = Annotated[str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+DatasetIdQuery = Annotated[
+    str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Id of a dataset.")
+]
+SplitQuery = Annotated[Split | None, Query(description="Of the dataset: all splits if it is left out.")]
 ClassQuery = Annotated[
     Annotated[str, Field(max_length=MAX_LABEL_CHARS), Storable] | None,
     Query(alias="class", description="Name of a class."),
@@ -74,3 +77,25 @@ Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items 
 Cursor = Annotated[
     str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the previous page.")
 ]
+
+
+# Headers that file routes read from the request themselves: declared here, so that clients know them. No value is
+# refused, so the length is told by the schema alone.
+_Declared = Annotated[str, Field(json_schema_extra={"maxLength": 2_000})]
+_ETAG = "An ETag; if the answer still has it, 304 without a body."
+_RANGE = "A part of the file, e.g. `bytes=1000-`."
+_IF_RANGE = "An ETag; if the file has another one by now, the whole file is sent."
+
+
+def _declare_conditional(if_none_match: Annotated[_Declared | None, Header(description=_ETAG)] = None) -> None:
+    pass
+
+
+def _declare_ranged(
+    range_: Annotated[_Declared | None, Header(alias="range", description=_RANGE)] = None,
+    if_range: Annotated[_Declared | None, Header(description=_IF_RANGE)] = None,
+) -> None:
+    pass
+
+
+CONDITIONAL, RANGED = Depends(_declare_conditional), Depends(_declare_ranged)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.problems import invalid_of_validation
 from app.error_codes import ErrorCode
-from app.errors import FieldError, Invalid, Malformed, UnsupportedBody
+from app.errors import FieldError, Invalid, Malformed
 from app.schemas.judging import MAX_IMAGES
 from app.services.scoring import Upload
 
@@ -85,11 +85,6 @@ def validate(model: type[Model], value: Any) -> Model:
         raise invalid_of_validation(error, model) from None
 
 
-def unsupported() -> UnsupportedBody:
-    """Return the error for a body that is neither JSON nor a form."""
-    return UnsupportedBody("Send application/json or multipart/form-data.")
-
-
 def _files(form: FormData) -> list[tuple[str, UploadFile]]:
     found = []
     for name, part in form.multi_items():
@@ -145,8 +140,11 @@ def _number(value: str) -> int | str:
 
 
 def _boolean(value: str) -> bool | str:
-    """Return a form's text as a boolean if it is `true` or `false`; the model's strict field refuses other texts."""
-    return value == "true" if value in ("true", "false") else value
+    """Return a form's text as a boolean if it is `true` or `false`; the model's strict field refuses other texts.
+
+    Capitals are accepted, because generated Python clients send Python's `True`.
+    """
+    return value.lower() == "true" if value.lower() in ("true", "false") else value
 
 
 # Of fields that are no texts.

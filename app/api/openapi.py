@@ -1,4 +1,4 @@
-"""Completes the OpenAPI document: operation ids, problem responses, and models that no route declares.
+"""Completes the OpenAPI document: operation ids, tags, headers of every response, and models that no route declares.
 
 Imports no services. The document is built once, on the first request for it.
 """
@@ -8,17 +8,30 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from app import __version__
 from app.api.access.scopes import NEEDS, describe_keys
 from app.schemas.exports import CocoRead
-from app.schemas.generations import GenerationProgress
+from app.schemas.forms import ClassifyForm, ClipScoreForm, UploadImagesForm
+from app.schemas.generations import GenerationEvent
+from app.schemas.jobs import JobSummary
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
+from app.schemas.response_docs import ALWAYS, HEADERS, QUOTAS, accepted, headers, problem, problems
+from app.schemas.service import NotReady
 
-DESCRIPTION = "From a prompt to a trained image classifier."
+__all__ = ["BODY_STATUSES", "accepted", "install", "operation_id", "problems"]
+
+DESCRIPTION = """From a prompt to a trained image classifier.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `code`. Later versions may add fields to answers, values
+to their enums and operations; clients ignore what they do not know. Requests with unknown fields are refused.
+
+One operation takes one type of body. `POST /clip-score` and `POST /classify` also take the forms of
+`/clip-score/files` and `/classify/files`.
+"""
 TAGS = [
     {"name": "images", "description": "Images from a prompt, and stored images."},
     {"name": "judging", "description": "CLIP scores and classification of images."},
@@ -27,67 +40,20 @@ TAGS = [
     {"name": "jobs", "description": "Background jobs of every kind."},
     {"name": "service", "description": "State, capabilities and limits of the node."},
 ]
+SERVERS = [{"url": "/", "description": "This node, local or in production.", "x-internal": False}]
 
 # Statuses of a JSON body that is too slow, too large or not JSON.
 BODY_STATUSES = (408, 413, 415)
 
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_REASONS = {
-    400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
-    401: "The request needs an API key, or its key is not valid.",
-    403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends "
-    "the request, and the node does not allow this origin.",
-    404: "There is no resource with this id.",
-    406: "The response is not available in an accepted media type.",
-    408: "The body did not arrive in time.",
-    409: "The state of the resource does not allow this.",
-    410: "A stored file is missing or damaged; `code` says which, `detail` what to do.",
-    413: "The body or the image is too large.",
-    415: "The media type of the body or of the image is not supported.",
-    416: "The requested range is outside the file.",
-    421: "The node does not answer under the `Host` of the request.",
-    422: "The request is well-formed but invalid; `errors` lists each fault.",
-    429: "Too many large requests came from this address. Retry after `Retry-After` seconds.",
-    500: "The service failed.",
-    503: "Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.",
-    507: "There is no room left to store the result.",
-}
-# Models that no route declares: bodies of routes that accept JSON or a form and read it themselves, problems, events.
-_UNDECLARED: list[type[BaseModel]] = [ClipScoreRequest, ClassifyRequest, CocoRead, Problem, GenerationProgress]
+# Models that no route declares: bodies of routes that read JSON or a form themselves, problems, events.
+_READ: list[Any] = [ClipScoreRequest, ClassifyRequest, ClipScoreForm, ClassifyForm, UploadImagesForm]
+_WRITTEN: list[Any] = [Problem, NotReady, GenerationEvent, JobSummary, CocoRead]
 
 
 def operation_id(route: APIRoute) -> str:
     """Return the route function's name in camelCase: `create_dataset` is `createDataset`."""
     head, *rest = route.name.split("_")
     return head + "".join(word.capitalize() for word in rest)
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route with these error statuses; 500 always, 429 with 408: both are of bodies."""
-    always = {500, 429} if 408 in statuses else {500}
-    return {status: _response(status) for status in sorted({*statuses, *always})}
-
-
-def accepted(description: str, *statuses: int, of: str = "resource") -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that accepts a job: 202 with `Location`, and what each such route can return.
-
-    Args:
-        description: Of the 202.
-        statuses: Further error statuses.
-        of: What `Location` is the URL of.
-    """
-    location = {"Location": {"description": f"URL of the {of}.", "schema": {"type": "string"}}}
-    return {202: {"description": description, "headers": location}, **problems(400, 409, 422, 503, 507, *statuses)}
-
-
-def _response(status: int) -> dict[str, Any]:
-    response: dict[str, Any] = {"description": _REASONS[status], "content": _PROBLEM}
-    if status in (429, 503):
-        schema = {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86_400}
-        response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": schema}}
-    if status == 401:
-        response["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
-    return response
 
 
 def install(app: FastAPI) -> None:
@@ -108,37 +74,54 @@ def _build(app: FastAPI) -> dict[str, Any]:
         description=DESCRIPTION,
         routes=app.routes,
         tags=TAGS,
-        servers=[{"url": "/", "description": "This node."}],
+        servers=SERVERS,
+        contact={"name": "The maintainers of Foxhound"},
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    schemas = document["components"]["schemas"]
-    _, extra = models_json_schema(
-        [(model, "validation") for model in _UNDECLARED], ref_template="#/components/schemas/{model}"
-    )
-    for name, schema in extra["$defs"].items():
-        schemas.setdefault(name, schema)
-    schemas.pop("HTTPValidationError", None)
-    schemas.pop("ValidationError", None)
     describe_keys(document)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            if NEEDS[method.upper(), path]:
-                operation["responses"] |= {str(status): _response(status) for status in (401, 403, 429, 503)}
-            _add_refusals(method, operation["responses"])
-            operation["responses"] = dict(sorted(operation["responses"].items()))
-            _drop_default_422(operation["responses"])
+            responses = operation["responses"] | _refusals(method, path, operation["responses"])
+            operation["responses"] = {status: _complete(status, one) for status, one in sorted(responses.items())}
+    schemas = {**_undeclared(), **document["components"]["schemas"]}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
+    used = {name for path in document["paths"].values() for operation in path.values() for name in _headers(operation)}
+    document["components"]["headers"] = {name: HEADERS[name] for name in sorted(used)}
     return document
 
 
-def _add_refusals(method: str, responses: dict[str, Any]) -> None:
-    """Add what is answered before a route is chosen: to other hosts, and to other origins that may change something."""
-    for status in (421,) if method == "get" else (403, 421):
-        responses.setdefault(str(status), _response(status))
+def _refusals(method: str, path: str, responses: dict[str, Any]) -> dict[str, Any]:
+    """Return what is answered before a route is chosen: to requests without a key, to other hosts and other origins.
+
+    Args:
+        method: In lower case.
+        path: The template of the route.
+        responses: Those of the route, which say it better where they have the status.
+    """
+    statuses = {421} if method == "get" else {403, 421}
+    if NEEDS[method.upper(), path]:
+        statuses |= {401, 403, 429, 503}
+    return {str(status): problem(status) for status in statuses if str(status) not in responses}
 
 
-def _drop_default_422(responses: dict[str, Any]) -> None:
-    """Replace FastAPI's own validation error by a problem."""
-    content = responses.get("422", {}).get("content", {})
-    if "application/json" in content:
-        responses["422"] = _response(422)
+def _headers(operation: dict[str, Any]) -> set[str]:
+    return {name for response in operation["responses"].values() for name in response["headers"]}
+
+
+def _undeclared() -> dict[str, Any]:
+    modes: list[tuple[list[Any], JsonSchemaMode]] = [(_READ, "validation"), (_WRITTEN, "serialization")]
+    inputs = [(str(model), mode, TypeAdapter(model)) for models, mode in modes for model in models]
+    _, schemas = TypeAdapter.json_schemas(inputs, ref_template="#/components/schemas/{model}")
+    return dict(schemas["$defs"])
+
+
+def _complete(status: str, response: dict[str, Any]) -> dict[str, Any]:
+    """Return a response with the common headers, without FastAPI's own form of errors and streams."""
+    if status == "422" and "application/json" in response.get("content", {}):
+        response = problem(422)
+    for media in response.get("content", {}).values():
+        media.pop("itemSchema", None)  # OpenAPI 3.2
+    common = (*ALWAYS, *QUOTAS) if status[0] in "24" else ALWAYS
+    return {**response, "headers": {**headers(*common), **response.get("headers", {})}}

@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.errors import NotAcceptable, NotFound
+from app.schemas.response_docs import BYTES
 from app.services.datasets.exports.service import Archive
 from app.services.images.service import StoredFile
 from app.services.thread_pools import WorkPool
@@ -67,12 +68,22 @@ def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
     raise NotAcceptable(f"This route answers {', '.join(dict.fromkeys(answers.values()))}.")
 
 
-def file_response(stored: StoredFile, cache_control: str = FOREVER) -> FileResponse:
+def bytes_type(request: Request, media_type: str) -> str:
+    """Return the type that a file is sent under: its own, or `application/octet-stream` where `Accept` prefers that."""
+    own = {media_type, f"{media_type.split('/')[0]}/*", "*/*"}
+    for part in request.headers.get("accept", "").split(","):
+        asked = part.split(";")[0].strip().lower()
+        if asked == BYTES or asked in own:
+            return BYTES if asked == BYTES else media_type
+    return media_type
+
+
+def file_response(stored: StoredFile, cache_control: str = FOREVER, *, media_type: str | None = None) -> FileResponse:
     """Return a file; ranges are served. By default its bytes never change under its id."""
     is_image = stored.media_type.startswith("image/")
     return StoredFileResponse(
         stored.path,
-        media_type=stored.media_type,
+        media_type=media_type or stored.media_type,
         headers=_headers(stored.sha256, cache_control),
         filename=stored.name,
         content_disposition_type="inline" if is_image else "attachment",
@@ -101,7 +112,8 @@ def image_response(data: bytes, media_type: str, *, sha256: str, name: str, crea
 def conditional(request: Request, stored: StoredFile, cache_control: str = FOREVER) -> Response:
     """Return the file, or 304 if the client has it already."""
     headers = _headers(stored.sha256, cache_control)
-    return not_modified(request, headers) or file_response(stored, cache_control)
+    media_type = bytes_type(request, stored.media_type)
+    return not_modified(request, headers) or file_response(stored, cache_control, media_type=media_type)
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
@@ -134,6 +146,7 @@ def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Resp
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
         "Content-Disposition": f'attachment; filename="{archive.name}"',
+        "Vary": "Accept",
     }
     if unchanged := not_modified(request, headers):
         return unchanged
@@ -143,7 +156,8 @@ def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Resp
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{archive.num_bytes}"
     headers["Content-Length"] = str(stop - start)
-    return StreamingResponse(_blocks(archive.cut(start, stop), pool), status, headers, archive.media_type)
+    media_type = bytes_type(request, archive.media_type)
+    return StreamingResponse(_blocks(archive.cut(start, stop), pool), status, headers, media_type)
 
 
 def _headers(sha256: str, cache_control: str = FOREVER) -> dict[str, str]:
@@ -151,6 +165,7 @@ def _headers(sha256: str, cache_control: str = FOREVER) -> dict[str, str]:
         "ETag": f'"{sha256}"',
         "Cache-Control": cache_control,
         "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Vary": "Accept",
     }
 
 

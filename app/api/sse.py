@@ -152,7 +152,7 @@ def _error_event(request: Request, error: Exception) -> bytes:
     """Return the `error` event with the problem of an ordinary response; `Retry-After` becomes the event's `retry`."""
     known = error if isinstance(error, AppError) else AppError()
     log.warning("%s: %s", known.code, known.detail, exc_info=error.__cause__ or (None if known is error else error))
-    answer = respond(request, known)
+    answer = respond(request, known, {"kind": "error"})
     retry_after = answer.headers.get("retry-after")
     return format_sse_event(
         event="error",

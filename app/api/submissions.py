@@ -10,6 +10,7 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Query, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from app.api.access.ids import CallerDep
@@ -17,12 +18,12 @@ from app.api.deps import ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
 from app.error_codes import ErrorCode
 from app.errors import Malformed
-from app.schemas.jobs import Priority
+from app.schemas.progress import Priority
 from app.services.jobs.idempotency import Replayed, Submission
 
 # Visible ASCII. Other keys get 400 (not 422), so the limits are given in the schema only.
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_KEY_SCHEMA = {"minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"}
+_Key = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"})]
 _KEY_DESCRIPTION = (
     "A text chosen by the client, stored for 24 hours. The same key with the same request returns the same response "
     "with `Idempotency-Replayed: true`; with another request, 422. Not accepted for inline responses of `/generate`."
@@ -34,7 +35,7 @@ async def read_submission(
     services: ServicesDep,
     caller: CallerDep,
     priority: Annotated[Priority, Query()] = 0,
-    idempotency_key: Annotated[str | None, Header(description=_KEY_DESCRIPTION, json_schema_extra=_KEY_SCHEMA)] = None,
+    idempotency_key: Annotated[_Key | None, Header(description=_KEY_DESCRIPTION)] = None,
 ) -> Submission:
     """Return the request's priority, idempotency key and caller.
 

@@ -1,10 +1,20 @@
 """Response models of the backbones of a node. Imports no services; pure."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
 from app.schemas.common import Response, Sha256
+
+BackboneState = TypeAliasType(
+    "BackboneState",
+    Annotated[
+        Literal["ready", "loading", "loadable", "failed"],
+        Field(description="`loadable`: it is loaded by the first request that needs it."),
+    ],
+)
+TrainedOn = TypeAliasType("TrainedOn", Literal["drawings", "photographs"])
 
 
 class PreprocessingRead(Response):
@@ -24,12 +34,10 @@ class BackboneRead(Response):
     """One backbone: a network whose features classifiers are trained on."""
 
     name: str = Field(description="What `backbone` of `POST /train-jobs` takes.")
-    state: Literal["ready", "loading", "loadable", "failed"] = Field(
-        description="`loadable`: it is loaded by the first request that needs it."
-    )
+    state: BackboneState
     detail: str | None = Field(description="Why it failed; else null.")
     architecture: str | None = Field(description="This and what follows is null while it is not known.")
-    trained_on: Literal["drawings", "photographs"] | None = Field(description="What its training pictures were.")
+    trained_on: TrainedOn | None = Field(description="What its training pictures were.")
     input_size: int | None = Field(description="Pixels of its square input.")
     num_features: int | None
     num_parameters: int | None

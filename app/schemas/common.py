@@ -1,25 +1,51 @@
-"""What every resource's schemas share: text and number rules, pages, problems.
+"""What every resource's schemas share: text and number rules, named enums, the bases of bodies, pages.
 
-Bounds here are static: they are in the OpenAPI file and do not depend on the running node.
+Bounds here are static: they are in the OpenAPI file and do not depend on the running node. A `TypeAliasType` is one
+named component of that file, whatever uses it; a plain alias would be repeated at each use, and generators of clients
+would name each copy after its place.
 """
 
 from datetime import datetime
+from itertools import combinations
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from app.image_spec import MAX_PROMPT_CHARS, MAX_SEED, SIDE_MULTIPLE
+from app.image_spec import MAX_PROMPT_CHARS, MAX_SEED, SIDE_MULTIPLE, NoiseSchedulerName, OutputFormat
 from app.names import is_visible
 
 MAX_LABELS = 256
 MAX_LABEL_CHARS = 200
 Item = TypeVar("Item")
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-ImageSource = Literal["synthetic", "real"]
-Decision = Literal["kept", "rejected"]
+_Split = Literal["train", "validation", "test"]
+Split = TypeAliasType("Split", Annotated[_Split, Field(description="A part of a dataset.")])
+SPLITS: tuple[_Split, ...] = get_args(_Split)
+ImageSource = TypeAliasType(
+    "ImageSource",
+    Annotated[Literal["synthetic", "real"], Field(description="`synthetic`: generated here; `real`: uploaded.")],
+)
+Decision = TypeAliasType(
+    "Decision",
+    Annotated[Literal["kept", "rejected"], Field(description="Of a dataset's filter; `kept` without a filter.")],
+)
+ImageFormat = TypeAliasType("ImageFormat", Annotated[OutputFormat, Field(description="Of an image's file.")])
+NoiseScheduler = TypeAliasType(
+    "NoiseScheduler", Annotated[NoiseSchedulerName, Field(description="Noise scheduler of the denoising.")]
+)
 
 
 def _clean_text(value: str) -> str:
@@ -78,7 +104,12 @@ Side = Annotated[
 ]
 Name = Annotated[
     str,
-    Field(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Lower-case name, also the folder's name."),
+    Field(
+        strict=True,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="Lower-case name, also the folder's name.",
+        json_schema_extra={"maxLength": 63},
+    ),
 ]
 ResourceId = Annotated[
     str, Field(strict=True, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")
@@ -91,6 +122,18 @@ UtcTime = Annotated[
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes.")]
 
 
+def exactly_one(*names: str) -> dict[str, Any]:
+    """Return what a schema of an object needs so that exactly one of some members is there and not null.
+
+    Said by `not`, which generators of clients pass over; `oneOf` beside `properties` would be a union to them.
+    """
+    given: dict[str, Any] = {
+        name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names
+    }
+    two = [{"allOf": [given[first], given[second]]} for first, second in combinations(names, 2)]
+    return {"not": {"anyOf": [*two, {"not": {"anyOf": list(given.values())}}]}}
+
+
 class Request(BaseModel):
     """Base of request bodies: unknown fields and non-finite numbers are refused."""
 
@@ -98,9 +141,51 @@ class Request(BaseModel):
 
 
 class Response(BaseModel):
-    """Base of answers: every field is always there."""
+    """Base of answers: every field is always there, and the OpenAPI file lists all of them.
 
-    model_config = ConfigDict(from_attributes=True, protected_namespaces=(), hide_input_in_errors=True)
+    Reading is not strict: JSON that another release stored may have members without a field here.
+    """
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Close the schema: without this, generated clients give each answer a map of untyped further members."""
+        schema = handler(core_schema)
+        handler.resolve_ref_schema(schema)["additionalProperties"] = False
+        return schema
+
+
+class Recorded(Response):
+    """Base of what was stored as JSON, maybe by another release: members that were not stored are left out."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    @model_serializer(mode="wrap")
+    def _only_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if name in self._stored}
+
+    @property
+    def _stored(self) -> set[str]:
+        """The names of the stored members, and their names in JSON."""
+        aliases = {type(self).model_fields[name].alias or name for name in self.model_fields_set}
+        return aliases | self.model_fields_set
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe the members, and not what the serializer returns."""
+        return super().__get_pydantic_json_schema__(_without_serializer(core_schema), handler)
+
+
+def _without_serializer(core_schema: Any) -> Any:
+    inner = core_schema.get("schema")
+    kept = {name: value for name, value in core_schema.items() if name != "serialization"}
+    return {**kept, "schema": _without_serializer(inner)} if isinstance(inner, dict) else kept
 
 
 class Page(Response, Generic[Item]):

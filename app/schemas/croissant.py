@@ -5,15 +5,32 @@ Source: MLCommons, "Croissant Format Specification", version 1.1: names and type
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from typing_extensions import TypeAliasType
 
 from app.schemas.common import Response, Sha256
+
+FileProperty = TypeAliasType("FileProperty", Literal["content", "fullpath"])
 
 
 class JsonLd(Response):
     """A node of the description; members whose names begin with `@` have a field without it."""
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    # Members that are null are left out.
+    model_config = ConfigDict(
+        populate_by_name=True, serialize_by_alias=True, json_schema_serialization_defaults_required=False
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Require the constants, such as `@type`, which tells the nodes apart: they are never left out."""
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        node = handler.resolve_ref_schema(schema)
+        constants = [name for name, member in node["properties"].items() if "const" in member]
+        node["required"] = [*constants, *node.get("required", [])]
+        return schema
 
 
 class CroissantTerm(JsonLd):
@@ -40,7 +57,7 @@ class CroissantExtract(JsonLd):
     """What is read from a file: a column, or a property of the file itself."""
 
     column: str | None = None
-    file_property: Literal["content", "fullpath"] | None = Field(None, alias="fileProperty")
+    file_property: FileProperty | None = Field(None, alias="fileProperty")
 
 
 class CroissantSource(JsonLd):

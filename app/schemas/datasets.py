@@ -1,123 +1,37 @@
 """Request and response models of labelled datasets and their recipes. Imports no services; pure."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from app.schemas.common import (
-    GuidanceScale,
-    Label,
-    Name,
-    NegativePrompt,
-    NumInferenceSteps,
-    Prompt,
-    Request,
-    Response,
-    Seed,
-    Split,
-    Storable,
-    UtcTime,
+from app.schemas.common import Label, Name, NegativePrompt, Page, Prompt, Request, Response, Seed, Split, UtcTime
+from app.schemas.generations import ModelRef
+from app.schemas.progress import Progress
+from app.schemas.recipes import (
+    ClipFilter,
+    ClipFilterRead,
+    Combine,
+    MaxAttempts,
+    PresetName,
+    RecipeSettings,
+    RecipeSettingsRead,
+    Variables,
 )
-from app.schemas.generations import ImageSettings, ModelRef
-from app.schemas.jobs import Progress
 
-DatasetStatus = Literal["empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled"]
+DatasetStatus = TypeAliasType(
+    "DatasetStatus",
+    Annotated[
+        Literal["empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled"],
+        Field(
+            description="Training needs `ready`, or with `allow_incomplete` also `incomplete`, `failed` or `cancelled`."
+        ),
+    ],
+)
 PerClass = Annotated[int, Field(strict=True, ge=0, le=100_000)]
-MAX_COMBINATIONS = 1_000_000
 MAX_RECIPE_BYTES = 2_000_000
 MAX_MISSING_TOLD = 200
-
-PresetName = Literal["diverse", "from_prompts"]
-Combine = Annotated[
-    Literal["cartesian", "sampled"],
-    Field(
-        description="`cartesian`: the images of a class go through all combinations of a prompt's variables in a fixed "
-        "order in which every value occurs equally often. `sampled`: each image draws a random value for each "
-        "variable."
-    ),
-]
-VariableName = Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-VariableValue = Annotated[
-    str, Field(strict=True, max_length=200, description="Inserted unchanged; may be empty."), Storable
-]
-Variables = Annotated[
-    dict[VariableName, Annotated[list[VariableValue], Field(min_length=1, max_length=200)]],
-    Field(
-        max_length=8,
-        description="The values that replace `{name}` in a prompt. A literal brace is written `{{` or `}}`. The "
-        f"variables of one prompt may have at most {MAX_COMBINATIONS:,} combinations.",
-    ),
-]
-MaxAttempts = Annotated[
-    int, Field(strict=True, ge=1, le=50, description="Maximum attempts at an image; after them its slot stays empty.")
-]
-
-
-class GuidanceRange(Request):
-    """A random guidance scale for each image, drawn from min, min + 0.1, ..., max."""
-
-    min: GuidanceScale
-    max: GuidanceScale
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "GuidanceRange":
-        if self.min > self.max or any(abs(10 * end - round(10 * end)) > 1e-9 for end in (self.min, self.max)):
-            raise PydanticCustomError("bad_range", "min must not be above max, both in steps of 0.1.")
-        return self
-
-
-class StepsRange(Request):
-    """A random number of steps for each image, drawn from min, min + 1, ..., max."""
-
-    min: NumInferenceSteps
-    max: NumInferenceSteps
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "StepsRange":
-        if self.min > self.max:
-            raise PydanticCustomError("bad_range", "min must not be above max.")
-        return self
-
-
-def _one_fault(code: Any, detail: Any) -> WrapValidator:
-    """Report one fault at the field. The faults of a union name its members, which do not occur in the body."""
-
-    def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
-        try:
-            return inner(value)
-        except ValidationError:
-            raise PydanticCustomError(code, detail) from None
-
-    return WrapValidator(validate)
-
-
-GuidanceChoice = Annotated[
-    GuidanceScale | GuidanceRange,
-    _one_fault(
-        "bad_guidance_scale", "This must be a number from 0 to 30, or an object with min <= max in steps of 0.1."
-    ),
-]
-StepsChoice = Annotated[
-    NumInferenceSteps | StepsRange,
-    _one_fault("bad_num_inference_steps", "This must be a whole number from 1 to 150, or an object with min <= max."),
-]
-
-
-class RecipeSettings(ImageSettings):
-    """Settings of a dataset's images. From a range, each image draws its own value with the dataset's seed."""
-
-    guidance_scale: GuidanceChoice = 7.5
-    num_inference_steps: StepsChoice = 50
-
-
-class ClipFilter(Request):
-    """Keep an image if CLIP's probability of its own class, among the texts of all classes, is at least `threshold`."""
-
-    threshold: Annotated[float, Field(strict=True, ge=0, le=1)] | None = Field(
-        None, description="Default: 1 / number of classes."
-    )
 
 
 class DatasetClass(Request):
@@ -232,9 +146,9 @@ class SettledSettings(Response):
     train_per_class: int
     validation_per_class: int
     test_per_class: int
-    generation: RecipeSettings
+    generation: RecipeSettingsRead
     combine: Combine
-    filter: ClipFilter | None
+    filter: ClipFilterRead | None
     max_attempts: int
 
 
@@ -260,13 +174,12 @@ class MissingPlace(Response):
 class DatasetRead(SettledSettings):
     """A dataset and its progress; its prompts and variables are in its recipe."""
 
+    kind: Literal["dataset"] = Field("dataset", description="Tells it from the plan of a dry run.")
     preset: PresetName | None
     id: str
     name: str
     created_at: UtcTime
-    status: DatasetStatus = Field(
-        description="Training needs `ready`, or with `allow_incomplete` also `incomplete`, `failed` or `cancelled`."
-    )
+    status: DatasetStatus
     classes: list[DatasetClassRead]
     model: ModelRef | None = Field(description="The model pack that generates the images.")
     num_images: int
@@ -276,6 +189,10 @@ class DatasetRead(SettledSettings):
     )
     progress: Progress
     job_id: str | None
+
+
+class DatasetPage(Page[DatasetRead]):
+    """A page of datasets, newest first."""
 
 
 class PlannedImage(Response):
@@ -295,6 +212,7 @@ class PlannedImage(Response):
 class DatasetPlan(SettledSettings):
     """The result of a dry run: what a request would generate or add. Nothing is stored."""
 
+    kind: Literal["plan"] = Field("plan", description="Tells it from a dataset.")
     preset: PresetName | None
     variables: dict[str, list[str]]
     name: str

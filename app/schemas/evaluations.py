@@ -7,8 +7,9 @@ A figure of real images and one of generated images are never averaged.
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
-from app.schemas.common import ImageSource, Request, ResourceId, Response, Sha256, UtcTime
+from app.schemas.common import ImageSource, Page, Request, ResourceId, Response, Sha256, Split, UtcTime
 from app.schemas.generations import WarningRead
 
 MAX_CLASSES = 1_000
@@ -21,7 +22,14 @@ NUM_BINS = 15
 Share = Annotated[float, Field(ge=0, le=1)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
-EvaluatedSplit = Literal["train", "validation", "test"]
+EvaluatedSplit = Split
+Verdict = TypeAliasType(
+    "Verdict",
+    Annotated[
+        Literal["better", "worse", "not_distinguishable"],
+        Field(description="`better` or `worse` (the first) if the interval excludes 0 and `mcnemar_p` is below 0.05."),
+    ],
+)
 
 
 class Interval(Response):
@@ -141,9 +149,7 @@ class PairedDifferenceRead(Response):
         description="The least difference that a test of this size finds in 80 % of cases at a level of 5 % (Connor "
         "1987); null if it cannot find even a difference of 1."
     )
-    verdict: Literal["better", "worse", "not_distinguishable"] = Field(
-        description="`better` or `worse` (the first) if the interval excludes 0 and `mcnemar_p` is below 0.05."
-    )
+    verdict: Verdict
 
 
 class BaselineRead(Response):
@@ -269,6 +275,10 @@ class EvaluationSummary(Response):
     created_at: UtcTime
     metrics: SourcedMetricsSummary
     warnings: list[WarningRead]
+
+
+class EvaluationPage(Page[EvaluationSummary]):
+    """A page of evaluations, newest first."""
 
 
 class EvaluationRead(EvaluationSummary):

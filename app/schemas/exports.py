@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.image_spec import OutputFormat
-from app.schemas.common import Response, Sha256, Split, UtcTime
+from app.schemas.common import ImageFormat, Response, Sha256, Split, UtcTime
 
 SamplesPerShard = Annotated[int, Field(ge=10, le=10_000, description="Maximum number of images in a shard.")]
 
@@ -34,7 +33,7 @@ class ShardsRead(Response):
 
     version: Sha256
     samples_per_shard: int
-    image_key: OutputFormat = Field(
+    image_key: ImageFormat = Field(
         description="The key of the image in every sample of every shard, and the ending of its file: the dataset's "
         "`output_format`. An uploaded image of another format has it too; readers tell formats by the content, and "
         "`format` in the sample's `json` has the format."

@@ -1,24 +1,31 @@
 """Images from a prompt: what `/generate` takes and what it and `/generations` answer."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
+from typing_extensions import TypeAliasType
 
-from app.image_spec import NoiseSchedulerName, OutputFormat
 from app.schemas.common import (
     MAX_LABELS,
-    Decision,
     GuidanceScale,
-    ImageSource,
+    ImageFormat,
     Label,
     NegativePrompt,
+    NoiseScheduler,
     NumInferenceSteps,
+    Page,
     Prompt,
     Request,
     Response,
     Seed,
     Side,
     UtcTime,
+)
+from app.schemas.problems import Problem
+
+ResponseFormat = TypeAliasType(
+    "ResponseFormat",
+    Annotated[Literal["url", "b64_json"], Field(description="`b64_json` adds the bytes of the images to the answer.")],
 )
 
 
@@ -27,8 +34,8 @@ class ImageSettings(Request):
 
     width: Side | None = Field(None, description="Default: the loaded model's own width.")
     height: Side | None = Field(None, description="Default: the loaded model's own height.")
-    scheduler: NoiseSchedulerName | None = Field(None, description="Noise scheduler; default: the loaded model's own.")
-    output_format: OutputFormat = "png"
+    scheduler: NoiseScheduler | None = Field(None, description="Noise scheduler; default: the loaded model's own.")
+    output_format: ImageFormat = "png"
 
 
 class GenerationSettings(ImageSettings):
@@ -38,22 +45,27 @@ class GenerationSettings(ImageSettings):
     num_inference_steps: NumInferenceSteps = 50
 
 
-class GenerateRequest(GenerationSettings):
-    """A prompt and how to turn it into images; only `prompt` is required."""
+class GenerateImageRequest(GenerationSettings):
+    """A prompt and how to turn it into one image; only `prompt` is required."""
 
     prompt: Prompt
     negative_prompt: NegativePrompt = ""
-    num_images_per_prompt: Annotated[int, Field(strict=True, ge=1, le=16, description="Image k has seed + k.")] = 1
     seed: Seed | None = Field(None, description="Default: one is drawn and returned.")
-    response_format: Literal["url", "b64_json"] = Field("url", description="`b64_json` adds the bytes to the answer.")
-    labels: Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)] | None = Field(
-        None, description="Score each image against these labels with CLIP."
-    )
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"prompt": "a watercolor painting of a red fox", "num_inference_steps": 25, "seed": 42}]
         }
+    )
+
+
+class GenerateRequest(GenerateImageRequest):
+    """A prompt and how to turn it into images; only `prompt` is required."""
+
+    num_images_per_prompt: Annotated[int, Field(strict=True, ge=1, le=16, description="Image k has seed + k.")] = 1
+    response_format: ResponseFormat = "url"
+    labels: Annotated[list[Label], Field(min_length=1, max_length=MAX_LABELS)] | None = Field(
+        None, description="Score each image against these labels with CLIP."
     )
 
 
@@ -87,7 +99,7 @@ class GeneratedImageRead(Response):
     seed: int
     width: int
     height: int
-    format: OutputFormat
+    format: ImageFormat
     sha256: str
     b64_json: str | None = Field(description="The bytes in base64, if `response_format` asked for them.")
     flagged: bool | None = Field(description="The safety checker's word; null where the pack has none.")
@@ -114,14 +126,15 @@ class GenerationParameters(Response):
     width: int
     height: int
     seed: int
-    scheduler: NoiseSchedulerName
-    output_format: OutputFormat
+    scheduler: NoiseScheduler
+    output_format: ImageFormat
     labels: list[str] | None
 
 
 class GenerationRead(Response):
     """An answered `/generate` request."""
 
+    kind: Literal["generation"] = Field("generation", description="Tells it from a job and from other events.")
     id: str
     created_at: UtcTime
     model: ModelRef
@@ -131,40 +144,30 @@ class GenerationRead(Response):
     timings: GenerationTimings
 
 
+class GenerationPage(Page[GenerationRead]):
+    """A page of generations, newest first."""
+
+
 class GenerationProgress(Response):
     """How far an image of a request under way has come: the data of a `progress` event."""
 
+    kind: Literal["progress"] = "progress"
     image: int = Field(ge=0, le=15, description="Which of the request's images, from 0; its seed is `seed` + `image`.")
     step: int = Field(ge=0, description="Denoising steps done; 0: it waits for its first.")
     steps: int = Field(ge=1, description="Steps in all; `pndm` takes one more than `num_inference_steps`.")
     num_images: int = Field(ge=1, le=16, description="Images of the request.")
 
 
-class ImageRead(Response):
-    """A stored image, of a generation or of a dataset."""
+class GenerationFailure(Problem):
+    """Why a request under way failed: the data of an `error` event."""
 
-    id: str
-    created_at: UtcTime
-    url: str
-    width: int
-    height: int
-    format: OutputFormat
-    num_bytes: int
-    sha256: str
-    seed: int | None
-    flagged: bool | None
-    generation_id: str | None
-    dataset_id: str | None
-    class_name: str | None
-    split: str | None
-    source: ImageSource = Field(description="Made here, or uploaded.")
-    decision: Decision = Field(description="A dataset's rejected images are no part of it.")
+    kind: Literal["error"]
 
 
-class ImageMetadata(ImageRead):
-    """A stored image with its lineage: how it came to be."""
-
-    clip_score: float | None
-    label_probabilities: list[LabelProbability] | None
-    reason: str | None = Field(description="Why a dataset's filter kept or rejected it; null without a filter.")
-    lineage: dict[str, Any] = Field(description="Prompt, seed, settings, model revision, device, versions.")
+GenerationEvent = TypeAliasType(
+    "GenerationEvent",
+    Annotated[
+        GenerationProgress | GenerationRead | GenerationFailure,
+        Field(discriminator="kind", description="The data of a server-sent event of a request under way."),
+    ],
+)

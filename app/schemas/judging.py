@@ -1,10 +1,14 @@
-"""Request and response models of `/clip-score` and `/classify`. Imports no services; pure."""
+"""Request and response models of `/clip-score` and `/classify`. Imports no services; pure.
 
-from typing import Annotated
+One image is answered as `single`, several as `batch`; `kind` tells the two answers apart.
+"""
+
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
+from typing_extensions import TypeAliasType
 
-from app.schemas.common import MAX_LABELS, Label, Request, ResourceId, Response, Storable
+from app.schemas.common import MAX_LABELS, Label, Request, ResourceId, Response, Storable, exactly_one
 from app.schemas.generations import ModelRef, WarningRead
 
 MAX_IMAGES = 32
@@ -29,6 +33,9 @@ Labels = Annotated[
 ]
 ImageIds = Annotated[list[ResourceId], Field(min_length=1, max_length=MAX_IMAGES)]
 TopK = Annotated[int, Field(strict=True, ge=1, le=1_000)]
+# An orange square of 8 x 8 pixels, so that the examples can be sent as they are.
+SAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mO8V6HBgA0wMeAAg1MCAC9BAY582uTDAAAAAElFTkSuQmCC"
+_ONE_SOURCE = exactly_one("image_id", "image_b64", "image_ids")
 
 
 class JudgedImages(Request):
@@ -47,7 +54,9 @@ class ClipScoreRequest(JudgedImages):
         None, description="Text with `{}`, which each label replaces, e.g. `a photo of {}`; default: the label alone."
     )
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"image_id": "…", "labels": ["fox", "dog"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={**_ONE_SOURCE, "examples": [{"image_b64": SAMPLE_PNG, "labels": ["fox", "dog"]}]}
+    )
 
 
 class LabelScore(Response):
@@ -69,6 +78,7 @@ class ClipScoreResult(Response):
 class ClipScoreRead(Response):
     """The scores of one image."""
 
+    kind: Literal["single"] = "single"
     model: ModelRef
     scores: list[LabelScore]
     warnings: list[WarningRead]
@@ -77,9 +87,19 @@ class ClipScoreRead(Response):
 class ClipScoresRead(Response):
     """The scores of several images, in their order."""
 
+    kind: Literal["batch"] = "batch"
     model: ModelRef
     results: list[ClipScoreResult]
     warnings: list[WarningRead]
+
+
+ClipScoreAnswer = TypeAliasType(
+    "ClipScoreAnswer",
+    Annotated[
+        ClipScoreRead | ClipScoresRead,
+        Field(discriminator="kind", description="The scores of one image, or of several."),
+    ],
+)
 
 
 class ClassifyRequest(JudgedImages):
@@ -98,7 +118,7 @@ class ClassifyRequest(JudgedImages):
         "takes a fraction of a second for convolutional networks (Grad-CAM), and seconds for others (occlusion).",
     )
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"image_id": "…", "top_k": 5}]})
+    model_config = ConfigDict(json_schema_extra={**_ONE_SOURCE, "examples": [{"image_b64": SAMPLE_PNG, "top_k": 5}]})
 
 
 class Prediction(Response):
@@ -119,6 +139,7 @@ class ClassifyResult(Response):
 class ClassificationRead(Response):
     """The predictions for one image."""
 
+    kind: Literal["single"] = "single"
     model: ModelRef
     predictions: list[Prediction]
     explanation_png_b64: str | None = Field(
@@ -131,5 +152,15 @@ class ClassificationRead(Response):
 class ClassificationsRead(Response):
     """The predictions for several images, in their order."""
 
+    kind: Literal["batch"] = "batch"
     model: ModelRef
     results: list[ClassifyResult]
+
+
+ClassificationAnswer = TypeAliasType(
+    "ClassificationAnswer",
+    Annotated[
+        ClassificationRead | ClassificationsRead,
+        Field(discriminator="kind", description="The predictions for one image, or for several."),
+    ],
+)

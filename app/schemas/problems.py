@@ -1,6 +1,6 @@
 """Problems (RFC 9457): the form of every 4xx and 5xx response. Imports no services; pure."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from app.error_codes import ErrorCode
 from app.schemas.common import Response
@@ -15,7 +15,9 @@ class ProblemField(Response):
 
 
 class Problem(Response):
-    """The reason why a request failed."""
+    """The reason why a request failed; members that do not apply are left out."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     type: str = Field(description="URI reference of the kind of problem: `/problems/{code}`.")
     title: str = Field(description="The kind of problem, in words.")
@@ -27,6 +29,7 @@ class Problem(Response):
     dataset_id: str | None = Field(
         None, description="With `dataset_name_taken`: the id of the dataset that has the name."
     )
+    scope: str | None = Field(None, description="With `scope_missing`: the scope that the API key lacks.")
     errors: list[ProblemField] | None = Field(None, description="The faults of an invalid request (422).")
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
 from app.schemas.common import ImageSource, Response, Sha256, Split
 from app.schemas.generations import ModelRef
@@ -13,6 +14,10 @@ NUM_EXAMPLES, NUM_LABELS = 5, 5
 MAX_SHEET_ROWS = 50
 
 Share = Annotated[float, Field(ge=0, le=1)]
+ThresholdSource = TypeAliasType(
+    "ThresholdSource",
+    Annotated[Literal["request", "pack"], Field(description="Source of a threshold: the request, or the loaded pack.")],
+)
 MaxImages = Annotated[
     int,
     Field(
@@ -168,9 +173,7 @@ class DatasetReportRead(Response):
     near_duplicate_cosine: float = Field(
         ge=0, le=1, description="The threshold that was used. Images with equal pixels are always near-duplicates."
     )
-    near_duplicate_cosine_from: Literal["request", "pack"] = Field(
-        description="Source of the threshold: the request, or the loaded pack."
-    )
+    near_duplicate_cosine_from: ThresholdSource
     near_duplicates: ReportPairs
     leakage: ReportPairs = Field(
         description="The near-duplicates whose images are in two splits: `train` and `test`, `train` and `validation`, "

@@ -1,11 +1,15 @@
 """Response models of the node: liveness, readiness, capabilities. Imports no services; pure."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
-from app.image_spec import NoiseSchedulerName
-from app.schemas.common import Response
+from app.schemas.common import NoiseScheduler, Response
+from app.schemas.packs import PackRead
+from app.schemas.problems import Problem
+
+LoadingState = TypeAliasType("LoadingState", Literal["loading", "ready", "failed"])
 
 
 class Liveness(Response):
@@ -17,7 +21,7 @@ class Liveness(Response):
 class ModelState(Response):
     """The loading state of one model, with notes on its operation."""
 
-    state: Literal["loading", "ready", "failed"]
+    state: LoadingState
     detail: str | None
     note: str | None = Field(description="A hint for the operator about a model that works; null if there is none.")
     expected_wait_s: float | None = Field(
@@ -29,6 +33,12 @@ class Readiness(Response):
     """All models are loaded and the database answers."""
 
     status: Literal["ready"]
+    models: dict[str, ModelState]
+
+
+class NotReady(Problem):
+    """Why the node is not ready."""
+
     models: dict[str, ModelState]
 
 
@@ -50,20 +60,6 @@ class Limits(Response):
     queued_jobs: int
 
 
-class PackRead(Response):
-    """The served model pack; `quality` holds measurements of its weights, `made` their origin."""
-
-    name: str
-    revision: str
-    licence: str
-    native_size: int
-    classifier_classes: list[str]
-    total_bytes: int
-    files: int
-    quality: dict[str, Any]
-    made: dict[str, Any]
-
-
 class Capabilities(Response):
     """The models, formats and limits of this node."""
 
@@ -72,7 +68,7 @@ class Capabilities(Response):
     models: dict[str, ModelState]
     device: str
     dtype: str
-    noise_schedulers: list[NoiseSchedulerName]
+    noise_schedulers: list[NoiseScheduler]
     default_noise_scheduler: str
     limits: Limits
     versions: dict[str, str]

@@ -5,12 +5,20 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.common import Name, Request, ResourceId, Response, Seed, Storable, UtcTime
+from app.schemas.common import Name, Page, Request, ResourceId, Response, Seed, Storable, UtcTime, exactly_one
 from app.schemas.datasets import DatasetCreate
 from app.schemas.generations import WarningRead
-from app.schemas.heads import AugmentCreate, EarlyStoppingCreate, HeadCreate, OptimizerSettings, ValidationCreate
-from app.schemas.jobs import JobStatus, Progress
+from app.schemas.heads import (
+    AugmentCreate,
+    EarlyStoppingCreate,
+    FineTuneMode,
+    HeadCreate,
+    OptimizerSettings,
+    ValidationCreate,
+)
+from app.schemas.job_specs import TrainSpec
 from app.schemas.problems import JobError
+from app.schemas.progress import JobStatus, Progress
 
 
 class TrainJobCreate(Request):
@@ -46,19 +54,38 @@ class TrainJobCreate(Request):
     )
     early_stopping: EarlyStoppingCreate | None = None
     augment: AugmentCreate | None = None
-    fine_tune: Literal["head", "last_block", "all"] | None = Field(
+    fine_tune: FineTuneMode | None = Field(
         None,
-        description="Trains further with augmented pictures, starting from the head above: `head`: the head alone; "
-        "`last_block`: with the backbone's last stage; `all`: with the whole backbone. `epochs` (default 4, at most "
-        "100), `batch_size` (at most 128) and `early_stopping` are then those of the fine-tuning. Takes minutes on a "
-        "CPU; only for backbones that are one network of timm or torchvision.",
+        description="Trains further with augmented pictures, starting from the head above. `epochs` (default 4, at "
+        "most 100), `batch_size` (at most 128) and `early_stopping` are then those of the fine-tuning. Takes minutes "
+        "on a CPU; only for backbones that are one network of timm or torchvision.",
     )
     seed: Seed = 0
     allow_incomplete: Annotated[bool, Field(strict=True)] = Field(
         False, description="Train even if images are missing; every class needs at least one training image."
     )
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": "…", "name": "fox-or-dog"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            **exactly_one("dataset_id", "dataset"),
+            "examples": [
+                {
+                    "dataset": {
+                        "name": "fox-dog-small",
+                        "classes": [
+                            {"name": "fox", "prompts": ["a watercolor painting of a red fox"]},
+                            {"name": "dog", "prompts": ["a watercolor painting of a golden retriever"]},
+                        ],
+                        "train_per_class": 10,
+                        "test_per_class": 5,
+                        "generation": {"num_inference_steps": 20},
+                    },
+                    "name": "fox-or-dog",
+                    "epochs": 10,
+                }
+            ],
+        }
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -121,12 +148,14 @@ class TrainJobSummary(Response):
     finished_at: UtcTime | None
 
 
+class TrainJobPage(Page[TrainJobSummary]):
+    """A page of train jobs, newest first."""
+
+
 class TrainJobRead(TrainJobSummary):
     """A train job with its request and its epochs so far."""
 
-    spec: dict[str, Any] = Field(
-        description="The accepted request, without a dataset's prompts; `/datasets/{dataset_id}/recipe` returns these."
-    )
+    spec: TrainSpec
     warnings: list[WarningRead] = Field(
         description="What to know about the settings and, once the job has succeeded, about the model and its test."
     )

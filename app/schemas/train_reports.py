@@ -4,9 +4,10 @@ The report is complete as JSON; its HTML page is a rendering of the same model t
 """
 
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+from typing_extensions import TypeAliasType
 
 from app.schemas.common import Response, Seed, Sha256, UtcTime
 from app.schemas.evaluations import (
@@ -22,6 +23,13 @@ from app.schemas.evaluations import (
 )
 from app.schemas.generations import WarningRead
 
+PictureName = TypeAliasType(
+    "PictureName",
+    Annotated[
+        Literal["accuracy", "curves", "classes", "confusion", "reliability"],
+        Field(description="A chart of a train job's report."),
+    ],
+)
 MAX_EPOCHS = 1_000
 MAX_PROMPTS = 1_000
 MAX_SEEDS = 20

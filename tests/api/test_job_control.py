@@ -117,7 +117,14 @@ def test_what_a_retry_needs_may_be_gone(http: httpx.Client) -> None:
 def test_rate_and_estimated_end_follow_from_the_latest_progress() -> None:
     now = utc_now()
     job = Job(
-        id="j", kind="dataset", status="running", spec={}, progress_unit="images", attempts=1, version=1, priority=0
+        id="j",
+        kind="dataset",
+        status="running",
+        spec={"dataset_id": "d"},
+        progress_unit="images",
+        attempts=1,
+        version=1,
+        priority=0,
     )
     job.created_at, job.progress_done, job.progress_total = now, 30, 50
     job.pace = [[now.timestamp() - 60, 10], [now.timestamp() - 30, 12], [now.timestamp(), 30]]

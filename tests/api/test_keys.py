@@ -133,9 +133,13 @@ def test_a_job_is_controlled_with_the_scope_of_its_kind(
     guarded: Node, keys: dict[Scope, NewKey], database_url: str
 ) -> None:
     db, ids = Database(database_url), {kind: new_id() for kind in JOB_SCOPES}
+    asynchronous = {"Prefer": "respond-async", "X-API-Key": keys[Scope.GENERATE].key}
+    generate = guarded.http.post("/generate", json=GENERATE, headers=asynchronous).json()["spec"]
+    others = {"dataset_id": new_id(), "model_id": new_id(), "split": "test"}
     with db.transaction() as session:
         for kind, job_id in ids.items():
-            session.add(Job(id=job_id, kind=kind, status="succeeded", spec={}, progress_unit="steps"))
+            spec = generate if kind == "generate" else others
+            session.add(Job(id=job_id, kind=kind, status="succeeded", spec=spec, progress_unit="steps"))
     db.close()
     for kind, job_id in ids.items():
         for scope in (Scope.GENERATE, Scope.DATASETS, Scope.TRAIN, Scope.ADMIN):

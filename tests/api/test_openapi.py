@@ -13,7 +13,7 @@ from app.main import ROUTERS, create_app
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 # Served, but no part of the contract.
 UNLISTED = {"/docs", "/docs/assets", "/docs/assets/docs.js", "/openapi.json"}
-PROBLEM_REF = "#/components/schemas/Problem"
+PROBLEM_REF, NOT_READY_REF = "#/components/schemas/Problem", "#/components/schemas/NotReady"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_operation_has_a_summary_a_tag_and_problems_for_its_errors(documen
             assert "404" in errors, path
         for status, answer in errors.items():
             schema = answer["content"]["application/problem+json"]["schema"]
-            assert schema == {"$ref": PROBLEM_REF}, (path, status)
+            assert schema == {"$ref": NOT_READY_REF if path == "/readyz" and status == "503" else PROBLEM_REF}, path
             assert status != "503" or "Retry-After" in answer["headers"]
 
 
@@ -83,10 +83,73 @@ def test_requests_refuse_unknown_fields_and_every_text_and_list_is_bounded(docum
                     assert {"maximum", "exclusiveMaximum"} & option.keys(), (name, field)
 
 
+def schemas_in(value: object) -> Iterator[dict]:
+    """Yield every schema of the document: components, bodies, parameters, answers, and their parts."""
+    if isinstance(value, list):
+        for part in value:
+            yield from schemas_in(part)
+    elif isinstance(value, dict):
+        if value.keys() & {"type", "anyOf", "oneOf", "allOf"} and not isinstance(value.get("type"), dict):
+            yield value
+        for name, part in value.items():
+            if name not in ("examples", "example", "not"):
+                yield from schemas_in(part)
+
+
+def test_nothing_is_untyped_and_every_union_can_be_told_apart(document: dict) -> None:
+    def kind(option: dict) -> str:
+        name = option.get("$ref", "").removeprefix("#/components/schemas/")
+        return str((document["components"]["schemas"][name] if name else option).get("type", name))
+
+    for schema in schemas_in(document):
+        assert schema.get("additionalProperties") not in (True, {}), schema
+        if schema.get("type") == "object":
+            assert schema.keys() & {"properties", "additionalProperties"}, schema
+        if schema.get("type") == "array":
+            assert schema["items"], schema
+        assert "discriminator" in schema or "oneOf" not in schema, schema
+        kinds = [kind(option) for option in schema.get("anyOf", [])]
+        assert len(set(kinds)) == len(kinds), schema
+
+
+def test_every_enum_has_one_name(document: dict) -> None:
+    named_ones = document["components"]["schemas"].values()
+    parts = [part for one in named_ones for part in schemas_in(one) if part is not one]
+    inline = [part for part in (*parts, *schemas_in(document["paths"])) if len(part.get("enum", [])) > 1]
+    assert inline == []
+    named = [tuple(one["enum"]) for one in document["components"]["schemas"].values() if "enum" in one]
+    assert len(set(named)) == len(named)
+
+
+def test_every_response_is_described_with_its_headers(document: dict) -> None:
+    for method, path, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            assert answer["description"] not in ("", "Successful Response"), (method, path)
+            assert "X-Request-Id" in answer["headers"], (method, path, status)
+            if status == "202":
+                assert "Location" in answer["headers"], path
+            for media_type, media in answer.get("content", {}).items():
+                assert media.keys() <= {"schema", "x-example-stream"}, (path, media_type)
+
+
+def test_examples_can_be_sent_as_they_are(document: dict, http: httpx.Client) -> None:
+    sent = 0
+    for method, path, operation in operations(document):
+        content = operation.get("requestBody", {}).get("content", {})
+        name = content.get("application/json", {}).get("schema", {}).get("$ref", "").split("/")[-1]
+        for example in document["components"]["schemas"].get(name, {}).get("examples", []):
+            if "{" not in path:
+                answer = http.request(method, path, json=example)
+                assert answer.is_success, (path, answer.text)
+                sent += 1
+    assert sent >= 7
+
+
 def test_every_reference_leads_somewhere(document: dict) -> None:
     text = json.dumps(document)
-    names = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
-    assert names <= document["components"]["schemas"].keys()
+    for kind in ("schemas", "headers"):
+        names = {part.split('"')[0] for part in text.split(f'"#/components/{kind}/')[1:]}
+        assert names == document["components"][kind].keys()
 
 
 def test_the_documentation_page_needs_no_other_host(http: httpx.Client) -> None:

@@ -11,20 +11,18 @@ from app.api.forms import MAX_FORM_BYTES, media_type_of, open_form, text_fields,
 from app.api.openapi import problems
 from app.error_codes import ErrorCode
 from app.errors import Invalid, UnsupportedBody
-from app.schemas.common import SPLITS
+from app.schemas.forms import FORM_ENCODING
 from app.schemas.uploads import MAX_FILES, UploadForm, UploadRead
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
-_FILE = {"type": "string", "contentMediaType": "application/octet-stream", "description": "PNG, JPEG or WebP."}
-_FORM = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["files", "class_name", "split"],
-    "properties": {
-        "files": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_FILES},
-        "class_name": {"type": "string", "minLength": 1, "maxLength": 200, "description": "A class of the dataset."},
-        "split": {"type": "string", "enum": list(SPLITS)},
+_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {"$ref": "#/components/schemas/UploadImagesForm"},
+            "encoding": {"files": FORM_ENCODING["files"]},
+        }
     },
 }
 
@@ -38,7 +36,7 @@ _FORM = {
         **problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
     },
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    openapi_extra={"requestBody": _BODY},
     max_body_size=MAX_FORM_BYTES,
 )
 async def upload_dataset_images(

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from app.api.access.ids import CallerDep, DatasetId
-from app.api.deps import ClassQuery, Cursor, Limit, ServicesDep
+from app.api.deps import ClassQuery, Cursor, Limit, ServicesDep, SplitQuery
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
-from app.schemas.common import Decision, Page, Split
-from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPlan, DatasetRead, DatasetRecipeRead
-from app.schemas.generations import ImageRead
-from app.schemas.jobs import JobRead
+from app.schemas.common import Decision
+from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
+from app.schemas.images import ImagePage
+from app.schemas.jobs import RepairJob
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 
@@ -87,11 +87,11 @@ def extend_dataset(
     "/{dataset_id}/repair",
     status_code=202,
     summary="Repair a dataset",
-    responses=accepted("Accepted as a job; its `result` lists what was restored.", 404, of="job"),
+    responses=accepted("Accepted as a job; its `result` lists what was restored.", 404),
 )
 def repair_dataset(
     dataset_id: DatasetId, services: ServicesDep, response: Response, submission: SubmissionDep
-) -> JobRead:
+) -> RepairJob:
     """Check every file of the dataset and generate missing and damaged images again from their recorded seeds.
 
     The job's result counts the restored images. It lists images that were `redrawn`, because this node no longer
@@ -103,21 +103,26 @@ def repair_dataset(
     return job
 
 
-@router.get("", summary="List datasets", responses=problems(400, 422, 503))
-def list_datasets(
-    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
-) -> Page[DatasetRead]:
+@router.get("", summary="List datasets", response_description="A page of datasets.", responses=problems(400, 422, 503))
+def list_datasets(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> DatasetPage:
     """Return a page of datasets, newest first."""
     return services.datasets.page(limit, cursor, caller)
 
 
-@router.get("/{dataset_id}", summary="Read a dataset", responses=problems(404, 503))
+@router.get(
+    "/{dataset_id}", summary="Read a dataset", response_description="The dataset.", responses=problems(404, 503)
+)
 def get_dataset(dataset_id: DatasetId, services: ServicesDep) -> DatasetRead:
     """Return the classes with their counts, the status and the progress; the prompts are in the recipe."""
     return services.datasets.read(dataset_id)
 
 
-@router.get("/{dataset_id}/recipe", summary="Read a dataset's recipe", responses=problems(404, 503))
+@router.get(
+    "/{dataset_id}/recipe",
+    summary="Read a dataset's recipe",
+    response_description="The recipe.",
+    responses=problems(404, 503),
+)
 def get_dataset_recipe(dataset_id: DatasetId, services: ServicesDep) -> DatasetRecipeRead:
     """Return the recipe with all defaults filled in, as a body of `POST /datasets`.
 
@@ -126,13 +131,24 @@ def get_dataset_recipe(dataset_id: DatasetId, services: ServicesDep) -> DatasetR
     return services.datasets.recipe(dataset_id)
 
 
-@router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset", responses=problems(404, 409, 503))
+@router.delete(
+    "/{dataset_id}",
+    status_code=204,
+    summary="Delete a dataset",
+    response_description="It is deleted.",
+    responses=problems(404, 409, 503),
+)
 def delete_dataset(dataset_id: DatasetId, services: ServicesDep) -> None:
     """Delete the dataset with its images and its folder; refused while a job is active on it."""
     services.datasets.delete(dataset_id)
 
 
-@router.get("/{dataset_id}/images", summary="List a dataset's images", responses=problems(400, 404, 422, 503))
+@router.get(
+    "/{dataset_id}/images",
+    summary="List a dataset's images",
+    response_description="A page of images.",
+    responses=problems(400, 404, 422, 503),
+)
 def list_dataset_images(
     dataset_id: DatasetId,
     services: ServicesDep,
@@ -140,9 +156,9 @@ def list_dataset_images(
     limit: Limit = 20,
     cursor: Cursor = None,
     class_name: ClassQuery = None,
-    split: Split | None = None,
-    decision: Decision = "kept",
-) -> Page[ImageRead]:
+    split: SplitQuery = None,
+    decision: Annotated[Decision, Query()] = "kept",
+) -> ImagePage:
     """Return a page of images, newest first, optionally of one class or split.
 
     `decision=rejected` returns the images that the filter rejected instead.

@@ -1,23 +1,25 @@
 """Routes of dataset exports: version, zips, WebDataset shards, COCO, Croissant. All are built on the exports' pool."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.access.ids import DatasetId
-from app.api.deps import ServicesDep
+from app.api.deps import CONDITIONAL, RANGED, ServicesDep, SplitQuery
 from app.api.openapi import problems
 from app.api.responses import archive_response
 from app.schemas.common import Split
 from app.schemas.croissant import CroissantRead
 from app.schemas.exports import DatasetVersionRead, SamplesPerShard, ShardsRead
+from app.schemas.response_docs import file, json_file
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
 ShardIndex = Annotated[int, Path(ge=0, le=100_000, description="Number of the shard, from 0.")]
 SamplesQuery = Annotated[SamplesPerShard, Query()]
+_ERRORS = (404, 409, 410, 416, 422, 503)
 
 
 class JsonLdResponse(JSONResponse):
@@ -26,29 +28,23 @@ class JsonLdResponse(JSONResponse):
     media_type = "application/ld+json"
 
 
-def _archive(media_type: str, schema: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
-    headers = {
-        "ETag": {"description": "Identifies the bytes; send it as `If-Range` to resume.", "schema": {"type": "string"}},
-        "Accept-Ranges": {"description": "`bytes`.", "schema": {"type": "string"}},
-    }
-    part = {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
-    content = part if schema is None else {media_type: {"schema": schema}}
-    return {
-        200: {"description": "The archive.", "content": content, "headers": headers},
-        206: {"description": "The requested range of the archive.", "content": part, "headers": headers},
-        304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
-        **problems(404, 409, 410, 416, 422, 503),
-    }
-
-
-@router.get("/version", summary="Read a dataset's version", responses=problems(404, 503))
+@router.get(
+    "/version",
+    summary="Read a dataset's version",
+    response_description="The hash and the counts.",
+    responses=problems(404, 503),
+)
 async def get_dataset_version(dataset_id: DatasetId, services: ServicesDep) -> DatasetVersionRead:
     """Return a hash of the dataset's content, which train jobs record."""
     return await services.pools.exports.run(partial(services.exports.version, dataset_id))
 
 
 @router.get(
-    "/archive.zip", summary="Download a dataset", response_class=Response, responses=_archive("application/zip")
+    "/archive.zip",
+    summary="Download a dataset",
+    response_class=Response,
+    responses=file("The archive.", ["application/zip"], *_ERRORS),
+    dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_archive(dataset_id: DatasetId, request: Request, services: ServicesDep) -> Response:
     """Return a zip: images in `{split}/{class}/`, `metadata.jsonl` per split, `dataset.json` and a dataset card.
@@ -68,10 +64,11 @@ async def get_dataset_archive(dataset_id: DatasetId, request: Request, services:
     "/archive/{split}.zip",
     summary="Download a split of a dataset",
     response_class=Response,
-    responses=_archive("application/zip"),
+    responses=file("The archive of the split.", ["application/zip"], *_ERRORS),
+    dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_split_archive(
-    dataset_id: DatasetId, split: Split, request: Request, services: ServicesDep
+    dataset_id: DatasetId, split: Annotated[Split, Path()], request: Request, services: ServicesDep
 ) -> Response:
     """Return a zip of one split, with the paths of the whole archive, and `dataset.json`; without the card.
 
@@ -86,10 +83,11 @@ async def get_dataset_split_archive(
     "/coco.json",
     summary="Download a dataset's COCO annotations",
     response_class=Response,
-    responses=_archive("application/json", {"$ref": "#/components/schemas/CocoRead"}),
+    responses=json_file("The annotations.", "CocoRead", *_ERRORS),
+    dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_coco(
-    dataset_id: DatasetId, request: Request, services: ServicesDep, split: Split | None = None
+    dataset_id: DatasetId, request: Request, services: ServicesDep, split: SplitQuery = None
 ) -> Response:
     """Return the class of each image as a COCO annotation of the whole image, of all images or of one split.
 
@@ -104,6 +102,7 @@ async def get_dataset_coco(
     "/croissant.json",
     summary="Describe a dataset in Croissant",
     response_class=JsonLdResponse,
+    response_description="The description.",
     response_model_exclude_none=True,
     responses=problems(404, 409, 410, 503),
 )
@@ -117,7 +116,12 @@ async def get_dataset_croissant(dataset_id: DatasetId, request: Request, service
     return await services.pools.exports.run(partial(services.exports.croissant, dataset_id, base_url))
 
 
-@router.get("/shards", summary="List a dataset's WebDataset shards", responses=problems(404, 409, 422, 503))
+@router.get(
+    "/shards",
+    summary="List a dataset's WebDataset shards",
+    response_description="The shards.",
+    responses=problems(404, 409, 422, 503),
+)
 async def list_dataset_shards(
     dataset_id: DatasetId, services: ServicesDep, samples_per_shard: SamplesQuery = 1_000
 ) -> ShardsRead:
@@ -129,7 +133,8 @@ async def list_dataset_shards(
     "/shards/{index}.tar",
     summary="Download a WebDataset shard",
     response_class=Response,
-    responses=_archive("application/x-tar"),
+    responses=file("The shard.", ["application/x-tar"], *_ERRORS),
+    dependencies=[CONDITIONAL, RANGED],
 )
 async def get_dataset_shard(
     dataset_id: DatasetId,

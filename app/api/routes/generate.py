@@ -1,6 +1,7 @@
 """`POST /generate`: images from a prompt; answered inline, as events while they are made, or as a job.
 
-Runs on the event loop; work that blocks is handed to pool threads.
+`Accept` and `Prefer` choose the answer of `/generate`. `/generate/image` and `/generate/events` have one type of answer
+each, for generated clients. Runs on the event loop; work that blocks is handed to pool threads.
 """
 
 import asyncio
@@ -9,61 +10,70 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request
 from starlette.responses import JSONResponse, Response
 
+from app.access.caller import Caller
 from app.api import sse
 from app.api.access.ids import CallerDep
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import PROMPT_BODY, JsonRoute
-from app.api.openapi import problems
+from app.api.openapi import BODY_STATUSES, problems
 from app.api.responses import image_response, select_media_type
 from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable
 from app.image_spec import OutputFormat
 from app.metrics.node import NodeMetrics
-from app.schemas.generations import GenerateRequest, GenerationRead
-from app.schemas.jobs import JobRead
+from app.schemas.generations import GenerateImageRequest, GenerateRequest, GenerationRead
+from app.schemas.jobs import GenerateJob
+from app.schemas.response_docs import BYTES, EVENTS, IMAGE_TYPES, JSON, binary, event_stream, headers
 from app.services.generations.service import Generated
 from app.services.jobs.idempotency import Submission
 
 router = APIRouter(tags=["images"], route_class=JsonRoute)
 
 _IMAGE_FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
-_IMAGE = {"schema": {"type": "string", "format": "binary"}}
-_JSON, _EVENTS = "application/json", "text/event-stream"
+_FORMAT_TYPES = {image_format: media_type for media_type, image_format in _IMAGE_FORMATS.items()}
 # What each name in `Accept` is answered with.
 _ANSWERS = {
-    **{media_type: media_type for media_type in (_JSON, _EVENTS, *_IMAGE_FORMATS)},
-    **dict.fromkeys(("", "*/*", "application/*"), _JSON),
+    **{media_type: media_type for media_type in (JSON, EVENTS, *_IMAGE_FORMATS)},
+    **dict.fromkeys(("", "*/*", "application/*"), JSON),
     "image/*": "image/png",
 }
-_EVENT_STREAM = {
-    "schema": {
-        "type": "string",
-        "description": "Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it "
-        "is taken, steps skipped for a client that is slow; then one `result`, or one `error` with the problem that "
-        "an ordinary answer would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.",
-    },
-    "x-events": {
-        name: {"$ref": f"#/components/schemas/{schema}"}
-        for name, schema in (("progress", "GenerationProgress"), ("result", "GenerationRead"), ("error", "Problem"))
-    },
-    "example": 'event: progress\ndata: {"image":0,"step":7,"steps":26,"num_images":1}\n\n'
-    'event: result\ndata: {"id":"019af3c8-7c0e-7c7e-b1a5-0d9f4e6a2b11","images":[]}\n\n',
+# As above; `image/*` is the request's own `output_format`.
+_IMAGE_ANSWERS = {
+    **{media_type: media_type for media_type in (*_IMAGE_FORMATS, BYTES)},
+    **dict.fromkeys(("", "*/*", "image/*"), "image/*"),
 }
-_ACCEPT = "`image/png` and the like answer the bytes, `text/event-stream` progress as events; the first one counts."
+
+_STREAM = event_stream(
+    "GenerationEvent",
+    "Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it is taken, steps "
+    "skipped for a client that is slow; then one `result`, or one `error` with the problem that an ordinary answer "
+    "would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.",
+    'event: progress\ndata: {"kind":"progress","image":0,"step":7,"steps":26,"num_images":1}\n\n',
+)
+_IMAGE_HEADERS = headers(
+    "ETag",
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Location",
+    "Last-Modified",
+    "X-Foxhound-Image-Id",
+    "X-Foxhound-Seed",
+)
+_ERRORS = problems(400, 406, *BODY_STATUSES, 422, 503, 507)
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The images with everything that made them, events until they are there, or the one image's "
-        "bytes.",
-        "content": {**dict.fromkeys(_IMAGE_FORMATS, _IMAGE), _EVENTS: _EVENT_STREAM},
+        "description": "The images with everything that made them; or what `Accept` asks for: the one image's bytes, "
+        "or events until the images are there.",
+        "content": {**binary(*IMAGE_TYPES), **_STREAM["content"]},
     },
     202: {
-        "model": JobRead,
-        "description": "Accepted as a job.",
-        "headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}},
+        "model": GenerateJob,
+        "description": "Accepted as a job, because `Prefer` asks for it.",
+        "headers": headers("Location", "Preference-Applied", "Retry-After", "Idempotency-Replayed"),
     },
-    **problems(400, 406, 408, 413, 415, 422, 503, 507),
+    **_ERRORS,
 }
 
 
@@ -80,28 +90,28 @@ async def generate_images(
     services: ServicesDep,
     submission: SubmissionDep,
     caller: CallerDep,
-    accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
     prefer: Annotated[
-        str, Header(max_length=200, description="`respond-async` answers 202 with a job, whatever `Accept` says.")
-    ] = "",
+        str | None,
+        Header(max_length=200, description="`respond-async` answers 202 with a job, whatever `Accept` says."),
+    ] = None,
 ) -> Any:
-    """Answer when the images are there, or step by step until they are; a client that leaves cancels its request.
+    """Answer when the images are there; a client that leaves cancels its request.
+
+    With `Accept: image/png`, `image/jpeg` or `image/webp` the answer is the bytes of the one image, as of
+    `/generate/image`; with `Accept: text/event-stream` it is events, as of `/generate/events`. The first supported
+    type counts.
 
     `curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' -H 'Accept: image/png'
     -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
     """
-    if "respond-async" in {part.strip().lower() for part in prefer.split(",")}:
+    if "respond-async" in {part.strip().lower() for part in (prefer or "").split(",")}:
         return await _accept_job(services, body, submission)
     if submission.key is not None:
         detail = "An Idempotency-Key needs `Prefer: respond-async`. An inline answer is repeated by its seed."
         raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
-    media_type = select_media_type(accept, _ANSWERS)
-    if media_type == _EVENTS:
-
-        async def generate(on_step: sse.OnStep) -> GenerationRead:
-            return _counted(request, await services.generations.generate(body, caller, on_step=on_step)).read
-
-        return await sse.stream(request, generate, body.num_images_per_prompt)
+    media_type = select_media_type(request.headers.get("accept", "*/*"), _ANSWERS)
+    if media_type == EVENTS:
+        return await _stream(request, body, services, caller)
     if media_type in _IMAGE_FORMATS:
         if body.num_images_per_prompt > 1:
             raise NotAcceptable(
@@ -110,7 +120,63 @@ async def generate_images(
             )
         body = body.model_copy(update={"output_format": _IMAGE_FORMATS[media_type]})
     generated = _counted(request, await unless_left(request, services.generations.generate(body, caller)))
-    return generated.read if media_type == _JSON else _image_bytes(generated, media_type)
+    return generated.read if media_type == JSON else _image_bytes(generated, media_type)
+
+
+@router.post(
+    "/generate/image",
+    summary="Make one image and return its bytes",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The image's file.",
+            "content": binary(*IMAGE_TYPES, BYTES),
+            "headers": _IMAGE_HEADERS,
+        },
+        **_ERRORS,
+    },
+    max_body_size=PROMPT_BODY,
+)
+async def generate_image(
+    request: Request, body: GenerateImageRequest, services: ServicesDep, caller: CallerDep
+) -> Response:
+    """Answer with the file of one image; it is stored like those of `/generate`, and headers have its id and seed.
+
+    The format is `output_format`, or the first of `image/png`, `image/jpeg` and `image/webp` in `Accept`.
+
+    `curl http://127.0.0.1:8000/generate/image -H 'Content-Type: application/json'
+    -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
+    """
+    media_type = select_media_type(request.headers.get("accept", "*/*"), _IMAGE_ANSWERS)
+    image_format = _IMAGE_FORMATS.get(media_type, body.output_format)
+    one = GenerateRequest(**{**body.model_dump(), "output_format": image_format})
+    generated = _counted(request, await unless_left(request, services.generations.generate(one, caller)))
+    return _image_bytes(generated, BYTES if media_type == BYTES else _FORMAT_TYPES[image_format])
+
+
+@router.post(
+    "/generate/events",
+    summary="Make images and follow their progress",
+    response_class=Response,
+    responses={200: _STREAM, **_ERRORS},
+    max_body_size=PROMPT_BODY,
+)
+async def generate_events(
+    request: Request, body: GenerateRequest, services: ServicesDep, caller: CallerDep
+) -> Response:
+    """Answer step by step until the images are there; a client that leaves cancels its request.
+
+    `curl -N http://127.0.0.1:8000/generate/events -H 'Content-Type: application/json'
+    -d '{"prompt": "a watercolor painting of a red fox"}'`
+    """
+    return await _stream(request, body, services, caller)
+
+
+async def _stream(request: Request, body: GenerateRequest, services: ServicesDep, caller: Caller) -> Response:
+    async def generate(on_step: sse.OnStep) -> GenerationRead:
+        return _counted(request, await services.generations.generate(body, caller, on_step=on_step)).read
+
+    return await sse.stream(request, generate, body.num_images_per_prompt)
 
 
 def _counted(request: Request, generated: Generated) -> Generated:

@@ -1,9 +1,9 @@
 """Routes of background jobs: list, read, follow, cancel, pause, resume, retry. Only `follow` runs on the event loop."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
@@ -11,31 +11,34 @@ from app.api.access.ids import CallerDep, ControlledJobId, JobId
 from app.api.deps import Cursor, Limit, ServicesDep
 from app.api.openapi import accepted, problems
 from app.api.submissions import SubmissionDep
-from app.schemas.common import Page
-from app.schemas.jobs import JobKind, JobRead, JobStatus, JobSummary
+from app.schemas.jobs import JobPage, JobRead
+from app.schemas.progress import JobKind, JobStatus
+from app.schemas.response_docs import event_stream
 from app.services.jobs.events import JobWatch
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "`status` and `progress` events; the data of each is the job as in `GET /jobs`."}
-}
+_EVENTS = event_stream(
+    "JobSummary",
+    "`status` and `progress` events; the data of each is the job as in `GET /jobs`.",
+    'event: status\nid: 7\ndata: {"kind":"dataset","status":"running","version":7}\n\n',
+)
 
 
-@router.get("", summary="List jobs", responses=problems(400, 422, 503))
+@router.get("", summary="List jobs", response_description="A page of jobs.", responses=problems(400, 422, 503))
 def list_jobs(
     services: ServicesDep,
     caller: CallerDep,
     limit: Limit = 20,
     cursor: Cursor = None,
-    kind: JobKind | None = None,
-    status: JobStatus | None = None,
-) -> Page[JobSummary]:
+    kind: Annotated[JobKind | None, Query(description="Of the jobs.")] = None,
+    status: Annotated[JobStatus | None, Query(description="Of the jobs.")] = None,
+) -> JobPage:
     """Return a page of jobs, newest first, optionally of one kind or status; `spec` is only in `GET /jobs/{job_id}`."""
     return services.jobs.page(limit, cursor, caller, kind=kind, status=status)
 
 
-@router.get("/{job_id}", summary="Read a job", responses=problems(404, 503))
+@router.get("/{job_id}", summary="Read a job", response_description="The job.", responses=problems(404, 503))
 def get_job(job_id: JobId, services: ServicesDep) -> JobRead:
     """Return the status, the progress and, after the end, the result or the error."""
     return services.jobs.read(job_id)
@@ -45,12 +48,11 @@ async def _watch(
     job_id: JobId,
     services: ServicesDep,
     last_event_id: Annotated[
-        str, Header(max_length=200, description="The job version last received; an invalid value is ignored.")
-    ] = "",
+        str | None, Header(max_length=200, description="The job version last received; an invalid value is ignored.")
+    ] = None,
 ) -> AsyncIterator[JobWatch]:
-    seen = (
-        int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10 else None
-    )
+    last = last_event_id or ""
+    seen = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else None
     async with services.events.watch(job_id, seen_version=seen) as watch:
         yield watch
 
@@ -59,7 +61,7 @@ async def _watch(
     "/{job_id}/events",
     summary="Follow a job",
     response_class=EventSourceResponse,
-    responses={**_EVENTS, **problems(404, 422, 503)},
+    responses={200: _EVENTS, **problems(404, 422, 503)},
 )
 async def follow_job(watch: Annotated[JobWatch, Depends(_watch)]) -> AsyncIterator[ServerSentEvent]:
     """Stream server-sent events until the job has ended: the current state, then each newer one.
@@ -72,19 +74,19 @@ async def follow_job(watch: Annotated[JobWatch, Depends(_watch)]) -> AsyncIterat
         status = job.status
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=problems(404, 503))
+@router.post("/{job_id}/cancel", summary="Cancel a job", response_description="The job.", responses=problems(404, 503))
 def cancel_job(job_id: ControlledJobId, services: ServicesDep) -> JobRead:
     """Cancel the job. A running job ends after its current image; a finished job is unchanged."""
     return services.jobs.cancel(job_id)
 
 
-@router.post("/{job_id}/pause", summary="Pause a job", responses=problems(404, 503))
+@router.post("/{job_id}/pause", summary="Pause a job", response_description="The job.", responses=problems(404, 503))
 def pause_job(job_id: ControlledJobId, services: ServicesDep) -> JobRead:
     """Pause the job. A running job becomes `paused` after its current image; a finished job is unchanged."""
     return services.jobs.pause(job_id)
 
 
-@router.post("/{job_id}/resume", summary="Resume a job", responses=problems(404, 503))
+@router.post("/{job_id}/resume", summary="Resume a job", response_description="The job.", responses=problems(404, 503))
 def resume_job(job_id: ControlledJobId, services: ServicesDep) -> JobRead:
     """Queue a paused job again; it continues where it stopped. Any other job is unchanged."""
     return services.jobs.resume(job_id)

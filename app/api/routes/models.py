@@ -1,64 +1,63 @@
 """Routes of trained models. They run on worker threads; import no training code."""
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, ModelId
-from app.api.deps import Cursor, Id, Limit, ServicesDep
+from app.api.deps import CONDITIONAL, RANGED, Cursor, Id, Limit, ServicesDep
 from app.api.disconnects import unless_left
 from app.api.json_bodies import JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.responses import conditional, not_modified
 from app.api.submissions import SubmissionDep
-from app.schemas.common import Page
-from app.schemas.evaluations import EvaluationCreate, EvaluationRead, EvaluationSummary
-from app.schemas.jobs import JobRead
+from app.schemas.evaluations import EvaluationCreate, EvaluationPage, EvaluationRead
+from app.schemas.jobs import EvaluateJob
 from app.schemas.model_comparisons import MAX_COMPARED, ModelComparisonRead
-from app.schemas.models import ExportFormat, ModelRead, ModelSummary
+from app.schemas.models import ExportFormat, ModelPage, ModelRead, WeightsFormat
+from app.schemas.response_docs import UNCHANGED, file, headers
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
 
-_WEIGHTS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "`fc.weight` (K, D) and `fc.bias` (K,) as safetensors: K classes, and D features of the "
-        "backbone (512 for ResNet18), or of all its backbones together.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    },
-    206: {"description": "The requested range."},
-    304: {"description": "Not modified: `If-None-Match` contains the current ETag."},
-    **problems(404, 410, 416, 422, 503),
-}
-
-_FILE = {"schema": {"type": "string", "format": "binary"}}
-_EXPORT: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The file; `format=bundle` is a zip.",
-        "content": {"application/octet-stream": _FILE, "application/zip": _FILE},
-    },
-    **{status: _WEIGHTS[status] for status in (206, 304)},
-    **problems(404, 409, 410, 416, 422, 503, 507),
-}
+_WEIGHTS = file(
+    "`fc.weight` (K, D) and `fc.bias` (K,) as safetensors: K classes, and D features of the backbone (512 for "
+    "ResNet18), or of all its backbones together.",
+    (),
+    *(404, 410, 416, 422, 503),
+)
+_EXPORT = file("The file; `format=bundle` is a zip.", ["application/zip"], *(404, 409, 410, 416, 422, 503, 507))
 _MARKDOWN = "text/markdown"
 _CARD: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Markdown with a YAML header.", "content": {_MARKDOWN: {"schema": {"type": "string"}}}},
-    304: _WEIGHTS[304],
+    200: {
+        "description": "Markdown with a YAML header.",
+        "content": {_MARKDOWN: {"schema": {"type": "string"}}},
+        "headers": headers("ETag", "Cache-Control"),
+    },
+    304: UNCHANGED,
     **problems(404, 410, 503),
 }
 
 
-@router.get("/models", summary="List trained models", responses=problems(400, 422, 503))
-def list_models(
-    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
-) -> Page[ModelSummary]:
+@router.get(
+    "/models",
+    summary="List trained models",
+    response_description="A page of models.",
+    responses=problems(400, 422, 503),
+)
+def list_models(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> ModelPage:
     """Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`."""
     return services.models.page(limit, cursor, caller)
 
 
 # Before `/models/{model_id}`, which this path matches too.
-@router.get("/models/compare", summary="Compare trained models", responses=problems(422, 503))
+@router.get(
+    "/models/compare",
+    summary="Compare trained models",
+    response_description="The comparison.",
+    responses=problems(422, 503),
+)
 async def compare_models(
     ids: Annotated[str, Query(max_length=1_000, description=f"Ids of 2 to {MAX_COMPARED} models, between commas.")],
     request: Request,
@@ -73,24 +72,41 @@ async def compare_models(
     return await unless_left(request, services.evaluations.compare(ids, caller))
 
 
-@router.get("/models/{model_id}", summary="Read a trained model", responses=problems(404, 503))
+@router.get(
+    "/models/{model_id}",
+    summary="Read a trained model",
+    response_description="The model.",
+    responses=problems(404, 503),
+)
 def get_model(model_id: ModelId, services: ServicesDep) -> ModelRead:
     """Return the classes, the metrics and the lineage of a model."""
     return services.models.read(model_id)
 
 
-@router.get("/models/{model_id}/weights", summary="Download a model", response_class=Response, responses=_WEIGHTS)
+@router.get(
+    "/models/{model_id}/weights",
+    summary="Download a model",
+    response_class=Response,
+    responses=_WEIGHTS,
+    dependencies=[CONDITIONAL, RANGED],
+)
 def get_model_weights(
     model_id: ModelId,
     request: Request,
     services: ServicesDep,
-    _format: Annotated[Literal["safetensors"], Query(alias="format")] = "safetensors",
+    _format: Annotated[WeightsFormat, Query(alias="format")] = "safetensors",
 ) -> Response:
     """Return the weights of the head, which works on the features of the backbone; `export` has both as one file."""
     return conditional(request, services.models.weights(model_id))
 
 
-@router.get("/models/{model_id}/export", summary="Export a model", response_class=Response, responses=_EXPORT)
+@router.get(
+    "/models/{model_id}/export",
+    summary="Export a model",
+    response_class=Response,
+    responses=_EXPORT,
+    dependencies=[CONDITIONAL, RANGED],
+)
 async def export_model(
     model_id: ModelId,
     request: Request,
@@ -110,7 +126,13 @@ async def export_model(
     return conditional(request, stored, cache_control="private, no-cache")
 
 
-@router.get("/models/{model_id}/card", summary="Read a model's card", response_class=Response, responses=_CARD)
+@router.get(
+    "/models/{model_id}/card",
+    summary="Read a model's card",
+    response_class=Response,
+    responses=_CARD,
+    dependencies=[CONDITIONAL],
+)
 def get_model_card(model_id: ModelId, request: Request, services: ServicesDep) -> Response:
     """Return the model card: results with intervals, classes, input, lineage and licence, for a model hub."""
     body = services.model_exports.card(model_id).encode()
@@ -122,7 +144,13 @@ def get_model_card(model_id: ModelId, request: Request, services: ServicesDep) -
     return not_modified(request, headers) or Response(body, headers=headers, media_type=_MARKDOWN)
 
 
-@router.delete("/models/{model_id}", status_code=204, summary="Delete a trained model", responses=problems(404, 503))
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    summary="Delete a trained model",
+    response_description="It is deleted.",
+    responses=problems(404, 503),
+)
 def delete_model(model_id: ModelId, services: ServicesDep) -> None:
     """Delete the model with its file."""
     services.models.delete(model_id)
@@ -132,11 +160,11 @@ def delete_model(model_id: ModelId, services: ServicesDep) -> None:
     "/models/{model_id}/evaluations",
     status_code=202,
     summary="Evaluate a trained model",
-    responses=accepted("Accepted as a job; its `result` has the `evaluation_id`.", 404, *BODY_STATUSES, of="job"),
+    responses=accepted("Accepted as a job; its `result` has the `evaluation_id`.", 404, *BODY_STATUSES),
 )
 def create_evaluation(
     model_id: ModelId, body: EvaluationCreate, services: ServicesDep, response: Response, submission: SubmissionDep
-) -> JobRead:
+) -> EvaluateJob:
     """Evaluate the model on a split of any dataset whose classes it knows.
 
     Classes are matched by name; the dataset need not have all of the model's. The node needs the backbone that the
@@ -150,11 +178,12 @@ def create_evaluation(
 @router.get(
     "/models/{model_id}/evaluations",
     summary="List a model's evaluations",
+    response_description="A page of evaluations.",
     responses=problems(400, 404, 422, 503),
 )
 def list_evaluations(
     model_id: ModelId, services: ServicesDep, limit: Limit = 20, cursor: Cursor = None
-) -> Page[EvaluationSummary]:
+) -> EvaluationPage:
     """Return a page of evaluations, newest first, that of the train job's own test split included."""
     return services.evaluations.page(model_id, limit, cursor)
 
@@ -162,6 +191,7 @@ def list_evaluations(
 @router.get(
     "/models/{model_id}/evaluations/{evaluation_id}",
     summary="Read an evaluation",
+    response_description="The evaluation.",
     responses=problems(404, 503),
 )
 def get_evaluation(model_id: ModelId, evaluation_id: Id, services: ServicesDep) -> EvaluationRead:

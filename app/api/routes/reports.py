@@ -2,27 +2,26 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse, Response
 
 from app.api.access.ids import CallerDep, DatasetId
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
 from app.api.openapi import problems
-from app.api.responses import select_media_type
+from app.api.responses import bytes_type, select_media_type
 from app.schemas.reports import DatasetReportRead, FirstClass, MaxImages, NearDuplicateCosine, SheetColumns
+from app.schemas.response_docs import BYTES, JSON, binary
 from app.services.reports.html import CONTENT_SECURITY_POLICY
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["datasets"])
 
 MaxImagesQuery = Annotated[MaxImages, Query()]
 _ERRORS = problems(404, 409, 422, 503, 507)
-_JSON, _HTML = "application/json", "text/html"
+_HTML = "text/html"
 # The response type for each media type in `Accept`.
-_ANSWERS = {**dict.fromkeys(("", "*/*", "application/*", _JSON), _JSON), **dict.fromkeys(("text/*", _HTML), _HTML)}
-_ACCEPT = "`text/html` returns a page, as browsers request it; the first supported type is used."
+_ANSWERS = {**dict.fromkeys(("", "*/*", "application/*", JSON), JSON), **dict.fromkeys(("text/*", _HTML), _HTML)}
 _VARY = {"Vary": "Accept"}
-_PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}}}
 
 
 @router.get(
@@ -31,7 +30,7 @@ _PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/pn
     response_model=DatasetReportRead,
     responses={
         200: {
-            "description": "The report as JSON or as an HTML page.",
+            "description": "The report as JSON, or as an HTML page if `Accept` asks for one, as browsers do.",
             "content": {_HTML: {"schema": {"type": "string", "contentMediaType": _HTML}}},
         },
         **_ERRORS,
@@ -45,7 +44,6 @@ async def get_dataset_report(
     caller: CallerDep,
     max_images: MaxImagesQuery = 2_000,
     near_duplicate_cosine: Annotated[NearDuplicateCosine | None, Query()] = None,
-    accept: Annotated[str, Header(max_length=500, description=_ACCEPT)] = "*/*",
 ) -> Any:
     """Return counts, figures from CLIP and the pretrained classifier, near-duplicates, leakage, best and worst images.
 
@@ -54,9 +52,9 @@ async def get_dataset_report(
     continues from there.
     """
     reports, cosine = services.reports, near_duplicate_cosine
-    if select_media_type(accept, _ANSWERS) == _JSON:
+    if select_media_type(request.headers.get("accept", "*/*"), _ANSWERS) == JSON:
         figures = reports.report(dataset_id, max_images=max_images, near_duplicate_cosine=cosine, caller=caller.id)
-        return Response((await unless_left(request, figures)).model_dump_json(), media_type=_JSON, headers=_VARY)
+        return Response((await unless_left(request, figures)).model_dump_json(), media_type=JSON, headers=_VARY)
     made = reports.page(
         dataset_id, max_images=max_images, near_duplicate_cosine=cosine, images="../../images/", caller=caller.id
     )
@@ -69,7 +67,7 @@ async def get_dataset_report(
     "/contact-sheet.png",
     summary="Read a dataset's contact sheet",
     response_class=Response,
-    responses={200: {"description": "The sheet.", "content": _PNG}, **_ERRORS},
+    responses={200: {"description": "The sheet.", "content": binary("image/png", BYTES)}, **_ERRORS},
 )
 async def get_dataset_contact_sheet(
     dataset_id: DatasetId,
@@ -87,5 +85,6 @@ async def get_dataset_contact_sheet(
     made = services.reports.contact_sheet(
         dataset_id, max_images=max_images, columns=columns, first_class=first_class, caller=caller.id
     )
-    headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
-    return Response(await unless_left(request, made), media_type="image/png", headers=headers)
+    headers = {**_VARY, "Content-Security-Policy": "default-src 'none'; sandbox"}
+    media_type = bytes_type(request, "image/png")
+    return Response(await unless_left(request, made), media_type=media_type, headers=headers)

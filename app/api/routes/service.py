@@ -14,6 +14,7 @@ from app.api.problems import respond
 from app.error_codes import ErrorCode
 from app.errors import ModelNotReady
 from app.metrics.node import CONTENT_TYPE, NodeMetrics
+from app.schemas.response_docs import problem
 from app.schemas.service import Capabilities, Liveness, Readiness
 
 router = APIRouter(tags=["service"])
@@ -28,13 +29,24 @@ _DOCS_POLICY = (
 )
 
 
-@router.get("/livez", summary="Check that the process is alive", responses=problems())
+@router.get(
+    "/livez",
+    summary="Check that the process is alive",
+    response_description="The process is alive.",
+    responses=problems(400),
+)
 async def get_liveness() -> Liveness:  # async: answers even when every thread is busy
     """Return 200 while the process runs."""
     return Liveness(status="ok")
 
 
-@router.get("/readyz", summary="Check that the node is ready", response_model=Readiness, responses=problems(503))
+@router.get(
+    "/readyz",
+    summary="Check that the node is ready",
+    response_model=Readiness,
+    response_description="The node is ready.",
+    responses={**problems(400), 503: problem(503, "NotReady")},
+)
 def get_readiness(request: Request, services: ServicesDep) -> Any:
     """Return 200 if every model is loaded, the database answers and no shutdown has begun; else 503 with the reasons.
 
@@ -50,7 +62,12 @@ def get_readiness(request: Request, services: ServicesDep) -> Any:
     return respond(request, error, {"models": {name: state.model_dump() for name, state in models.items()}})
 
 
-@router.get("/capabilities", summary="Read the node's capabilities", responses=problems(503))
+@router.get(
+    "/capabilities",
+    summary="Read the node's capabilities",
+    response_description="The capabilities.",
+    responses=problems(400, 503),
+)
 def get_capabilities(services: ServicesDep) -> Capabilities:
     """Return the models, the device, the noise schedulers and the limits of the running node."""
     return services.status.capabilities()

@@ -8,8 +8,7 @@ from app.api.deps import Cursor, Limit, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
-from app.schemas.common import Page
-from app.schemas.train_jobs import TrainJobCreate, TrainJobRead, TrainJobSummary
+from app.schemas.train_jobs import TrainJobCreate, TrainJobPage, TrainJobRead
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
 
@@ -30,21 +29,34 @@ def create_train_job(
     return job
 
 
-@router.get("/train-jobs", summary="List train jobs", responses=problems(400, 422, 503))
-def list_train_jobs(
-    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
-) -> Page[TrainJobSummary]:
+@router.get(
+    "/train-jobs",
+    summary="List train jobs",
+    response_description="A page of train jobs.",
+    responses=problems(400, 422, 503),
+)
+def list_train_jobs(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> TrainJobPage:
     """Return a page of train jobs, newest first; `spec` and `epochs` are only in `GET /train-jobs/{job_id}`."""
     return services.train_jobs.page(limit, cursor, caller)
 
 
-@router.get("/train-jobs/{job_id}", summary="Read a train job", responses=problems(404, 503))
+@router.get(
+    "/train-jobs/{job_id}",
+    summary="Read a train job",
+    response_description="The train job.",
+    responses=problems(404, 503),
+)
 def get_train_job(job_id: TrainJobId, services: ServicesDep) -> TrainJobRead:
     """Return the progress, the epochs so far and, after success, the id of the model."""
     return services.train_jobs.read(job_id)
 
 
-@router.post("/train-jobs/{job_id}/cancel", summary="Cancel a train job", responses=problems(404, 503))
+@router.post(
+    "/train-jobs/{job_id}/cancel",
+    summary="Cancel a train job",
+    response_description="The train job.",
+    responses=problems(404, 503),
+)
 def cancel_train_job(job_id: TrainJobId, services: ServicesDep) -> TrainJobRead:
     """Cancel the job; a finished job is unchanged."""
     return services.train_jobs.cancel(job_id)

@@ -16,17 +16,16 @@ from app.db.models import Dataset, DatasetTexts, Image
 from app.modelpacks.pack import ModelPack
 from app.schemas.common import SPLITS
 from app.schemas.datasets import (
-    ClipFilter,
     DatasetClassRead,
     DatasetCreate,
     DatasetRead,
     DatasetRecipeRead,
     MissingPlace,
     RecipeClassRead,
-    RecipeSettings,
 )
 from app.schemas.generations import ModelRef
-from app.schemas.jobs import Progress
+from app.schemas.progress import Progress
+from app.schemas.recipes import ClipFilter, RecipeSettings
 from app.services.datasets.recipes.presets import with_preset
 from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets, per_class
 from app.services.images.spec import SizeRules, resolve_settings

@@ -19,9 +19,8 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
-from app.schemas.common import Page
-from app.schemas.datasets import DatasetCreate, DatasetPlan, DatasetRead, DatasetRecipeRead
-from app.schemas.jobs import JobRead
+from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
+from app.schemas.jobs import RepairJob
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read
@@ -29,7 +28,7 @@ from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
 from app.services.datasets.validation import dataset_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.jobs.service import job_read
+from app.services.jobs.service import job_read_as
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.services.store.recovery import clear_dataset_folders, finish_deletion
@@ -117,12 +116,12 @@ class DatasetService:
             raise _name_taken() from None
         return dataset
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> Page[DatasetRead]:
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> DatasetPage:
         """Return a page of the datasets that a caller sees, newest first."""
         query = select(Dataset).where(seen(Dataset.key_id, caller))
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Dataset.id, limit, cursor, weigh=_weight)
-            return Page[DatasetRead](items=read_datasets(session, rows), next_cursor=next_cursor)
+            return DatasetPage(items=read_datasets(session, rows), next_cursor=next_cursor)
 
     def read(self, dataset_id: str) -> DatasetRead:
         """Return one dataset.
@@ -142,7 +141,7 @@ class DatasetService:
         with self._db.snapshot() as session:
             return recipe_read(find_dataset(session, dataset_id, with_texts=True))
 
-    def repair(self, dataset_id: str, submission: Submission = ANEW) -> JobRead:
+    def repair(self, dataset_id: str, submission: Submission = ANEW) -> RepairJob:
         """Accept the repair of a dataset, and enqueue its job.
 
         Raises:
@@ -150,7 +149,7 @@ class DatasetService:
             Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
         """
 
-        def work(session: Session) -> JobRead:
+        def work(session: Session) -> RepairJob:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
             self._refuse_other_pack(session, dataset)
@@ -164,7 +163,7 @@ class DatasetService:
                 priority=submission.priority,
                 caller=submission.caller,
             )
-            return job_read(job)
+            return job_read_as(RepairJob, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
 

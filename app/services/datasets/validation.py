@@ -11,7 +11,8 @@ from app.error_codes import ErrorCode
 from app.errors import FieldError
 from app.image_spec import MAX_PROMPT_CHARS
 from app.names import equal_names
-from app.schemas.datasets import MAX_COMBINATIONS, DatasetCreate
+from app.schemas.datasets import DatasetCreate
+from app.schemas.recipes import MAX_COMBINATIONS
 from app.services.datasets.recipes.presets import with_preset
 from app.services.datasets.recipes.templates import BadTemplate, Extent, Template, extent_of, parse_template
 from app.services.images.spec import SizeRules, prompt_length_faults, resolve_settings, settings_faults

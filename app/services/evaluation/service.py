@@ -19,15 +19,15 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Invalid, NotFound
 from app.jobs.queue import JobQueue
-from app.schemas.common import Page
 from app.schemas.evaluations import (
     EvaluationCreate,
+    EvaluationPage,
     EvaluationRead,
     EvaluationSummary,
     SourcedMetricsRead,
     SourcedMetricsSummary,
 )
-from app.schemas.jobs import JobRead
+from app.schemas.jobs import EvaluateJob
 from app.schemas.model_comparisons import MAX_COMPARED, ModelComparisonRead
 from app.services.datasets.slots import refuse_repair, refuse_unfinished
 from app.services.evaluation.compare import ModelPredictions, compare_models
@@ -37,7 +37,7 @@ from app.services.evaluation.predictions import StoredPredictions
 from app.services.evaluation.subject import match_classes, refuse_other_backbone, require_images
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.jobs.service import job_read
+from app.services.jobs.service import job_read_as
 from app.services.pagination import fetch_page
 from app.services.thread_pools import Pools
 from app.services.training.models import find_model
@@ -57,7 +57,7 @@ class EvaluationService:
         self._jobs = jobs
         self._pool = pools.reports
 
-    def create(self, model_id: str, request: EvaluationCreate, submission: Submission = ANEW) -> JobRead:
+    def create(self, model_id: str, request: EvaluationCreate, submission: Submission = ANEW) -> EvaluateJob:
         """Accept the evaluation of a model on a split of a dataset.
 
         Raises:
@@ -72,7 +72,7 @@ class EvaluationService:
         facts = self._inference.require_backbone(model.backbone, model.backbone_sha256)
         refuse_other_backbone(model, facts.to_json())
 
-        def work(session: Session) -> JobRead:
+        def work(session: Session) -> EvaluateJob:
             classes = find_model(session, model_id).classes
             dataset = session.get(Dataset, request.dataset_id)
             if dataset is None or not submission.caller.sees(dataset.key_id):
@@ -92,11 +92,11 @@ class EvaluationService:
                 priority=submission.priority,
                 caller=submission.caller,
             )
-            return job_read(job)
+            return job_read_as(EvaluateJob, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
 
-    def page(self, model_id: str, limit: int, cursor: str | None) -> Page[EvaluationSummary]:
+    def page(self, model_id: str, limit: int, cursor: str | None) -> EvaluationPage:
         """Return a page of a model's evaluations, newest first.
 
         Raises:
@@ -113,7 +113,7 @@ class EvaluationService:
                 )
                 for row in rows
             ]
-            return Page[EvaluationSummary](items=items, next_cursor=next_cursor)
+            return EvaluationPage(items=items, next_cursor=next_cursor)
 
     def read(self, model_id: str, evaluation_id: str) -> EvaluationRead:
         """Return one evaluation of a model.

@@ -26,14 +26,13 @@ from app.errors import FieldError, Invalid, NotFound
 from app.image_spec import MAX_SEED, RenderedImage
 from app.jobs.queue import JobQueue
 from app.names import equal_names
-from app.schemas.common import Page
-from app.schemas.generations import GenerateRequest, GenerationRead
-from app.schemas.jobs import JobRead
+from app.schemas.generations import GenerateRequest, GenerationPage, GenerationRead
+from app.schemas.jobs import GenerateJob
 from app.services.generations.records import GenerationSpec, add_generation, generation_read, write_image
 from app.services.images.spec import resolve_spec, spec_faults
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.jobs.service import job_read
+from app.services.jobs.service import job_read_as
 from app.services.limits import Limits, raise_if_invalid
 from app.services.pagination import fetch_page, json_bytes
 from app.services.store.removal import forget_generations, remove_files
@@ -139,7 +138,7 @@ class GenerationService:
         with self._db.transaction() as session:
             give_back(session, caller.id, charged.day, charged.pixel_steps)
 
-    def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> JobRead:
+    def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> GenerateJob:
         """Accept the request as a job.
 
         Raises:
@@ -150,7 +149,7 @@ class GenerationService:
             raise Invalid.field("#/response_format", detail, ErrorCode.B64_JSON_NOT_WITH_RESPOND_ASYNC)
         spec = self.resolve(request)
 
-        def work(session: Session) -> JobRead:
+        def work(session: Session) -> GenerateJob:
             job = self._jobs.submit(
                 session,
                 kind="generate",
@@ -161,7 +160,7 @@ class GenerationService:
                 caller=submission.caller,
                 pixel_steps=spec.pixel_steps,
             )
-            return job_read(job)
+            return job_read_as(GenerateJob, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
 
@@ -186,14 +185,14 @@ class GenerationService:
         raise_if_invalid(faults)
         return GenerationSpec(image, count, labels)
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> Page[GenerationRead]:
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> GenerationPage:
         """Return a page of the generations that a caller sees, newest first."""
         query = select(Generation).where(seen(Generation.key_id, caller))
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Generation.id, limit, cursor, weigh=_weight)
             images = _images_of(session, [row.id for row in rows])
             items = [generation_read(row, images[row.id]) for row in rows]
-            return Page[GenerationRead](items=items, next_cursor=next_cursor)
+            return GenerationPage(items=items, next_cursor=next_cursor)
 
     def read(self, generation_id: str) -> GenerationRead:
         """Return one generation.

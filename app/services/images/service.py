@@ -19,8 +19,8 @@ from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, NotFound
 from app.image_spec import OutputFormat
 from app.names import find_name
-from app.schemas.common import Decision, Page
-from app.schemas.generations import ImageMetadata, ImageRead
+from app.schemas.common import Decision
+from app.schemas.images import ImageMetadata, ImagePage, ImageRead
 from app.services.images.lost_files import IMAGE_CODES, LostImage, lost_image, refusal
 from app.services.pagination import fetch_page
 from app.storage.images import MEDIA_TYPES
@@ -57,7 +57,7 @@ class ImageService:
         class_name: str | None,
         split: str | None,
         decision: Decision = "kept",
-    ) -> Page[ImageRead]:
+    ) -> ImagePage:
         """Return a page of the images that a caller sees, newest first, of one dataset, class or split if given.
 
         Those that a dataset's filter rejected are listed only with `decision`.
@@ -77,7 +77,7 @@ class ImageService:
             rows, next_cursor = fetch_page(session, query, Image.id, limit, cursor)
             names = _class_names(session, rows)
             items = [ImageRead(**image_fields(row, names)) for row in rows]
-            return Page[ImageRead](items=items, next_cursor=next_cursor)
+            return ImagePage(items=items, next_cursor=next_cursor)
 
     def read(self, image_id: str) -> ImageMetadata:
         """Return a stored image's record with its lineage.

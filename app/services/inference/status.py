@@ -15,7 +15,8 @@ from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
 from app.metrics.node import EngineState
 from app.schemas.backbones import BackboneRead, BackbonesRead, PreprocessingRead
-from app.schemas.service import Capabilities, Limits, ModelState, PackRead
+from app.schemas.packs import PackOrigin, PackQuality, PackRead
+from app.schemas.service import Capabilities, Limits, ModelState
 from app.services.inference.backbone_descriptions import BackboneDescription
 from app.services.inference.backbones import Backbones
 from app.services.inference.service import Inference
@@ -84,8 +85,8 @@ class NodeStatus:
                 classifier_classes=inference.classes,
                 total_bytes=pack.total_bytes,
                 files=len(pack.files),
-                quality=dict(pack.quality),
-                made=dict(pack.made),
+                quality=PackQuality.model_validate(dict(pack.quality)),
+                made=PackOrigin.model_validate(dict(pack.made)),
             ),
             models=self.models(),
             device=runtime.device,

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
@@ -14,12 +15,18 @@ from app.db.session import Database
 from app.errors import NotFound
 from app.jobs.queue import JobQueue
 from app.jobs.record import ENDED
-from app.schemas.common import Page
-from app.schemas.jobs import JobRead, JobSummary, Progress
+from app.schemas.common import Response
+from app.schemas.jobs import JobPage, JobRead, JobSummary
+from app.schemas.progress import Progress
 from app.services.datasets.slots import retry_changes
 from app.services.jobs.idempotency import Submission, accept, recall
 from app.services.pagination import fetch_page
 from app.storage.reserve import Reserve
+
+KindOfJob = TypeVar("KindOfJob", bound=Response)
+
+_JOB: TypeAdapter[JobRead] = TypeAdapter(JobRead)
+_SUMMARY: TypeAdapter[JobSummary] = TypeAdapter(JobSummary)
 
 
 class JobService:
@@ -31,9 +38,7 @@ class JobService:
         self._jobs = jobs
         self._reserve = reserve
 
-    def page(
-        self, limit: int, cursor: str | None, caller: Caller, *, kind: str | None, status: str | None
-    ) -> Page[JobSummary]:
+    def page(self, limit: int, cursor: str | None, caller: Caller, *, kind: str | None, status: str | None) -> JobPage:
         """Return a page of the jobs that a caller sees, newest first, of one kind or status if given."""
         query = select(Job).where(seen(Job.key_id, caller)).options(defer(Job.spec, raiseload=True))
         if kind is not None:
@@ -42,7 +47,7 @@ class JobService:
             query = query.where(Job.status == status)
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
-            return Page[JobSummary](items=[job_summary(row) for row in rows], next_cursor=next_cursor)
+            return JobPage(items=[job_summary(row) for row in rows], next_cursor=next_cursor)
 
     def read(self, job_id: str) -> JobRead:
         """Return one job.
@@ -144,12 +149,17 @@ def progress_read(job: Job) -> Progress:
 
 def job_read(job: Job) -> JobRead:
     """Return a job in the form of `GET /jobs/{id}`."""
-    return JobRead(**_fields(job), spec=job.spec)
+    return _JOB.validate_python({**_fields(job), "spec": job.spec})
+
+
+def job_read_as(model: type[KindOfJob], job: Job) -> KindOfJob:
+    """Return a job of a known kind in the form of `GET /jobs/{id}`."""
+    return model.model_validate({**_fields(job), "spec": job.spec})
 
 
 def job_summary(job: Job) -> JobSummary:
     """Return a job in the form of lists and events; its spec is not read."""
-    return JobSummary(**_fields(job))
+    return _SUMMARY.validate_python(_fields(job))
 
 
 def _fields(job: Job) -> dict[str, Any]:

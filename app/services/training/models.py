@@ -19,9 +19,8 @@ from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import FieldError, FileLost, Invalid, NotFound
 from app.names import name_key
-from app.schemas.common import Page
 from app.schemas.generations import ModelRef
-from app.schemas.models import ModelRead, ModelSummary
+from app.schemas.models import ModelPage, ModelRead, ModelSummary
 from app.services.evaluation.stored import read_metrics, read_summary
 from app.services.images.service import StoredFile
 from app.services.pagination import fetch_page, json_bytes
@@ -92,7 +91,7 @@ class ModelService:
         # The file of a model never changes, so its head can be cached; one of 512 x 1,000 takes 2 MB.
         self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> Page[ModelSummary]:
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> ModelPage:
         """Return a page of the models that a caller sees, newest first."""
         query = select(TrainedModel).where(seen(TrainedModel.key_id, caller))
         with self._db.snapshot() as session:
@@ -100,7 +99,7 @@ class ModelService:
                 session, query, TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
             )
             items = [ModelSummary(**_fields(row), metrics=read_summary(row.metrics, {})) for row in rows]
-            return Page[ModelSummary](items=items, next_cursor=next_cursor)
+            return ModelPage(items=items, next_cursor=next_cursor)
 
     def read(self, model_id: str) -> ModelRead:
         """Return one model.

@@ -20,8 +20,7 @@ from app.errors import Conflict, Invalid, ModelNotReady, NotFound
 from app.jobs.queue import JobQueue
 from app.modelpacks.photo import PHOTO
 from app.node.protocol import FINE_TUNED, PACK_BACKBONE
-from app.schemas.common import Page
-from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobRead, TrainJobSummary
+from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobPage, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make, pixel_steps
 from app.services.datasets.service import DatasetService, small_request
 from app.services.datasets.slots import (
@@ -123,12 +122,12 @@ class TrainJobService:
 
         return accept(self._db, submission, work, location=lambda job: f"/train-jobs/{job.id}")
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> Page[TrainJobSummary]:
+    def page(self, limit: int, cursor: str | None, caller: Caller) -> TrainJobPage:
         """Return a page of the train jobs that a caller sees, newest first."""
         query = select(Job).where(Job.kind == "train", seen(Job.key_id, caller))
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
-            return Page[TrainJobSummary](items=_summaries(session, rows), next_cursor=next_cursor)
+            return TrainJobPage(items=_summaries(session, rows), next_cursor=next_cursor)
 
     def read(self, job_id: str) -> TrainJobRead:
         """Return one train job.

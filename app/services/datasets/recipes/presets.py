@@ -17,7 +17,8 @@ Imports no database, storage or engine. Pure functions; any thread may call them
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.schemas.datasets import ClipFilter, DatasetClass, DatasetCreate
+from app.schemas.datasets import DatasetClass, DatasetCreate
+from app.schemas.recipes import ClipFilter
 from app.services.datasets.recipes.templates import BadTemplate, parse_template
 from app.services.datasets.recipes.vocabulary import GUIDANCE, make_recipe, vocabulary_of
 

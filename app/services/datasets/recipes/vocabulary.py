@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.names import name_key
-from app.schemas.datasets import GuidanceRange
+from app.schemas.recipes import GuidanceRange
 
 # Sampled for each image. Source: Shipard et al. 2023 (arXiv 2302.03298); 7.5 favours appearance over variety.
 GUIDANCE = GuidanceRange(min=1.0, max=5.0)

@@ -6,7 +6,7 @@ drawn on a thread of the reports' pool.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
@@ -15,7 +15,7 @@ from app.db.models import Dataset, Evaluation, Job, TrainedModel, TrainEpoch
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
-from app.schemas.train_reports import TrainReportRead
+from app.schemas.train_reports import PictureName, TrainReportRead
 from app.services.evaluation.details import EvaluationDetails
 from app.services.evaluation.report.build import ReportSource, build_report
 from app.services.evaluation.report.lineage import read_origin
@@ -29,7 +29,6 @@ from app.storage.soundness import FileChecks
 T = TypeVar("T")
 
 # The charts, as `draw_pictures` names them.
-PictureName = Literal["accuracy", "curves", "classes", "confusion", "reliability"]
 
 
 class TrainReportService:

@@ -8,7 +8,8 @@ import pytest
 
 from app.db.base import utc_now
 from app.errors import NotFound, Unavailable
-from app.schemas.jobs import JobSummary, Progress
+from app.schemas.jobs import DatasetJobSummary, JobSummary
+from app.schemas.progress import Progress
 from app.services.jobs.events import JobEvents
 from testing.waiting import PATIENCE_S
 
@@ -34,7 +35,7 @@ def job(job_id: str, version: int = 1, status: str = "running") -> JobSummary:
     progress = Progress(done=version, total=9, unit="images")
     fields = {"result": None, "error": None, "attempts": 1, "priority": 0, "retry_of": None, "request_id": None}
     times = {"created_at": utc_now(), "started_at": None, "finished_at": None}
-    return JobSummary(id=job_id, kind="dataset", status=status, version=version, progress=progress, **fields, **times)
+    return DatasetJobSummary(id=job_id, status=status, version=version, progress=progress, **fields, **times)
 
 
 def events(jobs: Jobs, max_streams: int = 2) -> JobEvents:
