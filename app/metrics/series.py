@@ -46,7 +46,7 @@ class Series:
 HTTP_REQUESTS = Series(
     "http_requests_total",
     "counter",
-    "Answered requests. `route` is a template such as `/jobs/{job_id}`, or `none` where no route took the request; "
+    "Answered requests. `route` is a template such as `/jobs/{job_id}`, or `none` for an unknown path; "
     "`status` 499: the client left before the answer began.",
     ("method", "route", "status"),
 )

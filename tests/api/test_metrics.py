@@ -11,10 +11,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.access.caller import Scope
 from app.db.base import utc_now
 from app.db.models import Job, Worker
 from app.db.session import Database
 from app.metrics.series import PREFIX, PROCESS, SERIES
+from testing.api_keys import new_key
 from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
 from testing.outages import proxied
@@ -72,6 +74,13 @@ def test_requests_are_counted_by_route_and_status(node: Node) -> None:
     sent = sum(len(answer.content) for answer in answers if answer.request.url.path == "/generate")
     assert value(samples, "http_response_bytes_total", route="/generate") == sent
     assert value(scrape(http), "http_requests_total", method="GET", route="/metrics", status="200") == 1
+
+
+def test_requests_without_a_key_are_counted_at_their_route(node: Node, database_url: str) -> None:
+    key = new_key(database_url, "operator", Scope.ADMIN)
+    wait_until(lambda: node.http.get("/datasets/one").status_code == 401)
+    text = node.http.get("/metrics", headers={"X-API-Key": key.key}).text
+    assert 'foxhound_http_requests_total{method="GET",route="/datasets/{dataset_id}",status="401"} ' in text
 
 
 def test_words_of_clients_are_no_labels(node: Node) -> None:

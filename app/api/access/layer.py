@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.access.authenticator import Authenticator, presented_key
 from app.access.caller import Caller, address_id
 from app.api.access.scopes import Need, RouteNeeds
-from app.api.problems import respond
+from app.api.problems import ROUTE_TEMPLATE, respond
 from app.errors import AppError, Forbidden, Unauthorized
 
 # A refused body up to this size is skipped, so that the connection can be used again, in bytes.
@@ -31,13 +31,14 @@ class AccessLayer:
         """
         self._app = app
         self._authenticator = authenticator
-        self._needs = RouteNeeds()
+        self._routes = RouteNeeds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
             try:
-                scope.setdefault("state", {})["caller"] = await self._admit(scope)
+                scope.setdefault("state", {})
+                scope["state"]["caller"] = await self._admit(scope)
             except AppError as error:
                 await self._refuse(error, scope, receive, send)
                 return
@@ -53,12 +54,14 @@ class AccessLayer:
         """
         client = scope.get("client")
         address = str(client[0]) if client else ""
-        need = self._needs.find(scope["method"], scope["path"])
-        if need is not None and not need:
-            return Caller(address_id(address), None, need)
+        route = self._routes.find(scope["method"], scope["path"])
+        if route is not None:
+            scope["state"][ROUTE_TEMPLATE] = route.template
+            if not route.need:
+                return Caller(address_id(address), None, route.need)
         caller = await self._authenticator().identify(presented_key(scope["headers"]), address)
-        if need is not None:  # else the router answers that there is no such route
-            require(caller, need)
+        if route is not None:  # else the router answers that there is no such route
+            require(caller, route.need)
         return caller
 
     async def _refuse(self, error: AppError, scope: Scope, receive: Receive, send: Send) -> None:

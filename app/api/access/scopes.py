@@ -5,7 +5,7 @@ Imports no routes. A route that is not in the table stops the application from b
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.routing import compile_path
 
@@ -95,27 +95,40 @@ JOB_SCOPES: Mapping[str, Scope] = {
 }
 
 
+class FoundRoute(NamedTuple):
+    """The route that will take a request.
+
+    Attributes:
+        template: Its path, such as `/jobs/{job_id}`; of a folder of files, the folder's.
+        need: What it asks for.
+    """
+
+    template: str
+    need: Need
+
+
 class RouteNeeds:
-    """Finds what a request's method and path need, as the router finds the route: fixed paths before variable ones."""
+    """Finds the route of a method and a path in the table, as the router finds it: fixed paths before variable ones."""
 
     def __init__(self, needs: Mapping[tuple[str, str], Need] = NEEDS) -> None:
         """Compile a table."""
-        self._fixed = {key: need for key, need in needs.items() if "{" not in key[1]}
-        self._patterns: dict[str, list[tuple[re.Pattern[str], Need]]] = {}
+        self._fixed = {key: FoundRoute(key[1], need) for key, need in needs.items() if "{" not in key[1]}
+        self._patterns: dict[str, list[tuple[re.Pattern[str], FoundRoute]]] = {}
         for (method, path), need in needs.items():
             if "{" in path:
-                self._patterns.setdefault(f"{method} {_first(path)}", []).append((compile_path(path)[0], need))
+                found = compile_path(path)[0], FoundRoute(path, need)
+                self._patterns.setdefault(f"{method} {_first(path)}", []).append(found)
 
-    def find(self, method: str, path: str) -> Need | None:
-        """Return what a request needs; None: there is no such route. `HEAD` needs what `GET` needs."""
+    def find(self, method: str, path: str) -> FoundRoute | None:
+        """Return the route of a request; None: there is no such route. `HEAD` is taken as `GET`."""
         method = "GET" if method == "HEAD" else method
-        need = self._fixed.get((method, path))
-        if need is not None:
-            return need
+        if route := self._fixed.get((method, path)):
+            return route
         for pattern, found in self._patterns.get(f"{method} {_first(path)}", ()):
             if pattern.match(path):
                 return found
-        return OPEN if method == "GET" and path.startswith(_OPEN_FOLDERS) else None
+        folder = next((folder for folder in _OPEN_FOLDERS if method == "GET" and path.startswith(folder)), None)
+        return FoundRoute(folder.rstrip("/"), OPEN) if folder else None
 
 
 def require_listed(routes: Iterable[Any]) -> None:

@@ -7,7 +7,7 @@ import logging
 
 from starlette.types import Scope
 
-from app.api.problems import PROBLEM_CODE
+from app.api.problems import PROBLEM_CODE, ROUTE_TEMPLATE
 from app.logs.formats import FIELDS
 from app.metrics.http import Answered
 from app.tracing.spans import Span
@@ -17,7 +17,7 @@ log = logging.getLogger("foxhound.access")
 # Other methods are the client's words.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER_METHOD = "OTHER"
-# A request that no route took: an unknown path, or one that was refused before.
+# A request of an unknown path, or one that was refused before its path was looked at.
 NO_ROUTE = "none"
 # The status of a request whose client left before the answer began, as nginx logs it.
 CLIENT_LEFT = 499
@@ -64,8 +64,8 @@ def describe(span: Span, answered: Answered) -> None:
 
 
 def _route(scope: Scope) -> str:
-    """Return the template of the route that took a request, such as `/jobs/{job_id}`."""
+    """Return the template of the route of a request, such as `/jobs/{job_id}`, also where a layer refused it."""
     path = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
     if not path and "endpoint" in scope and not scope.get("path_params"):
         path = scope["path"]  # of a route of the framework itself, which is no template
-    return str(path or NO_ROUTE)
+    return str(path or scope["state"].get(ROUTE_TEMPLATE, NO_ROUTE))
