@@ -36,8 +36,6 @@ log = logging.getLogger("foxhound.api")
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 # The member of a request's state that keeps the code of its problem, for the metrics.
 PROBLEM_CODE = "problem_code"
-# The member that keeps the template of the route that will take the request, once a layer in front of it has found it.
-ROUTE_TEMPLATE = "route_template"
 MAX_ERRORS = 50
 _FAILED = "The service failed on this request; its log has the reason under the request id."
 # With more faults, only their number is reported.

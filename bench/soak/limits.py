@@ -14,10 +14,11 @@ ALLOWED = {
     "leave": {"200", "500", "503", "left"},
     "clip": {"200", "503"},
     "classify": {"200", "503"},
-    "bad": {"400", "404", "413", "415", "422"},
+    "bad": {"400", "404", "413", "415", "422", "429"},
     "capped": {"200", "422", "429", "500", "503"},  # 422: more images than it may draw at once
     "stranger": {"401", "403"},
-    "hostile": {"200", "413", "422", "429", "503"},
+    # A client that goes on sending megabytes after a refusal is cut off.
+    "hostile": {"200", "413", "422", "429", "503", "unanswered"},
 }
 
 # What the load must have brought about, or it shows nothing.

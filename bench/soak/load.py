@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from bench.soak.requests import KINDS, Keys, make_request
+from bench.soak.requests import KINDS, Keys, make_hostile, make_request
 
 PATIENCE_S = 120.0
 ROUTES = ("/generate", "/clip-score", "/classify")
@@ -46,6 +46,7 @@ class Tally:
 
 async def run_clients(url: str, num_clients: int, seconds: float, keys: Keys, tally: Tally) -> None:
     """Send until the time is over, then wait for the last answers."""
+    make_hostile()
     ends_at = time.monotonic() + seconds
     elsewhere = httpx.AsyncHTTPTransport(local_address=HOSTILE_ADDRESS)
     async with (

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.access.authenticator import Authenticator, presented_key
 from app.access.caller import Caller, address_id
 from app.api.access.scopes import Need, RouteNeeds
-from app.api.problems import ROUTE_TEMPLATE, respond
+from app.api.problems import respond
 from app.errors import AppError, Forbidden, Unauthorized
 
 # A refused body up to this size is skipped, so that the connection can be used again, in bytes.
@@ -37,8 +37,7 @@ class AccessLayer:
         """Handle one request."""
         if scope["type"] == "http":
             try:
-                scope.setdefault("state", {})
-                scope["state"]["caller"] = await self._admit(scope)
+                scope.setdefault("state", {})["caller"] = await self._admit(scope)
             except AppError as error:
                 await self._refuse(error, scope, receive, send)
                 return
@@ -55,10 +54,8 @@ class AccessLayer:
         client = scope.get("client")
         address = str(client[0]) if client else ""
         route = self._routes.find(scope["method"], scope["path"])
-        if route is not None:
-            scope["state"][ROUTE_TEMPLATE] = route.template
-            if not route.need:
-                return Caller(address_id(address), None, route.need)
+        if route is not None and not route.need:
+            return Caller(address_id(address), None, route.need)
         caller = await self._authenticator().identify(presented_key(scope["headers"]), address)
         if route is not None:  # else the router answers that there is no such route
             require(caller, route.need)

@@ -7,7 +7,8 @@ import logging
 
 from starlette.types import Scope
 
-from app.api.problems import PROBLEM_CODE, ROUTE_TEMPLATE
+from app.api.access.scopes import RouteNeeds
+from app.api.problems import PROBLEM_CODE
 from app.logs.formats import FIELDS
 from app.metrics.http import Answered
 from app.tracing.spans import Span
@@ -17,8 +18,9 @@ log = logging.getLogger("foxhound.access")
 # Other methods are the client's words.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER_METHOD = "OTHER"
-# A request of an unknown path, or one that was refused before its path was looked at.
+# A request of an unknown path, or whose head could not be read.
 NO_ROUTE = "none"
+_ROUTES = RouteNeeds()
 # The status of a request whose client left before the answer began, as nginx logs it.
 CLIENT_LEFT = 499
 
@@ -68,4 +70,6 @@ def _route(scope: Scope) -> str:
     path = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
     if not path and "endpoint" in scope and not scope.get("path_params"):
         path = scope["path"]  # of a route of the framework itself, which is no template
-    return str(path or scope["state"].get(ROUTE_TEMPLATE, NO_ROUTE))
+    if not path and (found := _ROUTES.find(scope["method"], scope["path"])):
+        path = found.template
+    return str(path or NO_ROUTE)
