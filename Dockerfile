@@ -20,6 +20,7 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
 COPY README.md LICENSE ./
 COPY alembic ./alembic
 COPY app ./app
+COPY foxhound_client ./foxhound_client
 # Editable, because the migrations in alembic/ stand beside the package.
 RUN pip install --no-deps --editable .
 

@@ -47,7 +47,8 @@ CLIENTS := tests/clients
 lint-openapi: $(CLIENTS)/node_modules/npm.stamp ## Lint docs/openapi.json with Redocly, Spectral and OWASP's rules
 	$(CLIENTS)/lint.sh docs/openapi.json
 
-clients: $(CLIENTS)/node_modules/npm.stamp ## Regenerate clients/typescript from docs/openapi.json
+clients: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Regenerate clients/typescript and the types of foxhound_client from docs/openapi.json
+	$(BIN)/python clients/python.py
 	cd $(CLIENTS) && npx openapi-ts -f openapi-ts.config.mjs
 
 test-clients: $(VENV)/dev.stamp $(VENV)/clients.stamp $(CLIENTS)/node_modules/npm.stamp ## Generate, compile and run clients: minutes
@@ -59,7 +60,7 @@ soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and fau
 lint: $(VENV)/dev.stamp ## Check formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app bench demo_pack testing tests
+	$(BIN)/mypy app bench demo_pack foxhound_client testing tests
 	$(BIN)/lint-imports
 
 format: $(VENV)/dev.stamp ## Put the code into its form

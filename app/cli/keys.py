@@ -21,11 +21,11 @@ from rich.table import Column, Table
 
 from app.access.caller import AccessPolicy, Scope
 from app.access.shares import Shares
+from app.cli.connection import AsJson
 from app.cli.console import err, out, print_note, print_result
 from app.cli.database import opened
 from app.cli.settings import read_settings
 from app.config import Settings
-from app.db.base import utc_now
 
 if TYPE_CHECKING:
     from app.access.keys import KeyRecord, NewKey
@@ -50,7 +50,6 @@ PixelSteps = Annotated[
 StoredMb = Annotated[
     int | None, typer.Option(min=0, help="Megabytes of images and models at which new work is refused.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def _duration(text: str) -> timedelta:
@@ -92,6 +91,7 @@ def create(
 ) -> None:
     """Create a key and print it. It cannot be printed again; a lost key is revoked and replaced."""
     from app.access.keys import create_key
+    from app.db.base import utc_now
 
     settings = read_settings()
     if if_needed and not _policy(settings).needs_a_key:
@@ -212,6 +212,8 @@ def _print_new(new: "NewKey", output: Path | None, as_json: bool) -> None:
 
 
 def _cells(record: "KeyRecord") -> list[str]:
+    from app.db.base import utc_now
+
     expires, used = record.expires_at, record.last_used_on
     return [
         record.name,

@@ -1,6 +1,6 @@
-"""The `foxhound` command: serve, api, worker, migrate, storage, keys, models, dataset, openapi.
+"""The `foxhound` command: processes of a node, its database and files, and what a running service does.
 
-Reads the settings, starts processes and speaks to a person; every decision is made elsewhere.
+Reads the settings, starts processes and turns failures into exit statuses; every decision is made elsewhere.
 """
 
 import json
@@ -16,15 +16,19 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli.console import err, out
+from app.cli.connection import file_error
+from app.cli.console import err, out, print_note
 from app.cli.dataset import dataset_app
+from app.cli.files import check_folder
+from app.cli.jobs import jobs_app
 from app.cli.keys import keys_app, refuse_open_node
 from app.cli.migrate import migrate
-from app.cli.models import models_app
-from app.cli.settings import read_settings, refuse, settings_help
+from app.cli.packs import add_packs
+from app.cli.settings import SETTINGS_HINT, read_settings, refuse, settings
 from app.cli.storage import storage_app
+from app.cli.trained import models_app
+from app.cli.work import classify, generate, score, train
 from app.config import Settings
-from app.db.session import sqlite_path
 from app.logs.setup import configure_logging
 from app.node.supervisor import run_supervised, watch_supervisor
 from app.tracing.spans import NO_TRACING, Tracing
@@ -35,31 +39,63 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(models_app, name="models")
-app.add_typer(dataset_app, name="dataset")
-app.add_typer(storage_app, name="storage")
+for command in (generate, score, classify, train):
+    app.command(rich_help_panel="Use a running service")(command)
+app.add_typer(dataset_app, name="dataset", rich_help_panel="Use a running service")
+add_packs(models_app)
+app.add_typer(models_app, name="models", rich_help_panel="Use a running service")
+app.add_typer(jobs_app, name="jobs", rich_help_panel="Use a running service")
 app.add_typer(keys_app, name="keys")
+app.add_typer(storage_app, name="storage")
 app.command()(migrate)
+app.command(name="settings")(settings)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on, instead of FOXHOUND_HOST.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="TCP port to listen on, instead of FOXHOUND_PORT; 0: a free one.")
+]
 
 
-@app.command(epilog=settings_help())
-def serve() -> None:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"foxhound {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From a prompt to a trained image classifier, behind one REST service."""
+
+
+@app.command(epilog=SETTINGS_HINT)
+def serve(host: Host = None, port: Port = None) -> None:
     """Serve a whole node: the API with its engine, and a worker; each is restarted when it dies."""
-    settings = read_settings()
+    settings = read_settings(host=host, port=port)
     configure_logging(settings.log_level, settings.log_format, "supervisor")
     with _prepared(settings):
-        _serve(settings)
+        _serve(settings, _address(host, port))
 
 
-def _serve(settings: Settings) -> None:
+def _address(host: str | None, port: int | None) -> list[str]:
+    """Return the options that give a child process the address that was given to this one."""
+    given = {"--host": host, "--port": None if port is None else str(port)}
+    return [word for name, value in given.items() if value is not None for word in (name, value)]
+
+
+def _serve(settings: Settings, address: list[str]) -> None:
     url = f"http://{settings.host}:{settings.port}"
     out.print(f"[bold]Foxhound {__version__}[/bold] serves the [bold]{settings.model_pack}[/bold] pack at {url}")
     out.print(f"Ready when {url}/readyz answers 200; documentation at {url}/docs.", soft_wrap=True)
     out.print("Then try, in another shell:")
     out.print(_TRY.format(url=url), highlight=False, soft_wrap=True)
     command = [sys.executable, "-m", "app.cli.main"]
-    children = {"api": [*command, "api"], "worker": [*command, "worker"]}
+    children = {"api": [*command, "api", *address], "worker": [*command, "worker"]}
     raise typer.Exit(run_supervised(children, grace_s=settings.shutdown_delay_s + settings.shutdown_grace_s + 5))
 
 
@@ -74,13 +110,13 @@ _TRY = """
 """
 
 
-@app.command(epilog=settings_help())
-def api() -> None:
+@app.command(epilog=SETTINGS_HINT)
+def api(host: Host = None, port: Port = None) -> None:
     """Serve the API with its engine alone, without a worker."""
     from app.api.serving.server import Server, allow_connections
     from app.main import create_app, server_config
 
-    settings = read_settings()
+    settings = read_settings(host=host, port=port)
     configure_logging(settings.log_level, settings.log_format, "api")
     _check_database(settings)
     _check_store(settings)
@@ -102,7 +138,7 @@ def api() -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog=settings_help())
+@app.command(epilog=SETTINGS_HINT)
 def worker() -> None:
     """Run background jobs, with the engine of the `foxhound api` of the same node."""
     from app.node.client import NodeClient
@@ -126,6 +162,8 @@ def openapi(
     path: Annotated[Path | None, typer.Argument(help="Where to write it; default: standard output.")] = None,
 ) -> None:
     """Write the OpenAPI file."""
+    if path is not None:
+        check_folder(path)
     from app.main import create_app
 
     text = json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
@@ -138,6 +176,7 @@ def openapi(
 @contextmanager
 def _prepared(settings: Settings) -> Iterator[None]:
     """Check what must be right before any process starts; hold the data folder until the node ends."""
+    from app.db.session import sqlite_path
     from app.node.lock import DataDirInUse, lock_data_dir
 
     _check_database(settings)
@@ -221,8 +260,39 @@ def _tracing(settings: Settings) -> Tracing:
 
 
 def main() -> None:
-    """Run the command."""
-    app()
+    """Run the command; an unexpected error is one line, unless Python runs in its development mode."""
+    try:
+        _run()
+    except SystemExit as end:
+        raise SystemExit(_flushed(end.code)) from None
+
+
+def _run() -> None:
+    try:
+        app()
+    except OSError as error:
+        print_note(file_error(error))
+        raise SystemExit(1) from None
+    except Exception as error:
+        if sys.flags.dev_mode or sys.excepthook is not sys.__excepthook__:
+            raise  # `configure_logging` has set a hook that logs it
+        print_note(f"Unexpected error: {type(error).__name__}: {error}. PYTHONDEVMODE=1 shows where.")
+        raise SystemExit(1) from None
+
+
+def _flushed(status: str | int | None) -> str | int | None:
+    """Write what standard output still holds; return the exit status, 1 if it cannot be written.
+
+    A reader such as `head` that has gone is no message; Python would print one at its end.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print_note(f"Standard output: {file_error(error)}")
+        return status or 1
+    return status
 
 
 if __name__ == "__main__":

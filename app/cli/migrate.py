@@ -5,14 +5,16 @@ Imports no engine and no HTTP. It runs in the process of the command.
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.console import out
 from app.cli.settings import read_settings, refuse
 from app.config import Settings
-from app.db.session import Database, sqlite_path
+
+if TYPE_CHECKING:
+    from app.db.session import Database
 
 SourceUrl = Annotated[str | None, typer.Option("--from", help="Database URL to copy all records from.")]
 TargetUrl = Annotated[
@@ -39,6 +41,7 @@ def migrate(source: SourceUrl = None, target: TargetUrl = None) -> None:
 
 def _bring_up_to_date(settings: Settings) -> None:
     from app.db.migrations import refuse_foreign_file
+    from app.db.session import sqlite_path
     from app.services.store.identity import assign_store_id, check_store
     from app.storage.layout import DataFolder
 
@@ -51,10 +54,11 @@ def _bring_up_to_date(settings: Settings) -> None:
 
 
 @contextmanager
-def migrated(url: str) -> Iterator[Database]:
+def migrated(url: str) -> Iterator["Database"]:
     """Migrate a database to this version's schema and open it; the migration lock is held inside the block."""
     from app.db.migrations import migrate as migrate_ours
     from app.db.migrations import migration_lock
+    from app.db.session import Database
     from app.jobs.migrations import migrate_job_engine
 
     with migration_lock(url), closing(Database(url, pool_size=1)) as db:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.connection import AsJson
 from app.cli.console import print_result
 from app.cli.database import opened
 from app.cli.settings import read_settings, refuse
 from app.config import Settings
-from app.db.session import sqlite_path
 
 if TYPE_CHECKING:
     from app.services.store.report import Amount, Paths, RetentionReport, StorageReport
@@ -27,7 +27,7 @@ storage_app = typer.Typer(
 
 @storage_app.command()
 def report(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: AsJson = False,
     as_list: Annotated[bool, typer.Option("--list", help="Print only the path of each file without a record.")] = False,
 ) -> None:
     """Report what takes space, what retention would remove, and where files and records disagree. Changes nothing."""
@@ -75,7 +75,7 @@ def prune(
     gb: Annotated[
         float | None, typer.Option(min=0, help="Keep so many gigabytes of images. Default: FOXHOUND_KEEP_IMAGES_GB.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove old images of /generate, oldest first. Images of datasets stay. A node may run meanwhile."""
     from app.services.store import retention as store
@@ -126,6 +126,8 @@ def adopt(yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confir
 
 
 def _lines(found: "StorageReport", settings: Settings) -> Iterator[str]:
+    from app.db.session import sqlite_path
+
     where = "SQLite" if sqlite_path(settings.resolved_database_url) is not None else "Postgres"
     yield f"Store {found.store_id or 'without an id'} in {settings.data_dir.resolve()}, records in {where}"
     for kind, amount in found.kinds.items():

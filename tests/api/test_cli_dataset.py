@@ -15,10 +15,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.main import app
-from app.client.service import Delays
 from app.db.models import Dataset
 from app.db.session import Database
 from app.jobs import record
+from foxhound_client.models import DatasetRead
+from foxhound_client.sending import Delays
+from testing.answers import a_dataset, a_job, a_plan, a_planned_image
 from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
 from testing.uploads import create_empty, fill, picture, upload
@@ -222,8 +224,8 @@ def test_wrong_usage_has_a_status_of_its_own(args: tuple[str, ...]) -> None:
 
 
 def test_a_dry_run_is_passed_on_and_shown() -> None:
-    image = {"split": "train", "class_name": "fox", "position": 0, "prompt": "a fox"}
-    plan = {"name": "n", "num_images": 10_000, "estimated_seconds": 36_000.0, "estimate": "on this", "samples": [image]}
+    samples = [a_planned_image()]
+    plan = a_plan(num_images=10_000, estimated_seconds=36_000.0, estimate="on this", samples=samples)
     keys = []
 
     def answer(handler: BaseHTTPRequestHandler, asked: list[str]) -> None:
@@ -278,9 +280,15 @@ def test_nobody_there_is_told_after_bounded_retries() -> None:
     for args in (("list",), ("create", "-"), ("follow", "x"), ("pause", "x"), ("resume", "x")):
         slept.clear()
         gone = dataset_command("http://127.0.0.1:9", *args, "--patience", "20", body=DATASET, sleep=slept.append)
-        assert gone.exit_code == 3, gone.output
+        assert gone.exit_code == 1, gone.output
         assert slept == [0.5, 1, 2, 4, 8]
         assert "No answer from http://127.0.0.1:9" in gone.stderr
+
+
+def test_nobody_there_is_told_at_once_in_one_line() -> None:
+    gone = dataset_command("http://127.0.0.1:9", "list")
+    line = "No answer from http://127.0.0.1:9: Connection refused. See whether the service runs and whether this is "
+    assert (gone.exit_code, gone.stdout, gone.stderr) == (1, "", f"{line}its URL.\n")
 
 
 def test_a_busy_service_is_asked_again_when_it_says_so() -> None:
@@ -288,22 +296,20 @@ def test_a_busy_service_is_asked_again_when_it_says_so() -> None:
 
     def answer(handler: BaseHTTPRequestHandler, asked: list[str]) -> None:
         if len(asked) < 4:
-            reply(handler, 503, {"title": "Queue full", "detail": "later", "code": "queue_full"}, Retry_After="9999")
+            reply(handler, 503, {"title": "Queue full", "detail": "later", "code": "queue_full"}, Retry_After="30")
         else:
             reply(handler, 200, {"items": [], "next_cursor": None})
 
     with scripted(answer) as url:
         assert dataset_command(url, "list", "--json", sleep=slept.append).stdout == "[]\n"
-    assert slept == [15, 15, 15]
+    assert slept == [30, 30, 30]
 
 
 def test_delays_begin_anew_after_a_success() -> None:
-    slept: list[float] = []
-    delays = Delays(2.0, slept.append)
-    assert [delays.wait(), delays.wait(), delays.wait()] == [True, True, False]
+    delays = Delays(2.0)
+    assert [delays.next(), delays.next(), delays.next()] == [0.5, 1, None]
     delays.reset()
-    assert delays.wait()
-    assert slept == [0.5, 1, 0.5]
+    assert delays.next() == 0.5
 
 
 def test_an_answer_that_is_not_ours_is_no_traceback() -> None:
@@ -311,7 +317,7 @@ def test_an_answer_that_is_not_ours_is_no_traceback() -> None:
         reply(handler, 418 if len(asked) == 1 else 200, ["?"])
 
     with scripted(answer) as url:
-        for words in ("418", "not a JSON object"):
+        for words in ("418", "no JSON object"):
             result = dataset_command(url, "list")
             assert (result.exit_code, words in result.stderr) == (1, True)
 
@@ -324,9 +330,9 @@ def test_follow_tells_each_state_and_ends_with_the_dataset(node: Node, db: Datab
     change(db, made["job_id"], done=40)
     change(db, made["job_id"], done=60, ends=True)
     lines = dataset_command(node.http.base_url, "follow", made["id"], "--json")
-    (job,) = map(json.loads, lines.stdout.splitlines())
-    read = node.http.get(f"/jobs/{made['job_id']}").json()
-    assert job == {name: value for name, value in read.items() if name != "spec"}
+    read = node.http.get(f"/datasets/{made['id']}").content
+    assert DatasetRead.model_validate_json(lines.stdout) == DatasetRead.model_validate_json(read)
+    assert lines.stderr == "succeeded: 100 of 100 images\n"
     by_name = dataset_command(node.http.base_url, "follow", "fox-dog")
     assert by_name.exit_code == 0
     assert by_name.stdout == "succeeded: 100 of 100 images\nfox-dog is ready: 0 images\n"
@@ -373,23 +379,19 @@ def test_follow_goes_on_after_the_service_was_stopped_and_started(tmp_path: Path
         followed = dataset_command(url, "follow", made["id"], "--json", sleep=sleep)
     db.close()
     assert followed.exit_code == 0, followed.output
-    assert json.loads(followed.stdout.splitlines()[-1])["progress"]["done"] == 100
-
-
-def a_job(version: int, done: int, status: str = "running") -> dict:
-    progress = {"done": done, "total": 400, "unit": "images", "rate_per_minute": 100.0}
-    return {"id": "j", "version": version, "status": status, "progress": progress, "error": None}
+    assert json.loads(followed.stdout)["status"] == "ready"
+    assert followed.stderr.splitlines()[-1] == "succeeded: 100 of 100 images"
 
 
 def test_events_are_taken_up_behind_the_last_one_seen_and_polling_fills_in() -> None:
     last_ids: list[str | None] = []
-    polled = iter([a_job(2, 100), a_job(3, 200), a_job(5, 400, "succeeded")])
+    polled = iter([a_job(2, 100), a_job(3, 200), *2 * [a_job(5, 400, "succeeded")]])
 
     def answer(handler: BaseHTTPRequestHandler, asked: list[str]) -> None:
         if asked[-1] == "/jobs/j":
             reply(handler, 200, next(polled))
         elif asked[-1] != "/jobs/j/events":
-            reply(handler, 200, {"id": "d", "name": "n", "job_id": "j", "status": "ready", "num_images": 400})
+            reply(handler, 200, a_dataset(num_images=400))
         else:
             last_ids.append(handler.headers["last-event-id"])
             if len(last_ids) == 2:
@@ -419,7 +421,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_follow_it_again() -> None:
         if asked[-1].startswith("/jobs/j"):
             reply(handler, 200, a_job(1, 1))
         else:
-            reply(handler, 202, {"id": "d", "name": "n", "job_id": "j", "status": "generating", "num_images": 1})
+            reply(handler, 202, a_dataset(status="generating", num_images=1))
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -520,7 +522,7 @@ def test_a_download_that_breaks_off_again_and_again_or_changes_ends_whole(tmp_pa
 
     def answer(handler: BaseHTTPRequestHandler, asked: list[str]) -> None:
         if not asked[-1].endswith("archive.zip"):
-            reply(handler, 200, {"id": "d", "name": "n"})
+            reply(handler, 200, a_dataset())
             return
         ranges.append(handler.headers["range"])
         data, etag = (old, '"old"') if len(ranges) < 4 else (new, '"new"')
@@ -538,7 +540,7 @@ def test_a_download_that_breaks_off_again_and_again_or_changes_ends_whole(tmp_pa
     assert exported.exit_code == 0, exported.output
     assert (tmp_path / "out.zip").read_bytes() == new
     assert ranges == [None, "bytes=29999-", "bytes=59998-", "bytes=89997-", "bytes=29999-"]
-    assert "The archive has changed." in exported.stderr
+    assert "The file has changed." in exported.stderr
 
 
 def test_an_export_of_what_is_in_the_making_is_refused(node: Node, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings and the command line's words about them."""
 
+import json
 import os
 import socket
 import subprocess
@@ -98,6 +99,10 @@ def test_a_missing_gpu_or_a_taken_port_ends_the_api_with_its_reason(tmp_path: Pa
     assert (refused.returncode, port in refused.stderr) == (78, True)
 
 
-def test_serve_help_lists_every_setting(tmp_path: Path) -> None:
-    text = foxhound(tmp_path, "serve", "--help").stdout
-    assert [name for name in Settings.model_fields if f"FOXHOUND_{name.upper()}" not in text] == []
+def test_the_table_of_settings_has_each_with_its_value_and_no_password(tmp_path: Path) -> None:
+    env = {"FOXHOUND_DATABASE_URL": "postgresql://fox:secret@nowhere/hound", "FOXHOUND_PORT": "8123"}
+    rows = {row["name"]: row for row in json.loads(foxhound(tmp_path, "settings", "--json", **env).stdout)}
+    assert list(rows) == [f"FOXHOUND_{name.upper()}" for name in Settings.model_fields]
+    assert (rows["FOXHOUND_PORT"]["value"], rows["FOXHOUND_PORT"]["default"]) == ("8123", "8000")
+    assert rows["FOXHOUND_DATABASE_URL"]["value"] == "postgresql://fox:***@nowhere/hound"
+    assert "foxhound settings" in foxhound(tmp_path, "serve", "-h").stdout.replace("\n", " ")

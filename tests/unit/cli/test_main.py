@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from app.cli.console import progress_text
 from app.cli.main import app
-from app.client.datasets import key_of
 from app.modelpacks import pack as packs
+from foxhound_client.models import JobRead
+from foxhound_client.once import key_of
+from testing.answers import PROGRESS, a_job
 from testing.tiny import MANIFEST
 
 QUALITY = {
@@ -34,10 +37,10 @@ def test_the_list_of_models_sums_up_what_was_measured(demo_folder: Path, quality
     (demo_folder / "manifest.json").write_text(
         json.dumps({**MANIFEST, "name": "demo", "files": files, "quality": quality})
     )
-    shown = CliRunner().invoke(app, ["models", "list"]).output
+    shown = CliRunner().invoke(app, ["models", "packs"]).output
     assert "45.3 MB" in shown
     assert ("as measured" not in shown) if line is None else (line in shown)
-    (row, _) = json.loads(CliRunner().invoke(app, ["models", "list", "--json"]).output)
+    (row, _) = json.loads(CliRunner().invoke(app, ["models", "packs", "--json"]).output)
     assert (row["bytes"], row["files"], row["quality"], row["made"]) == (45_300_000, 1, quality, {})
 
 
@@ -52,9 +55,9 @@ def test_the_list_of_models_sums_up_what_was_measured(demo_folder: Path, quality
     ],
 )
 def test_a_jobs_progress_in_words(done: int, rate: float | None, line: str) -> None:
-    assert (
-        progress_text({"progress": {"done": done, "total": 1_000, "unit": "images", "rate_per_minute": rate}}) == line
-    )
+    progress = {**PROGRESS, "done": done, "total": 1_000, "rate_per_minute": rate}
+    job: JobRead = TypeAdapter(JobRead).validate_python(a_job(1, 0, progress=progress))
+    assert progress_text(job) == line
 
 
 def test_the_key_of_a_dataset_follows_from_its_request_and_its_service() -> None:

@@ -1,4 +1,4 @@
-"""`foxhound models`: lists the model packs; downloads packs and backbones in advance.
+"""`foxhound models packs` and `fetch`: list the model packs; download packs and backbones in advance.
 
 Loads no model and imports no engine. It runs in the process of the command.
 """
@@ -12,14 +12,12 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from app.cli.connection import AsJson
 from app.cli.console import err, out
 from app.cli.settings import read_settings
 
-models_app = typer.Typer(help="Model packs: list them, download them in advance.", no_args_is_help=True)
 
-
-@models_app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False) -> None:
+def list_packs(as_json: AsJson = False) -> None:
     """List the packs, their revisions, sizes and whether they are downloaded."""
     from app.modelpacks.pack import PackError, find_pack
 
@@ -44,7 +42,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
         return
     table = Table("Pack", "Revision", "Licence", "Size", "Here")
     for row in rows:
-        size, here = f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["here"] else "no"
+        size, here = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "", "yes" if row["here"] else "no"
         table.add_row(row["name"], row["revision"], row["licence"], size, here)
     out.print(table)
     for row in rows:
@@ -64,7 +62,6 @@ def _quality_line(quality: Mapping[str, Any]) -> str:
     return ", ".join(texts).replace("%", " %")
 
 
-@models_app.command("fetch")
 def fetch_models(
     name: Annotated[str, typer.Argument(help="Name of the pack, e.g. sd15; or the word `backbone`.")],
     backbone: Annotated[str | None, typer.Argument(help="After `backbone`: name of a model of timm's hub.")] = None,
@@ -101,6 +98,12 @@ def _fetch(name: str, backbone: str | None, models_dir: Path, local: Path | None
 
     model = fetch_backbone(backbone, models_dir, shown, local=local)
     return f"The backbone {model.name} ({model.architecture}, {model.num_bytes / 1e6:.1f} MB) is complete."
+
+
+def add_packs(models_app: typer.Typer) -> None:
+    """Add the commands of this module to the group of models."""
+    models_app.command("packs")(list_packs)
+    models_app.command("fetch")(fetch_models)
 
 
 class _Shown:

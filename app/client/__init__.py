@@ -1,1 +1,0 @@
-"""HTTP client of a Foxhound service, for the command line; imports nothing of the server."""

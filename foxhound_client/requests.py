@@ -1,0 +1,230 @@
+"""The JSON bodies that a Foxhound service takes, as TypedDicts; clients/python.py writes this file.
+
+Imports nothing but typing.
+"""
+
+from typing import Literal, Required, TypedDict
+
+
+NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
+
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+
+ResponseFormat = Literal["url", "b64_json"]
+
+
+class GenerateRequest(TypedDict, total=False):
+    """A prompt and how to turn it into images; only `prompt` is required."""
+
+    width: int | None
+    height: int | None
+    scheduler: NoiseScheduler | None
+    output_format: ImageFormat
+    guidance_scale: float
+    num_inference_steps: int
+    prompt: Required[str]
+    negative_prompt: str | None
+    seed: int | None
+    num_images_per_prompt: int
+    response_format: ResponseFormat
+    labels: list[str] | None
+
+
+class GenerateImageRequest(TypedDict, total=False):
+    """A prompt and how to turn it into one image; only `prompt` is required."""
+
+    width: int | None
+    height: int | None
+    scheduler: NoiseScheduler | None
+    output_format: ImageFormat
+    guidance_scale: float
+    num_inference_steps: int
+    prompt: Required[str]
+    negative_prompt: str | None
+    seed: int | None
+
+
+class ClipScoreRequest(TypedDict, total=False):
+    """An image and the labels to score it against."""
+
+    image_id: str | None
+    image_b64: str | None
+    image_ids: list[str] | None
+    labels: Required[list[str]]
+    template: str | None
+
+
+class ClassifyRequest(TypedDict, total=False):
+    """An image and how to classify it."""
+
+    image_id: str | None
+    image_b64: str | None
+    image_ids: list[str] | None
+    top_k: int
+    model: str | None
+    explain: bool
+
+
+class DatasetClass(TypedDict, total=False):
+    """A class and its prompts, which are used in turn."""
+
+    name: Required[str]
+    prompts: list[str]
+    negative_prompt: str | None
+    label: str | None
+
+
+PresetName = Literal["diverse", "from_prompts"]
+
+
+class GuidanceRange(TypedDict, total=False):
+    """A random guidance scale for each image, drawn from min, min + 0.1, ..., max."""
+
+    min: Required[float]
+    max: Required[float]
+
+
+GuidanceChoice = float | GuidanceRange
+
+
+class StepsRange(TypedDict, total=False):
+    """A random number of steps for each image, drawn from min, min + 1, ..., max."""
+
+    min: Required[int]
+    max: Required[int]
+
+
+StepsChoice = int | StepsRange
+
+
+class RecipeSettings(TypedDict, total=False):
+    """Settings of a dataset's images."""
+
+    width: int | None
+    height: int | None
+    scheduler: NoiseScheduler | None
+    output_format: ImageFormat
+    guidance_scale: GuidanceChoice
+    num_inference_steps: StepsChoice
+
+
+Combine = Literal["cartesian", "sampled"]
+
+
+class ClipFilter(TypedDict, total=False):
+    """Keep an image if CLIP's probability of its own class, among the texts of all classes, is at least `threshold`."""
+
+    threshold: float | None
+
+
+class DatasetCreate(TypedDict, total=False):
+    """A dataset to generate: classes, number of images of each, and the recipe."""
+
+    name: Required[str]
+    seed: int | None
+    classes: Required[list[DatasetClass]]
+    train_per_class: int
+    validation_per_class: int
+    test_per_class: int
+    preset: PresetName | None
+    generation: RecipeSettings
+    variables: dict[str, list[str]]
+    combine: Combine
+    filter: ClipFilter | None
+    max_attempts: int | None
+
+
+class DatasetExtend(TypedDict, total=False):
+    """The number of images to add to each class of a dataset, by its own recipe."""
+
+    train_per_class: int
+    validation_per_class: int
+    test_per_class: int
+
+
+class OptimizerSettings(TypedDict, total=False):
+    """Settings of the SGD optimizer; those of a request without `head`."""
+
+    name: Literal["sgd"]
+    lr: float
+    momentum: float
+
+
+Solver = Literal["sgd", "adamw", "lbfgs", "ridge", "prototypes", "sweep"]
+
+
+Schedule = Literal["constant", "cosine", "step"]
+
+
+SweepSolver = Literal["sgd", "adamw", "lbfgs"]
+
+
+class HeadCreate(TypedDict, total=False):
+    """How the head is trained on the backbone's features; `epochs` and `batch_size` are those of the train job."""
+
+    solver: Solver
+    lr: float
+    momentum: float
+    weight_decay: float
+    c: float
+    alpha: float
+    schedule: Schedule
+    warmup_epochs: int
+    class_weights: Literal["balanced"] | None
+    label_smoothing: float
+    sweep_solver: SweepSolver
+
+
+class ValidationCreate(TypedDict, total=False):
+    """The part of each class's training images that settings are chosen by, and that is not trained on."""
+
+    fraction: float
+
+
+class EarlyStoppingCreate(TypedDict, total=False):
+    """Training stops when the validation loss has not fallen; the best epoch's head is kept (sgd, adamw)."""
+
+    patience: int
+
+
+class AugmentCreate(TypedDict, total=False):
+    """Further views of each training image, as additional training rows."""
+
+    flip: bool
+    crops: int
+
+
+FineTuneMode = Literal["head", "last_block", "all"]
+
+
+class TrainJobCreate(TypedDict, total=False):
+    """A dataset, existing or to be generated, and the training settings."""
+
+    dataset_id: str | None
+    dataset: DatasetCreate | None
+    name: str | None
+    backbone: str | None
+    preset: Literal["from_prompts"] | None
+    method: Literal["linear_probe"]
+    epochs: int
+    batch_size: int
+    optimizer: OptimizerSettings
+    head: HeadCreate | None
+    validation: ValidationCreate | None
+    early_stopping: EarlyStoppingCreate | None
+    augment: AugmentCreate | None
+    fine_tune: FineTuneMode | None
+    seed: int
+    allow_incomplete: bool
+
+
+Split = Literal["train", "validation", "test"]
+
+
+class EvaluationCreate(TypedDict, total=False):
+    """A dataset to evaluate a model on."""
+
+    dataset_id: Required[str]
+    split: Split
