@@ -68,7 +68,7 @@ class Runner:
         }
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         command = [*self._command(example), *([name] if example == "fox_or_dog.sh" else [])]
-        return subprocess.Popen(command, env=env, cwd=folder, start_new_session=True, **output)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen(command, env=env, cwd=folder, start_new_session=True, **output)  # type: ignore[call-overload]
 
     def _command(self, example: str) -> list[str]:
         path = EXAMPLES / example
@@ -95,7 +95,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("examples/typescript", "clients/typescript"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
     (folder / "node_modules").symlink_to(NODE_MODULES)
-    compiler = [NODE_MODULES / ".bin" / "tsc", "-p", "examples/typescript", "--outDir", "built"]
+    compiler = [str(NODE_MODULES / ".bin" / "tsc"), "-p", "examples/typescript", "--outDir", "built"]
     done = subprocess.run(compiler, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     (folder / "built" / "package.json").write_text('{"type": "module"}')

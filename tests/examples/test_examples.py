@@ -19,12 +19,10 @@ LIMIT_S = 300
 MIDDLE = re.compile(r"\b[1-9]\d* of [1-9]\d*\b|\bsaved\b|^train job |^1\.|^CLIP|^0 of 0 ", re.MULTILINE)
 
 
-def run(runner: Runner, example: str, name: str, folder: Path) -> str:
+def run(runner: Runner, example: str, name: str, folder: Path) -> None:
     process = runner.start(example, name, folder)
     output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, output
-    assert re.search(MIDDLE, output), f"the example does not say how far it is:\n{output}"
-    return output
 
 
 def run_and_kill(runner: Runner, example: str, name: str, folder: Path) -> None:
