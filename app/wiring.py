@@ -21,7 +21,7 @@ from app.jobs.queue import JobQueue
 from app.metrics.node import NodeSources
 from app.metrics.records import read_ended_jobs, read_jobs
 from app.modelpacks.devices import resolve_device
-from app.services.datasets.estimate import JobEstimator
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService

@@ -15,7 +15,7 @@ from app.errors import FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
-from app.services.datasets.estimate import JobEstimator
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipes.recipe import Offsets, per_class

@@ -9,7 +9,7 @@ from app.access.caller import Caller
 from app.db.models import Dataset
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
-from app.services.datasets.estimate import JobEstimator
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot, per_class
 from app.services.datasets.records import num_to_make, preset_of, recipe_classes, settings_of
 

@@ -21,7 +21,7 @@ from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.schemas.jobs import RepairJob
-from app.services.datasets.estimate import JobEstimator
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read

@@ -18,8 +18,8 @@ from app.engine.scheduling.device_time import DeviceEstimate, Work
 from app.engine.scheduling.turns import BACKGROUND_EVERY
 from app.image_spec import SIDE_MULTIPLE
 from app.schemas.datasets import EstimateBasis
+from app.services.datasets.estimates.waiting_work import JobWork, active_work, kept_share, num_live_workers
 from app.services.datasets.records import mean
-from app.services.datasets.waiting_work import JobWork, active_work, kept_share, num_live_workers
 from app.services.inference.loaded import CLIP, DIFFUSION
 from app.services.inference.service import Inference
 
