@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 2
-FAST := 'not full_size and not generator and not clients and not postgres and not slow'
+FAST := 'not full_size and not generator and not clients and not examples and not postgres and not slow'
 
-.PHONY: help run test test-browser test-clients test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-filter bench-from-prompts bench-gpu bench-hostile bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders
+.PHONY: help run test test-browser test-clients test-examples test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-estimate bench-filter bench-from-prompts bench-gpu bench-hostile bench-http-overhead bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,7 @@ test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without th
 
 coverage: $(VENV)/dev.stamp ## Measure which lines and branches of app the unit, API and parity tests reach, on SQLite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov \
-		-m 'not full_size and not generator and not clients and not postgres' tests/unit tests/api tests/parity
+		-m 'not full_size and not generator and not clients and not examples and not postgres' tests/unit tests/api tests/parity
 
 test-browser: $(VENV)/dev.stamp ## Open pages in the system's Chromium: about a minute
 	$(BIN)/python -m pytest -m browser tests/browser
@@ -53,6 +53,9 @@ clients: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Regenerate clien
 
 test-clients: $(VENV)/dev.stamp $(VENV)/clients.stamp $(CLIENTS)/node_modules/npm.stamp ## Generate, compile and run clients: minutes
 	$(BIN)/python -m pytest -m clients tests/clients
+
+test-examples: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Run every example twice in a row and after a kill: minutes
+	$(BIN)/python -m pytest -m examples tests/examples
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
 	$(BIN)/python -m bench.soak --minutes 20
@@ -88,6 +91,9 @@ bench-judging: $(VENV)/dev.stamp ## Measure /clip-score and /classify beside Lit
 bench-encoding: $(VENV)/dev.stamp ## Measure what writing an image costs, by format and setting
 	$(BIN)/python -m bench.encoding
 
+bench-estimate: $(VENV)/dev.stamp ## Compare dry runs with what the datasets take, idle and loaded: minutes
+	$(BIN)/python -m bench.estimate
+
 bench-filter: $(VENV)/dev.stamp ## Compare CLIP filters on a half-mislabelled set: about two minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.filter
 
@@ -96,6 +102,9 @@ bench-fairness: $(VENV)/dev.stamp ## Measure how two callers with 1 and 20 reque
 
 bench-hostile: $(VENV)/dev.stamp ## Attack a node in every known way beside a good client: about six minutes
 	$(BIN)/python -m bench.hostile
+
+bench-http-overhead: $(VENV)/dev.stamp ## Measure /classify with a fake engine beside bare Starlette: a minute
+	$(BIN)/python -m bench.http_overhead
 
 bench-keys: $(VENV)/dev.stamp ## Measure what the check of an API key costs a request: a minute
 	$(BIN)/python -m bench.keys

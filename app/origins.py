@@ -9,6 +9,7 @@ at the start, the API compares each request with them on the event loop.
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 ANY = "*"
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::(\d{0,5}))?")
@@ -153,6 +154,7 @@ def _listed_host(text: str) -> str | None:
     return prefix + host.name
 
 
+@lru_cache(maxsize=64)  # the `Host` of every request is looked up; few, because a client's text may be long
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(text)

@@ -16,10 +16,12 @@ from app.api.deps import Services
 from app.config import Settings
 from app.db.session import Database
 from app.engine.engine import Engine
+from app.jobs import durable
 from app.jobs.queue import JobQueue
 from app.metrics.node import NodeSources
 from app.metrics.records import read_ended_jobs, read_jobs
 from app.modelpacks.devices import resolve_device
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
 from app.services.datasets.service import DatasetService
@@ -117,7 +119,13 @@ def make_services(
     images = ImageService(db, folder, checks)
     models = ModelService(db, folder, checks)
     jobs = JobService(db, queue, folder.reserve)
-    dataset_service = DatasetService(db, folder, inference, queue, limits)
+    estimator = JobEstimator(
+        inference,
+        chunk_size=settings.chunk_size,
+        chunks_at_once=durable.CHUNKS_AT_ONCE,
+        worker_ttl_s=settings.worker_ttl_s,
+    )
+    dataset_service = DatasetService(db, folder, inference, queue, limits, estimator)
     exported = ExportFiles(folder, checks, __version__)
     explanations = Explanations(inference, pools.explanations, settings.backbones_mb * 1_000_000)
     judge = ImageJudge(folder, inference, FeatureCache(folder.features, reserve=folder.reserve), limits, pools)
@@ -129,7 +137,7 @@ def make_services(
         images=images,
         judging=JudgingService(inference, images, models, limits, explanations, decode=decode),
         datasets=dataset_service,
-        extensions=DatasetExtensionService(db, inference, queue, limits),
+        extensions=DatasetExtensionService(db, inference, queue, limits, estimator),
         uploads=UploadService(db, folder, limits, pools, reencode),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),

@@ -6,7 +6,7 @@
 # NAME names the dataset and the model; default: fox-or-dog and the numbers below. It may be interrupted, or the service
 # restarted, at any point: run again with the same settings, it goes on with the same dataset and the same training.
 # Further settings are variables:
-# BASE_URL, OUT_DIR (where the pictures go), TRAIN_PER_CLASS, TEST_PER_CLASS, STEPS (denoising steps), EPOCHS,
+# FOXHOUND_URL, OUT_DIR (where the pictures go), TRAIN_PER_CLASS, TEST_PER_CLASS, STEPS (denoising steps), EPOCHS,
 # TIMEOUT_S (longest wait for each of: ready, dataset, training), FOXHOUND_API_KEY (if the service needs a key).
 #
 # Exit status: 0 the trained model is right about a fresh fox and a fresh dog; 1 it is wrong, or a request failed;
@@ -15,7 +15,7 @@ set -eu
 LC_ALL=C
 export LC_ALL
 
-BASE_URL=${BASE_URL:-http://127.0.0.1:8000}
+BASE_URL=${FOXHOUND_URL:-${BASE_URL:-http://127.0.0.1:8000}} # BASE_URL: the name of earlier releases
 OUT_DIR=${OUT_DIR:-fox-or-dog}
 TRAIN_PER_CLASS=${TRAIN_PER_CLASS:-25}
 TEST_PER_CLASS=${TEST_PER_CLASS:-5}

@@ -4,9 +4,9 @@
 #   sh examples/overnight.sh
 #
 # It may be killed and started again at any point, and so may the service: started again with the same settings, it goes on
-# with the same dataset and the same download. Settings are variables:
+# with the same dataset and the same download, and keeps a file that is whole. Settings are variables:
 NAME=${NAME:-overnight}
-BASE_URL=${BASE_URL:-http://127.0.0.1:8000}
+BASE_URL=${FOXHOUND_URL:-${BASE_URL:-http://127.0.0.1:8000}} # BASE_URL: the name of earlier releases
 OUT=${OUT:-$NAME.zip}
 TRAIN_PER_CLASS=${TRAIN_PER_CLASS:-4500} # 2 classes x (4500 + 500) = 10,000 images
 TEST_PER_CLASS=${TEST_PER_CLASS:-500}
@@ -119,7 +119,8 @@ submit --header "Idempotency-Key: $KEY"
 ask "/datasets/$dataset_id"
 # The answer to a key is kept for a day, even where what it made has been deleted since.
 [ "$status" != 404 ] || submit
-echo "dataset $dataset_id; its job's events: curl -N $BASE_URL/jobs/JOB_ID/events"
+job_id=$(field job_id <"$scratch/answer")
+echo "dataset $dataset_id; its job's events: curl -N $BASE_URL/jobs/$job_id/events"
 
 shown=""
 while :; do
@@ -148,11 +149,15 @@ ask "/datasets/$dataset_id/archive.zip" --range 0-0 --dump-header "$scratch/head
 [ "$status" = 206 ] || refused "the archive"
 etag=$(tr -d '\r' <"$scratch/headers" | sed -n 's/^[Ee][Tt][Aa][Gg]: *//p')
 bytes=$(tr -d '\r' <"$scratch/headers" | sed -n 's/^[Cc]ontent-[Rr]ange: *bytes 0-0.//p')
-if [ ! -f "$part" ] || [ "$(cat "$part.etag" 2>/dev/null || true)" != "$etag" ]; then
-  rm -f "$part"
-  printf '%s' "$etag" >"$part.etag"
-  : >"$part"
+if [ "$(cat "$OUT.etag" 2>/dev/null || true)" != "$etag" ]; then
+  rm -f "$part" "$OUT"
+  printf '%s' "$etag" >"$OUT.etag"
 fi
+if [ -f "$OUT" ]; then
+  echo "$OUT is there already: $bytes bytes"
+  exit 0
+fi
+[ -f "$part" ] || : >"$part"
 waited=0
 while [ "$(wc -c <"$part")" -lt "$bytes" ]; do
   before=$(wc -c <"$part")
@@ -168,5 +173,4 @@ while [ "$(wc -c <"$part")" -lt "$bytes" ]; do
 done
 [ "$(wc -c <"$part")" -eq "$bytes" ] || die "$part is longer than the archive; delete it and start again"
 mv "$part" "$OUT"
-rm -f "$part.etag"
 echo "$OUT: $bytes bytes"

@@ -6,6 +6,7 @@ Imports nothing of the application but the errors. Everything is immutable; any 
 import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from app.access.shares import UNBOUNDED, Shares
 
@@ -98,6 +99,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=1_024)
 def address_id(address: str) -> str:
     """Return the id of a caller without a key: his IPv4 address, or the /64 network of his IPv6 address."""
     try:

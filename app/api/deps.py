@@ -56,7 +56,7 @@ class Services:
     visibility: Visibility
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:  # `async`, so that it does not run on a thread
     """Return the services from the application's state, where `main` has put them."""
     services: Services = request.app.state.services
     return services
@@ -87,11 +87,11 @@ _RANGE = "A part of the file, e.g. `bytes=1000-`."
 _IF_RANGE = "An ETag; if the file has another one by now, the whole file is sent."
 
 
-def _declare_conditional(if_none_match: Annotated[_Declared | None, Header(description=_ETAG)] = None) -> None:
+async def _declare_conditional(if_none_match: Annotated[_Declared | None, Header(description=_ETAG)] = None) -> None:
     pass
 
 
-def _declare_ranged(
+async def _declare_ranged(
     range_: Annotated[_Declared | None, Header(alias="range", description=_RANGE)] = None,
     if_range: Annotated[_Declared | None, Header(description=_IF_RANGE)] = None,
 ) -> None:

@@ -17,6 +17,7 @@ from app.engine.observer import EngineObserver, Observers, StepTaken, Waiting
 from app.engine.request import EngineRequest, Priority, RequestCost, Shape
 from app.engine.runner import Runner
 from app.engine.scheduling.batcher import Batch, Batcher
+from app.engine.scheduling.device_time import DeviceEstimate, Work
 from app.engine.scheduling.lanes import num_rows
 from app.engine.scheduling.model_queue import row_pixels
 from app.errors import AppError, InferenceFailed, Unavailable
@@ -111,8 +112,8 @@ class Engine:
             name: A model that was added.
             budget: Rows of one step by shape, >= 1. The device thread calls it at every turn, so it must be quick and
                 without side effects.
-            step_cost: Cost of a step by shape and rows, > 0 in any unit; shapes share the device's time in proportion.
-                Called like `budget`. Default: rows times pixels.
+            step_cost: Calibrated cost of a step by shape and rows, in seconds, > 0; shapes share the device's time in
+                proportion. Called like `budget`. Default: rows times pixels, which says nothing of seconds.
         """
         with self._condition:
             self._batcher.set_row_budget(name, budget, step_cost)
@@ -174,6 +175,11 @@ class Engine:
         """Estimate the seconds until all work ahead of a new request of this model is done, >= 0."""
         with self._condition:
             return self._batcher.expected_wait_s(model, priority)
+
+    def estimate(self, model: str, work: Sequence[Work]) -> DeviceEstimate:
+        """Estimate the device's time for background work of a model that is not submitted yet."""
+        with self._condition:
+            return self._batcher.estimate(model, work)
 
     def in_flight(self) -> dict[str, int]:
         """Count the requests of every model that are not resolved yet."""

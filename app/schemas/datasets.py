@@ -195,6 +195,9 @@ class DatasetPage(Page[DatasetRead]):
     """A page of datasets, newest first."""
 
 
+EstimateBasis = TypeAliasType("EstimateBasis", Literal["measured", "scaled", "calibrated", "unknown"])
+
+
 class PlannedImage(Response):
     """The prompt and settings of the first attempt at one slot."""
 
@@ -219,7 +222,15 @@ class DatasetPlan(SettledSettings):
     classes: list[PlannedClass]
     num_images: int = Field(description="Images that would be generated.")
     samples: list[PlannedImage] = Field(description="The first slots of some classes.")
-    estimated_seconds: float | None = Field(
-        description="Estimated time in seconds, without rejected images; null if there is no estimate."
+    row_steps: int = Field(
+        ge=0, description="Rows x steps of these images: a step of an image with guidance has two rows, else one."
     )
-    estimate: str = Field(description="The basis of the estimate, or why there is none.")
+    estimated_seconds: float | None = Field(
+        ge=0, description="Estimated seconds from the request to the job's end; null if this node cannot know."
+    )
+    estimate_basis: EstimateBasis = Field(
+        description="What the cost of a step rests on: `measured`, the latest steps at this size; `scaled`, those at "
+        "other sizes, by pixels; `calibrated`, the node's measurement at its start; `unknown`: there is no estimate."
+    )
+    estimate: str = Field(description="The basis of the estimate in words, or why there is none.")
+    assumptions: list[str] = Field(description="What the estimate assumes besides; sentences.")

@@ -42,6 +42,8 @@ from app.storage.picture_size import is_large
 
 T = TypeVar("T")
 
+# Base64 up to this length is decoded on the event loop: 0.1 ms, less than the way to a thread and back.
+_MAX_INLINE_CHARS = 65_536
 _BASE64_SIGNS = (string.ascii_letters + string.digits + "+/").encode()
 
 
@@ -106,7 +108,9 @@ class JudgingService:
         if sum(value is not None for value in given) != 1:
             raise Invalid("Give exactly one of image_id, image_b64 and image_ids.", code=ErrorCode.ONE_IMAGE_SOURCE)
         if request.image_b64 is not None:
-            data = await asyncio.to_thread(_decode_base64, request.image_b64)
+            text = request.image_b64
+            is_small = len(text) <= _MAX_INLINE_CHARS
+            data = _decode_base64(text) if is_small else await asyncio.to_thread(_decode_base64, text)
             return [Upload(data, "#/image_b64")]
         ids = [request.image_id] if request.image_id is not None else request.image_ids or []
         pointers = ["#/image_id"] if request.image_id is not None else [f"#/image_ids/{i}" for i in range(len(ids))]

@@ -280,7 +280,9 @@ def test_a_dry_run_tells_what_would_be_made_and_stores_nothing(desk: Desk) -> No
     assert answer.status_code == 200, answer.text
     plan = answer.json()
     assert plan["num_images"] == 18
-    assert (plan["estimated_seconds"], plan["estimate"]) == (None, "no dataset has been made with this pack yet")
+    assert plan["row_steps"] == 18 * 2  # fake models know no speed before their first step
+    assert (plan["estimated_seconds"], plan["estimate_basis"]) == (None, "unknown")
+    assert "no step was measured" in plan["estimate"]
     assert {sample["class_name"] for sample in plan["samples"]} == {"fox", "dog"}
     assert all(1 <= sample["guidance_scale"] <= 5 for sample in plan["samples"])
     assert plan["filter"] == {"threshold": 0.5}
@@ -297,16 +299,25 @@ def test_a_dry_runs_samples_are_what_is_then_made(desk: Desk) -> None:
             assert made[sample["seed"]][name] == sample[name]
 
 
-def test_the_estimate_follows_from_what_the_last_dataset_took(desk: Desk) -> None:
-    read = desk.make()
-    with desk.db.transaction() as session:
-        job = session.get_one(Job, read["job_id"])
-        job.status, job.started_at, job.finished_at = "succeeded", job.created_at, job.created_at
-        job.finished_at = job.created_at.replace(year=job.created_at.year + 1)
-        year_s = (job.finished_at - job.created_at).total_seconds()
-    changes = {"name": "other", "generation": {"num_inference_steps": {"min": 2, "max": 4}}}
-    plan = desk.http.post("/datasets?dry_run=true", json=body(**changes)).json()
-    assert plan["estimated_seconds"] == pytest.approx(3 * year_s)
+def test_the_estimate_follows_from_the_steps_that_the_node_has_taken(desk: Desk) -> None:
+    desk.make()
+    plan = desk.http.post("/datasets?dry_run=true", json=body(name="other")).json()
+    assert plan["estimate_basis"] == "measured"
+    assert 0 < plan["estimated_seconds"] < 60
+    assert plan["estimate"] == "A step costs what the latest steps at 64x64 pixels took on this node."
+    texts = " ".join(plan["assumptions"])
+    assert "No worker is live" in texts
+    assert "No other job draws images" in texts
+    assert "Interactive requests go on taking" in texts
+
+
+def test_the_estimate_counts_the_jobs_that_share_the_workers(desk: Desk) -> None:
+    desk.make()
+    alone = desk.http.post("/datasets?dry_run=true", json=body(name="other", train_per_class=500)).json()
+    assert desk.http.post("/datasets", json=body(name="beside", train_per_class=500)).status_code == 202
+    shared = desk.http.post("/datasets?dry_run=true", json=body(name="other", train_per_class=500)).json()
+    assert shared["estimated_seconds"] == pytest.approx(2 * alone["estimated_seconds"], rel=0.2)
+    assert any(text.startswith("1 other job draws images") for text in shared["assumptions"])
 
 
 def test_a_dry_run_refuses_what_the_real_one_would(desk: Desk) -> None:

@@ -16,7 +16,7 @@ from app.api.access.scopes import JOB_SCOPES
 from app.api.deps import Id, Services, ServicesDep
 
 
-def get_caller(request: Request) -> Caller:
+async def get_caller(request: Request) -> Caller:  # `async`, so that it does not run on a thread
     """Return the caller, whom `AccessLayer` has identified; without that layer, every request fails."""
     caller: Caller = request.state.caller
     return caller

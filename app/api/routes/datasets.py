@@ -79,7 +79,7 @@ def extend_dataset(
     dataset. Images that a failed or cancelled job did not generate are generated as well.
     """
     if dry_run:
-        return _plan_response(services.extensions.plan(dataset_id, body))
+        return _plan_response(services.extensions.plan(dataset_id, body, submission.caller))
     return _located(response, services.extensions.extend(dataset_id, body, submission))
 
 

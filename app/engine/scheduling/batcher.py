@@ -24,8 +24,9 @@ from dataclasses import dataclass
 
 from app.engine.observer import Waiting
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
+from app.engine.scheduling.device_time import DeviceEstimate, DeviceTime, Load, Work
 from app.engine.scheduling.lanes import num_rows
-from app.engine.scheduling.model_queue import ModelQueue, finish_pixels, row_pixels
+from app.engine.scheduling.model_queue import ModelQueue, row_pixels
 from app.engine.scheduling.places import has_place
 from app.engine.scheduling.turns import DecodeQueue, PriorityTurns
 from app.errors import QueueFull
@@ -65,6 +66,7 @@ class Batcher:
         self._leads = PriorityTurns()
         self._finishing = DecodeQueue()
         self._has_finished_since_step = False
+        self._load = Load()
 
     def add_model(self, name: str, *, max_rows: int = 1) -> None:
         """Add an empty queue for a model, with `max_rows` rows of any shape in one step."""
@@ -81,7 +83,8 @@ class Batcher:
     def rows_per_s(self, name: str) -> float | None:
         """Return the measured speed of a model whose requests have no shape; None before its first step."""
         queue = self._queues.get(name)
-        return None if queue is None or not queue.steps.spent_s else queue.steps.done_row_pixels / queue.steps.spent_s
+        row_s = None if queue is None else queue.device_time.steps.scale(())
+        return 1 / row_s if row_s else None
 
     def set_row_budget(
         self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
@@ -90,6 +93,7 @@ class Batcher:
         queue = self._queues[name]
         queue.budget = budget
         queue.step_cost = step_cost
+        queue.device_time = DeviceTime(in_seconds=step_cost is not row_pixels)
 
     def reduce_rows(self, requests: Sequence[EngineRequest]) -> int | None:
         """Halve the steps of a model after a step over these requests ran out of memory.
@@ -156,13 +160,32 @@ class Batcher:
         self._finishing.remove(request)
 
     def record_step(self, batch: Batch, took_s: float) -> None:
-        """Update the model's speed with the seconds that a step took, > 0."""
-        work = row_pixels(batch.requests[0].cost.shape, num_rows(batch.requests))
-        self._queues[batch.model].steps.record(work, took_s)
+        """Update the model's speed and the load with the seconds that a step took, > 0."""
+        rows = num_rows(batch.requests)
+        self._queues[batch.model].record_step(batch.requests[0].cost.shape, rows, took_s)
+        for request in batch.requests:
+            self._load.record(request.priority, took_s * request.cost.rows / rows)
 
     def record_finish(self, request: EngineRequest, took_s: float) -> None:
-        """Update the model's speed with the seconds that finishing a request took, > 0."""
-        self._queues[request.model].finishes.record(finish_pixels(request), took_s)
+        """Update the model's speed and the load with the seconds that finishing a request took, > 0."""
+        self._queues[request.model].record_finish(request.cost.shape, took_s)
+        self._load.record(request.priority, took_s)
+
+    def estimate(self, name: str, work: Sequence[Work]) -> DeviceEstimate:
+        """Estimate the device's time for background work of a model that is not submitted yet; one or more shapes."""
+        queue = self._queues[name]
+        seconds = [queue.seconds(part) for part in work]
+        interactive = [
+            (other, other.requests(Priority.INTERACTIVE) + self._finishing.requests(model, [Priority.INTERACTIVE]))
+            for model, other in self._queues.items()
+        ]
+        known = [taken for taken in seconds if taken is not None]
+        return DeviceEstimate(
+            seconds=sum(known) if len(known) == len(seconds) else None,
+            basis=queue.device_time.basis(work[0].shape) if work else None,
+            interactive_s=sum(other.expected_s(requests) for other, requests in interactive),
+            interactive_share=self._load.share(Priority.INTERACTIVE),
+        )
 
     def expected_wait_s(self, name: str, priority: Priority = Priority.INTERACTIVE, caller: str | None = None) -> float:
         """Estimate the seconds until the work ahead of a new request of a model is done, >= 0.

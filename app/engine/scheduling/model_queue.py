@@ -10,13 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
-from app.engine.scheduling.lanes import Lanes, Step, StepCosts, pay, shared_rows
+from app.engine.scheduling.device_time import DeviceTime, Work
+from app.engine.scheduling.lanes import Lanes, Step, StepCosts, num_rows, pay, shared_rows
 
 # Assumed seconds of a request before its model has stepped at all: about one image of the demo pack on two cores.
 INITIAL_SERVICE_S = 1.0
-
-# Weight of the past in a measured speed at each turn: about the last twenty turns count.
-SPEED_MEMORY = 0.95
 
 
 def row_pixels(shape: Shape, rows: int) -> int:
@@ -25,46 +23,22 @@ def row_pixels(shape: Shape, rows: int) -> int:
 
 
 @dataclass(slots=True)
-class Speed:
-    """Measured speed of a model's steps or finishes, with exponentially decaying weights.
-
-    Attributes:
-        spent_s: Weighted seconds of past turns.
-        done_row_pixels: Weighted work of past turns.
-    """
-
-    spent_s: float = 0.0
-    done_row_pixels: float = 0.0
-
-    def record(self, work: int, took_s: float) -> None:
-        """Add a turn that did `work` row pixels in `took_s` seconds, > 0."""
-        self.spent_s = SPEED_MEMORY * self.spent_s + took_s
-        self.done_row_pixels = SPEED_MEMORY * self.done_row_pixels + work
-
-    def seconds(self, work: int) -> float:
-        """Estimate the seconds of `work` row pixels; 0 before anything was measured."""
-        return work * self.spent_s / self.done_row_pixels if self.done_row_pixels else 0.0
-
-
-@dataclass(slots=True)
 class ModelQueue:
     """Waiting and running requests of one model.
 
     Attributes:
         budget: Rows of one step, by shape.
-        step_cost: Cost of a step, > 0 in any unit, by shape and rows.
+        step_cost: Expected cost of a step, > 0, by shape and rows.
         max_row_pixels: Largest step that fits into memory; lowered after a step that did not fit.
         lanes: Waiting and running requests by priority.
-        steps: Speed of steps, preparation included.
-        finishes: Speed of finishes that have turns of their own.
+        device_time: What its turns have cost.
     """
 
     budget: Callable[[Shape], int]
     step_cost: Callable[[Shape, int], float] = row_pixels
     max_row_pixels: int = sys.maxsize
     lanes: dict[Priority, Lanes] = field(default_factory=lambda: {p: Lanes() for p in Priority})
-    steps: Speed = field(default_factory=Speed)
-    finishes: Speed = field(default_factory=Speed)
+    device_time: DeviceTime = field(default_factory=DeviceTime)
 
     def requests(self, priority: Priority) -> list[EngineRequest]:
         """List the requests that wait or run."""
@@ -118,12 +92,35 @@ class ModelQueue:
                 step.deal_extra(self.lanes[priority].of_shape(shape), shared)
         return step.requests
 
+    def record_step(self, shape: Shape, rows: int, took_s: float) -> None:
+        """Add a step that took `took_s` seconds, > 0, to the measured speed."""
+        self.device_time.steps.record(shape, self.step_cost(shape, rows), took_s)
+
+    def record_finish(self, shape: Shape, took_s: float) -> None:
+        """Add a finish that took `took_s` seconds, > 0, to the measured speed."""
+        self.device_time.finishes.record(shape, row_pixels(shape, 1), took_s)
+
+    def seconds(self, work: Work) -> float | None:
+        """Estimate the device's seconds for work, see `DeviceTime.seconds`."""
+        return self.device_time.seconds(work, self.max_rows, self.step_cost)
+
     def expected_s(self, requests: Sequence[EngineRequest]) -> float:
         """Estimate the remaining device time of these requests of this model, in seconds."""
-        if not self.steps.done_row_pixels:
-            return len(requests) * INITIAL_SERVICE_S
-        finishes = sum(finish_pixels(request) for request in requests if request.cost.finishes_separately)
-        return self.steps.seconds(sum(map(_row_pixels_left, requests))) + self.finishes.seconds(finishes)
+        by_shape: dict[Shape, list[EngineRequest]] = defaultdict(list)
+        for request in requests:
+            by_shape[request.cost.shape].append(request)
+        return sum(self._expected_s(shape, alike) for shape, alike in by_shape.items())
+
+    def _expected_s(self, shape: Shape, requests: Sequence[EngineRequest]) -> float:
+        stepping = [request for request in requests if request.stepped_at is None]
+        work = Work(
+            shape,
+            row_steps=sum(map(_row_steps_left, stepping)),
+            together=num_rows(stepping) or 1,
+            finishes=sum(request.cost.finishes_separately for request in requests),
+        )
+        seconds = self.seconds(work)
+        return len(requests) * INITIAL_SERVICE_S if seconds is None else seconds
 
     def expected_wait_s(self, ahead: Sequence[EngineRequest], caller: str) -> float:
         """Estimate the seconds that these requests of one priority take the device before a new one of a caller begins.
@@ -137,13 +134,5 @@ class ModelQueue:
         return sum(min(own_s, self.expected_s(requests)) for requests in by_caller.values())
 
 
-def finish_pixels(request: EngineRequest) -> int:
-    """Return the work of finishing a request: that of one row, whatever the rows of its steps."""
-    return row_pixels(request.cost.shape, 1)
-
-
-def _row_pixels_left(request: EngineRequest) -> int:
-    if request.stepped_at is not None:
-        return 0
-    cost = request.cost
-    return max(1, cost.steps - request.steps_done) * row_pixels(cost.shape, cost.rows)
+def _row_steps_left(request: EngineRequest) -> int:
+    return max(1, request.cost.steps - request.steps_done) * request.cost.rows

@@ -7,6 +7,7 @@ created with 20. Imports no HTTP framework. Methods run on a worker thread of th
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
 from app.db.models import Dataset, Image, Job
 from app.db.session import Database
 from app.error_codes import ErrorCode
@@ -14,6 +15,7 @@ from app.errors import FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipes.recipe import Offsets, per_class
@@ -28,8 +30,11 @@ from app.services.limits import Limits, raise_if_invalid
 class DatasetExtensionService:
     """Accepts and plans extensions of datasets."""
 
-    def __init__(self, db: Database, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
+    def __init__(
+        self, db: Database, inference: Inference, jobs: JobQueue, limits: Limits, estimator: JobEstimator
+    ) -> None:
         """Wire the service."""
+        self._estimator = estimator
         self._db = db
         self._inference = inference
         self._jobs = jobs
@@ -66,7 +71,7 @@ class DatasetExtensionService:
 
         return accept(self._db, submission, work, location=lambda dataset: f"/datasets/{dataset.id}")
 
-    def plan(self, dataset_id: str, request: DatasetExtend) -> DatasetPlan:
+    def plan(self, dataset_id: str, request: DatasetExtend, caller: Caller) -> DatasetPlan:
         """Return what `extend` would generate; nothing is stored.
 
         Raises:
@@ -80,7 +85,7 @@ class DatasetExtensionService:
                 offsets, filled = Offsets.behind(dataset), num_filled(session, dataset)
             session.expunge(dataset)
             _grow(dataset, request)
-            return plan_dataset(session, dataset, offsets, num_filled=filled)
+            return plan_dataset(session, dataset, self._estimator, caller, offsets, num_filled=filled)
 
     def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend) -> Offsets:
         """Return the offsets of the new job; raise if the dataset cannot be extended by this request."""

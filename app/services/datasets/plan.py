@@ -3,36 +3,40 @@
 Generates and stores nothing. Runs inside the caller's session, on the caller's thread.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Image, Job
+from app.access.caller import Caller
+from app.db.models import Dataset
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot, per_class
-from app.services.datasets.records import mean, num_to_make, preset_of, recipe_classes, settings_of
+from app.services.datasets.records import num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12
-# Most jobs read for an estimate, newest first; those of deleted datasets and of other packs are skipped.
-MAX_JOBS_READ = 20
 
 
 def plan_dataset(
-    session: Session, dataset: Dataset, offsets: Offsets = NO_OFFSETS, *, num_filled: int = 0
+    session: Session,
+    dataset: Dataset,
+    estimator: JobEstimator,
+    caller: Caller,
+    offsets: Offsets = NO_OFFSETS,
+    *,
+    num_filled: int = 0,
 ) -> DatasetPlan:
     """Return the plan of a dataset.
 
     Args:
-        session: Where the times of other datasets are read.
+        session: Where the work of other jobs is read.
         dataset: The row as it would be, with its texts; it is in no session.
+        estimator: Estimates the job's time.
+        caller: Whose job it would be.
         offsets: The samples are taken from the slots behind these.
         num_filled: Number of filled slots, >= 0.
     """
     num_images = num_to_make(dataset) - num_filled
-    seconds, estimate = _estimate(session, dataset, num_images)
+    estimate = estimator.estimate(session, dataset, num_images, caller)
     return DatasetPlan(
         **settings_of(dataset),
         preset=preset_of(dataset),
@@ -44,8 +48,11 @@ def plan_dataset(
         ],
         num_images=num_images,
         samples=_samples(dataset, offsets),
-        estimated_seconds=seconds,
-        estimate=estimate,
+        row_steps=estimate.row_steps,
+        estimated_seconds=estimate.seconds,
+        estimate_basis=estimate.basis,
+        estimate=estimate.text,
+        assumptions=estimate.assumptions,
     )
 
 
@@ -75,27 +82,3 @@ def _sample(dataset: Dataset, recipe: Recipe, slot: Slot) -> PlannedImage:
         num_inference_steps=spec.num_inference_steps,
         seed=spec.seed,
     )
-
-
-def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[float | None, str]:
-    """Return the estimated seconds and their basis: the time of the pack's newest dataset, scaled by `_work`."""
-    ended = select(Job).where(Job.kind == "dataset", Job.status == "succeeded")
-    for job in session.scalars(ended.order_by(Job.id.desc()).limit(MAX_JOBS_READ)):
-        other = session.get(Dataset, job.spec["dataset_id"])
-        if other is None or other.pack != dataset.pack or job.started_at is None or job.finished_at is None:
-            continue
-        # Only the images of this job: the dataset may have been extended since. Uploads are refused during a job.
-        at_that_time = Image.created_at.between(job.started_at, job.finished_at)
-        num = session.scalar(select(func.count()).where(Image.dataset_id == other.id, at_that_time)) or 0
-        if num:
-            seconds_each = (job.finished_at - job.started_at).total_seconds() / (num * _work(other.generation))
-            seconds = round(seconds_each * num_images * _work(dataset.generation), 1)
-            return seconds, "from the time that the newest dataset of this pack took, by steps, pixels and guidance"
-    return None, "no dataset has been made with this pack yet"
-
-
-def _work(generation: Mapping[str, Any]) -> float:
-    """Return the mean cost of an image: UNet rows x steps x pixels; a step with guidance has two rows."""
-    steps, guidance = mean(generation["num_inference_steps"]), mean(generation["guidance_scale"])
-    rows = 2 if guidance > 1 else 1
-    return float(rows * steps * generation["width"] * generation["height"])

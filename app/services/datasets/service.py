@@ -21,6 +21,7 @@ from app.errors import Conflict, FieldError
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.schemas.jobs import RepairJob
+from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read
@@ -41,13 +42,22 @@ _COUNTS_BYTES = 40
 class DatasetService:
     """Creates, plans, lists, reads, repairs and deletes datasets."""
 
-    def __init__(self, db: Database, folder: DataFolder, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
+    def __init__(
+        self,
+        db: Database,
+        folder: DataFolder,
+        inference: Inference,
+        jobs: JobQueue,
+        limits: Limits,
+        estimator: JobEstimator,
+    ) -> None:
         """Wire the service; `folder` is the node's data folder."""
         self._db = db
         self._folder = folder
         self._inference = inference
         self._jobs = jobs
         self._limits = limits
+        self._estimator = estimator
 
     def create(self, request: DatasetCreate, submission: Submission = ANEW) -> DatasetRead:
         """Accept a dataset and enqueue the job that generates its images; without slots it gets no job.
@@ -93,7 +103,7 @@ class DatasetService:
         dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=None)
         with self._db.snapshot() as session:
             _refuse_taken_name(session, dataset.name, caller)
-            return plan_dataset(session, dataset)
+            return plan_dataset(session, dataset, self._estimator, caller)
 
     def faults(self, request: DatasetCreate, *, base: str = "#") -> list[FieldError]:
         """Return the errors in a dataset's request; `base` is its JSON Pointer in the body."""

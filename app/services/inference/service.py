@@ -21,6 +21,7 @@ from app.engine.engine import ONE_ROW, Engine
 from app.engine.loader import ModelStatus
 from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload
+from app.engine.scheduling.device_time import DeviceEstimate, Work
 from app.errors import Invalid, ModelNotReady
 from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
 from app.modelpacks.pack import ModelPack
@@ -133,6 +134,10 @@ class Inference:
     def expected_wait_s(self, model: str) -> float:
         """Estimate the seconds until the engine begins a new interactive request of this model, >= 0."""
         return self._engine.expected_wait_s(model)
+
+    def estimate(self, model: str, work: Sequence[Work]) -> DeviceEstimate:
+        """Estimate the device's time for background work of a model that is not submitted yet."""
+        return self._engine.estimate(model, work)
 
     def refuse_waiting(self) -> None:
         """Fail every request that the engine has not begun, as unavailable; those under way continue."""

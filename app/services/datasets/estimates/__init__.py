@@ -1,0 +1,1 @@
+"""How long jobs that draw images will take, beside what waits already."""

@@ -1,0 +1,1 @@
+"""What our HTTP layers cost a request: `/classify` with a fake engine, beside a bare Starlette application."""
