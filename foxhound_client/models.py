@@ -446,6 +446,9 @@ class PlannedImage(Answer):
     seed: int
 
 
+EstimateBasis = Literal["measured", "scaled", "calibrated", "unknown"]
+
+
 class DatasetPlan(Answer):
     """The result of a dry run: what a request would generate or add."""
 
@@ -464,8 +467,11 @@ class DatasetPlan(Answer):
     classes: list[PlannedClass]
     num_images: int
     samples: list[PlannedImage]
+    row_steps: int
     estimated_seconds: float | None
+    estimate_basis: EstimateBasis
     estimate: str
+    assumptions: list[str]
 
 
 DatasetStatus = Literal["empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled"]

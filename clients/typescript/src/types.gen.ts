@@ -1829,17 +1829,33 @@ export type DatasetPlan = {
      */
     samples: Array<PlannedImage>;
     /**
+     * Row Steps
+     *
+     * Rows x steps of these images: a step of an image with guidance has two rows, else one.
+     */
+    row_steps: number;
+    /**
      * Estimated Seconds
      *
-     * Estimated time in seconds, without rejected images; null if there is no estimate.
+     * Estimated seconds from the request to the job's end; null if this node cannot know.
      */
     estimated_seconds: number | null;
     /**
+     * What the cost of a step rests on: `measured`, the latest steps at this size; `scaled`, those at other sizes, by pixels; `calibrated`, the node's measurement at its start; `unknown`: there is no estimate.
+     */
+    estimate_basis: EstimateBasis;
+    /**
      * Estimate
      *
-     * The basis of the estimate, or why there is none.
+     * The basis of the estimate in words, or why there is none.
      */
     estimate: string;
+    /**
+     * Assumptions
+     *
+     * What the estimate assumes besides; sentences.
+     */
+    assumptions: Array<string>;
 };
 
 /**
@@ -2385,6 +2401,8 @@ export type EpochRead = {
  * meaning: One sentence for the documentation.
  */
 export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'key_required' | 'key_invalid' | 'scope_missing' | 'cross_site_refused' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'host_not_allowed' | 'invalid_request' | 'missing' | 'unknown_field' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_base64' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'backbone_not_found' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'quota_exceeded' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
+
+export type EstimateBasis = 'measured' | 'scaled' | 'calibrated' | 'unknown';
 
 /**
  * EvaluateJob
