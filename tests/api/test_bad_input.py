@@ -231,7 +231,7 @@ def test_a_request_too_large_as_a_whole_is_refused_with_its_size(tmp_path: Path,
         "/models/nope/weights",
         "/nowhere",
         "/generations/",
-        "//generate",
+        "/generate//",
     ],
 )
 def test_unknown_ids_and_paths_are_404(http: httpx.Client, path: str) -> None:
