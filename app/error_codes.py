@@ -93,6 +93,7 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "invalid_request", "422", "The request is well-formed but invalid."
     MISSING = "missing", "422", "A required field or file is missing."
     UNKNOWN_FIELD = "unknown_field", "422", "A field does not exist."
+    UNKNOWN_PARAMETER = "unknown_parameter", "422", "The route has no query parameter of this name."
     REPEATED_FIELD = "repeated_field", "422", "A form field is given twice."
     TOO_LONG = "too_long", "422", "A text is too long."
     TOO_SHORT = "too_short", "422", "A text is too short."
@@ -105,7 +106,9 @@ class ErrorCode(StrEnum):
     TEXT_EMPTY = "text_empty", "422", "A text has no visible character."
     TEXT_NOT_STORABLE = "text_not_storable", "422", "A text contains NUL or lone surrogates."
     BAD_RANGE = "bad_range", "422", "The minimum of a range is above its maximum."
+    BAD_TIME = "bad_time", "422", "The text is not a time in RFC 3339 with an offset."
     BAD_BASE64 = "bad_base64", "422", "The text is not base64."
+    FILE_EXPECTED = "file_expected", "422", "A form field that takes files contains a text."
     JSON_IN_FORM = "json_in_form", "422", "A form field contains a JSON array; repeat the field instead."
     ONE_IMAGE_SOURCE = "one_image_source", "422", "Exactly one source of images must be given."
     BAD_HEAD = "bad_head", "422", "The settings of a head exclude each other."
@@ -152,6 +155,7 @@ class ErrorCode(StrEnum):
     DATASET_NOT_FOUND = "dataset_not_found", "422", "There is no dataset with this id."
     MODEL_NOT_FOUND = "model_not_found", "422", "There is no model with this id or name."
     BACKBONE_NOT_FOUND = "backbone_not_found", "422", "The node has no backbone of this name."
+    BAD_DATASET_NAME = "bad_dataset_name", "422", "The name has the form of an id."
     BAD_MODEL_NAME = "bad_model_name", "422", "The name has the form of an id."
     NOTHING_TO_MAKE = "nothing_to_make", "422", "The request asks for no images."
     RECIPE_TOO_LARGE = (
@@ -199,3 +203,12 @@ class ErrorCode(StrEnum):
     TOO_MANY_STREAMS = "too_many_streams", "503", "Too many event streams are open."
     TOO_MANY_CONNECTIONS = "too_many_connections", "503", "Too many connections are open."
     STORAGE_FULL = "storage_full", "507", "There is no room left to store the result."
+
+
+# Each code has a page below; a problem's `type` is the path of its page.
+ERROR_PAGES = "/docs/errors"
+
+
+def problem_type(code: str) -> str:
+    """Return the `type` of problems with a code (RFC 9457): a URI reference that opens the code's page."""
+    return f"{ERROR_PAGES}/{code}"

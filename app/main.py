@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
@@ -21,6 +21,7 @@ from app.api.access.scopes import require_listed
 from app.api.access.shares import ShareLayer
 from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
+from app.api.query_names import refuse_unknown_query
 from app.api.routes import (
     backbones,
     dataset_images,
@@ -30,6 +31,7 @@ from app.api.routes import (
     generations,
     jobs,
     models,
+    pages,
     reports,
     scoring,
     service,
@@ -42,6 +44,7 @@ from app.api.serving.connection_book import ConnectionLimits
 from app.api.serving.draining import Draining
 from app.api.serving.internal import create_internal_app
 from app.api.serving.refusals import RefusalBook
+from app.api.serving.representations import with_representations
 from app.api.serving.server import InnerServer, ServerConfig
 from app.config import Settings
 from app.db.session import Database
@@ -95,6 +98,7 @@ ROUTERS = (
     backbones,
     jobs,
     service,
+    pages,
 )
 
 
@@ -138,7 +142,7 @@ def create_app(
     openapi.install(app)
     for module in ROUTERS:
         require_listed(module.router.routes)
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)])
     service.install_docs(app)
     return app
 
@@ -148,12 +152,13 @@ def with_middleware(app: FastAPI) -> ASGIApp:
 
     A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `HttpMiddleware` (request
     id, body rate, shutdown, one form of errors), `BrowserGuard`, which refuses what other sites must not send, and
-    `AccessLayer`, which checks the API key, and `ShareLayer`, which holds its caller to its share.
+    `AccessLayer`, which checks the API key, `ShareLayer`, which holds its caller to its share, and the layers of
+    `representations`: `HEAD`, gzip, and entity tags of JSON.
     """
     settings: Settings = app.state.settings
     origins = read_origins(settings.cors_origins or "")
     hosts = allowed_hosts(settings.host, settings.allowed_hosts or "", socket.gethostname())
-    with_keys = AccessLayer(ShareLayer(app), lambda: app.state.authenticator)
+    with_keys = AccessLayer(ShareLayer(with_representations(app)), lambda: app.state.authenticator)
     http = HttpMiddleware(
         BrowserGuard(with_keys, hosts=hosts, origins=origins),
         body=_body_limits(settings),

@@ -6,6 +6,7 @@ functions, any thread.
 """
 
 import unicodedata
+import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -30,6 +31,15 @@ def name_key(name: str) -> str:
         visible = "".join(map(_seen, unicodedata.normalize("NFKC", folded)))
         key = " ".join(visible.split())
     return key
+
+
+def is_like_an_id(name: str) -> bool:
+    """Return whether a text has the form of an id; no name has it, so that a path may have either."""
+    try:
+        uuid.UUID(name)
+    except ValueError:
+        return False
+    return True
 
 
 def is_visible(char: str) -> bool:

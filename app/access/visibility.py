@@ -56,6 +56,20 @@ class Visibility:
             if session.scalar(_one(kind, object_id, caller)) is None:
                 raise _not_found(kind)
 
+    def named(self, kind: Kind, name: str, caller: Caller) -> str:
+        """Return the id of the dataset, model or train job of a name that the caller sees.
+
+        Several train jobs may have had one name, since a failed one frees it: the newest counts.
+
+        Raises:
+            NotFound: There is none, or it belongs to another key.
+        """
+        with self._db.snapshot() as session:
+            found = session.scalar(_of_name(kind, name, caller))
+        if found is None:
+            raise NotFound(f"There is no {kind} with this id or name.")
+        return found
+
     def job_kind(self, job_id: str, caller: Caller) -> str:
         """Return the kind of a job.
 
@@ -79,3 +93,11 @@ def _one(kind: Kind, object_id: str, caller: Caller) -> Select[Any]:
     table = _TABLES[kind]
     is_kind = Job.kind == "train" if kind == "train job" else true()
     return select(table.id).where(table.id == object_id, seen(table.key_id, caller), is_kind)
+
+
+def _of_name(kind: Kind, name: str, caller: Caller) -> Select[str]:
+    if kind == "train job":
+        jobs = select(Job.id).where(Job.kind == "train", Job.spec["name"].as_string() == name)
+        return jobs.where(seen(Job.key_id, caller)).order_by(Job.id.desc()).limit(1)
+    table = Dataset if kind == "dataset" else TrainedModel
+    return select(table.id).where(table.name == name, seen(table.key_id, caller))

@@ -3,11 +3,14 @@
 Routes use them on the event loop and on its worker threads.
 """
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
-from pydantic import Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from app.access.visibility import Visibility
 from app.schemas.common import MAX_LABEL_CHARS, Split, Storable
@@ -65,6 +68,10 @@ async def get_services(request: Request) -> Services:  # `async`, so that it doe
 ServicesDep = Annotated[Services, Depends(get_services)]
 # A malformed id gets the same answer as an unknown one: 404.
 Id = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Opaque id.")]
+# A name never has the form of an id, so no text is both.
+IdOrName = Annotated[
+    str, Path(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Opaque id, or the unique name.")
+]
 DatasetIdQuery = Annotated[
     str | None, Query(alias="dataset_id", max_length=64, pattern=r"^[A-Za-z0-9-]+$", description="Id of a dataset.")
 ]
@@ -76,6 +83,44 @@ ClassQuery = Annotated[
 Limit = Annotated[int, Query(ge=1, le=100, description="Maximum number of items in the page.")]
 Cursor = Annotated[
     str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the previous page.")
+]
+
+
+def _rfc3339(value: object) -> object:
+    """Refuse other forms of time that pydantic reads, such as seconds since 1970; restore a `+` sent unescaped."""
+    if isinstance(value, str):
+        value = value.strip().replace(" ", "+")
+        if not _TIME.match(value):
+            raise PydanticCustomError("bad_time", "This must be a time like 2026-12-01T08:00:00Z.")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    """Return a time in UTC; the first and last days of the calendar stay in it."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if value.year == 1 else datetime.max).replace(tzinfo=UTC)
+
+
+# A time with nanoseconds and an offset has 35.
+_MAX_TIME_CHARS = 64
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}")
+CreatedAfter = Annotated[
+    Annotated[
+        AwareDatetime,
+        BeforeValidator(_rfc3339),
+        AfterValidator(_in_utc),
+        Field(json_schema_extra={"maxLength": _MAX_TIME_CHARS}),
+    ]
+    | None,
+    Query(description="Only what was created after this time, in RFC 3339, e.g. `2026-12-01T08:00:00Z`."),
+]
+NameQuery = Annotated[
+    str | None,
+    Query(
+        alias="name", max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Only the one with this name."
+    ),
 ]
 
 

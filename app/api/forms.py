@@ -1,6 +1,7 @@
 """Reads multipart forms into the same request models as JSON bodies. Runs on the event loop; imports no routes."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ MAX_FORM_FIELDS = 300
 MAX_FORM_BYTES = 200_000_000
 # 256 labels of 200 characters, quoted and escaped.
 _MAX_ARRAY_CHARS = 400_000
+# `7.0` is an integer, as in JSON.
+_WHOLE = re.compile(r"[0-9]{1,9}(\.0{1,9})?")
 
 
 def media_type_of(request: Request) -> str:
@@ -46,9 +49,10 @@ async def read_form(request: Request, model: type[Model], *, lists: Sequence[str
             Upload(await part.read(), f"#/{name}" if name == "image" else f"#/{name}/{index}")
             for index, (name, part) in enumerate(_files(form))
         ]
-        fields = text_fields(form, lists)
+        fields = text_fields(form, lists, files=("image", "images"))
     if not uploads:
-        raise Invalid.field("#/image", "An image file is missing. Send it as `image` or `images`.", ErrorCode.MISSING)
+        detail = "An image file is missing. Send it as `image` or `images`."
+        raise Invalid.field("#/image", detail, ErrorCode.ONE_IMAGE_SOURCE)
     return uploads, validate(model, fields)
 
 
@@ -90,25 +94,36 @@ def _files(form: FormData) -> list[tuple[str, UploadFile]]:
     for name, part in form.multi_items():
         if isinstance(part, UploadFile):
             if name not in ("image", "images"):
-                raise Invalid.field(
-                    f"#/{name[:64]}", "Send the files in the field `image` or `images`.", ErrorCode.UNKNOWN_FIELD
-                )
+                raise no_such_file(name, "Send the files in the field `image` or `images`.")
             found.append((name, part))
     return found
 
 
-def text_fields(form: FormData, lists: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the text fields of a form; those in `lists` may be repeated.
+def no_such_file(name: str, detail: str) -> Invalid:
+    """Return the error for a file in a field that does not exist, with the codes of an unknown field of JSON."""
+    return Invalid(detail, errors=[FieldError(f"#/{name[:64]}", detail, ErrorCode.UNKNOWN_FIELD)])
+
+
+def text_fields(form: FormData, lists: Sequence[str] = (), *, files: Sequence[str]) -> dict[str, Any]:
+    """Return the text fields of a form.
+
+    Args:
+        form: The form.
+        lists: Names of text fields that may be repeated.
+        files: Names of fields that take files.
 
     Raises:
-        Invalid: Another field is repeated, or a field contains a JSON array.
+        Invalid: Another field is repeated, a field contains a JSON array, or a text is sent where a file belongs.
     """
     fields: dict[str, Any] = {}
     faults = []
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             continue
-        if name in lists and _is_json_array(value):
+        if name in files:
+            detail = "This must be a file, and is a text. Send it with a file name, as `curl -F field=@image.png` does."
+            faults.append(FieldError(f"#/{name}", detail, ErrorCode.FILE_EXPECTED))
+        elif name in lists and _is_json_array(value):
             detail = "A form does not accept a JSON array. Repeat the field, once for each value."
             faults.append(FieldError(f"#/{name}", detail, ErrorCode.JSON_IN_FORM))
         elif name in lists:
@@ -136,7 +151,7 @@ def _is_json_array(value: str) -> bool:
 
 def _number(value: str) -> int | str:
     """Return a form's text as an integer if it is one; the model's strict field refuses other texts."""
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
+    return int(float(value)) if _WHOLE.fullmatch(value) else value
 
 
 def _boolean(value: str) -> bool | str:

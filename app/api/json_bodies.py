@@ -34,6 +34,8 @@ _MAX_ESCAPES = 1_000_000
 # Bodies up to this size are parsed and validated within two milliseconds, on the event loop.
 _MAX_INLINE_BYTES = 16_384
 
+_MAX_EXACT = 2**53
+
 # A string, closed or not. Possessive, so that an unclosed string is scanned once and not again from each quote in it.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
@@ -144,9 +146,18 @@ def load_json(body: bytes, bounds: JsonBounds) -> Any:
     if body.count(b"\\") > _MAX_ESCAPES:
         raise PayloadTooLarge("The body contains too many escaped characters. Send them unescaped.")
     try:
-        return json.loads(body)
+        return json.loads(body, parse_float=_number)
     except (ValueError, RecursionError):
         raise _malformed() from None
+
+
+def _number(text: str) -> float:
+    """Return a number with a fraction or an exponent: an integer if it is one, as JSON Schema counts `7.0`.
+
+    Beyond 2^53 a float is not exact, and stays a float, which the integer fields refuse.
+    """
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= _MAX_EXACT else value
 
 
 def _is_within(body: bytes, bounds: JsonBounds) -> bool:

@@ -19,7 +19,18 @@ from app.schemas.generations import GenerationEvent
 from app.schemas.jobs import JobSummary
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
 from app.schemas.problems import Problem
-from app.schemas.response_docs import ALWAYS, HEADERS, QUOTAS, accepted, headers, problem, problems
+from app.schemas.response_docs import (
+    ALWAYS,
+    HEADERS,
+    IF_NONE_MATCH,
+    JSON,
+    QUOTAS,
+    UNCHANGED,
+    accepted,
+    headers,
+    problem,
+    problems,
+)
 from app.schemas.service import NotReady
 
 __all__ = ["BODY_STATUSES", "accepted", "install", "operation_id", "problems"]
@@ -27,7 +38,12 @@ __all__ = ["BODY_STATUSES", "accepted", "install", "operation_id", "problems"]
 DESCRIPTION = """From a prompt to a trained image classifier.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`. Later versions may add fields to answers, values
-to their enums and operations; clients ignore what they do not know. Requests with unknown fields are refused.
+to their enums and operations; clients ignore what they do not know. Requests with unknown fields or unknown query
+parameters are refused. `type` of an error is the path of a page that explains its code.
+
+`{dataset_id}`, `{model_id}` and the `{job_id}` of a train job may be the name instead. `HEAD` is answered wherever
+`GET` is. JSON has an `ETag`: with `If-None-Match` the answer is 304 while nothing has changed. Texts are sent in gzip
+to clients that accept it.
 
 One operation takes one type of body. `POST /clip-score` and `POST /classify` also take the forms of
 `/clip-score/files` and `/classify/files`.
@@ -81,6 +97,8 @@ def _build(app: FastAPI) -> dict[str, Any]:
     describe_keys(document)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
+            if method == "get":
+                _describe_tags(operation)
             responses = operation["responses"] | _refusals(method, path, operation["responses"])
             operation["responses"] = {status: _complete(status, one) for status, one in sorted(responses.items())}
     schemas = {**_undeclared(), **document["components"]["schemas"]}
@@ -90,6 +108,16 @@ def _build(app: FastAPI) -> dict[str, Any]:
     used = {name for path in document["paths"].values() for operation in path.values() for name in _headers(operation)}
     document["components"]["headers"] = {name: HEADERS[name] for name in sorted(used)}
     return document
+
+
+def _describe_tags(operation: dict[str, Any]) -> None:
+    """Add what the layers around all routes answer to reads of JSON: an entity tag, and 304 if the request has it."""
+    answer = operation["responses"]["200"]
+    if not {JSON, "application/ld+json"} & answer.get("content", {}).keys() or "304" in operation["responses"]:
+        return
+    answer["headers"] = {**headers("ETag", "Cache-Control"), **answer.get("headers", {})}
+    operation["responses"]["304"] = UNCHANGED
+    operation.setdefault("parameters", []).append(IF_NONE_MATCH)
 
 
 def _refusals(method: str, path: str, responses: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from starlette.routing import compile_path
 from starlette.types import Scope
 
 from app.api.validation_messages import code_and_detail
-from app.error_codes import ErrorCode
+from app.error_codes import ErrorCode, problem_type
 from app.errors import (
     NO_ROOM_ERRNOS,
     AppError,
@@ -41,6 +41,10 @@ _FAILED = "The service failed on this request; its log has the reason under the 
 # With more faults, only their number is reported.
 _MAX_COUNTED = 5_000
 _MAX_SUGGESTIONS = 10
+# Most faulty values that a problem's detail names, and most characters of each name.
+_MAX_NAMED, _MAX_NAME_CHARS = 3, 100
+_COUNTED = " values are invalid."
+_PLACES = {"": "Field", "query": "Query parameter", "header": "Header", "path": "Path parameter"}
 
 
 def problem_body(
@@ -66,7 +70,7 @@ def problem_body(
     """
     scope.setdefault("state", {})[PROBLEM_CODE] = code
     problem: dict[str, Any] = {
-        "type": f"/problems/{code}",
+        "type": problem_type(code),
         "title": title,
         "status": status,
         "detail": detail,
@@ -93,12 +97,35 @@ def respond(request: Request, error: AppError, more: Mapping[str, Any] | None = 
         request.scope,
         status=error.status,
         title=error.title,
-        detail=error.detail,
+        detail=detail_with_field(error),
         code=error.code,
         errors=error.errors,
         more={**error.members, **(more or {})},
     )
     return Response(body, error.status, headers, PROBLEM_MEDIA_TYPE)
+
+
+def detail_with_field(error: AppError) -> str:
+    """Return an error's detail, which begins with the name of the faulty value if there is one and the error has it.
+
+    So a client that shows `detail` alone says what to correct: `Field top_k: This must be at least 1.`
+    """
+    named = [where for fault in error.errors if (where := _where(fault.pointer))]
+    if error.status != 422 or not named:
+        return error.detail
+    if len(error.errors) == 1:
+        return f"{named[0]}: {error.detail}"
+    told = error.detail if error.detail.endswith(_COUNTED) else f"{len(error.errors)}{_COUNTED}"
+    more = len(error.errors) - min(len(named), _MAX_NAMED)
+    others = f", and {more} more" if more > 0 else ""
+    return f"{told.removesuffix('.')}: {', '.join(named[:_MAX_NAMED])}{others}."
+
+
+def _where(pointer: str) -> str:
+    """Return what a pointer names: `Field classes/0/name`, `Query parameter limit`; empty for the whole body."""
+    place, _, path = pointer.removeprefix("#").partition("/")
+    name = path.replace("~1", "/").replace("~0", "~")[:_MAX_NAME_CHARS]
+    return f"{_PLACES.get(place, 'Value')} {name}" if name else ""
 
 
 def install(app: FastAPI) -> None:
@@ -135,7 +162,7 @@ def install(app: FastAPI) -> None:
             return respond(request, Malformed("The body is not valid JSON.", code=ErrorCode.MALFORMED_JSON))
         if error.status_code == 404:
             return respond(request, NotFound("There is nothing at this path."))
-        # 405, 413, 416: the middleware writes the problem and keeps these headers.
+        # 204 is as it is. 405, 413, 416: the middleware writes the problem and keeps these headers.
         headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
         return Response(status_code=error.status_code, headers=headers)
 
@@ -148,7 +175,7 @@ def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Inv
     count = error.error_count()
     if count > _MAX_COUNTED:
         fault = FieldError("#", "The body has too many faults to list each of them.", ErrorCode.TOO_MANY_FAULTS)
-        return Invalid(f"{count} values are invalid.", errors=[fault])
+        return Invalid(f"{count}{_COUNTED}", errors=[fault])
     details = error.errors(include_input=False, include_url=False)
     located = [{**detail, "loc": ("body", *detail["loc"])} for detail in details[:MAX_ERRORS]]
     return _invalid_of(located, count, sorted(model.model_fields))
@@ -159,7 +186,7 @@ def _invalid_of(faults: Sequence[Mapping[str, Any]], count: int, known: Sequence
     found = [
         _fault(fault, known if number < _MAX_SUGGESTIONS else ()) for number, fault in enumerate(faults[:MAX_ERRORS])
     ]
-    return Invalid(found[0].detail if count == 1 else f"{count} values are invalid.", errors=found)
+    return Invalid(found[0].detail if count == 1 else f"{count}{_COUNTED}", errors=found)
 
 
 def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
@@ -181,7 +208,8 @@ def _allowed(request: Request) -> str:
     """Return all methods of the path; the framework lists only those of the first matching route."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     fitting = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
-    return ", ".join(sorted({method.upper() for methods in fitting for method in methods}))
+    found = {method.upper() for methods in fitting for method in methods}
+    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 def _escape(step: Any) -> str:

@@ -25,6 +25,8 @@ from app.services.thread_pools import WorkPool
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
+_IN_BYTES = re.compile(rb"\s*bytes\s*=", re.IGNORECASE)
+
 FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -48,7 +50,7 @@ class StoredFileResponse(FileResponse):
             self.stat_result = os.fstat(file.fileno())
             self.set_stat_headers(self.stat_result)
             self.path = f"/dev/fd/{file.fileno()}"  # opens the same file, whether it still has a name or not
-            await super().__call__(scope, receive, send)
+            await super().__call__(_with_known_range(scope), receive, send)
 
 
 def select_media_type(accept: str, answers: Mapping[str, str]) -> str:
@@ -158,6 +160,15 @@ def archive_response(request: Request, archive: Archive, pool: WorkPool) -> Resp
     headers["Content-Length"] = str(stop - start)
     media_type = bytes_type(request, archive.media_type)
     return StreamingResponse(_blocks(archive.cut(start, stop), pool), status, headers, media_type)
+
+
+def _with_known_range(scope: Scope) -> Scope:
+    """Return a request without a `Range` of another unit than bytes, which is ignored (RFC 9110 section 14.2).
+
+    `FileResponse` would answer it with 400.
+    """
+    kept = [(name, value) for name, value in scope["headers"] if name != b"range" or _IN_BYTES.match(value)]
+    return {**scope, "headers": kept}
 
 
 def _headers(sha256: str, cache_control: str = FOREVER) -> dict[str, str]:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.access.quotas import give_back
 from app.db.base import utc_now
 from app.db.models import Job
+from app.error_codes import problem_type
 from app.errors import AppError
 from app.jobs.signals import Json
 
@@ -173,7 +174,7 @@ def unmade_pixel_steps(job: Job) -> int:
 def problem_of(error: AppError) -> dict[str, Json]:
     """Describe an error as the `error` of a job."""
     problem = {
-        "type": f"/problems/{error.code}",
+        "type": problem_type(error.code),
         "title": error.title,
         "status": error.status,
         "detail": error.detail,

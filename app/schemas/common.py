@@ -193,3 +193,6 @@ class Page(Response, Generic[Item]):
 
     items: list[Item]
     next_cursor: str | None = Field(description="Hand it back as `cursor` for the next page; null on the last.")
+    total: int | None = Field(
+        None, ge=0, description="Items of all pages; null above 10,000, and for images, which are not counted."
+    )

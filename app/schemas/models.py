@@ -19,7 +19,7 @@ WeightsFormat = TypeAliasType(
 
 
 class ModelSummary(Response):
-    """A trained model as lists return it: classes, metrics without tables, and lineage."""
+    """A trained model as lists return it: classes, and metrics without tables."""
 
     id: str
     name: str
@@ -32,15 +32,15 @@ class ModelSummary(Response):
     )
     classes: list[str]
     metrics: MetricsSummary
-    lineage: ModelLineage
     sha256: str
     num_bytes: int
 
 
 class ModelRead(ModelSummary):
-    """A trained model with all its metrics."""
+    """A trained model with all its metrics and its lineage."""
 
     metrics: MetricsRead
+    lineage: ModelLineage
 
 
 class ModelPage(Page[ModelSummary]):

@@ -1,9 +1,16 @@
 """Problems (RFC 9457): the form of every 4xx and 5xx response. Imports no services; pure."""
 
-from pydantic import ConfigDict, Field
+from typing import Annotated
 
-from app.error_codes import ErrorCode
+from pydantic import AfterValidator, ConfigDict, Field
+
+from app.error_codes import ErrorCode, problem_type
 from app.schemas.common import Response
+
+
+def _current_type(value: str) -> str:
+    """Return a recorded `type` as this release writes it; jobs that failed before have one that opens nothing."""
+    return problem_type(value.removeprefix("/problems/")) if value.startswith("/problems/") else value
 
 
 class ProblemField(Response):
@@ -19,7 +26,7 @@ class Problem(Response):
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
-    type: str = Field(description="URI reference of the kind of problem: `/problems/{code}`.")
+    type: str = Field(description="Path of the page that explains the code: `/docs/errors/{code}`.")
     title: str = Field(description="The kind of problem, in words.")
     status: int = Field(ge=400, le=599, description="The HTTP status.")
     detail: str = Field(description="What happened in this request, for a person.")
@@ -29,6 +36,9 @@ class Problem(Response):
     dataset_id: str | None = Field(
         None, description="With `dataset_name_taken`: the id of the dataset that has the name."
     )
+    existing_id: str | None = Field(
+        None, description="With 409: the id of the dataset, model or job that is in the way, if the caller may know it."
+    )
     scope: str | None = Field(None, description="With `scope_missing`: the scope that the API key lacks.")
     errors: list[ProblemField] | None = Field(None, description="The faults of an invalid request (422).")
 
@@ -36,7 +46,7 @@ class Problem(Response):
 class JobError(Response):
     """The reason why a job failed: a problem without the fields of a request."""
 
-    type: str
+    type: Annotated[str, AfterValidator(_current_type)]
     title: str
     status: int
     detail: str

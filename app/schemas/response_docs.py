@@ -51,7 +51,7 @@ HEADERS: Mapping[str, dict[str, Any]] = {
     "Idempotency-Replayed": _text("`true` if this answer was given to an earlier request with the key."),
     "Last-Modified": _text("When the file was stored."),
     "Location": _text("URL of the accepted resource."),
-    "Preference-Applied": _text("`respond-async` if `Prefer` asked for it."),
+    "Preference-Applied": _text("The preferences of `Prefer` that were followed: `respond-async`, `wait=n`."),
     "RateLimit": _text("What is left of the caller's quota; only where quotas apply."),
     "RateLimit-Policy": _text("The caller's quotas; only where quotas apply."),
     "Retry-After": {
@@ -143,6 +143,15 @@ def json_file(description: str, schema: str, *statuses: int) -> Responses:
 UNCHANGED: dict[str, Any] = {
     "description": "Not modified: `If-None-Match` contains the current ETag.",
     "headers": headers("ETag", "Cache-Control"),
+}
+
+
+IF_NONE_MATCH: dict[str, Any] = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "description": "An ETag; if the answer still has it, 304 without a body.",
+    "schema": {"anyOf": [{"type": "string", "maxLength": 2_000}, {"type": "null"}], "title": "If-None-Match"},
 }
 
 

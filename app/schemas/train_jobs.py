@@ -136,6 +136,7 @@ class TrainJobSummary(Response):
     """A train job as lists return it."""
 
     id: str
+    name: str = Field(description="The model's name. A failed or cancelled job frees it for another job.")
     status: JobStatus
     progress: Progress
     dataset_id: str

@@ -9,9 +9,10 @@ import binascii
 import json
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.error_codes import ErrorCode
@@ -21,6 +22,8 @@ Row = TypeVar("Row")
 
 # Approximate bytes of JSON after which a page ends; the page may exceed it by one item.
 MAX_PAGE_BYTES = 700_000
+# Most rows that are counted: some milliseconds on either database.
+MAX_COUNTED = 10_000
 # Rows fetched at a time.
 _FETCHED_AT_ONCE = 10
 
@@ -59,6 +62,37 @@ def fetch_page(
             rows.append(row)
             num_bytes += weigh(row)
     return rows, None
+
+
+def matching(
+    query: Select[Row],
+    *equal: tuple[ColumnElement[Any] | InstrumentedAttribute[Any], object],
+    newer: tuple[InstrumentedAttribute[datetime], datetime | None],
+) -> Select[Row]:
+    """Return a query with the conditions of a list's filters.
+
+    Args:
+        query: Selects one entity.
+        equal: Columns and the values that they must have; None: any.
+        newer: The column of the rows' time, and the time after which they were created; None: any.
+    """
+    for column, value in equal:
+        if value is not None:
+            query = query.where(column == value)
+    created_at, after = newer
+    return query if after is None else query.where(created_at > after)
+
+
+def count_matches(session: Session, query: Select[Row]) -> int | None:
+    """Return how many rows a list has on all of its pages; None for more than `MAX_COUNTED`, which are not counted.
+
+    Args:
+        session: An open session.
+        query: As `fetch_page` gets it, with its conditions.
+    """
+    ids = query.with_only_columns(literal(1), maintain_column_froms=True).limit(MAX_COUNTED + 1).subquery()
+    found = session.scalar(select(func.count()).select_from(ids)) or 0
+    return found if found <= MAX_COUNTED else None
 
 
 def json_bytes(value: Any) -> int:

@@ -337,6 +337,7 @@ def test_no_get_changes_a_record(start: Start) -> None:
         "generation_id": generation["id"],
         "index": "0",
         "split": "train",
+        "code": "not_found",
     }
     paths = http.get("/openapi.json").json()["paths"]
     # No model is trained here, and the events of a job that waits have no end.

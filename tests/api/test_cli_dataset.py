@@ -354,7 +354,7 @@ def test_follow_ends_with_1_if_the_dataset_is_not_whole(node: Node, db: Database
     change(db, made["job_id"], ends=True, dataset_status=status)
     assert dataset_command(node.http.base_url, "follow", made["id"]).exit_code == 1
     unknown = dataset_command(node.http.base_url, "follow", "no-such")
-    assert (unknown.exit_code, "There is no dataset with this id." in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "There is no dataset with this id or name." in unknown.stderr) == (1, True)
 
 
 def test_follow_goes_on_after_the_service_was_stopped_and_started(tmp_path: Path, database_url: str) -> None:

@@ -270,7 +270,7 @@ def test_what_a_proxy_would_say_changes_no_answer(http: httpx.Client) -> None:
     answer = http.post("/generate", json=GOOD, headers={**spoofed, "Prefer": "respond-async"})
     assert answer.headers["location"].startswith("/jobs/")
     assert "evil" not in answer.text + str(answer.headers)
-    assert http.get("/datasets", headers=spoofed).json().keys() == {"items", "next_cursor"}
+    assert http.get("/datasets", headers=spoofed).json().keys() == {"items", "next_cursor", "total"}
 
 
 def test_no_line_break_reaches_a_header(http: httpx.Client) -> None:

@@ -71,7 +71,7 @@ def test_requests_are_counted_by_route_and_status(node: Node) -> None:
     assert value(samples, "http_request_seconds_count", method="GET", route="/jobs/{job_id}") == 2
     assert value(samples, "problems_total", code="not_found", status="404") == 4
     assert value(samples, "problems_total", code="method_not_allowed", status="405") == 1
-    sent = sum(len(answer.content) for answer in answers if answer.request.url.path == "/generate")
+    sent = sum(int(answer.headers["content-length"]) for answer in answers if answer.request.url.path == "/generate")
     assert value(samples, "http_response_bytes_total", route="/generate") == sent
     assert value(scrape(http), "http_requests_total", method="GET", route="/metrics", status="200") == 1
 

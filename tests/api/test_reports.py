@@ -184,7 +184,7 @@ def test_a_browser_gets_a_page_and_everybody_else_the_figures(node: Node) -> Non
     assert (page.status_code, page.headers["content-type"], page.headers["vary"]) == (
         200,
         "text/html; charset=utf-8",
-        "Accept",
+        "Accept, Accept-Encoding",
     )
     policy = page.headers["content-security-policy"]
     style = page.text.split("<style>")[1].split("</style>")[0]

@@ -82,7 +82,7 @@ def test_the_page_is_chosen_by_accept_and_runs_nothing(bench: Workbench, uploade
     page = bench.http.get(path, headers=HTML)
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert page.headers["vary"] == "Accept"
+    assert page.headers["vary"] == "Accept, Accept-Encoding"
     assert "Fox! | &lt;b&gt;" in page.text
     assert "<b>`" not in page.text
     assert "<script" not in page.text

@@ -149,7 +149,12 @@ def do_everything_right(house: House) -> dict[str, str]:
     assert http.post("/classify", files=image, data={"model": f"{NAME}-model"}).status_code == 200
     assert http.post("/clip-score", files=image, data={"labels": [SENTENCE, "other"]}).status_code == 200
     ids = {"dataset_id": dataset_id, "job_id": trained.id, "model_id": trained.id, "index": "0", "split": "train"}
-    ids |= {"generation_id": made["id"], "image_id": made["images"][0]["id"], "picture": "accuracy"}
+    ids |= {
+        "generation_id": made["id"],
+        "image_id": made["images"][0]["id"],
+        "picture": "accuracy",
+        "code": "not_found",
+    }
     ids |= {"evaluation_id": str((evaluation.result or {})["evaluation_id"])}
     statuses = [http.get(path).status_code for path in paths_of(http, "get", ids)]
     assert statuses.count(200) > len(statuses) - 4
@@ -165,7 +170,8 @@ def do_everything_wrong(house: House, ids: dict[str, str]) -> None:
             safe = dict.fromkeys(ids, "0") if method == "delete" else ids
             for values in (words, safe):
                 url = filled(path, values)
-                http.request(method, url, params={WORD: SENTENCE, **dict.fromkeys(parameters, SENTENCE)})
+                for query in ({WORD: SENTENCE}, dict.fromkeys(parameters, SENTENCE)):
+                    http.request(method, url, params=query)
                 for headers in REFUSED_HEADERS:
                     http.request(method, url, headers=headers)
                 is_whole = method == "post" and values is safe

@@ -64,7 +64,7 @@ def test_the_entrypoint_migrates_serves_and_ends_cleanly_on_sigterm(service, tmp
     process, url = service
     wait_until_alive(url, process)
     assert (tmp_path / "data" / "foxhound.db").exists()
-    assert httpx.get(f"{url}/datasets").json() == {"items": [], "next_cursor": None}
+    assert httpx.get(f"{url}/datasets").json() == {"items": [], "next_cursor": None, "total": 0}
 
     process.send_signal(signal.SIGTERM)
 

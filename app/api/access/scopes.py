@@ -25,6 +25,8 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("GET", "/readyz"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/docs"): OPEN,
+    ("GET", "/docs/errors"): OPEN,
+    ("GET", "/docs/errors/{code}"): OPEN,
     ("GET", "/capabilities"): _READ,
     ("GET", "/metrics"): _ADMIN,
     ("POST", "/generate"): _GENERATE,

@@ -7,10 +7,10 @@ from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, DatasetId
 from app.api.deps import ServicesDep
-from app.api.forms import MAX_FORM_BYTES, media_type_of, open_form, text_fields, validate
+from app.api.forms import MAX_FORM_BYTES, media_type_of, no_such_file, open_form, text_fields, validate
 from app.api.openapi import problems
 from app.error_codes import ErrorCode
-from app.errors import Invalid, UnsupportedBody
+from app.errors import FieldError, Invalid, UnsupportedBody
 from app.schemas.forms import FORM_ENCODING
 from app.schemas.uploads import MAX_FILES, UploadForm, UploadRead
 
@@ -52,14 +52,13 @@ async def upload_dataset_images(
     with services.uploads.admit():
         await asyncio.to_thread(services.uploads.check_room)
         async with open_form(request, max_files=MAX_FILES) as form:
-            fields = validate(UploadForm, text_fields(form))
+            fields = validate(UploadForm, text_fields(form, files=("files",)))
             parts = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
             if unknown := [name for name, _ in parts if name != "files"]:
-                raise Invalid.field(
-                    f"#/{unknown[0][:64]}", "Send the files in the field `files`.", ErrorCode.UNKNOWN_FIELD
-                )
+                raise no_such_file(unknown[0], "Send the files in the field `files`.")
             if not parts:
-                raise Invalid.field("#/files", "An image file is missing. Send it as `files`.", ErrorCode.MISSING)
+                detail = "An image file is missing. Send it as `files`."
+                raise Invalid(detail, errors=[FieldError("#/files", detail, ErrorCode.MISSING)])
             files = [part.file for _, part in parts]
             read = await services.uploads.add(dataset_id, fields, files, caller)
     response.status_code = 201 if read.num_accepted else 200

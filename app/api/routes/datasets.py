@@ -6,12 +6,20 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from app.api.access.ids import CallerDep, DatasetId
-from app.api.deps import ClassQuery, Cursor, Limit, ServicesDep, SplitQuery
+from app.api.deps import ClassQuery, CreatedAfter, Cursor, Limit, NameQuery, ServicesDep, SplitQuery
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision
-from app.schemas.datasets import DatasetCreate, DatasetExtend, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
+from app.schemas.datasets import (
+    DatasetCreate,
+    DatasetExtend,
+    DatasetPage,
+    DatasetPlan,
+    DatasetRead,
+    DatasetRecipeRead,
+    DatasetStatus,
+)
 from app.schemas.images import ImagePage
 from app.schemas.jobs import RepairJob
 
@@ -104,9 +112,17 @@ def repair_dataset(
 
 
 @router.get("", summary="List datasets", response_description="A page of datasets.", responses=problems(400, 422, 503))
-def list_datasets(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> DatasetPage:
-    """Return a page of datasets, newest first."""
-    return services.datasets.page(limit, cursor, caller)
+def list_datasets(
+    services: ServicesDep,
+    caller: CallerDep,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    name: NameQuery = None,
+    status: Annotated[DatasetStatus | None, Query(description="Of the datasets.")] = None,
+    created_after: CreatedAfter = None,
+) -> DatasetPage:
+    """Return a page of datasets, newest first, of those that match."""
+    return services.datasets.page(limit, cursor, caller, name=name, status=status, created_after=created_after)
 
 
 @router.get(

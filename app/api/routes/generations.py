@@ -4,7 +4,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, GenerationId, ImageId
-from app.api.deps import CONDITIONAL, RANGED, ClassQuery, Cursor, DatasetIdQuery, Limit, ServicesDep, SplitQuery
+from app.api.deps import (
+    CONDITIONAL,
+    RANGED,
+    ClassQuery,
+    CreatedAfter,
+    Cursor,
+    DatasetIdQuery,
+    Limit,
+    ServicesDep,
+    SplitQuery,
+)
 from app.api.openapi import problems
 from app.api.responses import conditional
 from app.schemas.generations import GenerationPage, GenerationRead
@@ -21,10 +31,14 @@ router = APIRouter(tags=["images"])
     responses=problems(400, 422, 503),
 )
 def list_generations(
-    services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None
+    services: ServicesDep,
+    caller: CallerDep,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    created_after: CreatedAfter = None,
 ) -> GenerationPage:
     """Newest first."""
-    return services.generations.page(limit, cursor, caller)
+    return services.generations.page(limit, cursor, caller, created_after=created_after)
 
 
 @router.get(

@@ -7,7 +7,17 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, ModelId
-from app.api.deps import CONDITIONAL, RANGED, Cursor, Id, Limit, ServicesDep
+from app.api.deps import (
+    CONDITIONAL,
+    RANGED,
+    CreatedAfter,
+    Cursor,
+    DatasetIdQuery,
+    Id,
+    Limit,
+    NameQuery,
+    ServicesDep,
+)
 from app.api.disconnects import unless_left
 from app.api.json_bodies import JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
@@ -46,9 +56,20 @@ _CARD: dict[int | str, dict[str, Any]] = {
     response_description="A page of models.",
     responses=problems(400, 422, 503),
 )
-def list_models(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> ModelPage:
-    """Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`."""
-    return services.models.page(limit, cursor, caller)
+def list_models(
+    services: ServicesDep,
+    caller: CallerDep,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    name: NameQuery = None,
+    dataset_id: DatasetIdQuery = None,
+    created_after: CreatedAfter = None,
+) -> ModelPage:
+    """Return a page of models, newest first, of those that match.
+
+    The metrics of each class and the lineage are only in `GET /models/{model_id}`.
+    """
+    return services.models.page(limit, cursor, caller, name=name, dataset_id=dataset_id, created_after=created_after)
 
 
 # Before `/models/{model_id}`, which this path matches too.

@@ -1,13 +1,18 @@
 """Routes of train jobs. They run on worker threads; import no training code."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, TrainJobId
-from app.api.deps import Cursor, Limit, ServicesDep
+from app.api.deps import CreatedAfter, Cursor, DatasetIdQuery, Limit, NameQuery, ServicesDep
 from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.submissions import SubmissionDep
+from app.api.waiting import AFTER_TRAIN_JOB
+from app.schemas.progress import JobStatus
+from app.schemas.response_docs import headers
 from app.schemas.train_jobs import TrainJobCreate, TrainJobPage, TrainJobRead
 
 router = APIRouter(tags=["training"], route_class=JsonRoute)
@@ -35,19 +40,36 @@ def create_train_job(
     response_description="A page of train jobs.",
     responses=problems(400, 422, 503),
 )
-def list_train_jobs(services: ServicesDep, caller: CallerDep, limit: Limit = 20, cursor: Cursor = None) -> TrainJobPage:
-    """Return a page of train jobs, newest first; `spec` and `epochs` are only in `GET /train-jobs/{job_id}`."""
-    return services.train_jobs.page(limit, cursor, caller)
+def list_train_jobs(
+    services: ServicesDep,
+    caller: CallerDep,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    name: NameQuery = None,
+    status: Annotated[JobStatus | None, Query(description="Of the jobs.")] = None,
+    dataset_id: DatasetIdQuery = None,
+    created_after: CreatedAfter = None,
+) -> TrainJobPage:
+    """Return a page of train jobs, newest first, of those that match.
+
+    `spec` and `epochs` are only in `GET /train-jobs/{job_id}`.
+    """
+    return services.train_jobs.page(
+        limit, cursor, caller, name=name, status=status, dataset_id=dataset_id, created_after=created_after
+    )
 
 
 @router.get(
     "/train-jobs/{job_id}",
     summary="Read a train job",
-    response_description="The train job.",
-    responses=problems(404, 503),
+    responses={200: {"description": "The train job.", "headers": headers("Preference-Applied")}, **problems(404, 503)},
+    dependencies=[AFTER_TRAIN_JOB],
 )
 def get_train_job(job_id: TrainJobId, services: ServicesDep) -> TrainJobRead:
-    """Return the progress, the epochs so far and, after success, the id of the model."""
+    """Return the progress, the epochs so far and, after success, the id of the model.
+
+    With `Prefer: wait=30` the answer waits for the end of the job, as that of `/jobs/{job_id}`.
+    """
     return services.train_jobs.read(job_id)
 
 

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session, joinedload
 from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
 from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
-from app.services.datasets.slots import is_held
+from app.services.datasets.slots import in_use, job_on
+
+_IN_USE = "A job works on this dataset. Wait for it, or cancel it first."
 
 
 def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_texts: bool = False) -> Dataset:
@@ -44,5 +46,16 @@ def refuse_in_use(session: Session, dataset: Dataset) -> None:
     Raises:
         Conflict: `dataset_in_use`.
     """
-    if dataset.status in ACTIVE_DATASET_STATUSES or is_held(session, dataset.id, by=("train", "repair")):
-        raise Conflict("A job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE)
+    refuse_generating(dataset)
+    if job_id := job_on(session, dataset.id, of=("train", "repair")):
+        raise in_use(_IN_USE, job_id)
+
+
+def refuse_generating(dataset: Dataset) -> None:
+    """Refuse to change a dataset whose images are being made.
+
+    Raises:
+        Conflict: `dataset_in_use`.
+    """
+    if dataset.status in ACTIVE_DATASET_STATUSES:
+        raise in_use(_IN_USE, dataset.job_id)

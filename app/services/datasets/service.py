@@ -5,6 +5,7 @@ of the API process, not on its event loop.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -31,7 +32,7 @@ from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
 from app.services.limits import Limits, raise_if_invalid
-from app.services.pagination import fetch_page, json_bytes
+from app.services.pagination import count_matches, fetch_page, json_bytes, matching
 from app.services.store.recovery import clear_dataset_folders, finish_deletion
 from app.storage.layout import DataFolder
 
@@ -126,12 +127,27 @@ class DatasetService:
             raise _name_taken() from None
         return dataset
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> DatasetPage:
-        """Return a page of the datasets that a caller sees, newest first."""
-        query = select(Dataset).where(seen(Dataset.key_id, caller))
+    def page(
+        self,
+        limit: int,
+        cursor: str | None,
+        caller: Caller,
+        *,
+        name: str | None = None,
+        status: str | None = None,
+        created_after: datetime | None = None,
+    ) -> DatasetPage:
+        """Return a page of the datasets that a caller sees, newest first; of those that match what is given."""
+        query = matching(
+            select(Dataset).where(seen(Dataset.key_id, caller)),
+            (Dataset.name, name),
+            (Dataset.status, status),
+            newer=(Dataset.created_at, created_after),
+        )
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Dataset.id, limit, cursor, weigh=_weight)
-            return DatasetPage(items=read_datasets(session, rows), next_cursor=next_cursor)
+            total = count_matches(session, query)
+            return DatasetPage(items=read_datasets(session, rows), next_cursor=next_cursor, total=total)
 
     def read(self, dataset_id: str) -> DatasetRead:
         """Return one dataset.
@@ -214,7 +230,8 @@ def small_request(request: DatasetCreate) -> dict[str, Any]:
 def _refuse_taken_name(session: Session, name: str, caller: Caller) -> None:
     taken_by = session.scalar(select(Dataset).where(Dataset.name == name))
     if taken_by is not None:
-        raise _name_taken({"dataset_id": taken_by.id} if caller.sees(taken_by.key_id) else None)
+        is_seen = caller.sees(taken_by.key_id)
+        raise _name_taken({"dataset_id": taken_by.id, "existing_id": taken_by.id} if is_seen else None)
 
 
 def _weight(dataset: Dataset) -> int:

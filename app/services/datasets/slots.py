@@ -94,10 +94,10 @@ def makes_dataset(job: Job) -> bool:
     return job.kind == "dataset" or (job.kind == "train" and job.spec["dataset"] is not None)
 
 
-def is_held(session: Session, dataset_id: str, *, by: Collection[str]) -> bool:
-    """Return whether a job of one of these kinds, waiting or running, uses a dataset."""
-    holding = select(Job.id).where(active_jobs(), Job.kind.in_(by), Job.spec["dataset_id"].as_string() == dataset_id)
-    return session.scalar(holding.limit(1)) is not None
+def job_on(session: Session, dataset_id: str, *, of: Collection[str]) -> str | None:
+    """Return the id of a job of one of these kinds, waiting or running, that uses a dataset; None if none does."""
+    holding = select(Job.id).where(active_jobs(), Job.kind.in_(of), Job.spec["dataset_id"].as_string() == dataset_id)
+    return session.scalar(holding.limit(1))
 
 
 def refuse_repair(session: Session, dataset_id: str) -> None:
@@ -106,8 +106,13 @@ def refuse_repair(session: Session, dataset_id: str) -> None:
     Raises:
         Conflict: `dataset_in_use`.
     """
-    if is_held(session, dataset_id, by=("repair",)):
-        raise Conflict("The dataset is being repaired. Wait for that job, or cancel it.", code=ErrorCode.DATASET_IN_USE)
+    if job_id := job_on(session, dataset_id, of=("repair",)):
+        raise in_use("The dataset is being repaired. Wait for that job, or cancel it.", job_id)
+
+
+def in_use(detail: str, job_id: str | None) -> Conflict:
+    """Return the error for a dataset that a job uses."""
+    return Conflict(detail, code=ErrorCode.DATASET_IN_USE, members={"existing_id": job_id} if job_id else None)
 
 
 def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: bool) -> None:
@@ -120,13 +125,18 @@ def refuse_unfinished(session: Session, dataset: Dataset, *, allow_incomplete: b
         return
     if dataset.status not in UNFINISHED:
         detail = f"The dataset is {dataset.status}. Wait until it is ready."
-        raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
+        raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY, members=_job_of(dataset))
     lacking = _lacking(session, dataset)
     detail = (
         f"The dataset is {dataset.status}: {sum(lacking.values())} images are missing ({_listed(dataset, lacking)}). "
         'Retry its job, upload images, or train without them by "allow_incomplete": true.'
     )
-    raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY)
+    raise Conflict(detail, code=ErrorCode.DATASET_NOT_READY, members=_job_of(dataset))
+
+
+def _job_of(dataset: Dataset) -> dict[str, str] | None:
+    """Return the member that names the job of a dataset: the one to wait for, or to retry."""
+    return {"existing_id": dataset.job_id} if dataset.job_id else None
 
 
 def class_sizes(session: Session, dataset: Dataset) -> list[int]:

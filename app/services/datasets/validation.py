@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from app.error_codes import ErrorCode
 from app.errors import FieldError
 from app.image_spec import MAX_PROMPT_CHARS
-from app.names import equal_names
+from app.names import equal_names, is_like_an_id
 from app.schemas.datasets import DatasetCreate
 from app.schemas.recipes import MAX_COMBINATIONS
 from app.services.datasets.recipes.presets import with_preset
@@ -48,7 +48,7 @@ def dataset_faults(
     if resolved is not request and recipe_bytes(resolved) > limits.recipe_bytes:
         return [_too_large(limits, base)]
     faults = settings_faults(resolve_settings(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")
-    faults += _class_faults(resolved, base) + _count_faults(resolved, limits, base)
+    faults += _name_faults(resolved, base) + _class_faults(resolved, base) + _count_faults(resolved, limits, base)
     return faults + _template_faults(resolved, request, limits, base)
 
 
@@ -70,6 +70,13 @@ def _too_large(limits: Limits, base: str) -> FieldError:
         "including what a preset adds. Create several datasets, or use fewer or shorter prompts."
     )
     return FieldError(base, detail, ErrorCode.RECIPE_TOO_LARGE)
+
+
+def _name_faults(request: DatasetCreate, base: str) -> list[FieldError]:
+    if not is_like_an_id(request.name):
+        return []
+    detail = "The name has the form of an id. Choose another name."
+    return [FieldError(f"{base}/name", detail, ErrorCode.BAD_DATASET_NAME)]
 
 
 def _class_faults(request: DatasetCreate, base: str) -> list[FieldError]:

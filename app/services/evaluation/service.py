@@ -38,7 +38,7 @@ from app.services.evaluation.subject import match_classes, refuse_other_backbone
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
-from app.services.pagination import fetch_page
+from app.services.pagination import count_matches, fetch_page
 from app.services.thread_pools import Pools
 from app.services.training.models import find_model
 
@@ -113,7 +113,7 @@ class EvaluationService:
                 )
                 for row in rows
             ]
-            return EvaluationPage(items=items, next_cursor=next_cursor)
+            return EvaluationPage(items=items, next_cursor=next_cursor, total=count_matches(session, query))
 
     def read(self, model_id: str, evaluation_id: str) -> EvaluationRead:
         """Return one evaluation of a model.

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
 from app.services.limits import Limits, raise_if_invalid
-from app.services.pagination import fetch_page, json_bytes
+from app.services.pagination import count_matches, fetch_page, json_bytes, matching
 from app.services.store.removal import forget_generations, remove_files
 from app.storage.layout import DataFolder
 
@@ -185,14 +185,17 @@ class GenerationService:
         raise_if_invalid(faults)
         return GenerationSpec(image, count, labels)
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> GenerationPage:
+    def page(
+        self, limit: int, cursor: str | None, caller: Caller, *, created_after: datetime | None = None
+    ) -> GenerationPage:
         """Return a page of the generations that a caller sees, newest first."""
         query = select(Generation).where(seen(Generation.key_id, caller))
+        query = matching(query, newer=(Generation.created_at, created_after))
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Generation.id, limit, cursor, weigh=_weight)
             images = _images_of(session, [row.id for row in rows])
             items = [generation_read(row, images[row.id]) for row in rows]
-            return GenerationPage(items=items, next_cursor=next_cursor)
+            return GenerationPage(items=items, next_cursor=next_cursor, total=count_matches(session, query))
 
     def read(self, generation_id: str) -> GenerationRead:
         """Return one generation.

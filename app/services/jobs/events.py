@@ -22,13 +22,20 @@ POLL_S = 0.5
 
 
 class JobWatch:
-    """One viewer of one job: an iterator over states that are new to the viewer, which ends after the last one."""
+    """One viewer of one job: an iterator over states that are new to the viewer, which ends after the last one.
+
+    Attributes:
+        job_id: The job.
+        version: Its newest version that is known here.
+        is_over: Whether the viewer has the job's last state already, so that nothing new will come.
+    """
 
     def __init__(self, job: JobSummary, seen_version: int | None) -> None:
         self.job_id = job.id
         self.version = job.version
-        is_known = seen_version == job.version and job.status not in ENDED
-        self._pending: JobSummary | None = None if is_known else job
+        is_known = seen_version == job.version
+        self.is_over = is_known and job.status in ENDED
+        self._pending: JobSummary | None = None if is_known and not self.is_over else job
         self._is_closed = False
         self._changed = asyncio.Event()
         if self._pending is not None:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Job, TrainedModel, active_jobs
 from app.error_codes import ErrorCode
 from app.errors import Conflict
-from app.services.datasets.slots import is_held, makes_dataset, refuse_repair, refuse_unfinished
+from app.services.datasets.rows import refuse_generating, refuse_in_use
+from app.services.datasets.slots import makes_dataset, refuse_repair, refuse_unfinished
 
 
 class GenerateKind:
@@ -53,10 +54,9 @@ class TrainKind:
 
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
         """Refuse if the model's name is taken meanwhile; assign a dataset that is not made yet to the new job."""
-        if is_model_name_taken(session, failed.spec["name"]):
-            raise Conflict(
-                "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN
-            )
+        holder = model_name_holder(session, failed.spec["name"])
+        if holder is not None:
+            raise model_name_taken(holder if holder.key_id == failed.key_id else None)
         dataset = session.get(Dataset, failed.spec["dataset_id"])
         if makes_dataset(failed) and (dataset is None or dataset.status != "ready"):
             _assign_dataset(session, failed, retry_id)
@@ -67,11 +67,24 @@ class TrainKind:
             refuse_unfinished(session, dataset, allow_incomplete=failed.spec.get("allow_incomplete", False))
 
 
-def is_model_name_taken(session: Session, name: str) -> bool:
-    """Return whether a model has this name, or a train job that has not ended will use it."""
-    named = select(TrainedModel.id).where(TrainedModel.name == name)
-    training = select(Job.id).where(active_jobs(), Job.kind == TrainKind.kind, Job.spec["name"].as_string() == name)
-    return session.scalar(named) is not None or session.scalar(training.limit(1)) is not None
+def model_name_holder(session: Session, name: str) -> TrainedModel | Job | None:
+    """Return the model of this name, or else the train job that has not ended and will give it to its model."""
+    training = select(Job).where(active_jobs(), Job.kind == TrainKind.kind, Job.spec["name"].as_string() == name)
+    model = session.scalar(select(TrainedModel).where(TrainedModel.name == name))
+    return model or session.scalar(training.limit(1))
+
+
+def model_name_taken(holder: TrainedModel | Job | None) -> Conflict:
+    """Return the error for a model's name that is not free.
+
+    Args:
+        holder: The model or train job that has it; None: one that the caller must not know.
+    """
+    return Conflict(
+        "A model of this name exists or is being trained. Choose another name.",
+        code=ErrorCode.MODEL_NAME_TAKEN,
+        members=None if holder is None else {"existing_id": holder.id},
+    )
 
 
 class RepairKind:
@@ -86,10 +99,7 @@ class RepairKind:
     def before_retry(self, session: Session, failed: Job, retry_id: str) -> None:
         """Refuse while another job works on the dataset."""
         dataset = _locked(session, failed)
-        if dataset.status in ("queued", "generating") or is_held(session, dataset.id, by=("train", "repair")):
-            raise Conflict(
-                "Another job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE
-            )
+        refuse_in_use(session, dataset)
 
 
 class EvaluateKind:
@@ -124,10 +134,7 @@ JOB_KINDS = (GenerateKind(), DatasetKind(), RepairKind(), TrainKind(), EvaluateK
 def _assign_dataset(session: Session, failed: Job, retry_id: str) -> None:
     dataset = _locked(session, failed)
     refuse_repair(session, dataset.id)
-    if dataset.status in ("queued", "generating"):
-        raise Conflict(
-            "Another job works on this dataset. Wait for it, or cancel it first.", code=ErrorCode.DATASET_IN_USE
-        )
+    refuse_generating(dataset)
     dataset.status, dataset.job_id = "queued", retry_id
 
 

@@ -20,7 +20,7 @@ from app.schemas.jobs import JobPage, JobRead, JobSummary
 from app.schemas.progress import Progress
 from app.services.datasets.slots import retry_changes
 from app.services.jobs.idempotency import Submission, accept, recall
-from app.services.pagination import fetch_page
+from app.services.pagination import count_matches, fetch_page, matching
 from app.storage.reserve import Reserve
 
 KindOfJob = TypeVar("KindOfJob", bound=Response)
@@ -38,16 +38,29 @@ class JobService:
         self._jobs = jobs
         self._reserve = reserve
 
-    def page(self, limit: int, cursor: str | None, caller: Caller, *, kind: str | None, status: str | None) -> JobPage:
-        """Return a page of the jobs that a caller sees, newest first, of one kind or status if given."""
-        query = select(Job).where(seen(Job.key_id, caller)).options(defer(Job.spec, raiseload=True))
-        if kind is not None:
-            query = query.where(Job.kind == kind)
-        if status is not None:
-            query = query.where(Job.status == status)
+    def page(
+        self,
+        limit: int,
+        cursor: str | None,
+        caller: Caller,
+        *,
+        kind: str | None = None,
+        status: str | None = None,
+        dataset_id: str | None = None,
+        created_after: datetime | None = None,
+    ) -> JobPage:
+        """Return a page of the jobs that a caller sees, newest first; of those that match what is given."""
+        query = matching(
+            select(Job).where(seen(Job.key_id, caller)).options(defer(Job.spec, raiseload=True)),
+            (Job.kind, kind),
+            (Job.status, status),
+            (Job.spec["dataset_id"].as_string(), dataset_id),
+            newer=(Job.created_at, created_after),
+        )
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
-            return JobPage(items=[job_summary(row) for row in rows], next_cursor=next_cursor)
+            items = [job_summary(row) for row in rows]
+            return JobPage(items=items, next_cursor=next_cursor, total=count_matches(session, query))
 
     def read(self, job_id: str) -> JobRead:
         """Return one job.

@@ -5,12 +5,13 @@ Imports no HTTP framework and no inference engine. Methods run on a worker threa
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.access.caller import Caller
 from app.access.visibility import seen
@@ -23,7 +24,7 @@ from app.schemas.generations import ModelRef
 from app.schemas.models import ModelPage, ModelRead, ModelSummary
 from app.services.evaluation.stored import read_metrics, read_summary
 from app.services.images.service import StoredFile
-from app.services.pagination import fetch_page, json_bytes
+from app.services.pagination import count_matches, fetch_page, json_bytes, matching
 from app.services.store.model_files import model_file_lost, read_model_file
 from app.storage.exports import forget_exports
 from app.storage.layout import DataFolder
@@ -41,7 +42,6 @@ _COLUMNS = (
     "backbone",
     "backbone_sha256",
     "classes",
-    "lineage",
     "sha256",
     "num_bytes",
 )
@@ -91,15 +91,30 @@ class ModelService:
         # The file of a model never changes, so its head can be cached; one of 512 x 1,000 takes 2 MB.
         self._probe = lru_cache(maxsize=MAX_LOADED_HEADS)(self._load_probe)
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> ModelPage:
-        """Return a page of the models that a caller sees, newest first."""
-        query = select(TrainedModel).where(seen(TrainedModel.key_id, caller))
+    def page(
+        self,
+        limit: int,
+        cursor: str | None,
+        caller: Caller,
+        *,
+        name: str | None = None,
+        dataset_id: str | None = None,
+        created_after: datetime | None = None,
+    ) -> ModelPage:
+        """Return a page of the models that a caller sees, newest first; of those that match what is given."""
+        query = matching(
+            select(TrainedModel).where(seen(TrainedModel.key_id, caller)),
+            (TrainedModel.name, name),
+            (TrainedModel.dataset_id, dataset_id),
+            newer=(TrainedModel.created_at, created_after),
+        )
         with self._db.snapshot() as session:
+            slim = query.options(defer(TrainedModel.lineage, raiseload=True))
             rows, next_cursor = fetch_page(
-                session, query, TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
+                session, slim, TrainedModel.id, limit, cursor, weigh=lambda row: json_bytes(row.classes)
             )
             items = [ModelSummary(**_fields(row), metrics=read_summary(row.metrics, {})) for row in rows]
-            return ModelPage(items=items, next_cursor=next_cursor)
+            return ModelPage(items=items, next_cursor=next_cursor, total=count_matches(session, query))
 
     def read(self, model_id: str) -> ModelRead:
         """Return one model.
@@ -109,7 +124,8 @@ class ModelService:
         """
         with self._db.snapshot() as session:
             row = find_model(session, model_id)
-            return ModelRead(**_fields(row), metrics=read_metrics(row.metric_tables, row.classes))
+            metrics = read_metrics(row.metric_tables, row.classes)
+            return ModelRead(**_fields(row), lineage=row.lineage, metrics=metrics)
 
     def weights(self, model_id: str) -> StoredFile:
         """Return the safetensors file of a model.

@@ -3,8 +3,8 @@
 Imports no HTTP framework and no training code. Methods run on a worker thread of the API process.
 """
 
-import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, tuple_
@@ -16,9 +16,10 @@ from app.db.base import new_id
 from app.db.models import Dataset, Evaluation, Image, Job, TrainedModel, TrainEpoch, active_jobs
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, Invalid, ModelNotReady, NotFound
+from app.errors import Invalid, ModelNotReady, NotFound
 from app.jobs.queue import JobQueue
 from app.modelpacks.photo import PHOTO
+from app.names import is_like_an_id
 from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobPage, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make, pixel_steps
@@ -34,10 +35,10 @@ from app.services.datasets.versions import images_of, num_images_of
 from app.services.inference.backbone_descriptions import BackboneDescription
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
-from app.services.jobs.kinds import is_model_name_taken
+from app.services.jobs.kinds import model_name_holder, model_name_taken
 from app.services.jobs.service import progress_read
 from app.services.limits import raise_if_invalid
-from app.services.pagination import fetch_page
+from app.services.pagination import count_matches, fetch_page, matching
 from app.services.training.head_settings import (
     check_fine_tuning,
     head_json,
@@ -51,8 +52,8 @@ from app.storage.layout import DataFolder
 
 # The backbones of the preset `from_prompts`: they make different mistakes.
 COMBINED = f"{PACK_BACKBONE}+{PHOTO}+clip"
-# What `/classify` takes as `model` besides trained models.
-RESERVED_NAMES = ("demo", "sd15", PHOTO)
+# What `/classify` takes as `model` besides trained models, and the path `/models/compare`.
+RESERVED_NAMES = ("demo", "sd15", PHOTO, "compare")
 
 
 class TrainJobService:
@@ -97,7 +98,7 @@ class TrainJobService:
                 "backbone": backbone.facts.name,
                 "head": head_json(head),
                 "validation": resolve_validation(request, head, largest_class=largest, has_own=has_own),
-                "name": _resolve_name(session, request.name, dataset),
+                "name": _resolve_name(session, request.name, dataset, submission.caller),
                 "dataset_id": dataset.id,
             }
             spec = TrainSpec(
@@ -122,12 +123,29 @@ class TrainJobService:
 
         return accept(self._db, submission, work, location=lambda job: f"/train-jobs/{job.id}")
 
-    def page(self, limit: int, cursor: str | None, caller: Caller) -> TrainJobPage:
-        """Return a page of the train jobs that a caller sees, newest first."""
-        query = select(Job).where(Job.kind == "train", seen(Job.key_id, caller))
+    def page(
+        self,
+        limit: int,
+        cursor: str | None,
+        caller: Caller,
+        *,
+        name: str | None = None,
+        status: str | None = None,
+        dataset_id: str | None = None,
+        created_after: datetime | None = None,
+    ) -> TrainJobPage:
+        """Return a page of the train jobs that a caller sees, newest first; of those that match what is given."""
+        query = matching(
+            select(Job).where(Job.kind == "train", seen(Job.key_id, caller)),
+            (Job.spec["name"].as_string(), name),
+            (Job.status, status),
+            (Job.spec["dataset_id"].as_string(), dataset_id),
+            newer=(Job.created_at, created_after),
+        )
         with self._db.snapshot() as session:
             rows, next_cursor = fetch_page(session, query, Job.id, limit, cursor)
-            return TrainJobPage(items=_summaries(session, rows), next_cursor=next_cursor)
+            total = count_matches(session, query)
+            return TrainJobPage(items=_summaries(session, rows), next_cursor=next_cursor, total=total)
 
     def read(self, job_id: str) -> TrainJobRead:
         """Return one train job.
@@ -232,28 +250,19 @@ def _drawings_warning(name: str) -> dict[str, str]:
     return {"code": "backbone_trained_on_drawings", "detail": detail}
 
 
-def _resolve_name(session: Session, asked: str | None, dataset: Dataset) -> str:
+def _resolve_name(session: Session, asked: str | None, dataset: Dataset, caller: Caller) -> str:
     if asked is not None:
-        if _is_like_an_id(asked):
+        if is_like_an_id(asked):
             detail = "The name has the form of an id. Choose another name."
             raise Invalid.field("#/name", detail, ErrorCode.BAD_MODEL_NAME)
-        if asked in RESERVED_NAMES or is_model_name_taken(session, asked):
-            raise Conflict(
-                "A model of this name exists or is being trained. Choose another name.", code=ErrorCode.MODEL_NAME_TAKEN
-            )
+        holder = model_name_holder(session, asked)
+        if asked in RESERVED_NAMES or holder is not None:
+            raise model_name_taken(holder if holder is not None and caller.sees(holder.key_id) else None)
         return asked
     number = 1 + _num_trained(session, dataset.id)
-    while is_model_name_taken(session, name := f"{dataset.name[:56]}-{number}"):
+    while model_name_holder(session, name := f"{dataset.name[:56]}-{number}") is not None:
         number *= 2  # a deleted dataset of this name may have left thousands of models
     return name
-
-
-def _is_like_an_id(name: str) -> bool:
-    try:
-        uuid.UUID(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _num_trained(session: Session, dataset_id: str) -> int:
@@ -298,6 +307,7 @@ def _fields(job: Job) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in columns},
         "progress": progress_read(job),
+        "name": job.spec["name"],
         "dataset_id": job.spec["dataset_id"],
         "model_id": (job.result or {}).get("model_id"),
     }

@@ -57,7 +57,7 @@ def test_an_app_error_becomes_the_jobs_problem(
         job = wait_for_end(db, job_id)
     assert job.status == "failed"
     assert job.error == {
-        "type": "/problems/storage_full",
+        "type": "/docs/errors/storage_full",
         "title": "Storage full",
         "status": 507,
         "detail": "There is no room left to store the result.",
