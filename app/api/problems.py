@@ -178,9 +178,15 @@ def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
 
 
 def _allowed(request: Request) -> str:
-    """Return all methods of the path; the framework lists only those of the first matching route."""
+    """Return all methods of the path; the framework lists only those of the first matching route.
+
+    A path without parameters comes before the templates that it matches too.
+    """
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    fitting = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    path = request.url.path
+    if path in paths:
+        return ", ".join(sorted(method.upper() for method in paths[path]))
+    fitting = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
     return ", ".join(sorted({method.upper() for methods in fitting for method in methods}))
 
 

@@ -101,13 +101,17 @@ class RouteNeeds:
     def __init__(self, needs: Mapping[tuple[str, str], Need] = NEEDS) -> None:
         """Compile a table."""
         self._fixed = {key: need for key, need in needs.items() if "{" not in key[1]}
+        self._open = {path for (_, path), need in needs.items() if need == OPEN}
         self._patterns: dict[str, list[tuple[re.Pattern[str], Need]]] = {}
         for (method, path), need in needs.items():
             if "{" in path:
                 self._patterns.setdefault(f"{method} {_first(path)}", []).append((compile_path(path)[0], need))
 
     def find(self, method: str, path: str) -> Need | None:
-        """Return what a request needs; None: there is no such route. `HEAD` needs what `GET` needs."""
+        """Return what a request needs; None: there is no such route. `HEAD` needs what `GET` needs.
+
+        Another method of an open path needs nothing either, so that the router answers 405 to it.
+        """
         method = "GET" if method == "HEAD" else method
         need = self._fixed.get((method, path))
         if need is not None:
@@ -115,7 +119,8 @@ class RouteNeeds:
         for pattern, found in self._patterns.get(f"{method} {_first(path)}", ()):
             if pattern.match(path):
                 return found
-        return OPEN if method == "GET" and path.startswith(_OPEN_FOLDERS) else None
+        is_open = path in self._open or (method == "GET" and path.startswith(_OPEN_FOLDERS))
+        return OPEN if is_open else None
 
 
 def require_listed(routes: Iterable[Any]) -> None:
