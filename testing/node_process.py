@@ -46,6 +46,7 @@ class Plan:
         backbone: A folder with a network of timm that it has as the backbone `tiny`.
         log_format: The format of its logs.
         log_level: The least severity in them.
+        port: The port of its HTTP server; 0 selects a free one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Plan:
     backbone: Path | None = None
     log_format: LogFormat = "text"
     log_level: str = "warning"
+    port: int = 0
 
     @property
     def settings(self) -> Settings:
@@ -71,6 +73,7 @@ class Plan:
             worker_ttl_s=self.ttl_s,
             chunk_size=self.chunk_size,
             shutdown_grace_s=2,
+            port=self.port,
         )
 
     @property
