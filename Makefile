@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 FAST := 'not full_size and not generator and not clients and not examples and not postgres and not slow'
 
-.PHONY: help run test test-browser test-clients test-examples test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-estimate bench-filter bench-from-prompts bench-gpu bench-hostile bench-http-overhead bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders
+.PHONY: help run test test-browser test-clients test-examples test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-estimate bench-filter bench-from-prompts bench-gpu bench-hostile bench-http-overhead bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders test-fuzz fuzz fuzz-demo
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,15 @@ test-clients: $(VENV)/dev.stamp $(VENV)/clients.stamp $(CLIENTS)/node_modules/np
 
 test-examples: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Run every example twice in a row and after a kill: minutes
 	$(BIN)/python -m pytest -m examples tests/examples
+
+test-fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test the contract with schemathesis, three examples an operation: three minutes
+	$(BIN)/python -m pytest -m fuzz tests/fuzz
+
+fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test the contract with schemathesis, 200 examples an operation, on both databases
+	FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -m fuzz -s tests/fuzz
+
+fuzz-demo: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test a node with the demo pack with schemathesis
+	$(BIN)/python -m pytest -m fuzz -s tests/fuzz/demo_pack.py
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
 	$(BIN)/python -m bench.soak --minutes 20
@@ -155,6 +164,12 @@ $(CLIENTS)/node_modules/npm.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lo
 $(VENV)/clients.stamp: $(CLIENTS)/requirements.txt | $(VENV)/venv.stamp
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/python -m pip install --quiet --requirement $(CLIENTS)/requirements.txt
+	touch $@
+
+# An environment of its own: what tests a node should not decide which packages the node runs on.
+$(VENV)/fuzz.stamp: tests/fuzz/requirements.txt | $(VENV)/venv.stamp
+	$(PYTHON) -m venv build/fuzz
+	build/fuzz/bin/python -m pip install --quiet --requirement tests/fuzz/requirements.txt
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/venv.stamp

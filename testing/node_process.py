@@ -46,7 +46,7 @@ class Plan:
         backbone: A folder with a network of timm that it has as the backbone `tiny`.
         log_format: The format of its logs.
         log_level: The least severity in them.
-        port: Of its HTTP; 0: any, which nothing but the worker needs.
+        port: The port of its HTTP server; 0 selects a free one.
     """
 
     name: str

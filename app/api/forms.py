@@ -42,12 +42,15 @@ async def read_form(request: Request, model: type[Model], *, lists: Sequence[str
 
     Raises:
         Malformed: The body is not a multipart form.
-        Invalid: There is no image, or a field is invalid.
+        Invalid: There is no image, there are both `image` and `images`, or a field is invalid.
     """
     async with open_form(request, max_files=MAX_IMAGES) as form:
+        files = _files(form)
+        if len({name for name, _ in files}) > 1:
+            raise Invalid("Send one image as `image`, or several as `images`.", code=ErrorCode.ONE_IMAGE_SOURCE)
         uploads = [
             Upload(await part.read(), f"#/{name}" if name == "image" else f"#/{name}/{index}")
-            for index, (name, part) in enumerate(_files(form))
+            for index, (name, part) in enumerate(files)
         ]
         fields = text_fields(form, lists, files=("image", "images"))
     if not uploads:

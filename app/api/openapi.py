@@ -18,6 +18,7 @@ from app.schemas.forms import ClassifyForm, ClipScoreForm, UploadImagesForm
 from app.schemas.generations import GenerationEvent
 from app.schemas.jobs import JobSummary
 from app.schemas.judging import ClassifyRequest, ClipScoreRequest
+from app.schemas.links import add_links
 from app.schemas.problems import Problem
 from app.schemas.response_docs import (
     ALWAYS,
@@ -101,6 +102,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
                 _describe_tags(operation)
             responses = operation["responses"] | _refusals(method, path, operation["responses"])
             operation["responses"] = {status: _complete(status, one) for status, one in sorted(responses.items())}
+    add_links(document)
     schemas = {**_undeclared(), **document["components"]["schemas"]}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -205,10 +205,14 @@ def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
 
 
 def _allowed(request: Request) -> str:
-    """Return all methods of the path; the framework lists only those of the first matching route."""
+    """Return all methods of the path; the framework lists only those of the first matching route.
+
+    A path without parameters comes before the templates that it matches too.
+    """
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    fitting = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
-    found = {method.upper() for methods in fitting for method in methods}
+    path = request.url.path
+    templates = [path] if path in paths else [one for one in paths if compile_path(one)[0].match(path)]
+    found = {method.upper() for template in templates for method in paths[template]}
     return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 

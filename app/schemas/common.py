@@ -5,6 +5,7 @@ named component of that file, whatever uses it; a plain alias would be repeated 
 would name each copy after its place.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import combinations
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
@@ -122,16 +123,22 @@ UtcTime = Annotated[
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes.")]
 
 
-def exactly_one(*names: str) -> dict[str, Any]:
+def given(name: str) -> dict[str, Any]:
+    """Return the schema of an object in which a member is there and not null."""
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+
+
+def exactly_one(*names: str, never: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Return what a schema of an object needs so that exactly one of some members is there and not null.
 
     Said by `not`, which generators of clients pass over; `oneOf` beside `properties` would be a union to them.
+
+    Args:
+        names: Of the members.
+        never: Schemas of further objects that are refused.
     """
-    given: dict[str, Any] = {
-        name: {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names
-    }
-    two = [{"allOf": [given[first], given[second]]} for first, second in combinations(names, 2)]
-    return {"not": {"anyOf": [*two, {"not": {"anyOf": list(given.values())}}]}}
+    two = [{"allOf": [given(first), given(second)]} for first, second in combinations(names, 2)]
+    return {"not": {"anyOf": [*two, {"not": {"anyOf": [given(name) for name in names]}}, *never]}}
 
 
 class Request(BaseModel):

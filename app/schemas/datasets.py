@@ -3,10 +3,23 @@
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from app.schemas.common import Label, Name, NegativePrompt, Page, Prompt, Request, Response, Seed, Split, UtcTime
+from app.schemas.common import (
+    SPLITS,
+    Label,
+    Name,
+    NegativePrompt,
+    Page,
+    Prompt,
+    Request,
+    Response,
+    Seed,
+    Split,
+    UtcTime,
+)
 from app.schemas.generations import ModelRef
 from app.schemas.progress import Progress
 from app.schemas.recipes import (
@@ -31,6 +44,8 @@ DatasetStatus = TypeAliasType(
 )
 PerClass = Annotated[int, Field(strict=True, ge=0, le=100_000)]
 MAX_RECIPE_BYTES = 2_000_000
+# Not allowed; told by `not`, for the reason of `exactly_one`.
+_NOTHING: JsonDict = {"properties": {f"{split}_per_class": {"maximum": 0} for split in SPLITS}}
 MAX_MISSING_TOLD = 200
 
 
@@ -102,7 +117,7 @@ class DatasetExtend(Request):
     test_per_class: PerClass = Field(0, description="Test images to add to each class.")
 
     model_config = ConfigDict(
-        json_schema_extra={"minProperties": 1, "examples": [{"train_per_class": 10, "test_per_class": 2}]}
+        json_schema_extra={"not": _NOTHING, "examples": [{"train_per_class": 10, "test_per_class": 2}]}
     )
 
     @model_validator(mode="after")

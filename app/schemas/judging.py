@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-from app.schemas.common import MAX_LABELS, Label, Request, ResourceId, Response, Storable, exactly_one
+from app.schemas.common import MAX_LABELS, Label, Request, ResourceId, Response, Storable, exactly_one, given
 from app.schemas.generations import ModelRef, WarningRead
 
 MAX_IMAGES = 32
@@ -35,7 +35,8 @@ ImageIds = Annotated[list[ResourceId], Field(min_length=1, max_length=MAX_IMAGES
 TopK = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 # An orange square of 8 x 8 pixels, so that the examples can be sent as they are.
 SAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mO8V6HBgA0wMeAAg1MCAC9BAY582uTDAAAAAElFTkSuQmCC"
-_ONE_SOURCE = exactly_one("image_id", "image_b64", "image_ids")
+_SOURCES = ("image_id", "image_b64", "image_ids")
+_EXPLAINS = {"required": ["explain"], "properties": {"explain": {"const": True}}}
 
 
 class JudgedImages(Request):
@@ -55,7 +56,7 @@ class ClipScoreRequest(JudgedImages):
     )
 
     model_config = ConfigDict(
-        json_schema_extra={**_ONE_SOURCE, "examples": [{"image_b64": SAMPLE_PNG, "labels": ["fox", "dog"]}]}
+        json_schema_extra={**exactly_one(*_SOURCES), "examples": [{"image_b64": SAMPLE_PNG, "labels": ["fox", "dog"]}]}
     )
 
 
@@ -118,7 +119,12 @@ class ClassifyRequest(JudgedImages):
         "takes a fraction of a second for convolutional networks (Grad-CAM), and seconds for others (occlusion).",
     )
 
-    model_config = ConfigDict(json_schema_extra={**_ONE_SOURCE, "examples": [{"image_b64": SAMPLE_PNG, "top_k": 5}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            **exactly_one(*_SOURCES, never=[{"allOf": [given("image_ids"), _EXPLAINS]}]),
+            "examples": [{"image_b64": SAMPLE_PNG, "top_k": 5}],
+        }
+    )
 
 
 class Prediction(Response):

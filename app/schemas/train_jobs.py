@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.common import Name, Page, Request, ResourceId, Response, Seed, Storable, UtcTime, exactly_one
+from app.schemas.common import Name, Page, Request, ResourceId, Response, Seed, Storable, UtcTime, exactly_one, given
 from app.schemas.datasets import DatasetCreate
 from app.schemas.generations import WarningRead
 from app.schemas.heads import (
@@ -19,6 +19,11 @@ from app.schemas.heads import (
 from app.schemas.job_specs import TrainSpec
 from app.schemas.problems import JobError
 from app.schemas.progress import JobStatus, Progress
+
+# Members that a preset sets.
+_PRESET = ("head", "optimizer", "validation", "early_stopping", "augment")
+_TWO_SOLVERS = {"allOf": [given("head"), given("optimizer")]}
+_PRESET_AND_MORE = {"allOf": [given("preset"), {"anyOf": [given(name) for name in (*_PRESET, "fine_tune")]}]}
 
 
 class TrainJobCreate(Request):
@@ -67,7 +72,7 @@ class TrainJobCreate(Request):
 
     model_config = ConfigDict(
         json_schema_extra={
-            **exactly_one("dataset_id", "dataset"),
+            **exactly_one("dataset_id", "dataset", never=[_TWO_SOLVERS, _PRESET_AND_MORE]),
             "examples": [
                 {
                     "dataset": {
@@ -110,8 +115,8 @@ class TrainJobCreate(Request):
 
     @model_validator(mode="after")
     def _one_recipe(self) -> "TrainJobCreate":
-        given = {"head", "optimizer", "validation", "early_stopping", "augment"} & self.model_fields_set
-        if self.preset is not None and given:
+        is_given = any(getattr(self, name) is not None for name in self.model_fields_set.intersection(_PRESET))
+        if self.preset is not None and is_given:
             raise PydanticCustomError("one_recipe", "The preset has its own head and views; leave these out.")
         if self.preset is not None and self.fine_tune is not None:
             raise PydanticCustomError("one_recipe", "The preset combines backbones, which cannot be fine-tuned.")

@@ -91,6 +91,11 @@ def test_one_image_in_images_is_answered_as_results(http: httpx.Client) -> None:
     assert len(http.post("/classify", files=[("images", picture())]).json()["results"]) == 1
 
 
+def test_a_form_has_one_image_or_several(http: httpx.Client) -> None:
+    answer = http.post("/classify", files=[("image", picture()), ("images", picture())])
+    assert (answer.status_code, answer.json()["code"]) == (422, "one_image_source")
+
+
 def test_one_bad_image_refuses_the_call_and_is_named(http: httpx.Client, stored: list[str]) -> None:
     files = [("images", picture()), ("images", picture()[:60])]
     problem = http.post("/classify", files=files).json()

@@ -152,6 +152,24 @@ def test_every_reference_leads_somewhere(document: dict) -> None:
         assert names == document["components"][kind].keys()
 
 
+def test_links_lead_from_what_is_created_to_what_can_be_done_with_it(document: dict) -> None:
+    named = {operation["operationId"]: (path, operation) for _, path, operation in operations(document)}
+    for link in document["components"]["links"].values():
+        path, _ = named[link["operationId"]]
+        assert all(f"{{{parameter}}}" in path for parameter in link["parameters"]), link
+    created = {
+        "createDataset": ("202", {"getDataset", "extendDataset", "uploadDatasetImages", "deleteDataset", "cancelJob"}),
+        "createTrainJob": ("202", {"getTrainJob", "cancelTrainJob", "getTrainReport", "getJob"}),
+        "generateImages": ("200", {"getGeneration", "deleteGeneration", "getImage"}),
+        "createEvaluation": ("202", {"getJob", "followJob"}),
+        "listModels": ("200", {"getModel", "exportModel", "createEvaluation", "deleteModel"}),
+    }
+    for operation_id, (status, reached) in created.items():
+        links = named[operation_id][1]["responses"][status]["links"]
+        assert reached <= links.keys(), operation_id
+    assert "getTrainJob" not in named["createDataset"][1]["responses"]["202"]["links"], "its job trains nothing"
+
+
 def test_the_documentation_page_needs_no_other_host(http: httpx.Client) -> None:
     page = http.get("/docs")
     assert page.status_code == 200

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.schemas.train_jobs import TrainJobCreate
 from testing.fake_models import FakeSource, describe
 from testing.uploads import picture
 from tests.api.conftest import Serve
@@ -135,6 +136,13 @@ def test_settings_that_cannot_be_are_refused_where_they_are(
     answer = desk.node.http.post("/train-jobs", json={"dataset_id": made(desk), **changes})
     assert answer.status_code == 422, answer.text
     assert (answer.json()["errors"][0]["pointer"], answer.json()["errors"][0]["code"]) == (pointer, code)
+
+
+def test_a_member_that_is_null_is_left_out() -> None:
+    nothing = dict.fromkeys(("head", "validation", "early_stopping", "augment", "fine_tune"))
+    request = TrainJobCreate.model_validate({"dataset_id": "a", "preset": "from_prompts", **nothing})
+    assert request.preset == "from_prompts"
+    assert TrainJobCreate.model_validate({"dataset_id": "a", "head": None, "optimizer": {"lr": 0.1}}).head is None
 
 
 def test_validation_needs_a_class_with_two_images(desk: Desk) -> None:

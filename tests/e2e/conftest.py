@@ -67,11 +67,12 @@ def free_port() -> int:
 
 @contextmanager
 def served(
-    data_dir: Path, database_url: str, *, may_be_killed: bool = False, port: int | None = None
+    data_dir: Path, database_url: str, *, may_be_killed: bool = False, port: int | None = None, **settings: object
 ) -> Iterator[ServedNode]:
     """Migrate and serve a node until the block ends; it must then end by itself, if the block has not killed it."""
     port = port or free_port()
-    env = environment(data_dir, database_url, port)
+    changed = {f"FOXHOUND_{name.upper()}": str(value) for name, value in settings.items()}
+    env = {**environment(data_dir, database_url, port), **changed}
     subprocess.run([*FOXHOUND, "migrate"], env=env, check=True, cwd=data_dir.parent)
     process = subprocess.Popen([*FOXHOUND, "serve"], env=env, cwd=data_dir.parent)
     try:

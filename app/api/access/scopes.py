@@ -115,6 +115,7 @@ class RouteNeeds:
     def __init__(self, needs: Mapping[tuple[str, str], Need] = NEEDS) -> None:
         """Compile a table."""
         self._fixed = {key: FoundRoute(key[1], need) for key, need in needs.items() if "{" not in key[1]}
+        self._open = {path for (_, path), need in needs.items() if need == OPEN}
         self._patterns: dict[str, list[tuple[re.Pattern[str], FoundRoute]]] = {}
         for (method, path), need in needs.items():
             if "{" in path:
@@ -122,13 +123,18 @@ class RouteNeeds:
                 self._patterns.setdefault(f"{method} {_first(path)}", []).append(found)
 
     def find(self, method: str, path: str) -> FoundRoute | None:
-        """Return the route of a request; None: there is no such route. `HEAD` is taken as `GET`."""
+        """Return the route of a request; None: there is no such route. `HEAD` is taken as `GET`.
+
+        Another method of an open path needs nothing either, so that the router answers 405 to it.
+        """
         method = "GET" if method == "HEAD" else method
         if route := self._fixed.get((method, path)):
             return route
         for pattern, found in self._patterns.get(f"{method} {_first(path)}", ()):
             if pattern.match(path):
                 return found
+        if path in self._open:
+            return FoundRoute(path, OPEN)
         folder = next((folder for folder in _OPEN_FOLDERS if method == "GET" and path.startswith(folder)), None)
         return FoundRoute(folder.rstrip("/"), OPEN) if folder else None
 

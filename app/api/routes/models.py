@@ -48,6 +48,15 @@ _CARD: dict[int | str, dict[str, Any]] = {
     304: UNCHANGED,
     **problems(404, 410, 503),
 }
+# Other texts get a fault of their own, so the form is told by the schema alone.
+_ComparedIds = Annotated[
+    str,
+    Query(
+        max_length=1_000,
+        description=f"Different ids of 2 to {MAX_COMPARED} models, between commas.",
+        json_schema_extra={"pattern": f"^[A-Za-z0-9-]+(,[A-Za-z0-9-]+){{1,{MAX_COMPARED - 1}}}$"},
+    ),
+]
 
 
 @router.get(
@@ -80,7 +89,7 @@ def list_models(
     responses=problems(422, 503),
 )
 async def compare_models(
-    ids: Annotated[str, Query(max_length=1_000, description=f"Ids of 2 to {MAX_COMPARED} models, between commas.")],
+    ids: _ComparedIds,
     request: Request,
     services: ServicesDep,
     caller: CallerDep,

@@ -181,6 +181,7 @@ def _class_index(session: Session, dataset_id: str | None, class_name: str, call
     names = [entry["name"] for entry in dataset.classes] if dataset is not None and is_seen else []
     index = find_name(class_name, names)
     if index is None:
-        detail = "Give the dataset_id that the class belongs to."
+        missing = "The dataset has no class of this name."
+        detail = missing if is_seen else "Give the dataset_id that the class belongs to."
         raise Invalid.field("#query/class", detail, ErrorCode.CLASS_NOT_FOUND)
     return index
