@@ -145,5 +145,4 @@ def finish_pixels(request: EngineRequest) -> int:
 def _row_pixels_left(request: EngineRequest) -> int:
     if request.stepped_at is not None:
         return 0
-    cost = request.cost
-    return max(1, cost.steps - request.steps_done) * row_pixels(cost.shape, cost.rows)
+    return row_pixels(request.cost.shape, max(request.rows, request.cost.rows_left(request.steps_done)))
