@@ -3,8 +3,6 @@
 Generates and stores nothing. Runs inside the caller's session, on the caller's thread.
 """
 
-from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -13,7 +11,7 @@ from app.db.models import Dataset, Image, Job
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetPlan, PlannedClass, PlannedImage
 from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, Recipe, Slot, per_class
-from app.services.datasets.records import mean, num_to_make, preset_of, recipe_classes, settings_of
+from app.services.datasets.records import mean_pixel_steps, num_to_make, preset_of, recipe_classes, settings_of
 
 MAX_SAMPLES = 12
 # Most jobs read for an estimate, newest first; those of deleted datasets and of other packs are skipped.
@@ -78,7 +76,7 @@ def _sample(dataset: Dataset, recipe: Recipe, slot: Slot) -> PlannedImage:
 
 
 def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[float | None, str]:
-    """Return the estimated seconds and their basis: the time of the pack's newest dataset, scaled by `_work`."""
+    """Return the estimated seconds and their basis: the time of the pack's newest dataset, by pixel-steps."""
     ended = select(Job).where(Job.kind == "dataset", Job.status == "succeeded")
     for job in session.scalars(ended.order_by(Job.id.desc()).limit(MAX_JOBS_READ)):
         other = session.get(Dataset, job.spec["dataset_id"])
@@ -88,14 +86,9 @@ def _estimate(session: Session, dataset: Dataset, num_images: int) -> tuple[floa
         at_that_time = Image.created_at.between(job.started_at, job.finished_at)
         num = session.scalar(select(func.count()).where(Image.dataset_id == other.id, at_that_time)) or 0
         if num:
-            seconds_each = (job.finished_at - job.started_at).total_seconds() / (num * _work(other.generation))
-            seconds = round(seconds_each * num_images * _work(dataset.generation), 1)
+            seconds_each = (job.finished_at - job.started_at).total_seconds() / (
+                num * mean_pixel_steps(other.generation)
+            )
+            seconds = round(seconds_each * num_images * mean_pixel_steps(dataset.generation), 1)
             return seconds, "from the time that the newest dataset of this pack took, by steps, pixels and guidance"
     return None, "no dataset has been made with this pack yet"
-
-
-def _work(generation: Mapping[str, Any]) -> float:
-    """Return the mean cost of an image: UNet rows x steps x pixels; a step with guidance has two rows."""
-    steps, guidance = mean(generation["num_inference_steps"]), mean(generation["guidance_scale"])
-    rows = 2 if guidance > 1 else 1
-    return float(rows * steps * generation["width"] * generation["height"])
