@@ -1,9 +1,10 @@
 """Forecast steps: steps of a noise scheduler without the UNet, folded into the step before them.
 
-A forecast step takes the image x0 that the UNet would predict as an extrapolation of the last two that it did predict,
-and gives the noise scheduler the model output that stands for it. Both are linear, so a computed step and the forecast
-ones behind it are one linear map, of the same kind as before: such an image costs fewer turns, and rows of other images
-beside it change nothing. Which steps are computed is fixed in advance; no data decide. Handles no requests. Any thread.
+A forecast step extrapolates the image x0 that the UNet would predict, linearly in the timestep, from the last two that
+it did predict, and gives the noise scheduler the model output that stands for it. Both are linear, so a computed step
+and the forecast ones behind it are one linear map, of the same kind as before: such an image costs fewer turns, and
+rows of other images beside it change nothing. Which steps are computed is fixed in advance; no data decide. Handles no
+requests. Any thread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ import torch
 
 SAMPLE, MODEL_OUTPUT, NOISE, FIRST_REMEMBERED = range(4)  #: the columns of the coefficients
 
-# The part of a linear extrapolation in time that is believed. Measured on the demo pack, see docs/decisions/0065.
-DAMPING = 1.0
+
+# The farthest extrapolation, in distances between the two known images. The noise schedulers' own timesteps reach 1.3;
+# those of a request could reach any number.
+MAX_ELAPSED = 2.0
 
 
 class TensorSlot(NamedTuple):
@@ -77,19 +80,13 @@ def x0_weights(noise_scheduler: Any, index: int, step: SchedulerStep) -> X0Weigh
     return X0Weights(scale / alpha**0.5, -((1 / alpha - 1) ** 0.5))
 
 
-def fold(
-    steps: Sequence[SchedulerStep],
-    x0s: Sequence[X0Weights],
-    is_computed: Sequence[bool],
-    damping: float = DAMPING,
-) -> list[SchedulerStep]:
+def fold(steps: Sequence[SchedulerStep], x0s: Sequence[X0Weights], is_computed: Sequence[bool]) -> list[SchedulerStep]:
     """Return the computed steps, each with the forecast ones behind it.
 
     Args:
         steps: All steps of a noise scheduler that draws no noise.
         x0s: Of each step.
         is_computed: Which steps run the model; the first two must.
-        damping: Factor of the extrapolation; 1 reproduces an x0 that is linear in the timestep.
 
     Raises:
         ValueError: A step draws noise, or a forecast one has no two computed ones before it.
@@ -101,22 +98,21 @@ def fold(
     for position, index in enumerate(computed):
         end = computed[position + 1] if position + 1 < len(computed) else len(steps)
         before = steps[computed[position - 1]] if position else steps[index]
-        folded.append(_fold_one(steps[index:end], x0s[index:end], before.timestep, damping))
+        folded.append(_fold_one(steps[index:end], x0s[index:end], before.timestep))
     return folded
 
 
-def _fold_one(
-    steps: Sequence[SchedulerStep], x0s: Sequence[X0Weights], timestep_before: torch.Tensor, damping: float
-) -> SchedulerStep:
+def _fold_one(steps: Sequence[SchedulerStep], x0s: Sequence[X0Weights], timestep_before: torch.Tensor) -> SchedulerStep:
     """Fold a computed step and the forecast ones behind it; `timestep_before` is that of the computed one before."""
     first, *others = steps
     units = torch.eye(FIRST_REMEMBERED + len(first.held) + 1, dtype=torch.float64)
     x0 = x0s[0].of_sample * units[SAMPLE] + x0s[0].of_output * units[MODEL_OUTPUT]
-    change = (x0 - units[-1]) * damping
+    change = x0 - units[-1]
     sample = _combine(first.sample, units)
     kept = {slot: _combine(weights, units) for slot, weights in first.keeps.items()}
     for step, weights in zip(others, x0s[1:], strict=True):
         elapsed = float((first.timestep - step.timestep) / (timestep_before - first.timestep))
+        elapsed = min(elapsed, MAX_ELAPSED)
         output = (x0 + elapsed * change - weights.of_sample * sample) / weights.of_output
         columns = torch.stack([sample, output, torch.zeros_like(sample), *(kept[slot] for slot in step.held)])
         sample = _combine(step.sample, columns)

@@ -16,7 +16,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from app.engine.diffusion.forecast import (
-    DAMPING,
     FIRST_REMEMBERED,
     LAST_X0,
     MODEL_OUTPUT,
@@ -77,13 +76,11 @@ class Schedule:
         timestep_spacing: `leading`, `trailing` or `linspace`; None: the config's.
         timesteps: All timesteps, strictly descending, in place of a spacing; None: by the spacing.
         is_computed: Which steps run the model, one for each; the others are forecast. None: all do.
-        damping: See `fold`.
     """
 
     timestep_spacing: str | None = None
     timesteps: tuple[int, ...] | None = None
     is_computed: tuple[bool, ...] | None = None
-    damping: float = DAMPING
 
 
 _DEFAULT = Schedule()
@@ -118,7 +115,7 @@ def _make_noise_plan(name: str, num_inference_steps: int, config: str, schedule:
     steps = _read_steps(noise_scheduler, timesteps, is_respaced=is_respaced)
     if schedule.is_computed is not None:
         x0s = [x0_weights(noise_scheduler, index, step) for index, step in enumerate(steps)]
-        steps = fold(steps, x0s, schedule.is_computed, schedule.damping)
+        steps = fold(steps, x0s, schedule.is_computed)
     return NoisePlan(
         timesteps=torch.stack([step.timestep for step in steps]),
         init_noise_sigma=init_noise_sigma,

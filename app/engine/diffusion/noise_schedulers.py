@@ -99,11 +99,18 @@ def trailing_timesteps(num_inference_steps: int, num_train_timesteps: int) -> li
 def use_timesteps(noise_scheduler: Any, timesteps: Sequence[int]) -> list[torch.Tensor]:
     """Set given timesteps, strictly descending, and return them as tensors; PNDM's second one occurs twice.
 
+    Raises:
+        Invalid: The noise scheduler has timesteps of its own (Karras).
+
     Source:
         diffusers' `set_timesteps(timesteps=...)`, also for the four classes whose `set_timesteps` takes none.
     """
     if isinstance(noise_scheduler, EulerDiscreteScheduler | DPMSolverMultistepScheduler | LCMScheduler):
-        noise_scheduler.set_timesteps(timesteps=list(timesteps))
+        try:
+            noise_scheduler.set_timesteps(timesteps=list(timesteps))
+        except ValueError as error:
+            detail = "This noise scheduler has its own timesteps."
+            raise Invalid(detail, code=ErrorCode.TIMESTEPS_NOT_SUPPORTED) from error
         return list(noise_scheduler.timesteps)
     noise_scheduler.set_timesteps(len(timesteps))
     if isinstance(noise_scheduler, PNDMScheduler):

@@ -3,7 +3,6 @@
 Generates and stores nothing. Runs inside the caller's session, on the caller's thread.
 """
 
-
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
