@@ -130,6 +130,11 @@ class ErrorCode(StrEnum):
         "422",
         "The noise scheduler cannot take this many steps.",
     )
+    SPEED_NOT_OFFERED = "speed_not_offered", "422", "The loaded model does not have this speed."
+    TIMESTEPS_NOT_SUPPORTED = "timesteps_not_supported", "422", "The noise scheduler has its own timesteps."
+    BAD_TIMESTEPS = "bad_timesteps", "422", "Each timestep must be below the one before it."
+    ONE_SCHEDULE = "one_schedule", "422", "The settings of the timesteps contradict each other."
+    BAD_GUIDANCE_INTERVAL = "bad_guidance_interval", "422", "The interval of the guidance is empty."
     UNKNOWN_NOISE_SCHEDULER = "unknown_noise_scheduler", "422", "There is no noise scheduler of this name."
     WORK_TOO_LARGE = "work_too_large", "422", "Images x steps x width x height is above the limit."
     TOO_MANY_IMAGES = "too_many_images", "422", "There are more images than the limit."

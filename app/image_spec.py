@@ -2,12 +2,15 @@
 
 `/generate` and dataset recipes make an `ImageSpec`; it travels to the engine as JSON, is the engine's payload, and is
 what an image's lineage begins with. A new field of an image is added to `ImageSpec`, with a default for the JSON that
-older releases wrote. Imports nothing of the application; all values are immutable, so any thread may use them.
+older releases wrote. Imports nothing of the application but the arithmetic of rows; all values are immutable, so any
+thread may use them.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
+
+from app.step_rows import Speed, TimestepSpacing, forecast_name, step_rows
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 NoiseSchedulerName = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
@@ -23,6 +26,9 @@ SAMPLER_NAMES: Mapping[NoiseSchedulerName, str] = {
     "unipc": "UniPC",
     "lcm": "LCM",
 }
+
+# The fields that release 0.3 did not have.
+_LATER_FIELDS = frozenset({"speed", "timestep_spacing", "timesteps", "guidance_interval"})
 
 # Pixels for each side of a latent, in every Stable Diffusion; an image's sides are multiples of it.
 SIDE_MULTIPLE = 8
@@ -43,6 +49,10 @@ class ImageSpec:
         seed: 0 ... `MAX_SEED`. torch's generator on the CPU uses the lowest 32 bits of it.
         scheduler: The noise scheduler's name; the engine refuses one that it does not have.
         output_format: The file's format; the engine does not use it.
+        speed: `balanced` forecasts some of the steps; `exact` and `fast` compute all of them.
+        timestep_spacing: Which timesteps the steps have; None: as the pack says.
+        timesteps: All timesteps, strictly descending, `num_inference_steps` of them; None: by the spacing.
+        guidance_interval: From and to, 0 to 1 as parts of the schedule; outside of it steps are not guided. None: all.
     """
 
     prompt: str
@@ -54,24 +64,54 @@ class ImageSpec:
     seed: int = 0
     scheduler: str = "pndm"
     output_format: OutputFormat = "png"
+    speed: Speed = "exact"
+    timestep_spacing: TimestepSpacing | None = None
+    timesteps: tuple[int, ...] | None = None
+    guidance_interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Make tuples of the lists that JSON has."""
+        for name in ("timesteps", "guidance_interval"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
 
     @property
     def is_guided(self) -> bool:
-        """Whether a denoising step takes two rows."""
+        """Whether guided denoising steps take two rows."""
         return self.guidance_scale > 1
 
     @property
+    def forecast(self) -> str | None:
+        """The name of the forecast that stands in for some of the steps; None: all are computed."""
+        return forecast_name(self.speed, self.scheduler, self.num_inference_steps)
+
+    @property
+    def step_rows(self) -> tuple[int, ...]:
+        """The UNet rows of each step, 0 ... 2; see `app.step_rows`."""
+        return step_rows(self.scheduler, self.num_inference_steps, self.is_guided, self.speed, self.guidance_interval)
+
+    @property
     def pixel_steps(self) -> int:
-        """The work that limits and quotas count: steps x width x height."""
-        return self.num_inference_steps * self.width * self.height
+        """The work that limits and quotas count: steps x width x height, where two rows are a step.
+
+        A step without guidance counts half, and one that is forecast nothing. The step that `pndm` takes twice is not
+        counted twice.
+        """
+        pixels = self.width * self.height
+        return min(self.num_inference_steps * pixels, sum(self.step_rows) * pixels // 2)
 
     def with_seed(self, seed: int) -> "ImageSpec":
         """Return the same image under another seed."""
         return replace(self, seed=seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values, in their order."""
-        return asdict(self)
+        """Return the fields as plain JSON values, in their order.
+
+        Settings of `_LATER_FIELDS` that are not used are left out: they are part of an image's file, and the files of
+        older releases can be made again, byte by byte.
+        """
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if name not in _LATER_FIELDS or value != _default(name)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ImageSpec":
@@ -131,6 +171,10 @@ class RenderedImage(NamedTuple):
 
     data: bytes
     info: ImageInfo
+
+
+def _default(name: str) -> object:
+    return next(field.default for field in fields(ImageSpec) if field.name == name)
 
 
 def _fields_in(cls: type[ImageSpec] | type[ImageInfo], values: Mapping[str, Any]) -> dict[str, Any]:

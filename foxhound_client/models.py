@@ -29,6 +29,12 @@ NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_
 ImageFormat = Literal["png", "jpeg", "webp"]
 
 
+Speed = Literal["exact", "balanced", "fast"]
+
+
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
+
+
 class GenerationParameters(Answer):
     """Every value as used: a request with these gives the same images."""
 
@@ -43,6 +49,10 @@ class GenerationParameters(Answer):
     scheduler: NoiseScheduler
     output_format: ImageFormat
     labels: list[str] | None
+    speed: Speed
+    timestep_spacing: TimestepSpacing | None
+    timesteps: list[int] | None
+    guidance_interval: list[float] | None
 
 
 class LabelProbability(Answer):
@@ -128,6 +138,7 @@ class GenerationFailure(Answer):
     code: ErrorCode
     request_id: str
     dataset_id: str | None = None
+    existing_id: str | None = None
     scope: str | None = None
     errors: list[ProblemField] | None = None
     kind: Literal["error"]
@@ -181,6 +192,10 @@ class GenerateSpec(Answer):
     scheduler: NoiseScheduler
     output_format: ImageFormat
     labels: list[str] | None
+    speed: Speed
+    timestep_spacing: TimestepSpacing | None
+    timesteps: list[int] | None
+    guidance_interval: list[float] | None
 
 
 class GenerateJob(Answer):
@@ -208,6 +223,7 @@ class GenerationPage(Answer):
 
     items: list[GenerationRead]
     next_cursor: str | None
+    total: int | None
 
 
 Split = Literal["train", "validation", "test"]
@@ -245,6 +261,7 @@ class ImagePage(Answer):
 
     items: list[ImageRead]
     next_cursor: str | None
+    total: int | None
 
 
 class RedrawnFor(Answer):
@@ -266,6 +283,11 @@ class ImageLineage(Answer):
     seed: int | None = None
     scheduler: NoiseScheduler | None = None
     output_format: ImageFormat | None = None
+    speed: Speed | None = None
+    forecast: str | None = None
+    timestep_spacing: TimestepSpacing | None = None
+    timesteps: list[int] | None = None
+    guidance_interval: list[float] | None = None
     pack: str | None = None
     pack_revision: str | None = None
     device: str | None = None
@@ -408,6 +430,9 @@ class RecipeSettingsRead(Answer):
     output_format: ImageFormat
     guidance_scale: GuidanceChoice
     num_inference_steps: StepsChoice
+    speed: Speed
+    timestep_spacing: TimestepSpacing | None
+    guidance_interval: list[float] | None
 
 
 Combine = Literal["cartesian", "sampled"]
@@ -531,6 +556,7 @@ class DatasetPage(Answer):
 
     items: list[DatasetRead]
     next_cursor: str | None
+    total: int | None
 
 
 class RedrawnImage(Answer):
@@ -979,6 +1005,7 @@ class TrainJobRead(Answer):
     """A train job with its request and its epochs so far."""
 
     id: str
+    name: str
     status: JobStatus
     progress: Progress
     dataset_id: str
@@ -998,6 +1025,7 @@ class TrainJobSummary(Answer):
     """A train job as lists return it."""
 
     id: str
+    name: str
     status: JobStatus
     progress: Progress
     dataset_id: str
@@ -1015,6 +1043,7 @@ class TrainJobPage(Answer):
 
     items: list[TrainJobSummary]
     next_cursor: str | None
+    total: int | None
 
 
 class SettingRead(Answer):
@@ -1294,6 +1323,69 @@ class MetricsSummary(Answer):
     test: SourcedMetricsSummary
 
 
+class ModelSummary(Answer):
+    """A trained model as lists return it: classes, and metrics without tables."""
+
+    id: str
+    name: str
+    created_at: datetime
+    job_id: str
+    dataset_id: str
+    backbone: str
+    backbone_sha256: str
+    classes: list[str]
+    metrics: MetricsSummary
+    sha256: str
+    num_bytes: int
+
+
+class ModelPage(Answer):
+    """A page of trained models, newest first."""
+
+    items: list[ModelSummary]
+    next_cursor: str | None
+    total: int | None
+
+
+class ComparedModel(Answer):
+    """One model of a comparison."""
+
+    id: str
+    name: str
+    accuracy: Interval
+
+
+class ComparedPair(Answer):
+    """Two models of a comparison."""
+
+    difference: DifferenceInterval
+    num_only_first: int
+    num_only_second: int
+    num_groups: int
+    mcnemar_p: float
+    detectable: float | None
+    verdict: Verdict
+    first_id: str
+    second_id: str
+
+
+class ComparisonOnSource(Answer):
+    """Models compared on the images of one source that all of them were evaluated on."""
+
+    num_images: int
+    models: list[ComparedModel]
+    pairs: list[ComparedPair]
+
+
+class ModelComparisonRead(Answer):
+    """Models compared on the same images, real and generated ones apart."""
+
+    real: ComparisonOnSource | None
+    synthetic: ComparisonOnSource | None
+    num_left_out: int
+    warnings: list[WarningRead]
+
+
 class DatasetLineage(Answer):
     """The dataset that a model was trained on, as it was then."""
 
@@ -1398,71 +1490,8 @@ class ModelLineage(Answer):
     training: TrainingLineage | None
 
 
-class ModelSummary(Answer):
-    """A trained model as lists return it: classes, metrics without tables, and lineage."""
-
-    id: str
-    name: str
-    created_at: datetime
-    job_id: str
-    dataset_id: str
-    backbone: str
-    backbone_sha256: str
-    classes: list[str]
-    metrics: MetricsSummary
-    lineage: ModelLineage
-    sha256: str
-    num_bytes: int
-
-
-class ModelPage(Answer):
-    """A page of trained models, newest first."""
-
-    items: list[ModelSummary]
-    next_cursor: str | None
-
-
-class ComparedModel(Answer):
-    """One model of a comparison."""
-
-    id: str
-    name: str
-    accuracy: Interval
-
-
-class ComparedPair(Answer):
-    """Two models of a comparison."""
-
-    difference: DifferenceInterval
-    num_only_first: int
-    num_only_second: int
-    num_groups: int
-    mcnemar_p: float
-    detectable: float | None
-    verdict: Verdict
-    first_id: str
-    second_id: str
-
-
-class ComparisonOnSource(Answer):
-    """Models compared on the images of one source that all of them were evaluated on."""
-
-    num_images: int
-    models: list[ComparedModel]
-    pairs: list[ComparedPair]
-
-
-class ModelComparisonRead(Answer):
-    """Models compared on the same images, real and generated ones apart."""
-
-    real: ComparisonOnSource | None
-    synthetic: ComparisonOnSource | None
-    num_left_out: int
-    warnings: list[WarningRead]
-
-
 class ModelRead(Answer):
-    """A trained model with all its metrics."""
+    """A trained model with all its metrics and its lineage."""
 
     id: str
     name: str
@@ -1473,9 +1502,9 @@ class ModelRead(Answer):
     backbone_sha256: str
     classes: list[str]
     metrics: MetricsRead
-    lineage: ModelLineage
     sha256: str
     num_bytes: int
+    lineage: ModelLineage
 
 
 class EvaluateResult(Answer):
@@ -1532,6 +1561,7 @@ class EvaluationPage(Answer):
 
     items: list[EvaluationSummary]
     next_cursor: str | None
+    total: int | None
 
 
 class MistakeRead(Answer):
@@ -1722,6 +1752,7 @@ class JobPage(Answer):
 
     items: list[JobSummary]
     next_cursor: str | None
+    total: int | None
 
 
 class DatasetSpecExtension(Answer):
@@ -1959,6 +1990,30 @@ class PackRead(Answer):
     made: PackOrigin
 
 
+class SpeedMeasurement(Answer):
+    """What a speed was measured to do to a pack's images, with a noise scheduler; by `python -m bench.speed`."""
+
+    scheduler: NoiseScheduler | None = None
+    num_inference_steps: int | None = None
+    prompts: int | None = None
+    rows: int | None = None
+    rows_exact: int | None = None
+    psnr_db: float | None = None
+    clip_score: float | None = None
+    clip_score_exact: float | None = None
+    clip_class_accuracy: float | None = None
+    clip_class_accuracy_exact: float | None = None
+    judge_accuracy: float | None = None
+    judge_accuracy_exact: float | None = None
+
+
+class SpeedRead(Answer):
+    """A speed that this node offers."""
+
+    name: Speed
+    measured: list[SpeedMeasurement]
+
+
 class Limits(Answer):
     """The limits of the running node; they are at most those of this document."""
 
@@ -1987,5 +2042,41 @@ class Capabilities(Answer):
     dtype: str
     noise_schedulers: list[NoiseScheduler]
     default_noise_scheduler: str
+    speeds: list[SpeedRead]
+    timestep_spacings: list[TimestepSpacing]
     limits: Limits
     versions: dict[str, str]
+
+
+class ServiceLinks(Answer):
+    """Paths of this node."""
+
+    documentation: str
+    openapi: str
+    errors: str
+    capabilities: str
+    ready: str
+
+
+class ServiceRead(Answer):
+    """What this service is."""
+
+    name: str
+    version: str
+    description: str
+    links: ServiceLinks
+
+
+class ErrorCodeRead(Answer):
+    """What an error code means."""
+
+    code: ErrorCode
+    statuses: str
+    meaning: str
+    url: str
+
+
+class ErrorCodesRead(Answer):
+    """Every error code."""
+
+    items: list[ErrorCodeRead]

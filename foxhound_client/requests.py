@@ -12,6 +12,12 @@ NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_
 ImageFormat = Literal["png", "jpeg", "webp"]
 
 
+Speed = Literal["exact", "balanced", "fast"]
+
+
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
+
+
 ResponseFormat = Literal["url", "b64_json"]
 
 
@@ -22,8 +28,12 @@ class GenerateRequest(TypedDict, total=False):
     height: int | None
     scheduler: NoiseScheduler | None
     output_format: ImageFormat
+    speed: Speed
+    timestep_spacing: TimestepSpacing | None
+    guidance_interval: list[float] | None
     guidance_scale: float
     num_inference_steps: int
+    timesteps: list[int] | None
     prompt: Required[str]
     negative_prompt: str | None
     seed: int | None
@@ -39,8 +49,12 @@ class GenerateImageRequest(TypedDict, total=False):
     height: int | None
     scheduler: NoiseScheduler | None
     output_format: ImageFormat
+    speed: Speed
+    timestep_spacing: TimestepSpacing | None
+    guidance_interval: list[float] | None
     guidance_scale: float
     num_inference_steps: int
+    timesteps: list[int] | None
     prompt: Required[str]
     negative_prompt: str | None
     seed: int | None
@@ -106,6 +120,9 @@ class RecipeSettings(TypedDict, total=False):
     height: int | None
     scheduler: NoiseScheduler | None
     output_format: ImageFormat
+    speed: Speed
+    timestep_spacing: TimestepSpacing | None
+    guidance_interval: list[float] | None
     guidance_scale: GuidanceChoice
     num_inference_steps: StepsChoice
 

@@ -114,7 +114,7 @@ class FakeDiffusion:
 
     def is_finished(self, request: EngineRequest) -> bool:
         assert isinstance(request.payload, ImageSpec)
-        return bool(request.state >= request.payload.num_inference_steps)
+        return bool(request.state >= min(request.payload.num_inference_steps, request.cost.steps))
 
     def finish(self, request: EngineRequest) -> GeneratedImage:
         payload = request.payload

@@ -31,21 +31,31 @@ class RequestCost:
 
     Attributes:
         shape: Sides of what one row works on, each >= 1. Requests of one shape can share a forward.
-        rows: Rows of each step's forward, >= 1: two for a guided image.
+        rows: Rows of a step's forward, >= 1: two for a guided image. The most, where steps differ.
         steps: Number of steps, >= 1. Used for progress and the expected wait; `Runner.is_finished` decides.
         finishes_separately: Whether `Runner.finish` is device work of its own (for diffusion, decoding), scheduled
             between two steps; otherwise it is called right after the last step.
+        step_rows: Rows of each step, 1 ... `rows`; None: `rows` of each.
     """
 
     shape: Shape = ()
     rows: int = 1
     steps: int = 1
     finishes_separately: bool = False
+    step_rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for numbers below 1, on the caller's thread rather than on the device thread."""
-        if min(self.rows, self.steps, *self.shape) < 1:
+        """Raise ValueError for impossible numbers, on the caller's thread rather than on the device thread."""
+        if min(self.rows, self.steps, *self.shape, *(self.step_rows or ())) < 1:
             raise ValueError(f"All numbers of {self} must be >= 1.")
+        if self.step_rows is not None and (len(self.step_rows), max(self.step_rows)) != (self.steps, self.rows):
+            raise ValueError(f"The rows of the steps of {self} do not fit the others.")
+
+    def rows_left(self, steps_done: int) -> int:
+        """Return the rows of all steps behind the first `steps_done`, >= 0."""
+        if self.step_rows is None:
+            return max(0, self.steps - steps_done) * self.rows
+        return sum(self.step_rows[steps_done:])
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +91,12 @@ class EngineRequest:
     stepped_at: float | None = None
     state: Any = None
     resolved: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of its next step; after the last one, those of the last."""
+        step_rows = self.cost.step_rows
+        return self.cost.rows if step_rows is None else step_rows[min(self.steps_done, len(step_rows) - 1)]
 
     @property
     def is_cancelled(self) -> bool:

@@ -7,7 +7,7 @@ would name each copy after its place.
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -27,8 +27,11 @@ from typing_extensions import TypeAliasType
 
 from app.image_spec import MAX_PROMPT_CHARS, MAX_SEED, SIDE_MULTIPLE, NoiseSchedulerName, OutputFormat
 from app.names import is_visible
+from app.step_rows import Speed as SpeedName
+from app.step_rows import TimestepSpacing as TimestepSpacingName
 
 MAX_LABELS = 256
+MAX_TIMESTEP = 999  # of a thousand, in every Stable Diffusion
 MAX_LABEL_CHARS = 200
 Item = TypeVar("Item")
 
@@ -46,6 +49,29 @@ Decision = TypeAliasType(
 ImageFormat = TypeAliasType("ImageFormat", Annotated[OutputFormat, Field(description="Of an image's file.")])
 NoiseScheduler = TypeAliasType(
     "NoiseScheduler", Annotated[NoiseSchedulerName, Field(description="Noise scheduler of the denoising.")]
+)
+Speed = TypeAliasType(
+    "Speed",
+    Annotated[
+        SpeedName,
+        Field(
+            description="`exact` computes every denoising step. `balanced` computes about two fifths of 50 and "
+            "forecasts the others: nearly the same image; without effect for `euler_a`, `lcm`, and for up to 8 steps. "
+            "`fast` needs a pack with a model of few steps. `/capabilities` lists what this node offers, and what was "
+            "measured."
+        ),
+    ],
+)
+TimestepSpacing = TypeAliasType(
+    "TimestepSpacing",
+    Annotated[
+        TimestepSpacingName,
+        Field(
+            description="Which timesteps the steps have: `trailing` begins at the last timestep of the training, where "
+            "the image is noise alone; `leading` ends at the first; `linspace` does both. Not for `dpmpp_2m_karras` "
+            "and `lcm`."
+        ),
+    ],
 )
 
 
@@ -139,6 +165,41 @@ def exactly_one(*names: str, never: Sequence[dict[str, Any]] = ()) -> dict[str, 
     """
     two = [{"allOf": [given(first), given(second)]} for first, second in combinations(names, 2)]
     return {"not": {"anyOf": [*two, {"not": {"anyOf": [given(name) for name in names]}}, *never]}}
+
+
+def _descending(value: list[int]) -> list[int]:
+    if any(first <= second for first, second in pairwise(value)):
+        raise PydanticCustomError("bad_timesteps", "Each timestep must be below the one before it.")
+    return value
+
+
+def _in_order(value: list[float]) -> list[float]:
+    if value[0] >= value[1]:
+        raise PydanticCustomError("bad_guidance_interval", "The first number must be below the second.")
+    return value
+
+
+Timesteps = Annotated[
+    list[Annotated[int, Field(strict=True, ge=0, le=MAX_TIMESTEP)]],
+    Field(
+        min_length=1,
+        max_length=150,
+        description="All timesteps, from noise to image, each below the one before; in place of `timestep_spacing`. "
+        "`num_inference_steps` is their number. Not for `dpmpp_2m_karras`; `pndm` assumes even distances.",
+        examples=[[999, 850, 736, 645, 545, 455, 343, 233, 124, 24]],
+    ),
+    AfterValidator(_descending),
+]
+GuidanceInterval = Annotated[
+    list[Annotated[float, Field(strict=True, ge=0, le=1)]],
+    Field(
+        min_length=2,
+        max_length=2,
+        description="From and to, as parts of the schedule: steps outside are not guided and cost half.",
+        examples=[[0.0, 0.8]],
+    ),
+    AfterValidator(_in_order),
+]
 
 
 class Request(BaseModel):

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from app.schemas.common import (
     MAX_LABELS,
+    GuidanceInterval,
     GuidanceScale,
     ImageFormat,
     Label,
@@ -19,6 +21,9 @@ from app.schemas.common import (
     Response,
     Seed,
     Side,
+    Speed,
+    Timesteps,
+    TimestepSpacing,
     UtcTime,
 )
 from app.schemas.problems import Problem
@@ -36,6 +41,9 @@ class ImageSettings(Request):
     height: Side | None = Field(None, description="Default: the loaded model's own height.")
     scheduler: NoiseScheduler | None = Field(None, description="Noise scheduler; default: the loaded model's own.")
     output_format: ImageFormat = "png"
+    speed: Speed = "exact"
+    timestep_spacing: TimestepSpacing | None = Field(None, description="Default: the loaded model's own.")
+    guidance_interval: GuidanceInterval | None = Field(None, description="Default: guidance at every step.")
 
 
 class GenerationSettings(ImageSettings):
@@ -43,6 +51,21 @@ class GenerationSettings(ImageSettings):
 
     guidance_scale: GuidanceScale = 7.5
     num_inference_steps: NumInferenceSteps = 50
+    timesteps: Timesteps | None = Field(None, description="Default: by `timestep_spacing`.")
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "GenerationSettings":
+        """Take the number of steps from the timesteps, and refuse what contradicts them."""
+        if self.timesteps is None:
+            return self
+        if self.timestep_spacing is not None:
+            raise PydanticCustomError("one_schedule", "Give timesteps or timestep_spacing, not both.")
+        if "num_inference_steps" in self.model_fields_set and self.num_inference_steps != len(self.timesteps):
+            raise PydanticCustomError(
+                "one_schedule", "num_inference_steps must be the number of timesteps, or be left out."
+            )
+        self.num_inference_steps = len(self.timesteps)
+        return self
 
 
 class GenerateImageRequest(GenerationSettings):
@@ -54,7 +77,10 @@ class GenerateImageRequest(GenerationSettings):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"prompt": "a watercolor painting of a red fox", "num_inference_steps": 25, "seed": 42}]
+            "examples": [
+                {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 25, "seed": 42},
+                {"prompt": "a watercolor painting of a red fox", "speed": "balanced", "timestep_spacing": "trailing"},
+            ]
         }
     )
 
@@ -129,6 +155,10 @@ class GenerationParameters(Response):
     scheduler: NoiseScheduler
     output_format: ImageFormat
     labels: list[str] | None
+    speed: Speed = "exact"
+    timestep_spacing: TimestepSpacing | None = Field(None, description="Null: the loaded model's own.")
+    timesteps: Timesteps | None = Field(None, description="Null: by `timestep_spacing`.")
+    guidance_interval: GuidanceInterval | None = Field(None, description="Null: guidance at every step.")
 
 
 class GenerationRead(Response):
@@ -154,7 +184,10 @@ class GenerationProgress(Response):
     kind: Literal["progress"] = "progress"
     image: int = Field(ge=0, le=15, description="Which of the request's images, from 0; its seed is `seed` + `image`.")
     step: int = Field(ge=0, description="Denoising steps done; 0: it waits for its first.")
-    steps: int = Field(ge=1, description="Steps in all; `pndm` takes one more than `num_inference_steps`.")
+    steps: int = Field(
+        ge=1,
+        description="Steps that run the model; `pndm` takes one more than `num_inference_steps`, `balanced` fewer.",
+    )
     num_images: int = Field(ge=1, le=16, description="Images of the request.")
 
 

@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from app.schemas.common import ImageFormat, NoiseScheduler, Recorded, Response
+from app.schemas.common import (
+    GuidanceInterval,
+    ImageFormat,
+    NoiseScheduler,
+    Recorded,
+    Response,
+    Speed,
+    Timesteps,
+    TimestepSpacing,
+)
 from app.schemas.heads import FineTuningRead, HeadRead, OptimizerRead, ValidationRead, ViewsRead
 
 
@@ -31,6 +40,13 @@ class ImageLineage(Recorded):
     seed: int | None = None
     scheduler: NoiseScheduler | None = None
     output_format: ImageFormat | None = None
+    speed: Speed | None = Field(None, description="Left out: `exact`.")
+    forecast: str | None = Field(
+        None, description="With a `speed`: what stood in for the steps that were not computed; null: all were computed."
+    )
+    timestep_spacing: TimestepSpacing | None = Field(None, description="Left out: the pack's own.")
+    timesteps: Timesteps | None = None
+    guidance_interval: GuidanceInterval | None = Field(None, description="Left out: guidance at every step.")
     pack: str | None = Field(None, description="Name of the model pack that generated it.")
     pack_revision: str | None = None
     device: str | None = None

@@ -8,13 +8,16 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from app.schemas.common import (
+    GuidanceInterval,
     GuidanceScale,
     ImageFormat,
     NoiseScheduler,
     NumInferenceSteps,
     Request,
     Response,
+    Speed,
     Storable,
+    TimestepSpacing,
 )
 from app.schemas.generations import ImageSettings
 
@@ -142,6 +145,9 @@ class RecipeSettingsRead(Response):
     output_format: ImageFormat = "png"
     guidance_scale: GuidanceChoice
     num_inference_steps: StepsChoice
+    speed: Speed = "exact"
+    timestep_spacing: TimestepSpacing | None = Field(None, description="Null: the loaded model's own.")
+    guidance_interval: GuidanceInterval | None = Field(None, description="Null: guidance at every step.")
 
 
 class ClipFilterRead(Response):

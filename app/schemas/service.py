@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from app.schemas.common import NoiseScheduler, Response
+from app.schemas.common import NoiseScheduler, Recorded, Response, Speed, TimestepSpacing
 from app.schemas.packs import PackRead
 from app.schemas.problems import Problem
 
@@ -60,6 +60,30 @@ class Limits(Response):
     queued_jobs: int
 
 
+class SpeedMeasurement(Recorded):
+    """What a speed was measured to do to a pack's images, with a noise scheduler; by `python -m bench.speed`."""
+
+    scheduler: NoiseScheduler | None = None
+    num_inference_steps: int | None = None
+    prompts: int | None = Field(None, description="How many images were compared.")
+    rows: int | None = Field(None, description="UNet rows of an image.")
+    rows_exact: int | None = Field(None, description="The same at `exact`.")
+    psnr_db: float | None = Field(None, description="Mean PSNR to the same image at `exact`, in dB.")
+    clip_score: float | None = Field(None, description="Mean of 100 x cosine of image and prompt.")
+    clip_score_exact: float | None = None
+    clip_class_accuracy: float | None = Field(None, description="Share whose class CLIP recognises.")
+    clip_class_accuracy_exact: float | None = None
+    judge_accuracy: float | None = Field(None, description="Share whose class an independent classifier recognises.")
+    judge_accuracy_exact: float | None = None
+
+
+class SpeedRead(Response):
+    """A speed that this node offers."""
+
+    name: Speed
+    measured: list[SpeedMeasurement] = Field(description="On the loaded pack; empty where nothing was measured.")
+
+
 class Capabilities(Response):
     """The models, formats and limits of this node."""
 
@@ -70,5 +94,7 @@ class Capabilities(Response):
     dtype: str
     noise_schedulers: list[NoiseScheduler]
     default_noise_scheduler: str
+    speeds: list[SpeedRead]
+    timestep_spacings: list[TimestepSpacing]
     limits: Limits
     versions: dict[str, str]

@@ -85,7 +85,8 @@ def write_quality(folder: Path, revision: str, quality: dict[str, Any]) -> None:
     if manifest["revision"] != revision:
         raise ValueError(f"the pack is of revision {manifest['revision']} by now, not {revision}")
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({**manifest, "quality": quality}, indent=2) + "\n")
+    speeds = {name: manifest["quality"][name] for name in ("speeds",) if name in manifest["quality"]}  # by bench.speed
+    partial.write_text(json.dumps({**manifest, "quality": {**quality, **speeds}}, indent=2) + "\n")
     os.replace(partial, path)
 
 

@@ -55,6 +55,10 @@ def test_only_the_prompt_is_required_and_every_value_used_is_told(http: httpx.Cl
         "scheduler": "pndm",
         "output_format": "png",
         "labels": None,
+        "speed": "exact",
+        "timestep_spacing": None,
+        "timesteps": None,
+        "guidance_interval": None,
     }
 
 

@@ -122,9 +122,13 @@ def test_capabilities_tell_size_and_quality_of_the_pack(tmp_path: Path, database
     models = FakeModels()
     files = (PackFile("clip/a", "0" * 64, 3), PackFile("clip/b", "1" * 64, 4))
     quality, made = {"generated": {"classifier_top1": 0.98}}, {"seeds": {"torch": 1}}
-    models.pack = replace(models.pack, files=files, quality=quality, made=made)
+    measured = [{"scheduler": "ddim", "rows": 38, "rows_exact": 100, "psnr_db": 44.7}]
+    all_quality = {**quality, "speeds": {"balanced": measured}}
+    models.pack = replace(models.pack, files=files, quality=all_quality, made=made)
     with serve(make_settings(tmp_path / "data", database_url), models) as node:
-        pack = node.http.get("/capabilities").json()["pack"]
+        read = node.http.get("/capabilities").json()
+    pack = read["pack"]
+    assert read["speeds"] == [{"name": "exact", "measured": []}, {"name": "balanced", "measured": measured}]
     assert (pack["total_bytes"], pack["files"], pack["quality"], pack["made"]) == (7, 2, quality, made)
 
 

@@ -22,6 +22,7 @@ from app.errors import InferenceFailed
 from app.image_spec import ImageSpec
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
+from app.step_rows import SPACED_SCHEDULERS, TIMESTEP_SCHEDULERS
 from testing.fakes import FakePayload, FakeRunner
 from testing.waiting import PATIENCE_S
 from tests.parity.conftest import CPU
@@ -201,6 +202,20 @@ def random_payload(rng: random.Random, width: int) -> ImageSpec:
     )
 
 
+def random_schedule(rng: random.Random, spec: ImageSpec) -> ImageSpec:
+    """The same image at any speed, with any timesteps and any interval of guidance."""
+    spec = replace(spec, speed=rng.choice(["exact", "balanced", "balanced", "fast"]))
+    if rng.random() < 0.5:
+        start = rng.choice([0.0, 0.2, 0.4])
+        spec = replace(spec, guidance_interval=(start, rng.choice([0.6, 0.8, 1.0])))
+    if spec.scheduler in SPACED_SCHEDULERS and rng.random() < 0.6:
+        spec = replace(spec, timestep_spacing=rng.choice(["leading", "trailing", "linspace"]))
+    elif spec.scheduler in TIMESTEP_SCHEDULERS and rng.random() < 0.6:
+        timesteps = sorted(rng.sample(range(1000), spec.num_inference_steps), reverse=True)
+        spec = replace(spec, timesteps=tuple(timesteps))
+    return spec
+
+
 @dataclass
 class Hay:
     """Random neighbours that come and go with the forwards, and one needle among them.
@@ -208,6 +223,7 @@ class Hay:
     Attributes:
         needle_at: The forward in which the needle arrives.
         callers: Whose the neighbours are; the needle is of a caller of its own.
+        is_any_schedule: Whether the neighbours have any speed, timesteps and interval of guidance.
         shared: The rows of the forwards in which the needle stepped.
     """
 
@@ -216,6 +232,7 @@ class Hay:
     rng: random.Random
     needle_at: int
     callers: tuple[str, ...] = ("needle",)
+    is_any_schedule: bool = False
     straws: "list[Future[Any]]" = field(default_factory=list)
     found: "Future[Any] | None" = None
     shared: list[int] = field(default_factory=list)
@@ -232,6 +249,8 @@ class Hay:
         running = [straw for straw in self.straws if not straw.done()]
         for _ in range(self.rng.randint(0, 2) if len(running) < 4 else 0):
             payload = random_payload(self.rng, self.rng.choice([48, 48, 48, 64]))
+            if self.is_any_schedule:
+                payload = random_schedule(self.rng, payload)
             how = {"priority": self.rng.choice(list(Priority)), "caller": self.rng.choice(self.callers)}
             self.straws.append(self.studio.submit(payload, **how))
 
@@ -253,3 +272,57 @@ def test_an_image_is_the_same_bytes_alone_and_in_the_hay(studio: Studio, seed: i
     assert sum(rows > max(2, own_rows) for rows in hay.shared) >= 5, "its forwards were shared"
     assert len(set(hay.shared)) >= 2, "by different numbers"
     assert any(straw.cancelled() for straw in hay.straws), "some left midway"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_image_of_any_schedule_is_the_same_bytes_in_a_hay_of_any_schedules(studio: Studio, seed: int) -> None:
+    rng = random.Random(seed)
+    needle = random_schedule(rng, replace(random_payload(rng, width=48), num_inference_steps=16))
+    [alone] = studio.make(needle)
+    own_forwards = len(studio.rows)
+    assert own_forwards == sum(rows > 0 for rows in needle.step_rows)
+    studio.events.clear()
+    hay = Hay(studio, needle, rng, needle_at=rng.randint(2, 8), callers=("a", "needle"), is_any_schedule=True)
+    studio.while_stepping = hay.stir
+
+    studio.make(replace(random_payload(rng, width=48), num_inference_steps=12))
+    assert hay.found is not None
+    assert hay.found.result(PATIENCE_S).pixels.tobytes() == alone.pixels.tobytes()
+    assert len(hay.shared) == own_forwards
+    assert max(hay.shared) > 2, "its forwards were shared"
+
+
+def test_a_balanced_image_takes_a_forward_for_each_computed_step_only(studio: Studio) -> None:
+    told: list[tuple[int, int]] = []
+    [exact] = studio.make(DDIM)
+    studio.events.clear()
+    future = studio.submit(replace(DDIM, speed="balanced"), on_step=lambda *step: told.append(step))
+    balanced = future.result(PATIENCE_S)
+    assert studio.rows == [2] * 11
+    assert told == [(step, 11) for step in range(1, 12)]
+    assert balanced.pixels.tobytes() != exact.pixels.tobytes()
+
+
+@pytest.mark.parametrize("changes", [{"num_inference_steps": 8}, {"scheduler": "euler_a"}, {"scheduler": "lcm"}])
+def test_balanced_is_exact_where_the_forecast_is_off(studio: Studio, changes: dict[str, Any]) -> None:
+    exact, balanced = studio.make(replace(DDIM, **changes), replace(DDIM, speed="balanced", **changes))
+    assert balanced.pixels.tobytes() == exact.pixels.tobytes()
+
+
+def test_rows_that_guidance_leaves_admit_the_next_image_in_the_same_step(studio: Studio) -> None:
+    """Four images fill the step while they are guided; from their sixth step on they leave room for a fifth."""
+    half = replace(DDIM, num_inference_steps=10, guidance_interval=(0.0, 0.5))
+    images = studio.make(*(replace(half, seed=seed) for seed in range(5)))
+    assert studio.rows == [8] * 5 + [6] * 5 + [2] * 5, "a forward of one row is padded to two"
+    [alone] = studio.make(replace(half, seed=4))
+    assert alone.pixels.tobytes() == images[4].pixels.tobytes()
+
+
+def test_an_interval_of_the_whole_schedule_changes_no_byte(studio: Studio) -> None:
+    plain, whole = studio.make(DDIM, replace(DDIM, guidance_interval=(0.0, 1.0)))
+    assert whole.pixels.tobytes() == plain.pixels.tobytes()
+
+
+def test_outside_of_the_interval_an_image_steps_as_without_guidance(studio: Studio) -> None:
+    never, unguided = studio.make(replace(DDIM, guidance_interval=(0.0, 0.001)), replace(DDIM, guidance_scale=1.0))
+    assert never.pixels.tobytes() == unguided.pixels.tobytes()

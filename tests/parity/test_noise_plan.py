@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import app.modelpacks.demo
-from app.engine.diffusion.noise_plan import REMEMBERED, NoisePlan, make_noise_plan
+from app.engine.diffusion.noise_plan import REMEMBERED, SCHEDULER_REMEMBERED, NoisePlan, make_noise_plan
 from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS, make_noise_scheduler
 from app.engine.diffusion.noise_update import advance, scale_inputs
 from app.errors import Invalid
@@ -246,7 +246,7 @@ def test_all_remembered_tensors_are_needed() -> None:
         name: int(make_noise_plan(name, 20, CONFIGS["demo"]).coefficients[:, 1:].any(dim=2).any(dim=0).sum())
         for name in NOISE_SCHEDULERS
     }
-    assert max(used.values()) == REMEMBERED
+    assert max(used.values()) == SCHEDULER_REMEMBERED
     assert used == {
         "pndm": 3, "ddim": 0, "euler": 0, "euler_a": 0, "dpmpp_2m": 1, "dpmpp_2m_karras": 1, "unipc": 3, "lcm": 0,
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """One denoising step of many images in one UNet forward, with any timesteps, guidance and noise schedulers.
 
-A batch consists of rows, not of requests: a guided image has two rows, an unguided one has one. Handles no queues, no
-text and no pixels. Runs on the device thread.
+A batch consists of rows, not of requests: an image has two in a guided step, else one. Handles no queues, no text and
+no pixels. Runs on the device thread.
 """
 
 import logging
@@ -36,9 +36,11 @@ class ImageState:
 
     Attributes:
         generator: Source of the noise that some noise schedulers add in a step; always on the CPU.
+        step_rows: The rows of each step of the plan, 1 ... R; None: R of each.
 
     Shapes:
-        prompt_embeds: (R, T, D); R = 2 when guided, the unconditional row first, else 1.
+        prompt_embeds: (R, T, D); R = 2 when guided, the unconditional row first, else 1. A step of one row takes the
+            last, which is the conditional one.
         tensors: (1 + H, C, h, w) float32, the latents first; see `NoisePlan`.
     """
 
@@ -47,6 +49,7 @@ class ImageState:
     guidance_scale: float
     generator: torch.Generator
     tensors: torch.Tensor
+    step_rows: tuple[int, ...] | None = None
     step_index: int = 0
 
     @property
@@ -56,8 +59,8 @@ class ImageState:
 
     @property
     def rows(self) -> int:
-        """The number of rows of a step."""
-        return self.prompt_embeds.shape[0]
+        """The number of rows of the next step."""
+        return self.prompt_embeds.shape[0] if self.step_rows is None else self.step_rows[self.step_index]
 
     @property
     def is_denoised(self) -> bool:
@@ -202,14 +205,14 @@ class Denoiser:
         indices = [rows, [owners[row] for row in rows], firsts, lasts]
         uploaded = upload(torch.tensor([index for part in indices for index in part]), self._device)
         row_index, owner_index, first_index, last_index = torch.split(uploaded, [len(part) for part in indices])
-        embeds = torch.cat([image.prompt_embeds for image in images])[row_index]
+        embeds = torch.cat([image.prompt_embeds[-image.rows :] for image in images])[row_index]
         parts = [
             torch.split(part, [len(block) for block in blocks])
             for part in (inputs[owner_index], timesteps[owner_index], embeds)
         ]
         outputs = torch.cat([self.forward(*block) for block in zip(*parts, strict=True)])
         unconditional, conditional = outputs[first_index], outputs[last_index]
-        # For an unguided image both are the same row, so the sum is that row.
+        # For an image of one row both are that row, and so is the sum.
         return unconditional + guidances[:, None, None, None] * (conditional - unconditional)
 
     def _padding(self, height: int, width: int) -> RowPadding:

@@ -10,17 +10,34 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from app.engine.diffusion.noise_schedulers import make_noise_scheduler, set_timesteps
+from app.engine.diffusion.forecast import (
+    FIRST_REMEMBERED,
+    LAST_X0,
+    MODEL_OUTPUT,
+    NOISE,
+    SAMPLE,
+    SchedulerStep,
+    TensorSlot,
+    fold,
+    x0_weights,
+)
+from app.engine.diffusion.noise_schedulers import (
+    make_noise_scheduler,
+    set_neighbour,
+    set_timesteps,
+    trailing_timesteps,
+    use_timesteps,
+)
 from app.error_codes import ErrorCode
 from app.errors import Invalid
 
-REMEMBERED = 3  #: tensors of an image beside its sample; PNDM and UniPC need this many
-SAMPLE, MODEL_OUTPUT, NOISE, FIRST_REMEMBERED = range(4)  #: the columns of the coefficients
+SCHEDULER_REMEMBERED = 3  #: tensors that a noise scheduler may need beside its sample, as PNDM and UniPC do
+REMEMBERED = SCHEDULER_REMEMBERED + 1  #: tensors of an image beside its sample; a forecast needs one more
 
 _SCALE = 1024.0  # a power of two: scaling by it does not round
 _CPU = torch.device("cpu")
@@ -31,7 +48,8 @@ class NoisePlan:
     """The steps of a noise scheduler; shared by all requests with the same settings, so never written to.
 
     An image's state is its sample and `REMEMBERED` = H more tensors, which start as zeros. A step computes the new
-    state `coefficients[i] @ [sample, model output, noise, remembered 1, ..., remembered H]`.
+    state `coefficients[i] @ [sample, model output, noise, remembered 1, ..., remembered H]`. Each step here runs the
+    model; forecast steps are part of the one before them, see `forecast`.
 
     Attributes:
         init_noise_sigma: Factor of the initial noise.
@@ -50,30 +68,56 @@ class NoisePlan:
     draws: tuple[bool, ...]
 
 
-def make_noise_plan(name: str, num_inference_steps: int, config: Mapping[str, object]) -> NoisePlan:
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which steps a plan has, beside the noise scheduler and their number.
+
+    Attributes:
+        timestep_spacing: `leading`, `trailing` or `linspace`; None: the config's.
+        timesteps: All timesteps, strictly descending, in place of a spacing; None: by the spacing.
+        is_computed: Which steps run the model, one for each; the others are forecast. None: all do.
+    """
+
+    timestep_spacing: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    is_computed: tuple[bool, ...] | None = None
+
+
+_DEFAULT = Schedule()
+
+
+def make_noise_plan(
+    name: str, num_inference_steps: int, config: Mapping[str, object], schedule: Schedule = _DEFAULT
+) -> NoisePlan:
     """Plan the steps of a noise scheduler.
 
     Args:
         name: A key of `NOISE_SCHEDULERS`.
-        num_inference_steps: Denoising steps, >= 1.
+        num_inference_steps: Denoising steps, >= 1; with given timesteps, their number.
         config: The pack's `scheduler_config.json`.
+        schedule: Which steps.
 
     Raises:
-        Invalid: The noise scheduler is unknown or does not support that many steps.
-        ValueError: With this config the noise scheduler is not linear, or remembers more than `REMEMBERED` tensors.
+        Invalid: The noise scheduler is unknown or does not support these steps.
+        ValueError: With this config the noise scheduler is not linear, or remembers more than `SCHEDULER_REMEMBERED`
+            tensors.
     """
-    return _make_noise_plan(name, num_inference_steps, json.dumps(dict(config), sort_keys=True))
+    return _make_noise_plan(name, num_inference_steps, json.dumps(dict(config), sort_keys=True), schedule)
 
 
 @functools.lru_cache(maxsize=256)
-def _make_noise_plan(name: str, num_inference_steps: int, config: str) -> NoisePlan:
+def _make_noise_plan(name: str, num_inference_steps: int, config: str, schedule: Schedule) -> NoisePlan:
     """Compute the plan; the config is JSON, which can be hashed."""
-    noise_scheduler = make_noise_scheduler(name, json.loads(config))
-    timesteps = set_timesteps(noise_scheduler, num_inference_steps, _CPU)
+    noise_scheduler = make_noise_scheduler(name, json.loads(config), schedule.timestep_spacing)
+    timesteps = _set_timesteps(noise_scheduler, num_inference_steps, schedule)
     init_noise_sigma = float(noise_scheduler.init_noise_sigma)
-    steps = _read_steps(noise_scheduler, timesteps)
+    is_respaced = schedule.timestep_spacing is not None or schedule.timesteps is not None
+    steps = _read_steps(noise_scheduler, timesteps, is_respaced=is_respaced)
+    if schedule.is_computed is not None:
+        x0s = [x0_weights(noise_scheduler, index, step) for index, step in enumerate(steps)]
+        steps = fold(steps, x0s, schedule.is_computed)
     return NoisePlan(
-        timesteps=torch.stack(timesteps),
+        timesteps=torch.stack([step.timestep for step in steps]),
         init_noise_sigma=init_noise_sigma,
         input_scales=torch.stack([step.input_scale for step in steps]).float(),
         coefficients=_coefficients(steps),
@@ -81,31 +125,15 @@ def _make_noise_plan(name: str, num_inference_steps: int, config: str) -> NoiseP
     )
 
 
-class _TensorSlot(NamedTuple):
-    """Where diffusers' object keeps a tensor: in an attribute, or at a position of a list that is an attribute."""
-
-    attribute: str
-    position: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """The weights of one step of diffusers' object, with as many remembered tensors as that object keeps.
-
-    Attributes:
-        held: The slots of the tensors that the object had before the step.
-        keeps: The weights of every tensor that it has after the step.
-
-    Shapes:
-        input_scale: ().
-        sample, keeps: (3 + len(held),) float64.
-    """
-
-    input_scale: torch.Tensor
-    sample: torch.Tensor
-    held: Sequence[_TensorSlot]
-    keeps: Mapping[_TensorSlot, torch.Tensor]
-    draws: bool
+def _set_timesteps(noise_scheduler: Any, num_inference_steps: int, schedule: Schedule) -> list[torch.Tensor]:
+    given = schedule.timesteps
+    if given is None and schedule.timestep_spacing == "trailing":
+        num_train_timesteps: int = noise_scheduler.config.num_train_timesteps
+        if num_inference_steps <= num_train_timesteps:
+            given = tuple(trailing_timesteps(num_inference_steps, num_train_timesteps))
+    if given is None:
+        return set_timesteps(noise_scheduler, num_inference_steps, _CPU)
+    return use_timesteps(noise_scheduler, given)
 
 
 class _GivenNoise(TorchFunctionMode):
@@ -124,20 +152,23 @@ class _GivenNoise(TorchFunctionMode):
         return self._noise
 
 
-def _read_steps(noise_scheduler: Any, timesteps: Sequence[torch.Tensor]) -> list[_Step]:
+def _read_steps(noise_scheduler: Any, timesteps: Sequence[torch.Tensor], *, is_respaced: bool) -> list[SchedulerStep]:
     """Run diffusers' object over its schedule on unit vectors, and read the weights of every step.
 
     Before each step the tensors that the object remembers are replaced, so that it computes on unit vectors alone: the
     sample, the model's output, the noise and each remembered tensor are one each. The result of the step, and the
-    tensors that the object remembers afterwards, are then the weights themselves.
+    tensors that the object remembers afterwards, are then the weights themselves. With other timesteps than the
+    config's, each step goes to the next timestep of the list.
 
     Raises:
         Invalid: A weight is not a finite number.
         ValueError: The object is not linear, or draws noise more than once a step.
     """
-    steps: list[_Step] = []
-    held: list[_TensorSlot] = []
-    for timestep in timesteps:
+    steps: list[SchedulerStep] = []
+    held: list[TensorSlot] = []
+    for index, timestep in enumerate(timesteps):
+        if is_respaced:
+            set_neighbour(noise_scheduler, timesteps, index)
         units = _units(FIRST_REMEMBERED + len(held))
         for slot, unit in zip(held, units[FIRST_REMEMBERED:], strict=True):
             _put(noise_scheduler, slot, unit)
@@ -147,7 +178,9 @@ def _read_steps(noise_scheduler: Any, timesteps: Sequence[torch.Tensor]) -> list
         if given.num_draws > 1:
             raise ValueError("This noise scheduler draws noise more than once a step.")
         keeps = {slot: _weights(tensor) for slot, tensor in _find(noise_scheduler, units[SAMPLE].shape).items()}
-        steps.append(_Step(_weights(scaled)[SAMPLE], _weights(sample), held, keeps, given.num_draws == 1))
+        steps.append(
+            SchedulerStep(timestep, _weights(scaled)[SAMPLE], _weights(sample), held, keeps, given.num_draws == 1)
+        )
         held = list(keeps)
     return steps
 
@@ -179,18 +212,18 @@ def _weights(tensor: torch.Tensor) -> torch.Tensor:
     return weights
 
 
-def _find(noise_scheduler: Any, shape: torch.Size) -> dict[_TensorSlot, torch.Tensor]:
+def _find(noise_scheduler: Any, shape: torch.Size) -> dict[TensorSlot, torch.Tensor]:
     """Find the tensors of this shape in the attributes of diffusers' object."""
-    found: dict[_TensorSlot, torch.Tensor] = {}
+    found: dict[TensorSlot, torch.Tensor] = {}
     for attribute, value in vars(noise_scheduler).items():
         items = enumerate(value) if isinstance(value, list) else [(None, value)]
         for position, item in items:
             if isinstance(item, torch.Tensor) and item.shape == shape:
-                found[_TensorSlot(attribute, position)] = item
+                found[TensorSlot(attribute, position)] = item
     return found
 
 
-def _put(noise_scheduler: Any, slot: _TensorSlot, tensor: torch.Tensor) -> None:
+def _put(noise_scheduler: Any, slot: TensorSlot, tensor: torch.Tensor) -> None:
     """Replace a tensor that diffusers' object remembers."""
     if slot.position is None:
         setattr(noise_scheduler, slot.attribute, tensor)
@@ -198,23 +231,26 @@ def _put(noise_scheduler: Any, slot: _TensorSlot, tensor: torch.Tensor) -> None:
         getattr(noise_scheduler, slot.attribute)[slot.position] = tensor
 
 
-def _coefficients(steps: Sequence[_Step]) -> torch.Tensor:
+def _coefficients(steps: Sequence[SchedulerStep]) -> torch.Tensor:
     """Keep only tensors that a later step reads, from the last step back, and renumber them to at most H.
 
     Shapes:
         returns: (S, 1 + H, 3 + H) float32.
 
     Raises:
-        ValueError: A later step reads more than H remembered tensors.
+        ValueError: A later step reads more tensors of the noise scheduler than `SCHEDULER_REMEMBERED`.
     """
     coefficients = torch.zeros(len(steps), 1 + REMEMBERED, FIRST_REMEMBERED + REMEMBERED)
-    needed: list[_TensorSlot] = []
+    needed: list[TensorSlot] = []
     for matrix, step in zip(reversed(coefficients.unbind()), reversed(steps), strict=True):
         weights = torch.stack([step.sample, *(step.keeps[slot] for slot in needed)])
         is_read = weights.any(dim=0).tolist()
         columns = [column for column in range(FIRST_REMEMBERED, len(is_read)) if is_read[column]]
-        if len(columns) > REMEMBERED:
-            raise ValueError(f"This noise scheduler remembers more than {REMEMBERED} tensors with the pack's config.")
+        own = [column for column in columns if step.held[column - FIRST_REMEMBERED] != LAST_X0]
+        if len(own) > SCHEDULER_REMEMBERED:
+            raise ValueError(
+                f"This noise scheduler remembers more than {SCHEDULER_REMEMBERED} tensors with the pack's config."
+            )
         needed = [step.held[column - FIRST_REMEMBERED] for column in columns]
         columns = [SAMPLE, MODEL_OUTPUT, NOISE, *columns]
         matrix[: len(weights), : len(columns)] = weights[:, columns]

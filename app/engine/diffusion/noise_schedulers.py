@@ -4,10 +4,12 @@ Builds diffusers' own objects from a pack's scheduler config; handles no request
 because multistep samplers keep their history in it. Called from any thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -46,12 +48,13 @@ NOISE_SCHEDULERS: Mapping[str, _SchedulerSpec] = {
 }
 
 
-def make_noise_scheduler(name: str, config: Mapping[str, object]) -> Any:
+def make_noise_scheduler(name: str, config: Mapping[str, object], timestep_spacing: str | None = None) -> Any:
     """Build a new diffusers scheduler object.
 
     Args:
         name: A key of `NOISE_SCHEDULERS`.
         config: The pack's `scheduler_config.json`.
+        timestep_spacing: `leading`, `trailing` or `linspace`; None: the config's.
 
     Raises:
         Invalid: `name` is not a key of `NOISE_SCHEDULERS`.
@@ -62,7 +65,8 @@ def make_noise_scheduler(name: str, config: Mapping[str, object]) -> Any:
     spec = NOISE_SCHEDULERS.get(name)
     if spec is None:
         raise Invalid("There is no noise scheduler of that name.", code=ErrorCode.UNKNOWN_NOISE_SCHEDULER)
-    return spec.scheduler_class.from_config(dict(config), **spec.overrides)
+    spacing = {} if timestep_spacing is None else {"timestep_spacing": timestep_spacing}
+    return spec.scheduler_class.from_config(dict(config), **spec.overrides, **spacing)
 
 
 def set_timesteps(noise_scheduler: Any, num_inference_steps: int, device: torch.device) -> list[torch.Tensor]:
@@ -80,3 +84,57 @@ def set_timesteps(noise_scheduler: Any, num_inference_steps: int, device: torch.
             "This noise scheduler cannot take that many steps.", code=ErrorCode.UNSUPPORTED_NUM_INFERENCE_STEPS
         ) from error
     return list(noise_scheduler.timesteps)
+
+
+def trailing_timesteps(num_inference_steps: int, num_train_timesteps: int) -> list[int]:
+    """Return the timesteps of the spacing `trailing`, first to last.
+
+    Source:
+        arXiv:2305.08891, table 2. diffusers' `np.arange` has one element too many, -1, for 61, 103, 121 and 122 steps.
+    """
+    ratio = num_train_timesteps / num_inference_steps
+    return [round(num_train_timesteps - index * ratio) - 1 for index in range(num_inference_steps)]
+
+
+def use_timesteps(noise_scheduler: Any, timesteps: Sequence[int]) -> list[torch.Tensor]:
+    """Set given timesteps, strictly descending, and return them as tensors; PNDM's second one occurs twice.
+
+    Raises:
+        Invalid: The noise scheduler has timesteps of its own (Karras).
+
+    Source:
+        diffusers' `set_timesteps(timesteps=...)`, also for the four classes whose `set_timesteps` takes none.
+    """
+    if isinstance(noise_scheduler, EulerDiscreteScheduler | DPMSolverMultistepScheduler | LCMScheduler):
+        try:
+            noise_scheduler.set_timesteps(timesteps=list(timesteps))
+        except ValueError as error:
+            detail = "This noise scheduler has its own timesteps."
+            raise Invalid(detail, code=ErrorCode.TIMESTEPS_NOT_SUPPORTED) from error
+        return list(noise_scheduler.timesteps)
+    noise_scheduler.set_timesteps(len(timesteps))
+    if isinstance(noise_scheduler, PNDMScheduler):
+        noise_scheduler.timesteps = torch.tensor([*timesteps[:2], *timesteps[1:]])
+    else:
+        noise_scheduler.timesteps = torch.tensor(timesteps, dtype=noise_scheduler.timesteps.dtype)
+    if hasattr(noise_scheduler, "sigmas"):
+        alphas = noise_scheduler.alphas_cumprod.numpy()
+        sigmas = np.interp(timesteps, np.arange(len(alphas)), ((1 - alphas) / alphas) ** 0.5).astype(np.float32)
+        noise_scheduler.sigmas = torch.cat([torch.from_numpy(sigmas), noise_scheduler.sigmas[-1:]])
+    return list(noise_scheduler.timesteps)
+
+
+def set_neighbour(noise_scheduler: Any, timesteps: Sequence[torch.Tensor], index: int) -> None:
+    """Make DDIM or PNDM step from a timestep of the list to the next one; the others read the list themselves.
+
+    Both compute the next timestep as t - T // n for n steps, which is no timestep of the list when these are not evenly
+    spaced (huggingface/diffusers #9261, #11347, #12633). A fraction in place of n gives the distance in the list. The
+    step after the last timestep ends behind the schedule.
+    """
+    if not isinstance(noise_scheduler, DDIMScheduler | PNDMScheduler):
+        return
+    is_repeated = isinstance(noise_scheduler, PNDMScheduler) and index == 1 and len(timesteps) > 1
+    at = index - 1 if is_repeated else index  # PNDM takes the step from the first timestep to the second again
+    now = int(timesteps[at])
+    following = int(timesteps[at + 1]) if at + 1 < len(timesteps) else -1
+    noise_scheduler.num_inference_steps = Fraction(noise_scheduler.config.num_train_timesteps, now - following)

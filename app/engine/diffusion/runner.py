@@ -16,7 +16,7 @@ import torch
 from app.engine.diffusion.calibration import Calibration
 from app.engine.diffusion.decoder import ImageDecoder
 from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
-from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.noise_plan import REMEMBERED, Schedule, make_noise_plan
 from app.engine.diffusion.options import DenoisingOptions
 from app.engine.diffusion.prompts import PromptEncoder
 from app.engine.kernels.cpu_diffusion import optimize_diffusion
@@ -29,13 +29,29 @@ CALIBRATION_LIMIT_S = 2.0
 
 
 def cost_of(spec: ImageSpec) -> RequestCost:
-    """Return the device work of an image."""
-    takes_one_more = spec.scheduler == "pndm" and spec.num_inference_steps > 1  # its second step is taken twice
+    """Return the device work of an image: its steps are those that run the UNet."""
+    rows = computed_rows(spec)
     return RequestCost(
         shape=(spec.height // SIDE_MULTIPLE, spec.width // SIDE_MULTIPLE),
-        rows=2 if spec.is_guided else 1,
-        steps=spec.num_inference_steps + takes_one_more,
+        rows=max(rows),
+        steps=len(rows),
         finishes_separately=True,
+        step_rows=rows if min(rows) < max(rows) else None,
+    )
+
+
+def computed_rows(spec: ImageSpec) -> tuple[int, ...]:
+    """Return the rows of each step that runs the UNet; forecast steps are part of the one before them."""
+    return tuple(rows for rows in spec.step_rows if rows)
+
+
+def schedule_of(spec: ImageSpec) -> Schedule:
+    """Return which steps an image takes."""
+    is_forecast = spec.forecast is not None
+    return Schedule(
+        timestep_spacing=spec.timestep_spacing,
+        timesteps=spec.timesteps,
+        is_computed=tuple(rows > 0 for rows in spec.step_rows) if is_forecast else None,
     )
 
 
@@ -132,7 +148,9 @@ class DiffusionRunner:
         """
         payload = request.payload
         assert isinstance(payload, ImageSpec)
-        plan = make_noise_plan(payload.scheduler, payload.num_inference_steps, self._noise_scheduler_config)
+        plan = make_noise_plan(
+            payload.scheduler, payload.num_inference_steps, self._noise_scheduler_config, schedule_of(payload)
+        )
         prompts = [payload.negative_prompt, payload.prompt] if payload.is_guided else [payload.prompt]
         prompt_embeds = torch.cat([self._prompts.encode(prompt) for prompt in prompts])
         generator = torch.Generator("cpu").manual_seed(payload.seed)
@@ -146,6 +164,7 @@ class DiffusionRunner:
             guidance_scale=payload.guidance_scale,
             generator=generator,
             tensors=tensors,
+            step_rows=computed_rows(payload),
         )
 
     def step(self, requests: Sequence[EngineRequest]) -> int:

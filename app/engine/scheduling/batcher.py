@@ -42,11 +42,13 @@ class Batch:
         requests: >= 1, all of one shape, those of the leading priority first. Together they need no more rows than
             the model's budget, unless there is only one.
         admitted: Those of them that run for the first time and have to be prepared.
+        rows: Rows of the step.
     """
 
     model: str
     requests: list[EngineRequest]
     admitted: list[EngineRequest]
+    rows: int
 
 
 class Batcher:
@@ -147,7 +149,7 @@ class Batcher:
         admitted = [request for request in requests if request.started_at is None]
         for request in admitted:
             request.started_at = time.monotonic()
-        return Batch(name, requests, admitted)
+        return Batch(name, requests, admitted, num_rows(requests))
 
     def move_to_finishing(self, request: EngineRequest) -> None:
         """Move a request that took its last step from its lane to the queue of those to finish."""
@@ -161,8 +163,8 @@ class Batcher:
 
     def record_step(self, batch: Batch, took_s: float) -> None:
         """Update the model's speed and the load with the seconds that a step took, > 0."""
-        rows = num_rows(batch.requests)
-        self._queues[batch.model].record_step(batch.requests[0].cost.shape, rows, took_s)
+        self._queues[batch.model].record_step(batch.requests[0].cost.shape, batch.rows, took_s)
+        rows = sum(request.cost.rows for request in batch.requests)
         for request in batch.requests:
             self._load.record(request.priority, took_s * request.cost.rows / rows)
 

@@ -45,11 +45,11 @@ class Lane:
 
     def rows_alone(self, max_rows: int) -> int:
         """Return the rows of the step that it would take alone, >= 1; more than `max_rows` only for one request."""
-        rows = self.requests[0].cost.rows
+        rows = self.requests[0].rows
         for request in self.requests[1:]:
-            if rows + request.cost.rows > max_rows:
+            if rows + request.rows > max_rows:
                 break
-            rows += request.cost.rows
+            rows += request.rows
         return rows
 
 
@@ -217,11 +217,11 @@ class Step:
         if not self._has_more(lane):
             return False
         request = lane.requests[self._num_dealt[lane]]
-        if self.requests and self._num_rows + request.cost.rows > max_rows:
+        if self.requests and self._num_rows + request.rows > max_rows:
             return False
         self.requests.append(request)
-        self._num_rows += request.cost.rows
-        self.rows[lane] += request.cost.rows
+        self._num_rows += request.rows
+        self.rows[lane] += request.rows
         self._num_dealt[lane] += 1
         return True
 
@@ -238,5 +238,5 @@ def pay(rows: Mapping[Lane, int], costs: StepCosts) -> None:
 
 
 def num_rows(requests: Iterable[EngineRequest]) -> int:
-    """Count the rows of a step of these requests."""
-    return sum(request.cost.rows for request in requests)
+    """Count the rows of the next step of these requests."""
+    return sum(request.rows for request in requests)

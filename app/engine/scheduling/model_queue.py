@@ -135,4 +135,4 @@ class ModelQueue:
 
 
 def _row_steps_left(request: EngineRequest) -> int:
-    return max(1, request.cost.steps - request.steps_done) * request.cost.rows
+    return max(request.rows, request.cost.rows_left(request.steps_done))

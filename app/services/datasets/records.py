@@ -5,7 +5,8 @@ Imports no storage of files and no engine. Functions run inside the caller's ses
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, select
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.db.base import new_id
 from app.db.models import Dataset, DatasetTexts, Image
+from app.image_spec import ImageSpec
 from app.modelpacks.pack import ModelPack
 from app.schemas.common import SPLITS
 from app.schemas.datasets import (
@@ -27,7 +29,14 @@ from app.schemas.generations import ModelRef
 from app.schemas.progress import Progress
 from app.schemas.recipes import ClipFilter, RecipeSettings
 from app.services.datasets.recipes.presets import with_preset
-from app.services.datasets.recipes.recipe import ATTEMPTS, FILTER_ATTEMPTS, NO_OFFSETS, Offsets, per_class
+from app.services.datasets.recipes.recipe import (
+    ATTEMPTS,
+    FILTER_ATTEMPTS,
+    GUIDANCE_STEPS,
+    NO_OFFSETS,
+    Offsets,
+    per_class,
+)
 from app.services.images.spec import SizeRules, resolve_settings
 from app.storage.class_folders import class_folders
 
@@ -52,18 +61,38 @@ def num_reserved(dataset: Dataset | type[Dataset]) -> ColumnElement[int]:
 
 
 def pixel_steps(dataset: Dataset, num_images: int) -> int:
-    """Return the work of drawing so many images of a dataset: images x mean steps x width x height.
+    """Return the work of drawing so many images of a dataset, see `ImageSpec.pixel_steps`; the mean, of ranges.
 
     Images that a filter rejects and that are drawn again do not count.
     """
-    settings = dataset.generation
-    width, height = int(settings["width"]), int(settings["height"])
-    return round(num_images * mean(settings["num_inference_steps"]) * width * height)
+    return round(num_images * mean_pixel_steps(dataset.generation))
 
 
-def mean(setting: float | Mapping[str, float]) -> float:
-    """Return an image setting, or the middle of its range."""
-    return (setting["min"] + setting["max"]) / 2 if isinstance(setting, Mapping) else setting
+def mean_pixel_steps(generation: Mapping[str, Any]) -> float:
+    """Return the mean `ImageSpec.pixel_steps` of a dataset's settings, of which guidance and steps may be ranges."""
+    return _mean(generation, lambda spec: spec.pixel_steps)
+
+
+def mean_row_steps(generation: Mapping[str, Any]) -> float:
+    """Return the mean UNet rows of all steps of an image of a dataset, see `ImageSpec.step_rows`."""
+    return _mean(generation, lambda spec: sum(spec.step_rows))
+
+
+def _mean(generation: Mapping[str, Any], cost: Callable[[ImageSpec], int]) -> float:
+    steps, guidance = generation["num_inference_steps"], generation["guidance_scale"]
+    numbers = range(steps["min"], steps["max"] + 1) if isinstance(steps, Mapping) else [steps]
+    guided_share = float(guidance > 1) if not isinstance(guidance, Mapping) else guided_part(guidance)
+    mean = 0.0
+    for share, scale in ((guided_share, 2.0), (1 - guided_share, 1.0)):
+        fixed = {**generation, "prompt": "", "guidance_scale": scale}
+        mean += share * fmean(cost(ImageSpec.from_json({**fixed, "num_inference_steps": number})) for number in numbers)
+    return mean
+
+
+def guided_part(guidance: Mapping[str, float]) -> float:
+    """Return the share of a range's guidance scales that are above 1."""
+    first, last = (round(guidance[end] * GUIDANCE_STEPS) for end in ("min", "max"))
+    return max(0, last - max(first - 1, GUIDANCE_STEPS)) / (last - first + 1)
 
 
 def new_dataset(

@@ -41,7 +41,7 @@ class GenerationSpec:
 
     @property
     def pixel_steps(self) -> int:
-        """The work that limits and quotas count: images x steps x width x height."""
+        """The work that limits and quotas count, see `ImageSpec.pixel_steps`."""
         return self.num_images * self.image.pixel_steps
 
     def images(self) -> list[ImageSpec]:
@@ -54,7 +54,7 @@ class GenerationSpec:
         return {
             "prompt": image["prompt"],
             "negative_prompt": image["negative_prompt"],
-            **{name: image[name] for name in GenerationSettings.model_fields},
+            **{name: image[name] for name in GenerationSettings.model_fields if name in image},
             "num_images_per_prompt": self.num_images,
             "seed": image["seed"],
             "labels": self.labels,

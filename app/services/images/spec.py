@@ -12,16 +12,18 @@ from app.errors import FieldError
 from app.image_spec import ImageSpec
 from app.schemas.generations import GenerateRequest, GenerationSettings, ImageSettings
 from app.services.limits import Limits
+from app.step_rows import SPACED_SCHEDULERS, TIMESTEP_SCHEDULERS, Speed
 
 
 @dataclass(frozen=True, slots=True)
 class SizeRules:
-    """The sizes that the loaded diffusion model draws, in pixels, and its own noise scheduler."""
+    """The sizes that the loaded diffusion model draws, in pixels, its own noise scheduler, and the speeds it has."""
 
     native: int
     min_side: int
     max_side: int
     default_scheduler: str
+    speeds: tuple[Speed, ...] = ("exact", "balanced")
 
 
 def resolve_settings(settings: ImageSettings, sizes: SizeRules) -> dict[str, Any]:
@@ -63,6 +65,20 @@ def settings_faults(values: dict[str, Any], sizes: SizeRules, limits: Limits, *,
     if (steps["max"] if isinstance(steps, dict) else steps) > limits.num_inference_steps:
         detail = f"This must be at most {limits.num_inference_steps} on this node."
         faults.append(FieldError(f"{base}/num_inference_steps", detail, ErrorCode.TOO_MANY_STEPS))
+    return faults + _schedule_faults(values, sizes, base)
+
+
+def _schedule_faults(values: dict[str, Any], sizes: SizeRules, base: str) -> list[FieldError]:
+    """Return what the loaded model or the noise scheduler does not have of speeds and timesteps."""
+    faults = []
+    if (speed := values.get("speed", "exact")) not in sizes.speeds:
+        detail = f"The loaded model has no speed {speed}. It has {', '.join(sizes.speeds)}."
+        faults.append(FieldError(f"{base}/speed", detail, ErrorCode.SPEED_NOT_OFFERED))
+    supporting = {"timestep_spacing": SPACED_SCHEDULERS, "timesteps": TIMESTEP_SCHEDULERS}
+    for name, schedulers in supporting.items():
+        if values.get(name) is not None and values["scheduler"] not in schedulers:
+            detail = f"{values['scheduler']} has its own timesteps. Leave this out, or take another scheduler."
+            faults.append(FieldError(f"{base}/{name}", detail, ErrorCode.TIMESTEPS_NOT_SUPPORTED))
     return faults
 
 
@@ -78,7 +94,10 @@ def spec_faults(spec: ImageSpec, num_images: int, sizes: SizeRules, limits: Limi
     faults = settings_faults(spec.to_json(), sizes, limits)
     work = num_images * spec.pixel_steps
     if work > limits.work_pixel_steps:
-        detail = f"Images x steps x width x height is {work}. It must be at most {limits.work_pixel_steps}."
+        detail = (
+            f"Images x steps x width x height is {work}, where a step without guidance counts half. "
+            f"It must be at most {limits.work_pixel_steps}."
+        )
         faults.append(FieldError("#", detail, ErrorCode.WORK_TOO_LARGE))
     texts = (("#/prompt", spec.prompt), ("#/negative_prompt", spec.negative_prompt))
     return faults + prompt_length_faults([(pointer, len(text)) for pointer, text in texts], limits)

@@ -261,8 +261,10 @@ class Inference:
     def _lineage(self, spec: ImageSpec) -> dict[str, Any]:
         """Return what is recorded with the image, in its row and in its file: what its pixels depend on."""
         runtime = self.runtime
+        forecast = {} if spec.speed == "exact" else {"forecast": spec.forecast}
         return {
             **spec.to_json(),
+            **forecast,
             "pack": self.pack.name,
             "pack_revision": self.pack.revision,
             "device": runtime.device,

@@ -3,8 +3,8 @@
 Runs on pool threads of the API process; answers from memory, but for one query to the database.
 """
 
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from sqlalchemy import text
 
@@ -16,11 +16,12 @@ from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
 from app.metrics.node import EngineState
 from app.schemas.backbones import BackboneRead, BackbonesRead, PreprocessingRead
 from app.schemas.packs import PackOrigin, PackQuality, PackRead
-from app.schemas.service import Capabilities, Limits, ModelState
+from app.schemas.service import Capabilities, Limits, ModelState, SpeedMeasurement, SpeedRead
 from app.services.inference.backbone_descriptions import BackboneDescription
 from app.services.inference.backbones import Backbones
 from app.services.inference.service import Inference
 from app.services.limits import Limits as NodeLimits
+from app.step_rows import TimestepSpacing
 
 
 class NodeStatus:
@@ -75,6 +76,7 @@ class NodeStatus:
         """
         inference, limits = self._inference, self._limits
         pack, runtime = inference.pack, inference.runtime
+        measured: Mapping[str, Any] = pack.quality.get("speeds", {})
         return Capabilities(
             version=__version__,
             pack=PackRead(
@@ -93,6 +95,13 @@ class NodeStatus:
             dtype=runtime.dtype,
             noise_schedulers=list(get_args(NoiseSchedulerName)),
             default_noise_scheduler=pack.default_noise_scheduler,
+            speeds=[
+                SpeedRead(
+                    name=name, measured=[SpeedMeasurement.model_validate(entry) for entry in measured.get(name, [])]
+                )
+                for name in inference.sizes.speeds
+            ],
+            timestep_spacings=list(get_args(TimestepSpacing)),
             limits=Limits(
                 prompt_chars=limits.prompt_chars,
                 num_inference_steps=limits.num_inference_steps,

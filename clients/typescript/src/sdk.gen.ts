@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, type ClientMeta, formDataBodySerializer, type Options as Options2, type RequestResult, type ServerSentEventsResult, type TDataShape } from './client/index.js';
-import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetCocoData, GetDatasetCocoErrors, GetDatasetCocoResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetCroissantData, GetDatasetCroissantErrors, GetDatasetCroissantResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetSplitArchiveData, GetDatasetSplitArchiveErrors, GetDatasetSplitArchiveResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
+import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, DescribeServiceData, DescribeServiceErrors, DescribeServiceResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetCocoData, GetDatasetCocoErrors, GetDatasetCocoResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetCroissantData, GetDatasetCroissantErrors, GetDatasetCroissantResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetSplitArchiveData, GetDatasetSplitArchiveErrors, GetDatasetSplitArchiveResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetErrorCodeData, GetErrorCodeErrors, GetErrorCodeResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListErrorCodesData, ListErrorCodesErrors, ListErrorCodesResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -219,7 +219,7 @@ export const classifyImageFiles = <ThrowOnError extends boolean = false>(options
 /**
  * List datasets
  *
- * Return a page of datasets, newest first.
+ * Return a page of datasets, newest first, of those that match.
  */
 export const listDatasets = <ThrowOnError extends boolean = false>(options?: Options<ListDatasetsData, ThrowOnError>): RequestResult<ListDatasetsResponses, ListDatasetsErrors, ThrowOnError> => (options?.client ?? client).get<ListDatasetsResponses, ListDatasetsErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -468,7 +468,9 @@ export const getDatasetContactSheet = <ThrowOnError extends boolean = false>(opt
 /**
  * List train jobs
  *
- * Return a page of train jobs, newest first; `spec` and `epochs` are only in `GET /train-jobs/{job_id}`.
+ * Return a page of train jobs, newest first, of those that match.
+ *
+ * `spec` and `epochs` are only in `GET /train-jobs/{job_id}`.
  */
 export const listTrainJobs = <ThrowOnError extends boolean = false>(options?: Options<ListTrainJobsData, ThrowOnError>): RequestResult<ListTrainJobsResponses, ListTrainJobsErrors, ThrowOnError> => (options?.client ?? client).get<ListTrainJobsResponses, ListTrainJobsErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -495,6 +497,8 @@ export const createTrainJob = <ThrowOnError extends boolean = false>(options: Op
  * Read a train job
  *
  * Return the progress, the epochs so far and, after success, the id of the model.
+ *
+ * With `Prefer: wait=30` the answer waits for the end of the job, as that of `/jobs/{job_id}`.
  */
 export const getTrainJob = <ThrowOnError extends boolean = false>(options: Options<GetTrainJobData, ThrowOnError>): RequestResult<GetTrainJobResponses, GetTrainJobErrors, ThrowOnError> => (options.client ?? client).get<GetTrainJobResponses, GetTrainJobErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -541,7 +545,9 @@ export const getTrainReportPicture = <ThrowOnError extends boolean = false>(opti
 /**
  * List trained models
  *
- * Return a page of models, newest first; the metrics of each class are only in `GET /models/{model_id}`.
+ * Return a page of models, newest first, of those that match.
+ *
+ * The metrics of each class and the lineage are only in `GET /models/{model_id}`.
  */
 export const listModels = <ThrowOnError extends boolean = false>(options?: Options<ListModelsData, ThrowOnError>): RequestResult<ListModelsResponses, ListModelsErrors, ThrowOnError> => (options?.client ?? client).get<ListModelsResponses, ListModelsErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -679,7 +685,7 @@ export const listBackbones = <ThrowOnError extends boolean = false>(options?: Op
 /**
  * List jobs
  *
- * Return a page of jobs, newest first, optionally of one kind or status; `spec` is only in `GET /jobs/{job_id}`.
+ * Return a page of jobs, newest first, of those that match; `spec` is only in `GET /jobs/{job_id}`.
  */
 export const listJobs = <ThrowOnError extends boolean = false>(options?: Options<ListJobsData, ThrowOnError>): RequestResult<ListJobsResponses, ListJobsErrors, ThrowOnError> => (options?.client ?? client).get<ListJobsResponses, ListJobsErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -691,6 +697,8 @@ export const listJobs = <ThrowOnError extends boolean = false>(options?: Options
  * Read a job
  *
  * Return the status, the progress and, after the end, the result or the error.
+ *
+ * `curl -H 'Prefer: wait=30' http://127.0.0.1:8000/jobs/{job_id}` waits for the end of the job.
  */
 export const getJob = <ThrowOnError extends boolean = false>(options: Options<GetJobData, ThrowOnError>): RequestResult<GetJobResponses, GetJobErrors, ThrowOnError> => (options.client ?? client).get<GetJobResponses, GetJobErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -704,6 +712,8 @@ export const getJob = <ThrowOnError extends boolean = false>(options: Options<Ge
  * Stream server-sent events until the job has ended: the current state, then each newer one.
  *
  * The id of an event is the job's `version`. States that follow each other within 0.5 s may be merged into one event.
+ * The last event is a `status` event with an ended status, and the stream ends. A client that reconnects with the id
+ * of that event gets 204, which tells a browser's EventSource to stop.
  */
 export const followJob = <ThrowOnError extends boolean = false>(options: Options<FollowJobData, ThrowOnError, FollowJobResponse>): Promise<ServerSentEventsResult<FollowJobResponses>> => (options.client ?? client).sse.get<FollowJobResponses, FollowJobErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -794,3 +804,24 @@ export const getMetrics = <ThrowOnError extends boolean = false>(options?: Optio
     url: '/metrics',
     ...options
 });
+
+/**
+ * Describe the service
+ *
+ * Return what this service is, and where its documentation is.
+ */
+export const describeService = <ThrowOnError extends boolean = false>(options?: Options<DescribeServiceData, ThrowOnError>): RequestResult<DescribeServiceResponses, DescribeServiceErrors, ThrowOnError> => (options?.client ?? client).get<DescribeServiceResponses, DescribeServiceErrors, ThrowOnError>({ url: '/', ...options });
+
+/**
+ * List error codes
+ *
+ * Return every `code` of a problem with its meaning.
+ */
+export const listErrorCodes = <ThrowOnError extends boolean = false>(options?: Options<ListErrorCodesData, ThrowOnError>): RequestResult<ListErrorCodesResponses, ListErrorCodesErrors, ThrowOnError> => (options?.client ?? client).get<ListErrorCodesResponses, ListErrorCodesErrors, ThrowOnError>({ url: '/docs/errors', ...options });
+
+/**
+ * Explain an error code
+ *
+ * Return what a `code` means; the `type` of every problem is the path of this page.
+ */
+export const getErrorCode = <ThrowOnError extends boolean = false>(options: Options<GetErrorCodeData, ThrowOnError>): RequestResult<GetErrorCodeResponses, GetErrorCodeErrors, ThrowOnError> => (options.client ?? client).get<GetErrorCodeResponses, GetErrorCodeErrors, ThrowOnError>({ url: '/docs/errors/{code}', ...options });

@@ -360,6 +360,14 @@ export type Capabilities = {
      * Default Noise Scheduler
      */
     default_noise_scheduler: string;
+    /**
+     * Speeds
+     */
+    speeds: Array<SpeedRead>;
+    /**
+     * Timestep Spacings
+     */
+    timestep_spacings: Array<TimestepSpacing>;
     limits: Limits;
     /**
      * Versions
@@ -1764,6 +1772,12 @@ export type DatasetPage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
@@ -2400,7 +2414,44 @@ export type EpochRead = {
  * statuses: The HTTP statuses of responses with the code, separated by commas.
  * meaning: One sentence for the documentation.
  */
-export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'key_required' | 'key_invalid' | 'scope_missing' | 'cross_site_refused' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'host_not_allowed' | 'invalid_request' | 'missing' | 'unknown_field' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_base64' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'backbone_not_found' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'quota_exceeded' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
+export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'key_required' | 'key_invalid' | 'scope_missing' | 'cross_site_refused' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'host_not_allowed' | 'invalid_request' | 'missing' | 'unknown_field' | 'unknown_parameter' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_time' | 'bad_base64' | 'file_expected' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'speed_not_offered' | 'timesteps_not_supported' | 'bad_timesteps' | 'one_schedule' | 'bad_guidance_interval' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'backbone_not_found' | 'bad_dataset_name' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'quota_exceeded' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
+
+/**
+ * ErrorCodeRead
+ *
+ * What an error code means.
+ */
+export type ErrorCodeRead = {
+    code: ErrorCode;
+    /**
+     * Statuses
+     *
+     * The HTTP statuses of answers with the code, between commas.
+     */
+    statuses: string;
+    /**
+     * Meaning
+     */
+    meaning: string;
+    /**
+     * Url
+     *
+     * Path of its page, as in `type` of a problem.
+     */
+    url: string;
+};
+
+/**
+ * ErrorCodesRead
+ *
+ * Every error code.
+ */
+export type ErrorCodesRead = {
+    /**
+     * Items
+     */
+    items: Array<ErrorCodeRead>;
+};
 
 export type EstimateBasis = 'measured' | 'scaled' | 'calibrated' | 'unknown';
 
@@ -2601,6 +2652,12 @@ export type EvaluationPage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
@@ -2854,6 +2911,20 @@ export type GenerateImageRequest = {
      */
     scheduler?: NoiseScheduler | null;
     output_format?: ImageFormat;
+    speed?: Speed;
+    /**
+     * Default: the loaded model's own.
+     */
+    timestep_spacing?: TimestepSpacing | null;
+    /**
+     * Guidance Interval
+     *
+     * Default: guidance at every step.
+     */
+    guidance_interval?: [
+        number,
+        number
+    ] | null;
     /**
      * Guidance Scale
      *
@@ -2866,6 +2937,12 @@ export type GenerateImageRequest = {
      * Denoising steps.
      */
     num_inference_steps?: number;
+    /**
+     * Timesteps
+     *
+     * Default: by `timestep_spacing`.
+     */
+    timesteps?: Array<number> | null;
     /**
      * Prompt
      *
@@ -3046,6 +3123,20 @@ export type GenerateRequest = {
      */
     scheduler?: NoiseScheduler | null;
     output_format?: ImageFormat;
+    speed?: Speed;
+    /**
+     * Default: the loaded model's own.
+     */
+    timestep_spacing?: TimestepSpacing | null;
+    /**
+     * Guidance Interval
+     *
+     * Default: guidance at every step.
+     */
+    guidance_interval?: [
+        number,
+        number
+    ] | null;
     /**
      * Guidance Scale
      *
@@ -3058,6 +3149,12 @@ export type GenerateRequest = {
      * Denoising steps.
      */
     num_inference_steps?: number;
+    /**
+     * Timesteps
+     *
+     * Default: by `timestep_spacing`.
+     */
+    timesteps?: Array<number> | null;
     /**
      * Prompt
      *
@@ -3149,6 +3246,26 @@ export type GenerateSpec = {
      * Labels
      */
     labels: Array<string> | null;
+    speed: Speed;
+    /**
+     * Null: the loaded model's own.
+     */
+    timestep_spacing: TimestepSpacing | null;
+    /**
+     * Timesteps
+     *
+     * Null: by `timestep_spacing`.
+     */
+    timesteps: Array<number> | null;
+    /**
+     * Guidance Interval
+     *
+     * Null: guidance at every step.
+     */
+    guidance_interval: [
+        number,
+        number
+    ] | null;
 };
 
 /**
@@ -3260,7 +3377,7 @@ export type GenerationFailure = {
     /**
      * Type
      *
-     * URI reference of the kind of problem: `/problems/{code}`.
+     * Path of the page that explains the code: `/docs/errors/{code}`.
      */
     type: string;
     /**
@@ -3304,6 +3421,12 @@ export type GenerationFailure = {
      */
     dataset_id?: string | null;
     /**
+     * Existing Id
+     *
+     * With 409: the id of the dataset, model or job that is in the way, if the caller may know it.
+     */
+    existing_id?: string | null;
+    /**
      * Scope
      *
      * With `scope_missing`: the scope that the API key lacks.
@@ -3337,6 +3460,12 @@ export type GenerationPage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
@@ -3383,6 +3512,26 @@ export type GenerationParameters = {
      * Labels
      */
     labels: Array<string> | null;
+    speed: Speed;
+    /**
+     * Null: the loaded model's own.
+     */
+    timestep_spacing: TimestepSpacing | null;
+    /**
+     * Timesteps
+     *
+     * Null: by `timestep_spacing`.
+     */
+    timesteps: Array<number> | null;
+    /**
+     * Guidance Interval
+     *
+     * Null: guidance at every step.
+     */
+    guidance_interval: [
+        number,
+        number
+    ] | null;
 };
 
 /**
@@ -3410,7 +3559,7 @@ export type GenerationProgress = {
     /**
      * Steps
      *
-     * Steps in all; `pndm` takes one more than `num_inference_steps`.
+     * Steps that run the model; `pndm` takes one more than `num_inference_steps`, `balanced` fewer.
      */
     steps: number;
     /**
@@ -3758,6 +3907,33 @@ export type ImageLineage = {
     scheduler?: NoiseScheduler | null;
     output_format?: ImageFormat | null;
     /**
+     * Left out: `exact`.
+     */
+    speed?: Speed | null;
+    /**
+     * Forecast
+     *
+     * With a `speed`: what stood in for the steps that were not computed; null: all were computed.
+     */
+    forecast?: string | null;
+    /**
+     * Left out: the pack's own.
+     */
+    timestep_spacing?: TimestepSpacing | null;
+    /**
+     * Timesteps
+     */
+    timesteps?: Array<number> | null;
+    /**
+     * Guidance Interval
+     *
+     * Left out: guidance at every step.
+     */
+    guidance_interval?: [
+        number,
+        number
+    ] | null;
+    /**
      * Pack
      *
      * Name of the model pack that generated it.
@@ -3923,6 +4099,12 @@ export type ImagePage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
@@ -4071,6 +4253,12 @@ export type JobPage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
@@ -4512,12 +4700,18 @@ export type ModelPage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
  * ModelRead
  *
- * A trained model with all its metrics.
+ * A trained model with all its metrics and its lineage.
  */
 export type ModelRead = {
     /**
@@ -4555,7 +4749,6 @@ export type ModelRead = {
      */
     classes: Array<string>;
     metrics: MetricsRead;
-    lineage: ModelLineage;
     /**
      * Sha256
      */
@@ -4564,6 +4757,7 @@ export type ModelRead = {
      * Num Bytes
      */
     num_bytes: number;
+    lineage: ModelLineage;
 };
 
 /**
@@ -4614,7 +4808,7 @@ export type ModelState = {
 /**
  * ModelSummary
  *
- * A trained model as lists return it: classes, metrics without tables, and lineage.
+ * A trained model as lists return it: classes, and metrics without tables.
  */
 export type ModelSummary = {
     /**
@@ -4652,7 +4846,6 @@ export type ModelSummary = {
      */
     classes: Array<string>;
     metrics: MetricsSummary;
-    lineage: ModelLineage;
     /**
      * Sha256
      */
@@ -4705,7 +4898,7 @@ export type NotReady = {
     /**
      * Type
      *
-     * URI reference of the kind of problem: `/problems/{code}`.
+     * Path of the page that explains the code: `/docs/errors/{code}`.
      */
     type: string;
     /**
@@ -4748,6 +4941,12 @@ export type NotReady = {
      * With `dataset_name_taken`: the id of the dataset that has the name.
      */
     dataset_id?: string | null;
+    /**
+     * Existing Id
+     *
+     * With 409: the id of the dataset, model or job that is in the way, if the caller may know it.
+     */
+    existing_id?: string | null;
     /**
      * Scope
      *
@@ -5232,7 +5431,7 @@ export type Problem = {
     /**
      * Type
      *
-     * URI reference of the kind of problem: `/problems/{code}`.
+     * Path of the page that explains the code: `/docs/errors/{code}`.
      */
     type: string;
     /**
@@ -5275,6 +5474,12 @@ export type Problem = {
      * With `dataset_name_taken`: the id of the dataset that has the name.
      */
     dataset_id?: string | null;
+    /**
+     * Existing Id
+     *
+     * With 409: the id of the dataset, model or job that is in the way, if the caller may know it.
+     */
+    existing_id?: string | null;
     /**
      * Scope
      *
@@ -5446,6 +5651,20 @@ export type RecipeSettings = {
      */
     scheduler?: NoiseScheduler | null;
     output_format?: ImageFormat;
+    speed?: Speed;
+    /**
+     * Default: the loaded model's own.
+     */
+    timestep_spacing?: TimestepSpacing | null;
+    /**
+     * Guidance Interval
+     *
+     * Default: guidance at every step.
+     */
+    guidance_interval?: [
+        number,
+        number
+    ] | null;
     guidance_scale?: GuidanceChoice;
     num_inference_steps?: StepsChoice;
 };
@@ -5475,6 +5694,20 @@ export type RecipeSettingsRead = {
     output_format: ImageFormat;
     guidance_scale: GuidanceChoice;
     num_inference_steps: StepsChoice;
+    speed: Speed;
+    /**
+     * Null: the loaded model's own.
+     */
+    timestep_spacing: TimestepSpacing | null;
+    /**
+     * Guidance Interval
+     *
+     * Null: guidance at every step.
+     */
+    guidance_interval: [
+        number,
+        number
+    ] | null;
 };
 
 /**
@@ -5939,6 +6172,65 @@ export type ResponseFormat = 'url' | 'b64_json';
 export type Schedule = 'constant' | 'cosine' | 'step';
 
 /**
+ * ServiceLinks
+ *
+ * Paths of this node.
+ */
+export type ServiceLinks = {
+    /**
+     * Documentation
+     *
+     * Every route, with a form to try it.
+     */
+    documentation: string;
+    /**
+     * Openapi
+     *
+     * The contract, as OpenAPI 3.1.
+     */
+    openapi: string;
+    /**
+     * Errors
+     *
+     * Every error code.
+     */
+    errors: string;
+    /**
+     * Capabilities
+     *
+     * Models, device and limits of this node.
+     */
+    capabilities: string;
+    /**
+     * Ready
+     *
+     * Whether the node can work.
+     */
+    ready: string;
+};
+
+/**
+ * ServiceRead
+ *
+ * What this service is.
+ */
+export type ServiceRead = {
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Version
+     */
+    version: string;
+    /**
+     * Description
+     */
+    description: string;
+    links: ServiceLinks;
+};
+
+/**
  * SettingQuality
  *
  * CLIP's accuracy on generated images, by setting.
@@ -6063,6 +6355,93 @@ export type SourcedMetricsSummary = {
     unseparated: SplitMetricsSummary | null;
     headline: HeadlineRead;
     baselines: BaselinesRead;
+};
+
+/**
+ * `exact` computes every denoising step. `balanced` computes about two fifths of 50 and forecasts the others: nearly the same image; without effect for `euler_a`, `lcm`, and for up to 8 steps. `fast` needs a pack with a model of few steps. `/capabilities` lists what this node offers, and what was measured.
+ */
+export type Speed = 'exact' | 'balanced' | 'fast';
+
+/**
+ * SpeedMeasurement
+ *
+ * What a speed was measured to do to a pack's images, with a noise scheduler; by `python -m bench.speed`.
+ */
+export type SpeedMeasurement = {
+    scheduler?: NoiseScheduler | null;
+    /**
+     * Num Inference Steps
+     */
+    num_inference_steps?: number | null;
+    /**
+     * Prompts
+     *
+     * How many images were compared.
+     */
+    prompts?: number | null;
+    /**
+     * Rows
+     *
+     * UNet rows of an image.
+     */
+    rows?: number | null;
+    /**
+     * Rows Exact
+     *
+     * The same at `exact`.
+     */
+    rows_exact?: number | null;
+    /**
+     * Psnr Db
+     *
+     * Mean PSNR to the same image at `exact`, in dB.
+     */
+    psnr_db?: number | null;
+    /**
+     * Clip Score
+     *
+     * Mean of 100 x cosine of image and prompt.
+     */
+    clip_score?: number | null;
+    /**
+     * Clip Score Exact
+     */
+    clip_score_exact?: number | null;
+    /**
+     * Clip Class Accuracy
+     *
+     * Share whose class CLIP recognises.
+     */
+    clip_class_accuracy?: number | null;
+    /**
+     * Clip Class Accuracy Exact
+     */
+    clip_class_accuracy_exact?: number | null;
+    /**
+     * Judge Accuracy
+     *
+     * Share whose class an independent classifier recognises.
+     */
+    judge_accuracy?: number | null;
+    /**
+     * Judge Accuracy Exact
+     */
+    judge_accuracy_exact?: number | null;
+};
+
+/**
+ * SpeedRead
+ *
+ * A speed that this node offers.
+ */
+export type SpeedRead = {
+    name: Speed;
+    /**
+     * Measured
+     *
+     * On the loaded pack; empty where nothing was measured.
+     */
+    measured: Array<SpeedMeasurement>;
 };
 
 /**
@@ -6262,6 +6641,11 @@ export type SweepSolver = 'sgd' | 'adamw' | 'lbfgs';
 export type ThresholdSource = 'request' | 'pack';
 
 /**
+ * Which timesteps the steps have: `trailing` begins at the last timestep of the training, where the image is noise alone; `leading` ends at the first; `linspace` does both. Not for `dpmpp_2m_karras` and `lcm`.
+ */
+export type TimestepSpacing = 'leading' | 'trailing' | 'linspace';
+
+/**
  * TrainJob
  *
  * A job that trains a classifier, with its request.
@@ -6419,6 +6803,12 @@ export type TrainJobPage = {
      * Hand it back as `cursor` for the next page; null on the last.
      */
     next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
 };
 
 /**
@@ -6431,6 +6821,12 @@ export type TrainJobRead = {
      * Id
      */
     id: string;
+    /**
+     * Name
+     *
+     * The model's name. A failed or cancelled job frees it for another job.
+     */
+    name: string;
     status: JobStatus;
     progress: Progress;
     /**
@@ -6631,6 +7027,12 @@ export type TrainJobSummary = {
      * Id
      */
     id: string;
+    /**
+     * Name
+     *
+     * The model's name. A failed or cancelled job frees it for another job.
+     */
+    name: string;
     status: JobStatus;
     progress: Progress;
     /**
@@ -7275,6 +7677,14 @@ export type GenerateEventsResponse = GenerateEventsResponses[keyof GenerateEvent
 
 export type ListGenerationsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: {
         /**
@@ -7289,6 +7699,12 @@ export type ListGenerationsData = {
          * `next_cursor` of the previous page.
          */
         cursor?: string | null;
+        /**
+         * Created After
+         *
+         * Only what was created after this time, in RFC 3339, e.g. `2026-12-01T08:00:00Z`.
+         */
+        created_after?: string | null;
     };
     url: '/generations';
 };
@@ -7401,6 +7817,14 @@ export type DeleteGenerationResponse = DeleteGenerationResponses[keyof DeleteGen
 
 export type GetGenerationData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Generation Id
@@ -7461,6 +7885,14 @@ export type GetGenerationResponse = GetGenerationResponses[keyof GetGenerationRe
 
 export type ListImagesData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: {
         /**
@@ -7637,6 +8069,14 @@ export type GetImageResponse = GetImageResponses[keyof GetImageResponses];
 
 export type GetImageMetadataData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Image Id
@@ -7989,6 +8429,14 @@ export type ClassifyImageFilesResponse = ClassifyImageFilesResponses[keyof Class
 
 export type ListDatasetsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: {
         /**
@@ -8003,6 +8451,24 @@ export type ListDatasetsData = {
          * `next_cursor` of the previous page.
          */
         cursor?: string | null;
+        /**
+         * Name
+         *
+         * Only the one with this name.
+         */
+        name?: string | null;
+        /**
+         * Status
+         *
+         * Of the datasets.
+         */
+        status?: DatasetStatus | null;
+        /**
+         * Created After
+         *
+         * Only what was created after this time, in RFC 3339, e.g. `2026-12-01T08:00:00Z`.
+         */
+        created_after?: string | null;
     };
     url: '/datasets';
 };
@@ -8165,7 +8631,7 @@ export type ExtendDatasetData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8274,7 +8740,7 @@ export type RepairDatasetData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8353,7 +8819,7 @@ export type DeleteDatasetData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8413,11 +8879,19 @@ export type DeleteDatasetResponse = DeleteDatasetResponses[keyof DeleteDatasetRe
 
 export type GetDatasetData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8473,11 +8947,19 @@ export type GetDatasetResponse = GetDatasetResponses[keyof GetDatasetResponses];
 
 export type GetDatasetRecipeData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8533,11 +9015,19 @@ export type GetDatasetRecipeResponse = GetDatasetRecipeResponses[keyof GetDatase
 
 export type ListDatasetImagesData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8627,7 +9117,7 @@ export type UploadDatasetImagesData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8711,11 +9201,19 @@ export type UploadDatasetImagesResponse = UploadDatasetImagesResponses[keyof Upl
 
 export type GetDatasetVersionData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8795,7 +9293,7 @@ export type GetDatasetArchiveData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8892,7 +9390,7 @@ export type GetDatasetSplitArchiveData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -8988,7 +9486,7 @@ export type GetDatasetCocoData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -9067,11 +9565,19 @@ export type GetDatasetCocoResponse = GetDatasetCocoResponses[keyof GetDatasetCoc
 
 export type GetDatasetCroissantData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -9135,11 +9641,19 @@ export type GetDatasetCroissantResponse = GetDatasetCroissantResponses[keyof Get
 
 export type ListDatasetShardsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -9236,7 +9750,7 @@ export type GetDatasetShardData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -9315,11 +9829,19 @@ export type GetDatasetShardResponse = GetDatasetShardResponses[keyof GetDatasetS
 
 export type GetDatasetReportData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -9402,7 +9924,7 @@ export type GetDatasetContactSheetData = {
         /**
          * Dataset Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         dataset_id: string;
     };
@@ -9485,6 +10007,14 @@ export type GetDatasetContactSheetResponse = GetDatasetContactSheetResponses[key
 
 export type ListTrainJobsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: {
         /**
@@ -9499,6 +10029,30 @@ export type ListTrainJobsData = {
          * `next_cursor` of the previous page.
          */
         cursor?: string | null;
+        /**
+         * Name
+         *
+         * Only the one with this name.
+         */
+        name?: string | null;
+        /**
+         * Status
+         *
+         * Of the jobs.
+         */
+        status?: JobStatus | null;
+        /**
+         * Dataset Id
+         *
+         * Id of a dataset.
+         */
+        dataset_id?: string | null;
+        /**
+         * Created After
+         *
+         * Only what was created after this time, in RFC 3339, e.g. `2026-12-01T08:00:00Z`.
+         */
+        created_after?: string | null;
     };
     url: '/train-jobs';
 };
@@ -9639,11 +10193,25 @@ export type CreateTrainJobResponse = CreateTrainJobResponses[keyof CreateTrainJo
 
 export type GetTrainJobData = {
     body?: never;
+    headers?: {
+        /**
+         * Prefer
+         *
+         * `wait=n` answers once the job has ended, or after n seconds, at most 55; `Preference-Applied` has the n that was used. Without it the node could not wait.
+         */
+        prefer?: string | null;
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Job Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         job_id: string;
     };
@@ -9703,7 +10271,7 @@ export type CancelTrainJobData = {
         /**
          * Job Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         job_id: string;
     };
@@ -9771,7 +10339,7 @@ export type GetTrainReportData = {
         /**
          * Job Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         job_id: string;
     };
@@ -9848,7 +10416,7 @@ export type GetTrainReportPictureData = {
         /**
          * Job Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         job_id: string;
     };
@@ -9908,6 +10476,14 @@ export type GetTrainReportPictureResponse = GetTrainReportPictureResponses[keyof
 
 export type ListModelsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: {
         /**
@@ -9922,6 +10498,24 @@ export type ListModelsData = {
          * `next_cursor` of the previous page.
          */
         cursor?: string | null;
+        /**
+         * Name
+         *
+         * Only the one with this name.
+         */
+        name?: string | null;
+        /**
+         * Dataset Id
+         *
+         * Id of a dataset.
+         */
+        dataset_id?: string | null;
+        /**
+         * Created After
+         *
+         * Only what was created after this time, in RFC 3339, e.g. `2026-12-01T08:00:00Z`.
+         */
+        created_after?: string | null;
     };
     url: '/models';
 };
@@ -9974,12 +10568,20 @@ export type ListModelsResponse = ListModelsResponses[keyof ListModelsResponses];
 
 export type CompareModelsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query: {
         /**
          * Ids
          *
-         * Ids of 2 to 10 models, between commas.
+         * Different ids of 2 to 10 models, between commas.
          */
         ids: string;
     };
@@ -10034,7 +10636,7 @@ export type DeleteModelData = {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10090,11 +10692,19 @@ export type DeleteModelResponse = DeleteModelResponses[keyof DeleteModelResponse
 
 export type GetModelData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10174,7 +10784,7 @@ export type GetModelWeightsData = {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10268,7 +10878,7 @@ export type ExportModelData = {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10358,7 +10968,7 @@ export type GetModelCardData = {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10418,11 +11028,19 @@ export type GetModelCardResponse = GetModelCardResponses[keyof GetModelCardRespo
 
 export type ListEvaluationsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10507,7 +11125,7 @@ export type CreateEvaluationData = {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10594,6 +11212,14 @@ export type CreateEvaluationResponse = CreateEvaluationResponses[keyof CreateEva
 
 export type GetEvaluationData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Evaluation Id
@@ -10604,7 +11230,7 @@ export type GetEvaluationData = {
         /**
          * Model Id
          *
-         * Opaque id.
+         * Opaque id, or the unique name.
          */
         model_id: string;
     };
@@ -10660,6 +11286,14 @@ export type GetEvaluationResponse = GetEvaluationResponses[keyof GetEvaluationRe
 
 export type ListBackbonesData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: never;
     url: '/backbones';
@@ -10709,6 +11343,14 @@ export type ListBackbonesResponse = ListBackbonesResponses[keyof ListBackbonesRe
 
 export type ListJobsData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: {
         /**
@@ -10735,6 +11377,18 @@ export type ListJobsData = {
          * Of the jobs.
          */
         status?: JobStatus | null;
+        /**
+         * Dataset Id
+         *
+         * Id of a dataset.
+         */
+        dataset_id?: string | null;
+        /**
+         * Created After
+         *
+         * Only what was created after this time, in RFC 3339, e.g. `2026-12-01T08:00:00Z`.
+         */
+        created_after?: string | null;
     };
     url: '/jobs';
 };
@@ -10787,6 +11441,20 @@ export type ListJobsResponse = ListJobsResponses[keyof ListJobsResponses];
 
 export type GetJobData = {
     body?: never;
+    headers?: {
+        /**
+         * Prefer
+         *
+         * `wait=n` answers once the job has ended, or after n seconds, at most 55; `Preference-Applied` has the n that was used. Without it the node could not wait.
+         */
+        prefer?: string | null;
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path: {
         /**
          * Job Id
@@ -10909,6 +11577,10 @@ export type FollowJobResponses = {
      * `status` and `progress` events; the data of each is the job as in `GET /jobs`.
      */
     200: JobSummary;
+    /**
+     * The job has ended, and `Last-Event-ID` is its last version. Do not reconnect.
+     */
+    204: void;
 };
 
 export type FollowJobResponse = FollowJobResponses[keyof FollowJobResponses];
@@ -11182,6 +11854,14 @@ export type RetryJobResponse = RetryJobResponses[keyof RetryJobResponses];
 
 export type GetLivenessData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: never;
     url: '/livez';
@@ -11215,6 +11895,14 @@ export type GetLivenessResponse = GetLivenessResponses[keyof GetLivenessResponse
 
 export type GetReadinessData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: never;
     url: '/readyz';
@@ -11252,6 +11940,14 @@ export type GetReadinessResponse = GetReadinessResponses[keyof GetReadinessRespo
 
 export type GetCapabilitiesData = {
     body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
     path?: never;
     query?: never;
     url: '/capabilities';
@@ -11343,3 +12039,141 @@ export type GetMetricsResponses = {
 };
 
 export type GetMetricsResponse = GetMetricsResponses[keyof GetMetricsResponses];
+
+export type DescribeServiceData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
+    path?: never;
+    query?: never;
+    url: '/';
+};
+
+export type DescribeServiceErrors = {
+    /**
+     * The response is not available in an accepted media type.
+     */
+    406: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+};
+
+export type DescribeServiceError = DescribeServiceErrors[keyof DescribeServiceErrors];
+
+export type DescribeServiceResponses = {
+    /**
+     * Name, version and links, as JSON or as a page if `Accept` asks for one, as browsers do.
+     */
+    200: ServiceRead;
+};
+
+export type DescribeServiceResponse = DescribeServiceResponses[keyof DescribeServiceResponses];
+
+export type ListErrorCodesData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
+    path?: never;
+    query?: never;
+    url: '/docs/errors';
+};
+
+export type ListErrorCodesErrors = {
+    /**
+     * The response is not available in an accepted media type.
+     */
+    406: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+};
+
+export type ListErrorCodesError = ListErrorCodesErrors[keyof ListErrorCodesErrors];
+
+export type ListErrorCodesResponses = {
+    /**
+     * The codes, as JSON or as a page if `Accept` asks for one, as browsers do.
+     */
+    200: ErrorCodesRead;
+};
+
+export type ListErrorCodesResponse = ListErrorCodesResponses[keyof ListErrorCodesResponses];
+
+export type GetErrorCodeData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
+    path: {
+        /**
+         * Code
+         *
+         * The `code` of a problem.
+         */
+        code: string;
+    };
+    query?: never;
+    url: '/docs/errors/{code}';
+};
+
+export type GetErrorCodeErrors = {
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The response is not available in an accepted media type.
+     */
+    406: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+};
+
+export type GetErrorCodeError = GetErrorCodeErrors[keyof GetErrorCodeErrors];
+
+export type GetErrorCodeResponses = {
+    /**
+     * The code, as JSON or as a page if `Accept` asks for one, as browsers do.
+     */
+    200: ErrorCodeRead;
+};
+
+export type GetErrorCodeResponse = GetErrorCodeResponses[keyof GetErrorCodeResponses];

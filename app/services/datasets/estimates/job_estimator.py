@@ -19,7 +19,7 @@ from app.engine.scheduling.turns import BACKGROUND_EVERY
 from app.image_spec import SIDE_MULTIPLE
 from app.schemas.datasets import EstimateBasis
 from app.services.datasets.estimates.waiting_work import JobWork, active_work, kept_share, num_live_workers
-from app.services.datasets.records import mean
+from app.services.datasets.records import guided_part, mean_row_steps
 from app.services.inference.loaded import CLIP, DIFFUSION
 from app.services.inference.service import Inference
 
@@ -74,7 +74,7 @@ class JobEstimator:
     def estimate(self, session: Session, dataset: Dataset, num_images: int, caller: Caller) -> Estimate:
         """Estimate the time until a new job has made so many images of a dataset, if it were submitted now."""
         job = JobWork.of_dataset(dataset, num_images, caller.id)
-        row_steps = round(num_images * _row_steps(dataset.generation))
+        row_steps = round(num_images * mean_row_steps(dataset.generation))
         kept = kept_share(session, dataset.pack)
         device = self._device(job, kept)
         if device.seconds is None or device.basis is None:
@@ -119,23 +119,15 @@ class JobEstimator:
 def _drawing(generation: Mapping[str, Any], num_images: float, at_once: int) -> Work:
     shape = (int(generation["height"]) // SIDE_MULTIPLE, int(generation["width"]) // SIDE_MULTIPLE)
     rows = _rows(generation)
-    return Work(shape, num_images * _row_steps(generation), together=max(1, round(rows * at_once)), finishes=num_images)
+    return Work(
+        shape, num_images * mean_row_steps(generation), together=max(1, round(rows * at_once)), finishes=num_images
+    )
 
 
 def _rows(generation: Mapping[str, Any]) -> float:
     """Return the mean rows of a step of one image: guidance above 1 needs two."""
     guidance = generation["guidance_scale"]
-    if not isinstance(guidance, Mapping):
-        return 2 if guidance > 1 else 1
-    low, high = guidance["min"], guidance["max"]
-    return 1 + (high - max(low, min(1, high))) / (high - low) if high > low else _rows({"guidance_scale": low})
-
-
-def _row_steps(generation: Mapping[str, Any]) -> float:
-    """Return the mean row-steps of an image."""
-    steps = mean(generation["num_inference_steps"])
-    takes_one_more = generation.get("scheduler") == "pndm" and steps > 1  # as `cost_of` counts them
-    return _rows(generation) * (steps + takes_one_more)
+    return 1 + (guided_part(guidance) if isinstance(guidance, Mapping) else float(guidance > 1))
 
 
 def _other_s(generation: Mapping[str, Any]) -> float:

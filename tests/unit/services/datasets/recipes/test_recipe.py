@@ -10,7 +10,7 @@ from app.schemas.datasets import DatasetCreate
 from app.services.datasets.recipes.presets import BACKGROUNDS, STYLES, with_preset
 from app.services.datasets.recipes.recipe import Recipe, Slot
 from app.services.datasets.recipes.seeds import image_seed
-from app.services.datasets.records import new_dataset
+from app.services.datasets.records import new_dataset, pixel_steps
 from app.services.images.spec import SizeRules
 
 SIZES = SizeRules(native=64, min_side=64, max_side=128, default_scheduler="pndm")
@@ -150,3 +150,23 @@ def test_what_is_given_wins_over_the_preset() -> None:
     assert settled.combine == "cartesian"
     assert settled.variables["style"] == ["a mosaic of"]
     assert [entry.prompts for entry in settled.classes] == [["a {style} fox"], ["{style} a dog {background}"]]
+
+
+def test_speed_spacing_and_interval_are_those_of_every_image() -> None:
+    generation = {"scheduler": "ddim", "speed": "balanced", "timestep_spacing": "trailing"}
+    spec = Recipe(dataset(generation={**generation, "guidance_interval": [0.0, 0.8]})).draw(Slot("train", 0, 0), 0).spec
+    assert (spec.speed, spec.timestep_spacing, spec.guidance_interval) == ("balanced", "trailing", (0.0, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("generation", "steps"),
+    [
+        ({}, 50),
+        ({"guidance_scale": 1.0}, 25.5),
+        ({"speed": "balanced"}, 20),
+        ({"num_inference_steps": {"min": 10, "max": 20}}, 15),
+        ({"scheduler": "ddim", "guidance_scale": {"min": 0.6, "max": 1.5}}, 37.5),
+    ],
+)
+def test_the_work_of_an_image_is_the_mean_of_what_may_be_drawn(generation: dict[str, object], steps: float) -> None:
+    assert pixel_steps(dataset(generation=generation), 10) == 10 * steps * 64 * 64
