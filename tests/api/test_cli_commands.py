@@ -210,6 +210,11 @@ def test_results_that_cannot_be_written_end_the_command_without_a_traceback(
     assert ("No space left on device" in ended.stderr) == (sink == "/dev/full")
 
 
+def _heed_interrupts() -> None:
+    """Undo what a shell does to commands in its background, which ignore SIGINT, and so do their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_on_a_terminal_leaves_the_job_and_says_how_to_return(node: Node, tmp_path: Path) -> None:
     body = {"name": "d", "classes": [{"name": "fox", "prompts": ["a"]}, {"name": "dog", "prompts": ["b"]}]}
     job_id = node.http.post("/datasets", json=body).json()["job_id"]
@@ -217,18 +222,19 @@ def test_ctrl_c_on_a_terminal_leaves_the_job_and_says_how_to_return(node: Node, 
     env = {**environment(tmp_path, node.http.base_url), "TERM": "xterm", "COLUMNS": "120"}
     command = [*FOXHOUND, "jobs", "wait", job_id]
     shown = b""
-    with subprocess.Popen(command, env=env, stdin=terminal, stdout=terminal, stderr=terminal) as running:
+    with subprocess.Popen(
+        command, env=env, stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=_heed_interrupts
+    ) as running:
         os.close(terminal)
         while b"0 of 100 images" not in shown:  # the bar is there
             assert select.select([master], [], [], PATIENCE_S)[0]
             shown += os.read(master, 65_536)
         running.send_signal(signal.SIGINT)
-        while running.poll() is None or select.select([master], [], [], 0)[0]:
-            if select.select([master], [], [], 0.1)[0]:
-                try:
-                    shown += os.read(master, 65_536)
-                except OSError:  # the other end is closed
-                    break
+        try:
+            while select.select([master], [], [], PATIENCE_S)[0]:
+                shown += os.read(master, 65_536)
+        except OSError:  # the other end is closed
+            pass
         assert running.wait(PATIENCE_S) == 130
     os.close(master)
     text = shown.decode()

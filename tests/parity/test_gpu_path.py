@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
 from app.engine.diffusion.invariance import FixedRowsLinear
 from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
-from app.engine.diffusion.options import FALLBACK_ROWS, ROW_BUCKETS, DenoisingOptions, options_for
+from app.engine.diffusion.options import GPU_ROWS, ROW_BUCKETS, DenoisingOptions, options_for
 from app.engine.kernels.compile import compile_forward
 from app.modelpacks.loading import load_diffusion
 from app.modelpacks.pack import ModelPack
@@ -112,7 +112,7 @@ def test_a_compiled_unet_is_traced_once_for_all_numbers_of_rows_and_makes_the_sa
 
 
 def test_with_one_number_of_rows_results_are_batch_invariant(unet: torch.nn.Module) -> None:
-    denoiser = make_denoiser(unet, DenoisingOptions(sizes=(FALLBACK_ROWS,)))
+    denoiser = make_denoiser(unet, DenoisingOptions(sizes=(GPU_ROWS,)))
     (alone,) = finish(denoiser, start(5))
     assert torch.equal(finish(denoiser, *mixed(3), start(5), *mixed(4))[3], alone)
     assert not any(isinstance(module, FixedRowsLinear) for module in denoiser._unet.modules()), "nothing to fix"
@@ -160,7 +160,7 @@ def test_the_options_follow_from_the_device_and_the_promise() -> None:
     assert options_for(gpu, deterministic=False, graphs=False, compiles=True) == replace(
         BUCKETS, compiler=compile_forward
     )
-    assert options_for(gpu, deterministic=True, graphs=False).sizes == (FALLBACK_ROWS,)
+    assert options_for(gpu, deterministic=True, graphs=False).sizes == (GPU_ROWS,)
 
 
 def test_attention_is_the_fused_one(unet: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Measures the cost of a forward by its number of rows, and tests up to which number rows are batch-invariant.
+"""Measures the cost of a forward by its number of rows, and tests for which numbers rows are batch-invariant.
 
 One probe for each size of latents: the same forwards answer both questions. Handles no requests. Runs on the loader
 thread for the native size, on the device thread for others.
@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from app.engine.diffusion.options import ANY_ROWS, FALLBACK_ROWS, RowPadding
+from app.engine.diffusion.options import ANY_ROWS, RowPadding
 from app.engine.request import MIN_ROWS
 
 
@@ -41,7 +41,10 @@ def calibrate(
     must_match: bool = True,
     warms_up: bool = False,
 ) -> Calibration:
-    """Run forwards of more and more rows until the time limit or the memory is reached or a row's result changes.
+    """Run forwards of more and more rows until the time limit or the memory is reached.
+
+    Numbers of rows at which a row's result is another than at the first number are not used. So the results are those
+    of the first number however many others were tried in time: a busy machine draws the bytes of an idle one.
 
     Args:
         forward: Runs a forward of the given number of rows, of which the first and the last are always the same, waits
@@ -55,8 +58,9 @@ def calibrate(
     """
     alone = forward(sizes[0])  # not timed: the first forward also initializes the device
     seconds: dict[int, float] = {}
+    is_reproducible, spent_s = True, 0.0
     for rows in sizes:
-        if sum(seconds.values()) > time_limit_s:
+        if spent_s > time_limit_s:
             break
         try:
             if warms_up and seconds:
@@ -67,10 +71,13 @@ def calibrate(
             if seconds:
                 break
             raise
-        if must_match and not torch.equal(result, alone):
-            return _with_few_rows(forward, seconds, clock)
-        seconds[rows] = clock() - before
-    return _conclude(seconds, is_invariant=must_match and torch.equal(alone[0], alone[1]))
+        took_s = clock() - before
+        spent_s += took_s
+        matches = not must_match or torch.equal(result, alone)
+        if matches or not seconds:
+            seconds[rows] = took_s
+            is_reproducible = is_reproducible and matches
+    return _conclude(seconds, is_invariant=must_match and is_reproducible and torch.equal(alone[0], alone[1]))
 
 
 def still_holds(forward: Callable[[int], torch.Tensor], known: Calibration) -> bool:
@@ -84,20 +91,6 @@ def still_holds(forward: Callable[[int], torch.Tensor], known: Calibration) -> b
     if not known.is_invariant or fewest == most:
         return True  # there is no invariance to test, or only one number of rows
     return torch.equal(forward(fewest), forward(most))
-
-
-def _with_few_rows(
-    forward: Callable[[int], torch.Tensor], seconds: dict[int, float], clock: Callable[[], float]
-) -> Calibration:
-    """Use the numbers of rows below the one that changed results; if those are too few, always use `FALLBACK_ROWS`."""
-    if max(seconds, default=0) >= FALLBACK_ROWS:
-        return _conclude(seconds, is_invariant=True)
-    once = forward(FALLBACK_ROWS)
-    before = clock()
-    again = forward(FALLBACK_ROWS)
-    took_s = clock() - before
-    is_invariant = torch.equal(once, again) and torch.equal(again[0], again[1])
-    return _conclude({FALLBACK_ROWS: took_s}, is_invariant=is_invariant)
 
 
 def _conclude(measured: dict[int, float], *, is_invariant: bool) -> Calibration:

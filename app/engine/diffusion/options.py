@@ -21,8 +21,8 @@ ANY_ROWS = tuple(range(MIN_ROWS, MAX_ROWS + 1))
 # A GPU selects kernels, and records graphs, for each number of rows separately, so it gets few numbers.
 ROW_BUCKETS = (2, 4, 8, 12, 16, 24, MAX_ROWS)
 
-# The number of rows of every forward on devices where results depend on the number even for few rows.
-FALLBACK_ROWS = 8
+# The number of rows of every forward of a GPU whose results must not depend on the number.
+GPU_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def options_for(device: torch.device, *, deterministic: bool, graphs: bool, comp
     if device.type != "cuda":
         return DenoisingOptions(batch_invariant=deterministic)
     return DenoisingOptions(
-        sizes=(FALLBACK_ROWS,) if deterministic else ROW_BUCKETS,
+        sizes=(GPU_ROWS,) if deterministic else ROW_BUCKETS,
         batch_invariant=deterministic,
         record=CudaRecorder(device) if graphs else None,
         compiler=compile_forward if compiles else None,

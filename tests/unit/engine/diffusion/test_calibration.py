@@ -1,6 +1,7 @@
 """Calibration and row padding with fake forwards: measurements, conclusions, and the rows of each forward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import count
 
 import pytest
 import torch
@@ -8,30 +9,30 @@ from torch import nn
 
 from app.engine.diffusion.calibration import Calibration, calibrate, still_holds
 from app.engine.diffusion.invariance import FIXED_ROWS, FixedRowsLinear
-from app.engine.diffusion.options import ANY_ROWS, FALLBACK_ROWS, MAX_ROWS, ROW_BUCKETS, RowPadding
+from app.engine.diffusion.options import ANY_ROWS, MAX_ROWS, ROW_BUCKETS, RowPadding
 
 
 class Device:
     """A clock that forwards move on, `cost(rows)` seconds each.
 
     Attributes:
+        differs_at: The numbers of rows at which results are others.
         depends_on_position: Whether the last row's result differs from the first's.
         first_cost: Additional seconds of the first forward of each number of rows.
     """
 
-    def __init__(self, cost: Callable[[int], float], depends_from: int | None = None) -> None:
+    def __init__(self, cost: Callable[[int], float], differs_at: Collection[int] = ()) -> None:
+        self.differs_at = differs_at
         self.depends_on_position = False
         self.first_cost = 0.0
         self.now = 0.0
         self.forwards: list[int] = []
         self._cost = cost
-        self._depends_from = depends_from
 
     def forward(self, rows: int) -> torch.Tensor:
         self.now += self._cost(rows) + (self.first_cost if rows not in self.forwards else 0.0)
         self.forwards.append(rows)
-        is_other = self._depends_from is not None and rows >= self._depends_from
-        value = 1.0 + 1e-6 * rows if is_other else 1.0
+        value = 1.0 + 1e-6 * rows if rows in self.differs_at else 1.0
         return torch.tensor([value, value + 1e-6 if self.depends_on_position else value])
 
     def clock(self) -> float:
@@ -74,23 +75,35 @@ def test_a_slow_device_is_tried_with_two_rows() -> None:
     assert calibration.padding == RowPadding(tuple(range(2, 3)))
 
 
-def test_forwards_stay_below_the_number_of_rows_that_changes_a_result() -> None:
-    device = Device(lambda rows: 0.001 * rows, depends_from=12)
+def test_numbers_of_rows_that_change_a_result_are_left_out() -> None:
+    odd = range(3, MAX_ROWS + 1, 2)
+    device = Device(lambda rows: 0.001 * rows, odd)
     calibration = calibrate(device.forward, 10.0, device.clock)
 
-    assert calibration.padding == RowPadding(tuple(range(2, 12)))
-    assert max(calibration.seconds) == 11
+    assert calibration.padding == RowPadding(tuple(range(2, MAX_ROWS + 1, 2)))
+    assert calibration.seconds[5] == pytest.approx(0.006), "padding has a cost"
+    assert calibration.is_invariant
 
 
-@pytest.mark.parametrize("depends_from", [3, FALLBACK_ROWS])
-def test_where_few_rows_change_a_result_every_forward_has_the_same_number(depends_from: int) -> None:
-    device = Device(lambda rows: 0.001 * rows, depends_from)
-    calibration = calibrate(device.forward, 10.0, device.clock)
+@pytest.mark.parametrize("differs_at", [range(3, MAX_ROWS + 1), range(9, MAX_ROWS + 1), [5]])
+@pytest.mark.parametrize("time_limit_s", [0.0, 0.01, 10.0])
+def test_results_are_those_of_two_rows_however_much_time_there_was(
+    differs_at: Collection[int], time_limit_s: float
+) -> None:
+    device = Device(lambda rows: 0.001 * rows, differs_at)
+    calibration = calibrate(device.forward, time_limit_s, device.clock)
 
-    assert calibration.padding == RowPadding((FALLBACK_ROWS,))
-    assert calibration.seconds == pytest.approx(dict.fromkeys(range(2, FALLBACK_ROWS + 1), 0.001 * FALLBACK_ROWS)), (
-        "padding has a cost"
-    )
+    alone = device.forward(2)
+    assert all(torch.equal(device.forward(rows), alone) for rows in calibration.padding.sizes)
+    assert calibration.is_invariant
+
+
+def test_results_that_never_repeat_are_not_invariant() -> None:
+    results = count()
+    calibration = calibrate(lambda _: torch.full((2,), float(next(results))), 10.0, sizes=(2, 3))
+
+    assert calibration.padding == RowPadding((2,))
+    assert not calibration.is_invariant
 
 
 def test_the_memory_bounds_the_rows() -> None:
@@ -107,7 +120,7 @@ def test_the_memory_bounds_the_rows() -> None:
 
 
 def test_without_batch_invariance_results_may_depend_on_the_number_of_rows() -> None:
-    device = Device(lambda rows: 0.001 * rows, depends_from=3)
+    device = Device(lambda rows: 0.001 * rows, range(3, MAX_ROWS + 1))
     calibration = calibrate(device.forward, 10.0, device.clock, must_match=False)
 
     assert calibration.padding == RowPadding(ANY_ROWS)
@@ -129,9 +142,9 @@ def test_buckets_that_fit_into_memory_are_measured_without_their_warm_up() -> No
     assert calibration.seconds == pytest.approx({rows: 0.001 * size for rows, size in in_between.items()})
 
 
-@pytest.mark.parametrize("depends_from", [None, 3])
-def test_a_result_that_depends_on_the_row_position_is_not_invariant(depends_from: int | None) -> None:
-    device = Device(lambda rows: 0.001 * rows, depends_from)
+@pytest.mark.parametrize("differs_at", [(), (3,)])
+def test_a_result_that_depends_on_the_row_position_is_not_invariant(differs_at: Collection[int]) -> None:
+    device = Device(lambda rows: 0.001 * rows, differs_at)
     device.depends_on_position = True
     assert not calibrate(device.forward, 10.0, device.clock).is_invariant
 
@@ -141,14 +154,14 @@ def known(*sizes: int) -> Calibration:
 
 
 def test_a_known_calibration_is_tested_with_its_fewest_and_its_most_rows() -> None:
-    device = Device(lambda _: 1.0, depends_from=9)
+    device = Device(lambda _: 1.0, range(9, 33))
     assert still_holds(device.forward, known(2, 4, 8))
     assert device.forwards == [2, 8]
     assert not still_holds(device.forward, known(2, 4, 8, 12))
 
 
 def test_a_calibration_of_one_number_of_rows_needs_no_test() -> None:
-    device = Device(lambda _: 1.0, depends_from=2)
+    device = Device(lambda _: 1.0, range(2, 33))
     assert still_holds(device.forward, known(8))
     assert device.forwards == []
 
