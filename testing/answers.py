@@ -44,7 +44,7 @@ def a_dataset(**changes: object) -> dict[str, Any]:
 def a_plan(**changes: object) -> dict[str, Any]:
     """Return the answer to a dry run."""
     planned = {"kind": "plan", "name": "n", "variables": {}, "classes": [], "num_images": 1, "samples": []}
-    estimate = {
+    estimate: dict[str, Any] = {
         "row_steps": 50,
         "estimated_seconds": None,
         "estimate_basis": "unknown",
