@@ -72,7 +72,7 @@ soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and fau
 lint: $(VENV)/dev.stamp ## Check formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app bench demo_pack foxhound_client testing tests
+	$(BIN)/mypy app bench demo_pack examples foxhound_client testing tests
 	$(BIN)/lint-imports
 
 format: $(VENV)/dev.stamp ## Put the code into its form

@@ -19,9 +19,9 @@ from app.api import openapi, problems, submissions
 from app.api.access.layer import AccessLayer
 from app.api.access.scopes import require_listed
 from app.api.access.shares import ShareLayer
-from app.api.json_bodies import SMALL_BODY
 from app.api.middleware import BodyLimits, HttpMiddleware
-from app.api.query_names import refuse_unknown_query
+from app.api.parsing.json_bodies import SMALL_BODY
+from app.api.parsing.query_names import refuse_unknown_query
 from app.api.routes import (
     backbones,
     dataset_images,

@@ -90,17 +90,8 @@ submit() {
 
 # find_dataset NAME: sets $dataset_id, empty if there is no dataset of this name.
 find_dataset() {
-  local page='/datasets?limit=100' cursor
-  dataset_id=""
-  while [ -z "$dataset_id" ] && [ -n "$page" ]; do
-    ask_ok "$page"
-    dataset_id=$(python3 -c '
-import json, sys
-print(next((item["id"] for item in json.load(sys.stdin)["items"] if item["name"] == sys.argv[1]), ""))
-' "$1" <"$scratch/answer")
-    cursor=$(json next_cursor <"$scratch/answer")
-    page=${cursor:+"/datasets?limit=100&cursor=$cursor"}
-  done
+  ask_ok /datasets --get --data-urlencode "name=$1"
+  dataset_id=$(json items.0.id <"$scratch/answer")
 }
 
 # make_dataset NAME FILE: submits a recipe, or goes on with the dataset of that name; sets $dataset_id and $job_id.

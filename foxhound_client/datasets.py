@@ -75,6 +75,19 @@ class Datasets(Group[Transport]):
         dataset: DatasetRead = yield from once.find(self._policy, "datasets", id_or_name, DatasetRead, DatasetPage)
         return dataset
 
+    @operation
+    def wait(self, dataset_id: str, *, on_progress: OnProgress | None = None) -> Flow[DatasetRead]:
+        """Wait until a dataset's last job has succeeded; return the dataset, at once if it is ready or empty.
+
+        Args:
+            dataset_id: The dataset's id or name.
+            on_progress: Called with what is done, the total, and `images`.
+
+        Raises:
+            JobFailed: The job failed or was cancelled; `jobs.retry` makes what is missing.
+        """
+        return (yield from once.filled(self._policy, dataset_id, on_progress))
+
     @iteration
     def list(self) -> Items[DatasetRead]:
         """Yield every dataset, newest first."""
@@ -190,6 +203,7 @@ class Datasets(Group[Transport]):
         target: str | os.PathLike[str],
         *,
         split: Split | None = None,
+        only_if_changed: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Flow[Path]:
         """Download a dataset as a zip file; an interrupted download is resumed by the next call.
@@ -198,10 +212,11 @@ class Datasets(Group[Transport]):
             dataset_id: The dataset's id.
             target: The file to write.
             split: One split alone; default: all.
+            only_if_changed: Keep an existing file if it is still the same; `target.etag` says which the file is.
             on_progress: Called with bytes so far, bytes in total, and `bytes`.
         """
-        name = f"archive/{split}.zip" if split else "archive.zip"
-        return (yield from download(self._policy, f"{path_of('datasets', dataset_id)}/{name}", target, on_progress))
+        path = f"{path_of('datasets', dataset_id)}/{f'archive/{split}.zip' if split else 'archive.zip'}"
+        return (yield from download(self._policy, path, target, on_progress, only_if_changed=only_if_changed))
 
     @operation
     def coco(self, dataset_id: str, target: str | os.PathLike[str], *, split: Split | None = None) -> Flow[Path]:

@@ -1,7 +1,8 @@
 """Resumable download: writes to `FILE.part`, then renames it to `FILE`.
 
 `FILE.part.etag` holds the ETag of the bytes in `FILE.part`. A download resumes only if the service still has content
-with that ETag; otherwise it restarts. Files are written by the thread that runs the flow.
+with that ETag; otherwise it restarts. `FILE.etag` holds the ETag of a complete `FILE`, if the caller wants to keep the
+file while the service's is the same. Files are written by the thread that runs the flow.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from foxhound_client.errors import DownloadFailed, refusal
-from foxhound_client.sending import Policy, seconds, unreachable
+from foxhound_client.sending import Policy, seconds, send, unreachable
 from foxhound_client.steps import Answer, Close, Flow, Open, Read, Request, Sleep
 
 # Windows has none; there, two processes must not write the same file.
@@ -29,6 +30,8 @@ def download(
     target: str | os.PathLike[str],
     on_progress: OnProgress | None,
     query: Mapping[str, str] | None = None,
+    *,
+    only_if_changed: bool = False,
 ) -> Flow[Path]:
     """Download to `target`; an existing file is replaced once the new one is complete. Return its path.
 
@@ -38,6 +41,7 @@ def download(
         target: The file to write; `target.part` and `target.part.etag` hold an incomplete download.
         on_progress: Called with the number of bytes downloaded so far, in total, and the unit `bytes`.
         query: Query parameters.
+        only_if_changed: Keep an existing file if the service still has the same; `target.etag` says which that is.
 
     Raises:
         FoxhoundError: The service answered with a problem, or did not answer for longer than the retry time.
@@ -45,7 +49,12 @@ def download(
         OSError: The file cannot be written.
     """
     target = Path(target)
-    part = target.with_name(target.name + ".part")
+    part, known = (target.with_name(target.name + suffix) for suffix in (".part", ".etag"))
+    if only_if_changed and target.exists() and known.exists():
+        headers = {"If-None-Match": known.read_text()}
+        answer = yield from send(policy, Request("HEAD", path, query=query or {}, headers=headers))
+        if answer.status == 304:
+            return target
     with part.open("a+b") as file:
         _lock(file, part)
         loading = _Loading(policy, Request("GET", path, query=query or {}), file, part, on_progress)
@@ -56,7 +65,10 @@ def download(
             file.truncate(0)
             raise DownloadFailed("The received archive is damaged and was discarded. Try again.")
         part.replace(target)
-        loading.mark.unlink(missing_ok=True)
+        if only_if_changed:
+            loading.mark.replace(known)
+        else:
+            loading.mark.unlink(missing_ok=True)
     return target
 
 

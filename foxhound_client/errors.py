@@ -18,6 +18,7 @@ class Problem(BaseModel):
         errors: The faults of an invalid request, each with a JSON pointer; None for other problems.
         request_id: Names the request in the service's log.
         dataset_id: The dataset that is in the way, if one is.
+        existing_id: The dataset, model or job that has the name asked for, if one has.
         scope: The scope that the API key lacks, if it lacks one.
     """
 
@@ -31,6 +32,7 @@ class Problem(BaseModel):
     code: str = ""
     request_id: str = ""
     dataset_id: str | None = None
+    existing_id: str | None = None
     scope: str | None = None
     errors: list[ProblemField] | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 from pydantic import ValidationError
 
+from foxhound_client.downloads import OnProgress
 from foxhound_client.errors import FoxhoundError, JobFailed, Problem, Unreachable, refusal
 from foxhound_client.models import (
     GenerationEvent,
@@ -84,19 +85,24 @@ def follow(policy: Policy, path: str, on_state: OnState = lambda _: None) -> Ite
         yield Sleep(POLL_S)
 
 
-def wait(policy: Policy, path: str, on_state: OnState) -> Flow[JobRead]:
+def wait(policy: Policy, path: str, on_progress: OnProgress | None) -> Flow[JobRead]:
     """Wait until a job has ended; return it.
 
     Args:
         policy: How long to retry.
         path: The job's path in the API.
-        on_state: Called with each new state of the job.
+        on_progress: Called with what is done, the total, and their unit, for each new state of the job.
 
     Raises:
         JobFailed: The job failed or was cancelled.
         FoxhoundError: As of `follow`.
     """
-    yield from follow(policy, path, on_state)
+
+    def report(job: JobSummary) -> None:
+        if on_progress:
+            on_progress(job.progress.done, job.progress.total, job.progress.unit)
+
+    yield from follow(policy, path, report)
     job: JobRead = yield from fetch(policy, Request("GET", path), JobRead)
     if job.status != "succeeded":
         raise JobFailed(job)

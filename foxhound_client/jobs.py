@@ -48,11 +48,7 @@ class Jobs(Group[Transport]):
             JobFailed: The job failed or was cancelled.
         """
 
-        def report(job: JobSummary) -> None:
-            if on_progress:
-                on_progress(job.progress.done, job.progress.total, job.progress.unit)
-
-        return (yield from wait(self._policy, path_of("jobs", job_id), report))
+        return (yield from wait(self._policy, path_of("jobs", job_id), on_progress))
 
     @operation
     def cancel(self, job_id: str) -> Flow[JobRead]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from foxhound_client.downloads import OnProgress
 from foxhound_client.errors import FoxhoundError, NotFound
+from foxhound_client.events import wait
 from foxhound_client.models import DatasetPage, DatasetPlan, DatasetRead
 from foxhound_client.sending import Policy, fetch, parsed, send
 from foxhound_client.steps import Flow, Request
@@ -140,6 +142,16 @@ def created_before(policy: Policy, body: Any, refused: FoxhoundError) -> Flow[Da
     return dataset
 
 
+def filled(policy: Policy, dataset_id: str, on_progress: OnProgress | None) -> Flow[DatasetRead]:
+    """Wait until a dataset's last job has succeeded; return the dataset."""
+    read = Request("GET", path_of("datasets", dataset_id))
+    dataset: DatasetRead = yield from fetch(policy, read, DatasetRead)
+    if dataset.job_id is None or dataset.status in ("ready", "empty"):
+        return dataset
+    yield from wait(policy, path_of("jobs", dataset.job_id), on_progress)
+    return (yield from fetch(policy, read, DatasetRead))
+
+
 def pages(policy: Policy, path: str, kind: Any, query: Json | None = None) -> Flow[Any]:
     """Return all items of a list, in its order."""
     items: list[Any] = []
@@ -154,7 +166,7 @@ def pages(policy: Policy, path: str, kind: Any, query: Json | None = None) -> Fl
 
 def _named(policy: Policy, collection: str, name: str, page_kind: Any) -> Flow[Any]:
     """Return the item of a list that has a name; None if there is none."""
-    query = {"limit": str(PAGE_SIZE)}
+    query = {"limit": str(PAGE_SIZE), "name": name}  # a service of version 0.2 ignores the name
     while True:
         page = yield from fetch(policy, Request("GET", f"/{collection}", query=query), page_kind)
         found = next((item for item in page.items if item.name == name), None)

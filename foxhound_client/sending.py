@@ -79,7 +79,7 @@ class Delays:
 
 
 def send(policy: Policy, request: Request) -> Flow[Answer]:
-    """Send a request until it is answered; return a successful answer.
+    """Send a request until it is answered; return a successful answer, or 304 to a conditional request.
 
     Raises:
         FoxhoundError: The service answered with a problem, or not at all.
@@ -98,7 +98,7 @@ def send(policy: Policy, request: Request) -> Flow[Answer]:
         else:
             policy.has_answered = True
             delays.limit(policy.retry_for_s)
-            if answer.status < 300:
+            if answer.status < 300 or answer.status == 304:
                 return answer
             if answer.status == 404 and request.method == "DELETE" and tries > 1:
                 return replace(answer, status=204)  # an earlier try has deleted it

@@ -7,8 +7,10 @@ from foxhound_client.events import generation
 from foxhound_client.models import (
     BackbonesRead,
     Capabilities,
-    ClassificationAnswer,
-    ClipScoreAnswer,
+    ClassificationRead,
+    ClassificationsRead,
+    ClipScoreRead,
+    ClipScoresRead,
     EvaluateJob,
     GenerateJob,
     GenerationProgress,
@@ -21,7 +23,7 @@ from foxhound_client.operations import Group, Transport, iteration, operation
 from foxhound_client.pictures import Picture, form_file
 from foxhound_client.requests import GenerateImageRequest, GenerateRequest, TrainJobCreate
 from foxhound_client.sending import fetch, key_header, send
-from foxhound_client.steps import Flow, Items, Request
+from foxhound_client.steps import Flow, FormFile, Items, Request
 
 
 class Service(Group[Transport]):
@@ -60,48 +62,47 @@ class Service(Group[Transport]):
         return (yield from send(self._policy, Request("GET", path_of("images", image_id)))).content
 
     @operation
-    def clip_score(
-        self,
-        images: Picture | Sequence[Picture],
-        labels: Sequence[str],
-        *,
-        template: str | None = None,
-    ) -> Flow[ClipScoreAnswer]:
+    def clip_score(self, image: Picture, labels: Sequence[str], *, template: str | None = None) -> Flow[ClipScoreRead]:
         """Return how well each label describes an image, by CLIP.
 
         Args:
-            images: A path, bytes or an opened file; or a sequence of at most 32.
+            image: A path, bytes or an opened file.
             labels: 1 to 256 labels.
             template: A text with `{}` for the label.
         """
-        form = {"labels": list(labels), **({"template": [template]} if template else {})}
-        answer: ClipScoreAnswer = yield from fetch(
-            self._policy, _judging("/clip-score/files", images, form), ClipScoreAnswer
-        )
-        return answer
+        files = [form_file("image", image)]
+        return (yield from fetch(self._policy, _scoring(files, labels, template), ClipScoreRead))
+
+    @operation
+    def clip_scores(
+        self, images: Sequence[Picture], labels: Sequence[str], *, template: str | None = None
+    ) -> Flow[ClipScoresRead]:
+        """Return the same as `clip_score` for at most 32 images, in their order."""
+        request = _scoring(_several(images), labels, template)
+        return (yield from fetch(self._policy, request, ClipScoresRead))
 
     @operation
     def classify(
-        self,
-        images: Picture | Sequence[Picture],
-        *,
-        model: str | None = None,
-        top_k: int = 5,
-        explain: bool = False,
-    ) -> Flow[ClassificationAnswer]:
+        self, image: Picture, *, model: str | None = None, top_k: int = 5, explain: bool = False
+    ) -> Flow[ClassificationRead]:
         """Return the classes of an image by a classifier.
 
         Args:
-            images: A path, bytes or an opened file; or a sequence of at most 32.
+            image: A path, bytes or an opened file.
             model: Name or id of a trained model, or `photo`; default: the classifier of the pack.
             top_k: Number of classes, >= 1.
             explain: Whether to add a picture of what the classifier looked at.
         """
-        form = {"top_k": [str(top_k)], "explain": [str(explain).lower()], **({"model": [model]} if model else {})}
-        answer: ClassificationAnswer = yield from fetch(
-            self._policy, _judging("/classify/files", images, form), ClassificationAnswer
-        )
-        return answer
+        files = [form_file("image", image)]
+        return (yield from fetch(self._policy, _classifying(files, model, top_k, explain), ClassificationRead))
+
+    @operation
+    def classify_all(
+        self, images: Sequence[Picture], *, model: str | None = None, top_k: int = 5, explain: bool = False
+    ) -> Flow[ClassificationsRead]:
+        """Return the same as `classify` for at most 32 images, in their order."""
+        request = _classifying(_several(images), model, top_k, explain)
+        return (yield from fetch(self._policy, request, ClassificationsRead))
 
     @operation
     def train(self, /, *, idempotency_key: str | None = None, **body: Unpack[TrainJobCreate]) -> Flow[TrainJobRead]:
@@ -134,10 +135,18 @@ class Service(Group[Transport]):
         return (yield from fetch(self._policy, Request("GET", "/backbones"), BackbonesRead))
 
 
-def _judging(path: str, images: Picture | Sequence[Picture], form: dict[str, list[str]]) -> Request:
-    """Return the request that judges one image or several; it stores nothing, so it may be repeated."""
-    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
-        files = [form_file("images", image, number) for number, image in enumerate(images)]
-    else:
-        files = [form_file("image", images)]
-    return Request("POST", path, form=form, files=files)
+# Judging stores nothing, so these requests may be repeated. A form tells one image from a batch of one by its field.
+
+
+def _several(images: Sequence[Picture]) -> list[FormFile]:
+    return [form_file("images", image, number) for number, image in enumerate(images)]
+
+
+def _scoring(files: list[FormFile], labels: Sequence[str], template: str | None) -> Request:
+    form = {"labels": list(labels), **({"template": [template]} if template else {})}
+    return Request("POST", "/clip-score/files", form=form, files=files)
+
+
+def _classifying(files: list[FormFile], model: str | None, top_k: int, explain: bool) -> Request:
+    form = {"top_k": [str(top_k)], "explain": [str(explain).lower()], **({"model": [model]} if model else {})}
+    return Request("POST", "/classify/files", form=form, files=files)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 from foxhound_client import once
 from foxhound_client.downloads import OnProgress, download
@@ -18,14 +18,40 @@ from foxhound_client.models import (
 )
 from foxhound_client.once import path_of
 from foxhound_client.operations import Group, Transport, iteration, operation
+from foxhound_client.requests import TrainJobCreate
 from foxhound_client.sending import fetch, send
 from foxhound_client.steps import Emit, Flow, Items, Request
+from foxhound_client.training import ensure
 
 Target = str | os.PathLike[str]
 
 
 class Models(Group[Transport]):
     """Trained models of the service."""
+
+    @operation
+    def ensure(
+        self,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        on_progress: OnProgress | None = None,
+        **body: Unpack[TrainJobCreate],
+    ) -> Flow[ModelRead]:
+        """Train a model and wait for it; run again, return the model that the same request has trained, or wait on.
+
+        The service keeps the key for a day. After that, a model of the name `name` counts as the same if it was
+        trained on the same dataset.
+
+        Args:
+            idempotency_key: Default: a hash of the request.
+            on_progress: Called with what is done, the total, and their unit.
+            **body: The members of `TrainJobCreate`.
+
+        Raises:
+            JobFailed: The job failed or was cancelled.
+        """
+        return (yield from ensure(self._policy, body, idempotency_key, on_progress))
 
     @operation
     def get(self, model_id: str) -> Flow[ModelRead]:
@@ -63,11 +89,12 @@ class Models(Group[Transport]):
         target: Target,
         *,
         format: Literal["safetensors"] = "safetensors",
+        only_if_changed: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Flow[Path]:
-        """Download what was trained: the weights without the backbone."""
-        path = f"{path_of('models', model_id)}/weights"
-        return (yield from download(self._policy, path, target, on_progress, {"format": format}))
+        """Download what was trained: the weights without the backbone; arguments as of `datasets.archive`."""
+        path, query = f"{path_of('models', model_id)}/weights", {"format": format}
+        return (yield from download(self._policy, path, target, on_progress, query, only_if_changed=only_if_changed))
 
     @operation
     def export(
@@ -76,11 +103,12 @@ class Models(Group[Transport]):
         target: Target,
         *,
         format: Literal["onnx", "safetensors", "bundle"] = "bundle",
+        only_if_changed: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Flow[Path]:
         """Download a whole classifier, a zip file that runs without the service."""
-        path = f"{path_of('models', model_id)}/export"
-        return (yield from download(self._policy, path, target, on_progress, {"format": format}))
+        path, query = f"{path_of('models', model_id)}/export", {"format": format}
+        return (yield from download(self._policy, path, target, on_progress, query, only_if_changed=only_if_changed))
 
     @operation
     def card(self, model_id: str) -> Flow[str]:

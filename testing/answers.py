@@ -17,6 +17,9 @@ GENERATION = {
     "height": None,
     "scheduler": None,
     "output_format": "png",
+    "speed": "balanced",
+    "timestep_spacing": None,
+    "guidance_interval": None,
     "guidance_scale": 7.5,
     "num_inference_steps": 50,
 }
@@ -41,7 +44,14 @@ def a_dataset(**changes: object) -> dict[str, Any]:
 def a_plan(**changes: object) -> dict[str, Any]:
     """Return the answer to a dry run."""
     planned = {"kind": "plan", "name": "n", "variables": {}, "classes": [], "num_images": 1, "samples": []}
-    return {**RECIPE, **planned, "estimated_seconds": None, "estimate": "", **changes}
+    estimate: dict[str, Any] = {
+        "row_steps": 50,
+        "estimated_seconds": None,
+        "estimate_basis": "unknown",
+        "estimate": "",
+        "assumptions": [],
+    }
+    return {**RECIPE, **planned, **estimate, **changes}
 
 
 def a_planned_image(**changes: object) -> dict[str, Any]:

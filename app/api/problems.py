@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-from app.api.validation_messages import code_and_detail
+from app.api.parsing.validation_messages import code_and_detail
 from app.error_codes import ErrorCode, problem_type
 from app.errors import (
     NO_ROOM_ERRNOS,

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app.api.access.ids import CallerDep
 from app.api.deps import ServicesDep
-from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
+from app.api.parsing.json_bodies import RECIPE_BODY, JsonBounds, load_json
 from app.error_codes import ErrorCode
 from app.errors import Malformed
 from app.schemas.progress import Priority

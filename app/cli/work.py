@@ -18,7 +18,7 @@ from foxhound_client import Foxhound
 from foxhound_client.client import DEFAULT_URL
 from foxhound_client.models import (
     ClassificationRead,
-    ClipScoreRead,
+    ClassificationsRead,
     GenerationProgress,
     GenerationRead,
     ImageFormat,
@@ -103,8 +103,7 @@ def score(
         return
     for warning in answer.warnings:
         print_note(warning.detail)
-    if isinstance(answer, ClipScoreRead):
-        _print_best((), sorted(answer.scores, key=lambda each: -each.probability))
+    _print_best((), sorted(answer.scores, key=lambda each: -each.probability))
 
 
 def classify(
@@ -119,8 +118,12 @@ def classify(
     patience_s: Patience = None,
 ) -> None:
     """Classify images."""
+    answer: ClassificationRead | ClassificationsRead
     with connected(ctx, server, patience_s) as fox:
-        answer = fox.classify(images if len(images) > 1 else images[0], model=model, top_k=top_k)
+        if len(images) == 1:
+            answer = fox.classify(images[0], model=model, top_k=top_k)
+        else:
+            answer = fox.classify_all(images, model=model, top_k=top_k)
     if as_json:
         print_json(answer)
     elif isinstance(answer, ClassificationRead):

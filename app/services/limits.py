@@ -1,8 +1,8 @@
 """The limits of the running node as plain values, at most as large as those in the OpenAPI file.
 
 `app/config.py` sets them. Limits that no setting changes are where requests are read: `app/schemas/uploads.py` (files
-of an upload), `app/api/forms.py` (bytes of a form) and `app/api/json_bodies.py` (bytes of a JSON body). Imports no
-service, database or engine. Immutable; any thread may read it.
+of an upload), `app/api/parsing/forms.py` (bytes of a form) and `app/api/parsing/json_bodies.py` (bytes of a JSON body).
+Imports no service, database or engine. Immutable; any thread may read it.
 """
 
 from dataclasses import dataclass

@@ -54,18 +54,9 @@ export function dataOf<Data>(answer: { data?: Data; error?: { detail: string; co
   return answer.data;
 }
 
-/** Returns the dataset of this name, from whatever page of the list has it. */
+/** Returns the dataset of this name; names are unique. */
 export async function findDataset(name: string): Promise<DatasetRead | undefined> {
-  let cursor: string | null = null;
-  do {
-    const page: { items: DatasetRead[]; next_cursor: string | null } = dataOf(
-      await listDatasets({ query: { limit: 100, ...(cursor ? { cursor } : {}) } }),
-    );
-    const found = page.items.find((item) => item.name === name);
-    if (found) return found;
-    cursor = page.next_cursor;
-  } while (cursor);
-  return undefined;
+  return dataOf(await listDatasets({ query: { name } })).items[0];
 }
 
 /** Makes a dataset, or goes on with the one of that name. */
@@ -103,6 +94,7 @@ export async function follow(jobId: string): Promise<JobRead> {
       sseMaxRetryAttempts: 1,
     });
     for await (const event of stream) {
+      if (!event) continue; // 204 has none: the job ended with the last event
       last = String(event.version);
       const now = `${event.status}: ${event.progress.done} of ${event.progress.total} ${event.progress.unit}`;
       if (now !== shown) console.log(`   ${now}`);

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from app import __version__
 from app.cli.main import app
 from testing.node import Node
-from testing.uploads import CLASSES, create_empty, picture
+from testing.uploads import CLASSES, create_empty, picture, upload
 from testing.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +208,28 @@ def test_results_that_cannot_be_written_end_the_command_without_a_traceback(
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
     assert ("No space left on device" in ended.stderr) == (sink == "/dev/full")
+
+
+def test_a_disk_that_fills_up_in_a_download_leaves_the_old_file_and_what_has_come(node: Node, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: a write stores a part and then fails."""
+    made = create_empty(node.http, "mine")
+    upload(node.http, made["id"], [picture(number) for number in range(20)])
+    Path("mine.zip").write_bytes(b"the old file")
+    export = [*FOXHOUND, "dataset", "export", "mine", "-o", "mine.zip"]
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh", *export]  # 4 blocks of 512 bytes
+    env = environment(tmp_path, node.http.base_url) | {"PYTHONDONTWRITEBYTECODE": "1"}
+    full = subprocess.run(limited, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+    whole = node.http.get(f"/datasets/{made['id']}/archive.zip").content
+    assert len(whole) > 4_096
+    assert (full.returncode, full.stdout, "File too large" in full.stderr) == (1, "", True), full.stderr
+    assert "Traceback" not in full.stderr
+    assert Path("mine.zip").read_bytes() == b"the old file"
+    part = Path("mine.zip.part").read_bytes()
+    assert 0 < len(part) <= 4_096
+    assert whole.startswith(part)
+    assert foxhound(node, "dataset", "export", "mine", "-o", "mine.zip").exit_code == 0
+    assert Path("mine.zip").read_bytes() == whole
+    assert not Path("mine.zip.part").exists()
 
 
 def _heed_interrupts() -> None:

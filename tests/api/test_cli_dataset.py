@@ -298,7 +298,7 @@ def test_a_busy_service_is_asked_again_when_it_says_so() -> None:
         if len(asked) < 4:
             reply(handler, 503, {"title": "Queue full", "detail": "later", "code": "queue_full"}, Retry_After="30")
         else:
-            reply(handler, 200, {"items": [], "next_cursor": None})
+            reply(handler, 200, {"items": [], "next_cursor": None, "total": 0})
 
     with scripted(answer) as url:
         assert dataset_command(url, "list", "--json", sleep=slept.append).stdout == "[]\n"

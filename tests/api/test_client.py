@@ -149,8 +149,8 @@ def test_images_are_made_judged_and_followed(node: Node, connect: Connect, tmp_p
         assert [score.label for score in fox.clip_score(image, labels).scores] == labels
         assert len(fox.classify(image, top_k=2).predictions) == 2
     assert len(fox.classify(io.BytesIO(data), top_k=3).predictions) == 3
-    assert len(fox.clip_score([path, data], labels).results) == 2
-    assert len(fox.classify([path, data]).results) == 2
+    assert len(fox.clip_scores([path, data], labels).results) == 2
+    assert len(fox.classify_all([path, data]).results) == 2
     assert fox.capabilities().version
     assert fox.backbones().model_dump()
 
@@ -299,7 +299,7 @@ def test_a_wrong_url_is_given_up_soon_and_a_known_service_is_waited_for(connect:
     assert slept == [0.5, 1.0]
 
     def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        reply(handler, 200, {"items": [], "next_cursor": None})
+        reply(handler, 200, {"items": [], "next_cursor": None, "total": 0})
 
     with scripted(answer) as url:
         fox = connect(url, slept=slept, retry_for_s=20)
@@ -380,7 +380,38 @@ def test_events_are_taken_up_behind_the_last_one_seen(connect: Connect) -> None:
     assert last_ids == [None, "2"]
 
 
-def test_a_full_disk_is_an_error_of_the_file_and_keeps_the_old_one(node: Node, connect: Connect) -> None:
+def test_a_file_is_kept_while_the_service_has_the_same(node: Node, connect: Connect, tmp_path: Path) -> None:
+    made = create_empty(node.http, "mine")
+    upload(node.http, made["id"], [picture(1)])
+    fox, path = connect(node.http.base_url), tmp_path / "mine.zip"
+    fox.datasets.archive(made["id"], path, only_if_changed=True)
+    etag, written = (tmp_path / "mine.zip.etag").read_text(), path.stat().st_ino
+    fox.datasets.archive(made["id"], path, only_if_changed=True)
+    assert path.stat().st_ino == written
+    upload(node.http, made["id"], [picture(2)])
+    fox.datasets.archive(made["id"], path, only_if_changed=True)
+    assert path.read_bytes() == node.http.get(f"/datasets/{made['id']}/archive.zip").content
+    assert (tmp_path / "mine.zip.etag").read_text() != etag
+    path.unlink()  # its mark alone is no file
+    assert fox.datasets.archive(made["id"], path, only_if_changed=True).stat().st_size > 0
+    assert sorted(found.name for found in tmp_path.glob("mine.zip*")) == ["mine.zip", "mine.zip.etag"]
+
+
+def test_a_dataset_is_waited_for_by_its_id_or_name(node: Node, connect: Connect, database_url: str) -> None:
+    fox = connect(node.http.base_url)
+    assert fox.datasets.wait(create_empty(node.http, "mine")["id"]).status == "empty"
+    made = fox.datasets.create(**RECIPE)
+    fox.jobs.cancel(made.job_id)
+    with pytest.raises(JobFailed, match="cancelled"):
+        fox.datasets.wait(made.id)
+    retried = fox.jobs.retry(made.job_id)
+    end(database_url, retried.id)
+    seen: list[tuple[int, int, str]] = []
+    assert fox.datasets.wait(made.name, on_progress=lambda *each: seen.append(each)).id == made.id
+    assert seen[-1] == (4, 4, "images")
+
+
+def test_a_folder_that_is_missing_is_an_error_of_the_file(node: Node, connect: Connect) -> None:
     made = create_empty(node.http, "mine")
     upload(node.http, made["id"], [picture(1)])
     with pytest.raises(OSError, match="No such file"):

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from testing.node import Node
-from tests.unit.api.test_json_bodies import HOSTILE, largest_recipe
+from tests.unit.api.parsing.test_json_bodies import HOSTILE, largest_recipe
 
 JSON = {"Content-Type": "application/json"}
 LISTS = b"[" + b"[]," * 9_666_666 + b"[]]"

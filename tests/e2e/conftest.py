@@ -72,9 +72,9 @@ def served(
     """Migrate and serve a node until the block ends; it must then end by itself, if the block has not killed it."""
     port = port or free_port()
     changed = {f"FOXHOUND_{name.upper()}": str(value) for name, value in settings.items()}
-    env = {**environment(data_dir, database_url, port), **changed}
+    env = {**environment(data_dir, database_url, 1), **changed}  # the option of `serve` wins over the variable
     subprocess.run([*FOXHOUND, "migrate"], env=env, check=True, cwd=data_dir.parent)
-    process = subprocess.Popen([*FOXHOUND, "serve"], env=env, cwd=data_dir.parent)
+    process = subprocess.Popen([*FOXHOUND, "serve", "--port", str(port)], env=env, cwd=data_dir.parent)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
             wait_until_ready(http, process)

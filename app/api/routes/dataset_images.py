@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, DatasetId
 from app.api.deps import ServicesDep
-from app.api.forms import MAX_FORM_BYTES, media_type_of, no_such_file, open_form, text_fields, validate
 from app.api.openapi import problems
+from app.api.parsing.forms import MAX_FORM_BYTES, media_type_of, no_such_file, open_form, text_fields, validate
 from app.error_codes import ErrorCode
 from app.errors import FieldError, Invalid, UnsupportedBody
 from app.schemas.forms import FORM_ENCODING

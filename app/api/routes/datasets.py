@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.access.ids import CallerDep, DatasetId
 from app.api.deps import ClassQuery, CreatedAfter, Cursor, Limit, NameQuery, ServicesDep, SplitQuery
-from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
+from app.api.parsing.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.submissions import SubmissionDep
 from app.schemas.common import Decision
 from app.schemas.datasets import (

@@ -15,8 +15,8 @@ from app.api import sse
 from app.api.access.ids import CallerDep
 from app.api.deps import ServicesDep
 from app.api.disconnects import unless_left
-from app.api.json_bodies import PROMPT_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, problems
+from app.api.parsing.json_bodies import PROMPT_BODY, JsonRoute
 from app.api.responses import image_response, select_media_type
 from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode

@@ -19,8 +19,8 @@ from app.api.deps import (
     ServicesDep,
 )
 from app.api.disconnects import unless_left
-from app.api.json_bodies import JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
+from app.api.parsing.json_bodies import JsonRoute
 from app.api.responses import conditional, not_modified
 from app.api.submissions import SubmissionDep
 from app.schemas.evaluations import EvaluationCreate, EvaluationPage, EvaluationRead

@@ -13,9 +13,9 @@ from app.access.caller import Caller
 from app.api.access.ids import CallerDep
 from app.api.deps import Services, ServicesDep
 from app.api.disconnects import unless_left
-from app.api.forms import MAX_FORM_BYTES, media_type_of, read_form
-from app.api.json_bodies import JsonBounds, parse_json, read_bytes
 from app.api.openapi import problems
+from app.api.parsing.forms import MAX_FORM_BYTES, media_type_of, read_form
+from app.api.parsing.json_bodies import JsonBounds, parse_json, read_bytes
 from app.error_codes import ErrorCode
 from app.errors import Invalid, UnsupportedBody
 from app.schemas.forms import FORM_ENCODING, ClassifyForm, ClipScoreForm

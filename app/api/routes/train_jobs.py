@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from app.api.access.ids import CallerDep, TrainJobId
 from app.api.deps import CreatedAfter, Cursor, DatasetIdQuery, Limit, NameQuery, ServicesDep
-from app.api.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.openapi import BODY_STATUSES, accepted, problems
+from app.api.parsing.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.submissions import SubmissionDep
 from app.api.waiting import AFTER_TRAIN_JOB
 from app.schemas.progress import JobStatus

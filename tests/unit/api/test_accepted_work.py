@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from app.api.json_bodies import JsonRoute
 from app.api.middleware import BodyLimits, HttpMiddleware
+from app.api.parsing.json_bodies import JsonRoute
 from app.api.serving.accepted_work import PRESENT_S, AcceptedWorkBook
 from app.api.serving.draining import Draining
 from app.api.serving.refusals import BURST_S, MAX_WAIT_S

@@ -35,9 +35,10 @@ def test_psnr_is_that_of_one_level_of_255() -> None:
 
 
 def test_a_loss_is_a_change_beyond_chance() -> None:
-    exact, wave = np.linspace(0, 1, 50, dtype=np.float32), np.cos(np.arange(50, dtype=np.float32))
-    assert paired(exact, exact - np.float32(0.1) + np.float32(0.01) * wave).is_loss
-    assert not paired(exact, exact + np.float32(0.1) * wave).is_loss
+    exact, wave = np.linspace(0, 1, 50, dtype=np.float32), 0.1 * np.cos(np.arange(50))
+    worse, shaken = ((exact + change).astype(np.float32) for change in (0.1 * wave - 0.1, wave))
+    assert paired(exact, worse).is_loss
+    assert not paired(exact, shaken).is_loss
     assert not paired(exact, exact).is_loss
 
 

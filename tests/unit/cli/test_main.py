@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from app.cli.console import progress_text
 from app.cli.main import app
+from app.cli.settings import read_settings
 from app.modelpacks import pack as packs
+from app.node.supervisor import EXIT_CONFIG
 from foxhound_client.models import JobRead
 from foxhound_client.once import key_of
 from testing.answers import PROGRESS, a_job
@@ -79,3 +81,23 @@ def test_a_database_that_does_not_answer_is_told_in_one_sentence_and_may_be_trie
     assert result.exit_code == 1  # and not EXIT_CONFIG, over which a supervisor would give up
     assert "The database does not answer." in result.output
     assert "secret" not in result.output
+
+
+def test_options_of_serve_win_over_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOXHOUND_HOST", "127.0.0.2")
+    monkeypatch.setenv("FOXHOUND_PORT", "8123")
+    given = [read_settings(), read_settings(host="::1", port=None), read_settings(host=None, port=0)]
+    assert [(each.host, each.port) for each in given] == [("127.0.0.2", 8123), ("::1", 8123), ("127.0.0.2", 0)]
+
+
+def test_the_host_of_serve_is_the_one_that_is_checked(tmp_path: Path, sqlite_template: Path) -> None:
+    """A node that other machines reach needs API keys; no process starts."""
+    (tmp_path / "foxhound.db").write_bytes(sqlite_template.read_bytes())
+    environment = {
+        "FOXHOUND_HOST": "127.0.0.1",
+        "FOXHOUND_DATABASE_URL": f"sqlite:///{tmp_path / 'foxhound.db'}",
+        "FOXHOUND_DATA_DIR": str(tmp_path / "data"),
+    }
+    refused = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"], env=environment)
+    assert (refused.exit_code, "key" in refused.output) == (EXIT_CONFIG, True), refused.output
+    assert CliRunner().invoke(app, ["serve", "--port", "65536"], env=environment).exit_code == 2

@@ -77,7 +77,7 @@ def kept_share(session: Session, pack: str | None) -> float | None:
         if (dataset.recipe or {}).get("filter") is None:
             continue
         drawn = select(Image.decision, func.count()).where(Image.dataset_id == dataset.id, Image.source == "synthetic")
-        counts: dict[str, int] = dict(session.execute(drawn.group_by(Image.decision)).tuples())
+        counts = {str(decision): number for decision, number in session.execute(drawn.group_by(Image.decision))}
         if total := sum(counts.values()):
             return counts.get("kept", 0) / total
     return None

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.api.json_bodies import RECIPE_BODY, JsonBounds, load_json
+from app.api.parsing.json_bodies import RECIPE_BODY, JsonBounds, load_json
 from app.errors import AppError, Malformed, PayloadTooLarge
 
 BOUNDS = JsonBounds.of_bytes(RECIPE_BODY)

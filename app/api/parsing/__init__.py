@@ -1,0 +1,1 @@
+"""How requests are read: JSON bodies, forms, query parameters, and the words for their faults."""
