@@ -79,8 +79,7 @@ def test_no_id_and_ids_of_other_kinds_are_404(http: httpx.Client, db: Database, 
     running = new_id()
     with db.transaction() as session:
         add_job(session, running, status="running")
-    others = (photos, running, http.get("/models/mine").json().get("id", "mine"), new_id())
-    for wrong in (*NO_IDS, *others):
+    for wrong in (*NO_IDS, photos, running, "photos", "not-mine", new_id()):
         for path in (
             f"/models/{wrong}",
             f"/models/{wrong}/export?format=onnx",
@@ -115,7 +114,8 @@ def test_lists_of_evaluations_are_pages(http: httpx.Client, model: str) -> None:
     for query in ("cursor=x", "cursor=%00", f"cursor={'A' * 10_000}"):
         assert_refused(http.get(f"/models/{model}/evaluations?{query}"), 400, 422)
     # The list of backbones has no pages and no parameters.
-    names = [one["name"] for one in http.get("/backbones?limit=0&cursor=%00&name=../x").json()["items"]]
+    assert_refused(http.get("/backbones?limit=0"), 422)
+    names = [one["name"] for one in http.get("/backbones").json()["items"]]
     assert names == ["resnet18", "clip", "photo"]
 
 
