@@ -24,10 +24,10 @@ from app.services.inference.loaded import CLIP, DIFFUSION
 from app.services.inference.service import Inference
 
 # Seconds from the request to the first step, and from the last image to the job's end: a worker looks for jobs and for
-# chunks every 0.5 s. Measured with `bench.estimate`.
+# chunks every 0.5 s. Assumed; `bench.estimate` compares whole jobs with their estimates.
 START_S = 1.0
 # Processor seconds of an image beside the device's: encoding, the way to the worker, writing and recording it, by pixel
-# and by image. Measured with `bench.estimate` on two cores.
+# and by image. Assumed, from the time of encoding a PNG on two cores.
 IMAGE_S = 0.012
 PIXEL_S = 0.5e-6
 # Share of the images that a filter keeps, until a dataset with a filter was made.
