@@ -185,7 +185,7 @@ def _script_of_parts(facts: ModelFacts) -> str:
         f"build = {{{', '.join(f'{name!r}: build_{name}' for name in libraries)}}}\n",
         f"prepare_by = {{{', '.join(f'{name!r}: prepare_{name}' for name in transforms)}}}\n",
     ]
-    start = _START.replace(_SETTING, "")
+    start = _START.replace(_SETTING, "") + "\n"
     return _script(facts, imports, start + "".join(functions) + _SEVERAL + _END.replace(_RUN, "model(picture)"))
 
 
