@@ -1,8 +1,8 @@
 """A bundle: one zip with everything that the classifier needs outside of Foxhound.
 
-`model.safetensors` (backbone and head), `config.json` (in the form of timm's hub), `preprocessing.json`, `labels.txt`,
-`predict.py`, `README.md` (the model card), `LICENSE` and `NOTICE` of the weights. Imports nothing of the application
-but this package; runs on pool threads.
+`model.safetensors` (backbones and head), `config.json` (of one backbone in the form of timm's hub),
+`preprocessing.json`, `labels.txt`, `predict.py`, `README.md` (the model card), `LICENSE` and `NOTICE` of the weights.
+Imports nothing of the application but this package; runs on pool threads.
 """
 
 import tempfile
@@ -14,9 +14,9 @@ from typing import IO, Any, Final
 from safetensors.torch import save_file
 
 from app.exporting.card import model_card
-from app.exporting.classifier import Classifier, ModelFacts
+from app.exporting.classifier import Classifier, ModelFacts, Origin
 from app.exporting.names import one_line
-from app.exporting.scripts import REQUIREMENTS, predict_script
+from app.exporting.scripts import predict_script, requirements, transform_of
 from app.exporting.tensors import METADATA, describe, dump_json, native_tensors, split_tensors
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the least date that a zip can have
@@ -54,13 +54,16 @@ def export_bundle(classifier: Classifier, target: Path) -> None:
 def _texts(facts: ModelFacts, *, is_native: bool) -> Mapping[str, str]:
     texts = {
         "README.md": model_card(facts, usage=_usage(facts, is_native=is_native)),
-        "config.json": dump_json(_config(facts, is_native=is_native), indent=2) + "\n",
+        "config.json": dump_json(
+            _config(facts, is_native=is_native) if not facts.parts else _config_of_parts(facts), indent=2
+        )
+        + "\n",
         "labels.txt": "".join(f"{one_line(name) or f'class {number}'}\n" for number, name in enumerate(facts.classes)),
         "predict.py": predict_script(facts, is_native=is_native),
         "preprocessing.json": dump_json(dict(facts.preprocessing), indent=2) + "\n",
         "NOTICE": _notice(facts),
     }
-    if facts.origin.licence == _APACHE:
+    if any(part.origin.licence == _APACHE for part in facts.backbones):
         texts["LICENSE"] = (Path(__file__).parent / "texts" / "apache-2.0.txt").read_text(encoding="utf-8")
     return texts
 
@@ -71,6 +74,7 @@ def _config(facts: ModelFacts, *, is_native: bool) -> dict[str, Any]:
     Source: timm `load_model_config_from_path`.
     """
     settings = facts.preprocessing
+    side = facts.backbones[0].side
     return {
         "architecture": facts.network.name,
         "library": facts.network.library,
@@ -81,9 +85,9 @@ def _config(facts: ModelFacts, *, is_native: bool) -> dict[str, Any]:
         "label_names": list(facts.classes),
         "model_args": dict(facts.network.options),
         "pretrained_cfg": {
-            "input_size": [3, facts.side, facts.side],
+            "input_size": [3, side, side],
             "interpolation": settings.get("interpolation", "bilinear"),
-            "crop_pct": settings.get("crop_pct") or facts.side / int(settings["resize"]),
+            "crop_pct": settings.get("crop_pct") or side / int(settings["resize"]),
             "crop_mode": settings.get("crop_mode", "center"),
             "mean": list(settings["mean"]),
             "std": list(settings["std"]),
@@ -93,8 +97,33 @@ def _config(facts: ModelFacts, *, is_native: bool) -> dict[str, Any]:
     }
 
 
+def _config_of_parts(facts: ModelFacts) -> dict[str, Any]:
+    """Return `config.json` of several backbones: how `predict.py` builds each."""
+    return {
+        "layout": "split",
+        "library": facts.network.library,
+        "normalise": facts.normalise,
+        "num_classes": len(facts.classes),
+        "num_features": facts.num_features,
+        "label_names": list(facts.classes),
+        "backbones": [
+            {
+                "name": part.name,
+                "library": part.network.library,
+                "architecture": part.network.name,
+                "model_args": dict(part.network.options),
+                "preprocessing": dict(part.preprocessing),
+                "transform": transform_of(part),
+                "license": (part.origin.licence or "other").lower(),
+            }
+            for part in facts.parts
+        ],
+    }
+
+
 def _usage(facts: ModelFacts, *, is_native: bool) -> str:
-    needs = REQUIREMENTS[facts.network.library]
+    needs = requirements(facts)
+    tensors = "backbones.NAME.*" if facts.parts else "backbone.*"
     lines = [
         f"`python predict.py picture.jpg` prints the most probable class. It needs {needs}, and nothing of Foxhound; "
         "its lines show how to load the files.",
@@ -102,23 +131,30 @@ def _usage(facts: ModelFacts, *, is_native: bool) -> str:
         + (
             f"names of {facts.network.library}'s own network with its head."
             if is_native
-            else "tensors `backbone.*` (the library's names), `head.weight` (K, D) and `head.bias` (K,)."
+            else f"tensors `{tensors}` (the library's names), `head.weight` (K, D) and `head.bias` (K,)."
         ),
         "`config.json` has the exact class names in the order of the outputs; `labels.txt` has them one a line, "
         "without characters that would break a line.",
     ]
-    if facts.network.library == "transformers":
-        lines.append("The backbone is the image tower of a CLIP model, `CLIPVisionModelWithProjection`.")
+    for part in facts.backbones:
+        if part.network.library == "transformers":
+            name = f"The backbone {part.name}" if part.name else "The backbone"
+            lines.append(f"{name} is the image tower of a CLIP model, `CLIPVisionModelWithProjection`.")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _notice(facts: ModelFacts) -> str:
-    origin = facts.origin
-    terms = origin.licence or "Not stated by the source: ask there before passing the weights on."
+    """Return the source and licence of each backbone's weights, and what was changed."""
+    blocks = [_notice_of(f"the backbone {part.name}".strip(), part.origin) for part in facts.backbones]
     return (
-        f"Weights of the backbone: {one_line(origin.source)}\nLicence: {one_line(terms)}\n{origin.notices}\n\n"
-        "Changes: stored as safetensors, together with a linear head that was trained with Foxhound.\n"
+        "".join(blocks)
+        + "Changes: stored as safetensors, together with a linear head that was trained with Foxhound.\n"
     )
+
+
+def _notice_of(what: str, origin: Origin) -> str:
+    terms = origin.licence or "Not stated by the source: ask there before passing the weights on."
+    return f"Weights of {what}: {one_line(origin.source)}\nLicence: {one_line(terms)}\n{origin.notices}\n\n"
 
 
 def _add_text(archive: zipfile.ZipFile, name: str, text: str) -> None:

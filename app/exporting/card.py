@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from app.exporting.classifier import ModelFacts
+from app.exporting.classifier import ModelFacts, Origin
 from app.exporting.names import markdown, one_line
 
 _MAX_CLASSES = 50
@@ -28,6 +28,8 @@ _INPUT: Final = (
     "`mean`, divide by `std`. `library` names whose transform that is: transformers rounds an odd margin down, the "
     "others to an even number."
 )
+
+_UNSTATED: Final = "Not stated by their source: ask there before passing them on."
 
 
 def model_card(facts: ModelFacts, usage: str | None = None) -> str:
@@ -66,12 +68,13 @@ def model_card(facts: ModelFacts, usage: str | None = None) -> str:
 
 def _header(facts: ModelFacts) -> ModelCardData:
     licence = facts.origin.licence
+    bases = [one_line(part.origin.base_model) for part in facts.backbones if part.origin.base_model]
     is_timm = facts.network.library == "timm" and not facts.normalise
     results = list(_eval_results(facts))
     return ModelCardData(
         license=licence.lower() if licence else "other",
-        license_name=None if licence else "not-stated",
-        base_model=one_line(facts.origin.base_model) if facts.origin.base_model else None,
+        license_name=None if licence else _licence_name(facts),
+        base_model=(bases if facts.parts else bases[0]) if bases else None,
         library_name="timm" if is_timm else "pytorch",
         pipeline_tag="image-classification",
         tags=["image-classification", "linear-probe"],
@@ -82,11 +85,20 @@ def _header(facts: ModelFacts) -> ModelCardData:
 
 
 def _introduction(facts: ModelFacts) -> str:
-    kind = "divided by their L2 norm" if facts.normalise else "as they are"
-    network = markdown(f"{facts.network.name} ({facts.network.library})")
+    if facts.parts:
+        features, kind = f"{len(facts.parts)} backbones side by side", "those of each divided by their L2 norm"
+        weights = "\n\n" + "\n".join(
+            f"- {markdown(f'{part.name}: {part.network.name} ({part.network.library})')}. "
+            f"Weights: {markdown(part.origin.source)}."
+            for part in facts.parts
+        )
+    else:
+        features = markdown(f"{facts.network.name} ({facts.network.library})")
+        kind = "divided by their L2 norm" if facts.normalise else "as they are"
+        weights = f" Weights of the backbone: {markdown(facts.origin.source)}."
     return (
         f"An image classifier of {len(facts.classes)} classes: a linear layer on the {facts.num_features} features of "
-        f"{network}, {kind}. Weights of the backbone: {markdown(facts.origin.source)}."
+        f"{features}, {kind}.{weights}"
     )
 
 
@@ -195,7 +207,16 @@ def _table(facts: Iterator[tuple[str, str]], left: str, right: str) -> str:
     return f"| {left} | {right} |\n| --- | --- |\n" + "\n".join(rows)
 
 
+def _licence_name(facts: ModelFacts) -> str:
+    is_stated = all(part.origin.licence for part in facts.backbones)
+    return "several, see the text" if is_stated else "not-stated"
+
+
 def _licence(facts: ModelFacts) -> str:
-    licence, notices = facts.origin.licence, facts.origin.notices
-    stated = f"{markdown(licence)}." if licence else "Not stated by their source: ask there before passing them on."
-    return f"{stated} {markdown(notices)}".strip()
+    lines = [f"- {markdown(part.name)}: {_licence_of(part.origin)}" for part in facts.parts]
+    return "\n".join(lines) or _licence_of(facts.origin)
+
+
+def _licence_of(origin: Origin) -> str:
+    stated = f"{markdown(origin.licence)}." if origin.licence else _UNSTATED
+    return f"{stated} {markdown(origin.notices)}".strip()

@@ -24,7 +24,7 @@ import torch
 
 from app.exporting.classifier import Classifier, ModelFacts
 from app.exporting.errors import ExportError, ExportStopped, ExportTimedOut, NotExportable, ParityFailed
-from app.exporting.networks import Probabilities, rebuild
+from app.exporting.networks import Probabilities, rebuild, side_by_side
 from app.exporting.parity import (
     MAX_LOG_DIFFERENCE,
     MAX_LOG_DIFFERENCE_OF_DEVICES,
@@ -46,7 +46,7 @@ TIMEOUT_S: Final = 300.0
 MAX_BYTES: Final = 1_900_000_000
 
 _ROWS = 8
-_FACTS, _WEIGHTS, _PIXELS, _EXPECTED = "facts.json", "model.safetensors", "pixels.npy", "expected.npy"
+_FACTS, _WEIGHTS, _PIXELS, _EXPECTED = "facts.json", "model.safetensors", "pixels.npz", "expected.npy"
 _GRAPH, _OUTCOME = "model.onnx", "outcome.json"
 _NICE = 10
 # How soon a child is ended after its caller was asked to stop.
@@ -57,16 +57,16 @@ def export_onnx(
     classifier: Classifier,
     target: Path,
     *,
-    pixels: Pixels | None = None,
+    pixels: Sequence[Pixels] | None = None,
     timeout_s: float = TIMEOUT_S,
     command: Sequence[str] = COMMAND,
     stopping: threading.Event | None = None,
 ) -> Parity:
     """Write a classifier as one ONNX file, after onnxruntime gave the probabilities of this module.
 
-    Input `pixels` (N, 3, H, W) float32, any N; output `probabilities` (N, K). The file's `metadata_props` has
-    preprocessing, labels, name and lineage as JSON texts. Equal classifiers give equal bytes with the same versions of
-    the libraries.
+    Input `pixels` (N, 3, H, W) float32, any N; output `probabilities` (N, K). With several backbones each has an input
+    `pixels.NAME`, for the same N pictures by its own preprocessing. The file's `metadata_props` has preprocessing,
+    labels, name and lineage as JSON texts. Equal classifiers give equal bytes with the same versions of the libraries.
 
     Args:
         classifier: May be on any device.
@@ -77,7 +77,7 @@ def export_onnx(
         stopping: Once it is set, the child is ended; None: never.
 
     Shapes:
-        pixels: (N, 3, H, W), float32, normalised.
+        pixels: for each backbone (N, 3, H, W), float32, normalised.
 
     Returns:
         The differences between the file in onnxruntime and this module.
@@ -92,8 +92,8 @@ def export_onnx(
         OSError: The disk is full, or the temporary folder cannot be written.
     """
     if pixels is None:
-        pixels = draw_pictures(MIN_PICTURES, classifier.facts.preprocessing)
-    if len(pixels) < MIN_PICTURES:
+        pixels = [draw_pictures(MIN_PICTURES, part.preprocessing) for part in classifier.facts.backbones]
+    if min(map(len, pixels)) < MIN_PICTURES:
         raise ValueError(f"An export is compared on at least {MIN_PICTURES} pictures.")
     if sum(tensor.nbytes for tensor in classifier.backbone.state_dict().values()) > MAX_BYTES:
         raise NotExportable("An ONNX file has at most 2 GB, and the weights are larger. Export safetensors instead.")
@@ -103,7 +103,7 @@ def export_onnx(
         write_safetensors(classifier, folder / _WEIGHTS)
         facts = classifier.facts.to_json() | {"device": _device_of(classifier).type}
         (folder / _FACTS).write_text(dump_json(facts), encoding="utf-8")
-        np.save(folder / _PIXELS, pixels)
+        np.savez(folder / _PIXELS, *pixels)
         np.save(folder / _EXPECTED, expected)
         _run_child([*command, name], timeout_s, stopping or threading.Event())
         parity = _read_outcome(folder / _OUTCOME)
@@ -129,7 +129,9 @@ def main(folder: Path) -> int:
     facts_json = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     device = facts_json.pop("device")
     facts = ModelFacts.from_json(facts_json)
-    pixels, expected = np.load(folder / _PIXELS), np.load(folder / _EXPECTED)
+    with np.load(folder / _PIXELS) as arrays:
+        pixels = [arrays[f"arr_{number}"] for number in range(len(arrays))]
+    expected = np.load(folder / _EXPECTED)
     limit = MAX_LOG_DIFFERENCE if device == "cpu" else MAX_LOG_DIFFERENCE_OF_DEVICES
     try:
         outcome: dict[str, Any] = asdict(_export(folder, facts, pixels, expected, limit))
@@ -142,14 +144,15 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _export(folder: Path, facts: ModelFacts, pixels: Pixels, expected: Any, limit: float) -> Parity:
+def _export(folder: Path, facts: ModelFacts, pixels: Sequence[Pixels], expected: Any, limit: float) -> Parity:
     """Build, trace and write; compare onnxruntime with torch here, and both with the module of the other process."""
     from app.exporting import onnx_graph
 
     tensors, head = read_split(folder / _WEIGHTS, facts)
-    module = Probabilities(head, rebuild(facts.network, tensors))
+    pairs = zip(facts.backbones, tensors, strict=True)
+    module = Probabilities(head, side_by_side([rebuild(part.network, weights) for part, weights in pairs]))
     try:
-        graph = onnx_graph.trace(module, facts.side)
+        graph = onnx_graph.trace(module, facts.backbones)
         onnx_graph.write_described(graph, facts, folder / _GRAPH)
     except onnx_graph.TRACE_ERRORS as error:
         logger.warning("The network could not be traced.", exc_info=error)
@@ -160,10 +163,11 @@ def _export(folder: Path, facts: ModelFacts, pixels: Pixels, expected: Any, limi
 
 
 @torch.inference_mode()
-def _run(classifier: Classifier, pixels: Pixels) -> Any:
+def _run(classifier: Classifier, pixels: Sequence[Pixels]) -> Any:
     module, device = Probabilities(classifier).eval(), _device_of(classifier)
-    batches = (torch.from_numpy(pixels[start : start + _ROWS]) for start in range(0, len(pixels), _ROWS))
-    return np.concatenate([module(batch.to(device)).cpu().numpy() for batch in batches])
+    starts = range(0, len(pixels[0]), _ROWS)
+    batches = ([torch.from_numpy(one[start : start + _ROWS]).to(device) for one in pixels] for start in starts)
+    return np.concatenate([module(*batch).cpu().numpy() for batch in batches])
 
 
 def _device_of(classifier: Classifier) -> torch.device:

@@ -1,10 +1,10 @@
-"""Backbone and head as one module, and the architectures built again from their names.
+"""Backbones and head as one module, and the architectures built again from their names.
 
 timm and transformers are imported when one of their networks is built: that takes seconds. Imports nothing of the
 application but this package. Runs in the child process of an export and on pool threads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,41 @@ BUILD_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, N
 _UNRELATED = ("_name_or_path", "architectures", "dtype", "model_type", "transformers_version")
 
 
+class SideBySide(nn.Module):
+    """Several backbones as one: the features of each, divided by their L2 norm, in one row."""
+
+    def __init__(self, backbones: Sequence[nn.Module]) -> None:
+        """Take the backbones in the order of their features; each in eval mode."""
+        super().__init__()
+        self.parts = nn.ModuleList(backbones)
+        self.eval()
+
+    def forward(self, *pixels: torch.Tensor) -> torch.Tensor:
+        """Return the features.
+
+        Shapes:
+            pixels: for each backbone (N, 3, H_b, W_b), float32, normalised.
+            returns: (N, sum of D_b), float32.
+
+        Source:
+            `app.training.from_prompts.combine`, which the heads are trained on.
+        """
+        pairs = zip(self.parts, pixels, strict=True)
+        return torch.cat([functional.normalize(features_of(part, given), dim=1) for part, given in pairs], dim=1)
+
+
+def side_by_side(backbones: Sequence[nn.Module]) -> nn.Module:
+    """Return the only backbone itself, or several as one."""
+    return backbones[0] if len(backbones) == 1 else SideBySide(backbones)
+
+
+def modules_of(backbone: nn.Module) -> list[nn.Module]:
+    """Return what `side_by_side` was made of."""
+    return list(backbone.parts) if isinstance(backbone, SideBySide) else [backbone]
+
+
 class Probabilities(nn.Module):
-    """A backbone, a linear head and the softmax."""
+    """A backbone, or several side by side, a linear head and the softmax."""
 
     def __init__(self, classifier: Classifier, backbone: nn.Module | None = None) -> None:
         """Take the classifier's parts, or its head and another backbone."""
@@ -31,14 +64,14 @@ class Probabilities(nn.Module):
         self.head = head_of(classifier)
         self.normalise = classifier.facts.normalise
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, *pixels: torch.Tensor) -> torch.Tensor:
         """Return class probabilities.
 
         Shapes:
-            pixels: (N, 3, H, W), float32, normalised.
+            pixels: for each backbone (N, 3, H, W), float32, normalised.
             returns: (N, K), float32; rows sum to 1.
         """
-        return self.logits(features_of(self.backbone, pixels)).softmax(dim=1)
+        return self.logits(features_of(self.backbone, *pixels)).softmax(dim=1)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return the head's scores.
@@ -51,14 +84,14 @@ class Probabilities(nn.Module):
         return scores
 
 
-def features_of(backbone: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """Run a backbone.
+def features_of(backbone: nn.Module, *pixels: torch.Tensor) -> torch.Tensor:
+    """Run a backbone, or several side by side.
 
     Shapes:
-        pixels: (N, 3, H, W), float32, normalised.
+        pixels: for each backbone (N, 3, H, W), float32, normalised.
         returns: (N, D), float32.
     """
-    output = backbone(pixels)
+    output = backbone(*pixels)
     features: torch.Tensor = output if isinstance(output, torch.Tensor) else output.image_embeds
     return features
 

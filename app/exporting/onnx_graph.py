@@ -7,6 +7,7 @@ Source: `torch.onnx.export(dynamo=True)`. Known faults: a batch of one in the ex
 weights go into a second file unless that is switched off, and some convolutions got a wrong bias (#166797, #169178).
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,34 +16,34 @@ import onnx
 import onnxruntime
 import torch
 
-from app.exporting.classifier import ModelFacts
+from app.exporting.classifier import ModelFacts, Part
 from app.exporting.networks import BUILD_ERRORS, Probabilities
 from app.exporting.parity import Pixels
 from app.exporting.parity import Probabilities as Rows
 from app.exporting.tensors import describe, dump_json
 
 OPSET: Final = 20
-INPUT, OUTPUT, BATCH = "pixels", "probabilities", "N"
+OUTPUT, BATCH = "probabilities", "N"
 _ROWS = 8
 
 
-def trace(module: Probabilities, side: int) -> onnx.ModelProto:
-    """Trace a classifier with a batch of any size.
+def trace(module: Probabilities, backbones: Sequence[Part]) -> onnx.ModelProto:
+    """Trace a classifier with a batch of any size; it has an input for each backbone.
 
     Args:
         module: In eval mode, on the CPU.
-        side: Pixels of the square input.
+        backbones: Name the inputs and their sides.
 
     Returns:
         A graph without traces of this machine: torch writes stack traces with paths into each node.
     """
-    example = torch.zeros(2, 3, side, side)
+    batch = torch.export.Dim(BATCH)
     program: Any = torch.onnx.export(
         module.eval(),
-        (example,),
-        input_names=[INPUT],
+        tuple(torch.zeros(2, 3, part.side, part.side) for part in backbones),
+        input_names=[part.input for part in backbones],
         output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+        dynamic_shapes=(tuple({0: batch} for _ in backbones),),
         opset_version=OPSET,
         dynamo=True,
         external_data=False,
@@ -54,7 +55,8 @@ def trace(module: Probabilities, side: int) -> onnx.ModelProto:
 def write_described(graph: onnx.ModelProto, facts: ModelFacts, target: Path) -> None:
     """Add the facts as JSON texts (`metadata_props`), check the graph, and write it.
 
-    Keys: `name`, `labels`, `preprocessing`, `architecture`, `normalise`, `num_features`, `licence`, `lineage`.
+    Keys: `name`, `labels`, `preprocessing`, `architecture`, `normalise`, `num_features`, `licence`, `lineage`;
+    with several backbones also `backbones`.
     """
     for key, value in sorted(describe(facts).items()):
         graph.metadata_props.add(key=key, value=dump_json(value))
@@ -62,28 +64,30 @@ def write_described(graph: onnx.ModelProto, facts: ModelFacts, target: Path) -> 
     target.write_bytes(graph.SerializeToString(deterministic=True))
 
 
-def run_onnx(path: Path, pixels: Pixels, threads: int = 1) -> Rows:
+def run_onnx(path: Path, pixels: Sequence[Pixels], threads: int = 1) -> Rows:
     """Run the written file, in batches of which the last one has another size.
 
     Shapes:
-        pixels: (N, 3, H, W), float32.
+        pixels: for each input (N, 3, H, W), float32.
         returns: (N, K), float32.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([OUTPUT], {INPUT: batch})[0] for batch in _batches(pixels)])
+    names = [one.name for one in session.get_inputs()]
+    batches = (dict(zip(names, batch, strict=True)) for batch in _batches(pixels))
+    return np.concatenate([session.run([OUTPUT], batch)[0] for batch in batches])
 
 
 @torch.inference_mode()
-def run_torch(module: Probabilities, pixels: Pixels) -> Rows:
+def run_torch(module: Probabilities, pixels: Sequence[Pixels]) -> Rows:
     """Run the module; shapes as in `run_onnx`."""
-    return np.concatenate([module(torch.from_numpy(batch)).numpy() for batch in _batches(pixels)])
+    return np.concatenate([module(*map(torch.from_numpy, batch)).numpy() for batch in _batches(pixels)])
 
 
-def _batches(pixels: Pixels) -> list[Pixels]:
-    ends = [1, *range(1 + _ROWS, len(pixels), _ROWS)]  # a batch of one first: a fixed batch fails here
-    return [batch for batch in np.split(pixels, ends) if len(batch)]
+def _batches(pixels: Sequence[Pixels]) -> Iterator[tuple[Pixels, ...]]:
+    ends = [1, *range(1 + _ROWS, len(pixels[0]), _ROWS)]  # a batch of one first: a fixed batch fails here
+    return (batch for batch in zip(*(np.split(one, ends) for one in pixels), strict=True) if len(batch[0]))
 
 
 def _cleaned(graph: onnx.ModelProto) -> onnx.ModelProto:

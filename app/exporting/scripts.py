@@ -4,15 +4,10 @@ The script is made of fixed parts alone: names and settings are in the JSON file
 becomes code. Imports nothing of the application but this package; any thread.
 """
 
+from textwrap import indent
 from typing import Final
 
-from app.exporting.classifier import ModelFacts
-
-REQUIREMENTS: Final = {
-    "timm": "torch, torchvision, timm, safetensors and Pillow",
-    "torchvision": "torch, torchvision, safetensors and Pillow",
-    "transformers": "torch, torchvision, transformers, safetensors and Pillow",
-}
+from app.exporting.classifier import ModelFacts, Part
 
 _IMPORTS: Final = {
     "timm": "import timm\nimport torch\n",
@@ -27,6 +22,9 @@ config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
 setting = json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))
 
 """
+# What scripts of several backbones leave out, or do in another way.
+_SETTING: Final = _START.splitlines(keepends=True)[2]
+_RUN: Final = "model(prepare(picture)[None])"
 
 _NATIVE: Final = {
     "timm": 'model = timm.create_model(f"local-dir:{HERE}", pretrained=True).eval()\n',
@@ -88,6 +86,30 @@ def prepare(picture):
 """,
 }
 
+# With several backbones, the fixed parts above become functions of the settings `config` or `setting`.
+_SEVERAL: Final = """\
+tensors = load_file(HERE / "model.safetensors")
+parts = []
+for part in config["backbones"]:
+    prefix = "backbones." + part["name"] + "."
+    names = [name for name in tensors if name.startswith(prefix)]
+    backbone = build[part["library"]](part)
+    backbone.load_state_dict({name.removeprefix(prefix): tensors[name] for name in names})
+    parts.append((backbone.eval(), prepare_by[part["transform"]](part["preprocessing"])))
+
+
+def features_of(backbone, pixels):
+    output = backbone(pixels)
+    return torch.nn.functional.normalize(getattr(output, "image_embeds", output), dim=1)
+
+
+def model(picture):
+    features = torch.cat([features_of(backbone, prepare(picture)[None]) for backbone, prepare in parts], dim=1)
+    if config["normalise"]:
+        features = torch.nn.functional.normalize(features, dim=1)
+    return torch.nn.functional.linear(features, tensors["head.weight"], tensors["head.bias"])
+"""
+
 _END: Final = """
 
 @torch.inference_mode()
@@ -113,28 +135,62 @@ def predict_script(facts: ModelFacts, *, is_native: bool) -> str:
         facts: Choose the parts; none of its texts is in the script.
         is_native: Whether the tensors have the layout `native`.
     """
+    if facts.parts:
+        return _script_of_parts(facts)
     library = facts.network.library
-    transform = _transform(facts)
+    transform = transform_of(facts.backbones[0])
     body = _NATIVE[library] if is_native else _BACKBONE[library] + _split(library)
     imports = [
         f"{_IMPORTS[library]}from PIL import Image, ImageOps",
         *([] if is_native and library == "timm" else ["from safetensors.torch import load_file"]),
         *(["from torchvision import transforms"] if transform == "torchvision" else []),
     ]
+    return _script(facts, imports, f"{_START}{body}{_PREPARE[transform]}{_END}")
+
+
+def requirements(facts: ModelFacts) -> str:
+    """Return the packages that the script needs, for people."""
+    libraries = {part.network.library for part in facts.backbones}
+    others = [library for library in ("timm", "transformers") if library in libraries]
+    return ", ".join(["torch", "torchvision", *others, "safetensors"]) + " and Pillow"
+
+
+def transform_of(part: Part) -> str:
+    """Return whose transform prepares pictures; timm's for crop modes that torchvision lacks."""
+    if part.network.library == "timm" and part.preprocessing.get("crop_mode", "center") != "center":
+        return "timm"
+    is_clip = part.network.library == "transformers" and part.preprocessing.get("library") == "transformers"
+    return "transformers" if is_clip else "torchvision"
+
+
+def _script(facts: ModelFacts, imports: list[str], body: str) -> str:
     return (
-        f'"""Classify pictures: python predict.py PICTURE... (needs {REQUIREMENTS[library]})."""\n\n'
-        "import json\nimport sys\nfrom pathlib import Path\n\n"
-        + "\n".join(imports)
-        + f"\n\n{_START}{body}{_PREPARE[transform]}{_END}"
+        f'"""Classify pictures: python predict.py PICTURE... (needs {requirements(facts)})."""\n\n'
+        "import json\nimport sys\nfrom pathlib import Path\n\n" + "\n".join(imports) + f"\n\n{body}"
     )
 
 
-def _transform(facts: ModelFacts) -> str:
-    """Return whose transform prepares pictures; timm's for crop modes that torchvision lacks."""
-    if facts.network.library == "timm" and facts.preprocessing.get("crop_mode", "center") != "center":
-        return "timm"
-    is_clip = facts.network.library == "transformers" and facts.preprocessing.get("library") == "transformers"
-    return "transformers" if is_clip else "torchvision"
+def _script_of_parts(facts: ModelFacts) -> str:
+    """Return the script of several backbones; those of one library share its functions."""
+    libraries = sorted({part.network.library for part in facts.parts})
+    transforms = sorted({transform_of(part) for part in facts.parts})
+    lines = {line for library in libraries for line in _IMPORTS[library].splitlines()}
+    lines |= {"from PIL import Image, ImageOps", "from safetensors.torch import load_file"}
+    if "torchvision" in transforms:
+        lines.add("from torchvision import transforms")
+    imports = sorted(lines, key=lambda line: (line.startswith("from"), line))
+    functions = [
+        *(_function(f"build_{name}", "config", _BACKBONE[name], "backbone") for name in libraries),
+        *(_function(f"prepare_{name}", "setting", _PREPARE[name], "prepare") for name in transforms),
+        f"build = {{{', '.join(f'{name!r}: build_{name}' for name in libraries)}}}\n",
+        f"prepare_by = {{{', '.join(f'{name!r}: prepare_{name}' for name in transforms)}}}\n",
+    ]
+    start = _START.replace(_SETTING, "") + "\n"
+    return _script(facts, imports, start + "".join(functions) + _SEVERAL + _END.replace(_RUN, "model(picture)"))
+
+
+def _function(name: str, argument: str, body: str, result: str) -> str:
+    return f"def {name}({argument}):\n{indent(body, '    ')}    return {result}\n\n\n"
 
 
 def _split(library: str) -> str:

@@ -3,7 +3,7 @@
 Two layouts:
 
 - `split`: `backbone.` and the library's own names of the network without a head; `head.weight` (K, D), `head.bias`
-  (K,).
+  (K,). With several backbones, the first is `backbones.` and the backbone's name.
 - `native`: the library's own names of the network with a head of K classes, so that `timm.create_model` or torchvision
   load the file. Exists where the head works on raw features and is the library's own last layer.
 
@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from app.exporting.classifier import Classifier, ModelFacts
-from app.exporting.networks import BUILD_ERRORS, build, features_of, head_of
+from app.exporting.classifier import Classifier, ModelFacts, Network
+from app.exporting.networks import BUILD_ERRORS, build, features_of, head_of, modules_of
 
 Tensors = dict[str, torch.Tensor]
 
-BACKBONE, HEAD = "backbone.", "head."
+HEAD = "head."
 METADATA = "classifier"
 
 _MAX_LOGIT_DIFFERENCE: Final = 1e-4
@@ -32,9 +32,11 @@ _MAX_LOGIT_DIFFERENCE: Final = 1e-4
 
 def split_tensors(classifier: Classifier) -> Tensors:
     """Return all tensors in the layout `split`, on the CPU, each with memory of its own."""
-    state = classifier.backbone.state_dict()
     head = {f"{HEAD}weight": torch.tensor(classifier.weight), f"{HEAD}bias": torch.tensor(classifier.bias)}
-    return {f"{BACKBONE}{name}": _own(tensor) for name, tensor in state.items()} | head
+    pairs = zip(classifier.facts.backbones, modules_of(classifier.backbone), strict=True)
+    return {
+        f"{part.prefix}{name}": _own(tensor) for part, module in pairs for name, tensor in module.state_dict().items()
+    } | head
 
 
 def native_tensors(classifier: Classifier) -> Tensors | None:
@@ -44,7 +46,7 @@ def native_tensors(classifier: Classifier) -> Tensors | None:
     is run on two pictures of noise.
     """
     facts = classifier.facts
-    if facts.normalise or facts.network.library == "transformers":
+    if facts.normalise or facts.network.library in ("transformers", "combined"):
         return None
     try:
         with torch.device("meta"):  # no time and no random numbers for weights that nobody reads
@@ -70,34 +72,54 @@ def write_safetensors(classifier: Classifier, target: Path) -> None:
     save_file(split_tensors(classifier), target, metadata={METADATA: dump_json(describe(classifier.facts))})
 
 
-def read_split(path: Path, facts: ModelFacts) -> tuple[Tensors, Classifier]:
+def read_split(path: Path, facts: ModelFacts) -> tuple[list[Tensors], Classifier]:
     """Read a file in the layout `split`.
 
     Returns:
-        The backbone's tensors, and a classifier whose backbone is the identity.
+        The tensors of each backbone, and a classifier whose backbone is the identity.
     """
     tensors = load_file(path)
     head = (tensors.pop(f"{HEAD}weight").numpy(), tensors.pop(f"{HEAD}bias").numpy())
-    backbone = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items()}
-    return backbone, Classifier(facts, nn.Identity().eval(), *head)
+    backbones = [
+        {name.removeprefix(part.prefix): tensors[name] for name in tensors if name.startswith(part.prefix)}
+        for part in facts.backbones
+    ]
+    return backbones, Classifier(facts, nn.Identity().eval(), *head)
 
 
 def describe(facts: ModelFacts) -> dict[str, Any]:
     """Return what a program needs to use the tensors, and where they come from, as JSON values."""
     return {
         "name": facts.name,
-        "architecture": {
-            "library": facts.network.library,
-            "name": facts.network.name,
-            "options": dict(facts.network.options),
-        },
+        "architecture": _architecture(facts.network),
         "num_features": facts.num_features,
         "normalise": facts.normalise,
         "labels": list(facts.classes),
         "preprocessing": dict(facts.preprocessing),
         "licence": facts.origin.licence,
         "lineage": dict(facts.lineage),
-    }
+    } | ({"backbones": _describe_parts(facts)} if facts.parts else {})
+
+
+def _describe_parts(facts: ModelFacts) -> list[dict[str, Any]]:
+    """Return the backbones in the order of their features, each divided by its L2 norm."""
+    return [
+        {
+            "name": part.name,
+            "architecture": _architecture(part.network),
+            "normalise": True,
+            "preprocessing": dict(part.preprocessing),
+            "input": part.input,
+            "tensors": part.prefix,
+            "source": part.origin.source,
+            "licence": part.origin.licence,
+        }
+        for part in facts.parts
+    ]
+
+
+def _architecture(network: Network) -> dict[str, Any]:
+    return {"library": network.library, "name": network.name, "options": dict(network.options)}
 
 
 def dump_json(values: Any, indent: int | None = None) -> str:
@@ -124,7 +146,7 @@ def _classifier_name(network: nn.Module) -> str | None:
 def _is_last_layer(classifier: Classifier, layer: str) -> bool:
     """Whether the backbone with the head in the place of `layer` computes head(features)."""
     head = head_of(classifier)
-    trial = torch.randn(2, 3, *[classifier.facts.side] * 2, generator=torch.Generator().manual_seed(0))
+    trial = torch.randn(2, 3, *[classifier.facts.backbones[0].side] * 2, generator=torch.Generator().manual_seed(0))
     trial = trial.to(head.weight.device)
     expected = head(features_of(classifier.backbone, trial))
     whole = copy.deepcopy(classifier.backbone)

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from safetensors.torch import load
 
 from app.db.session import Database
 from app.exporting.errors import ExportError, ExportTimedOut, NotExportable
 from app.modelpacks.pack import PackError
+from app.node.combined import combined_facts
 from app.services.store.recovery import sweep
 from app.storage.layout import DataFolder
-from testing.fake_models import FakeModels
+from app.training.probe import LinearProbe
+from testing.fake_models import FakeModels, describe
 from testing.node import Node, make_settings, serve
 from testing.small_disk import small_disk
-from testing.trained_models import add_model
+from testing.trained_models import add_model, colour_probe
 from testing.waiting import wait_until
 
 CLASSES = ["fox", 'a "quoted" <b>\nثعلب']
@@ -56,12 +59,21 @@ def kept(folder: DataFolder) -> list[Path]:
 
 
 def combined(*names: str) -> dict[str, Any]:
-    parts = [
-        {"name": name, "weights_sha256": "f" * 64, "preprocessing": {"resize": 64, "crop": 64, "library": "timm"}}
-        for name in names
-    ]
-    backbone = {"name": "+".join(names), "preprocessing": {"parts": parts}}
-    return {"backbone": "+".join(names), "lineage": {"dataset": {"name": "d"}, "backbone": backbone}}
+    facts = combined_facts("+".join(names), [describe(name).facts for name in names])
+    probe = colour_probe()
+    return {
+        "backbone": facts.name,
+        "backbone_sha256": facts.weights_sha256,
+        "lineage": {"dataset": {"name": "d"}, "backbone": facts.to_json()},
+        "probe": LinearProbe(np.tile(probe.weight, len(names)), probe.bias),
+    }
+
+
+def metadata(content: bytes) -> dict[str, Any]:
+    """Read the facts in a safetensors file; the library reads metadata from disks only."""
+    size = int.from_bytes(content[:8], "little")  # of the header
+    facts: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["classifier"])
+    return facts
 
 
 def test_a_model_is_one_file_with_its_facts(http: httpx.Client, add: Add) -> None:
@@ -71,8 +83,7 @@ def test_a_model_is_one_file_with_its_facts(http: httpx.Client, add: Add) -> Non
     tensors = load(answer.content)
     assert set(tensors) == {"backbone.channels", "head.weight", "head.bias"}
     assert tensors["head.weight"].shape == (2, 512)
-    size = int.from_bytes(answer.content[:8], "little")  # of the header; safetensors reads metadata from disks only
-    facts = json.loads(json.loads(answer.content[8 : 8 + size])["__metadata__"]["classifier"])
+    facts = metadata(answer.content)
     assert (facts["labels"], facts["name"], facts["licence"]) == (CLASSES, "fox-or-not", "Apache-2.0")
     assert facts["preprocessing"]["crop"] == 64
     assert facts["lineage"]["dataset"]["name"] == "made-of"
@@ -192,15 +203,43 @@ def test_weights_that_change_before_they_are_loaded_are_refused(node: Node, add:
     assert kept(folder) == []
 
 
-def test_a_model_on_several_backbones_has_a_card_and_no_file(http: httpx.Client, add: Add) -> None:
+def test_a_model_on_several_backbones_is_one_file_with_all_of_them(node: Node, http: httpx.Client, add: Add) -> None:
     model_id = add(**combined("resnet18", "clip"))
-    answer = export(http, model_id, "bundle")
-    assert (answer.status_code, answer.json()["code"]) == (422, "combined_backbones")
+    answer = export(http, model_id)
+    assert answer.status_code == 200, answer.text
+    tensors, facts = load(answer.content), metadata(answer.content)
+    names = {"backbones.resnet18.channels", "backbones.clip.channels", "head.weight", "head.bias"}
+    assert set(tensors) == names
+    assert tensors["head.weight"].shape == (2, 1024)
+    assert [(part["name"], part["input"], part["preprocessing"]["crop"]) for part in facts["backbones"]] == [
+        ("resnet18", "pixels.resnet18", 64),
+        ("clip", "pixels.clip", 64),
+    ]
+    assert node.models.modules.loads == ["resnet18", "clip"]
+    with zipfile.ZipFile(io.BytesIO(export(http, model_id, "bundle").content)) as archive:
+        notice, card = archive.read("NOTICE").decode(), archive.read("README.md").decode()
+    for name in ("resnet18", "clip"):
+        assert f"Weights of the backbone {name}: a fake {name}\nLicence: Apache-2.0\n" in notice
+        assert f"- {name}: Apache\\-2\\.0." in card
+    assert http.get(f"/models/{model_id}/card").status_code == 200
+
+
+def test_several_backbones_of_which_one_has_other_weights_are_refused(node: Node, add: Add, folder: DataFolder) -> None:
+    node.models.modules.shas["clip"] = "0" * 64
+    answer = export(node.http, add(**combined("resnet18", "clip")))
+    assert (answer.status_code, answer.json()["code"]) == (409, "model_backbone_mismatch")
+    assert "clip" in answer.json()["detail"]
+    assert kept(folder) == []
+
+
+def test_a_backbone_that_is_gone_leaves_a_card(http: httpx.Client, add: Add) -> None:
+    model_id = add(**combined("resnet18", "gone"))
+    answer = export(http, model_id)
+    assert (answer.status_code, answer.json()["code"]) == (409, "model_backbone_mismatch")
     card = http.get(f"/models/{model_id}/card")
     assert card.status_code == 200
-    assert "resnet18 \\+ clip" in card.text
-    assert "a fake resnet18; a fake clip" in card.text
-    assert "format=bundle" not in card.text
+    assert "a fake resnet18" in card.text
+    assert "which are not on this node now" in card.text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,19 @@ from transformers import CLIPImageProcessor
 
 from app.engine.clip.pixels import pixels_by
 
-SIZES = [(640, 480), (1, 1), (3, 200), (223, 225), (224, 224), (225, 224), (512, 512), (1023, 767), (31, 100)]
+SIZES = [
+    (640, 480),
+    (1, 1),
+    (3, 200),
+    (223, 225),
+    (224, 224),
+    (225, 224),
+    (512, 512),
+    (1023, 767),
+    (31, 100),
+    (227, 224),
+    (224, 229),
+]
 
 
 def draw(size: tuple[int, int]) -> Image.Image:

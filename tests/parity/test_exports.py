@@ -122,7 +122,7 @@ def export(facts: ModelFacts, backbone: nn.Module, pixels: torch.Tensor, labels:
     with torch.inference_mode():
         module = Probabilities(classifier).eval()
         expected = torch.cat([module(batch) for batch in pixels.split(20)]).numpy()
-    parity = export_onnx(classifier, folder / "model.onnx", pixels=pixels[:32].numpy())
+    parity = export_onnx(classifier, folder / "model.onnx", pixels=[pixels[:32].numpy()])
     write_safetensors(classifier, folder / "model.safetensors")
     export_bundle(classifier, folder / "bundle.zip")
     with zipfile.ZipFile(folder / "bundle.zip") as archive:
@@ -298,7 +298,7 @@ def test_a_wrong_convolution_bias_is_found(resnet: Exported, tmp_path: Path) -> 
     [bias] = [one for one in graph.graph.initializer if one.name == convolutions[8].input[2]]
     bias.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(bias)), bias.name))
     onnx.save(graph, tmp_path / "wrong.onnx")
-    pixels = draw_pictures(32, resnet.classifier.facts.preprocessing)
+    pixels = [draw_pictures(32, resnet.classifier.facts.preprocessing)]
     module = Probabilities(resnet.classifier).eval()
     with pytest.raises(ParityFailed) as failed:
         compare(run_onnx(tmp_path / "wrong.onnx", pixels), run_torch(module, pixels))

@@ -149,8 +149,11 @@ async def export_model(
     offered; preprocessing and labels are in its metadata. `safetensors`: all tensors, with the same facts. `bundle`: a
     zip with weights, preprocessing, labels, a script of a few lines and the model card.
 
-    The first request makes the file, which takes up to half a minute for `onnx`; later ones are answered at once. Needs
-    the backbone that the model was trained on; a model on several backbones has no such file.
+    A file of a model on several backbones has all of them: the graph has an input `pixels.NAME` for each, by its own
+    preprocessing, and the tensors are `backbones.NAME.*`.
+
+    The first request makes the file, which takes a minute or two for `onnx`; later ones are answered at once. Needs
+    the backbones that the model was trained on.
     """
     stored = await unless_left(request, services.model_exports.export(model_id, export_format))
     return conditional(request, stored, cache_control="private, no-cache")

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 _INTERPOLATIONS = {2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}  # by Pillow's number
 
-_TRIAL_SIZES = ((640, 480), (47, 61), (301, 224), (224, 224), (333, 1000))  # (W, H)
+# (W, H). By the last two, odd margins of both kinds are cropped: 3 and 1 modulo 4.
+_TRIAL_SIZES = ((640, 480), (47, 61), (301, 224), (224, 224), (333, 1000), (227, 224), (224, 229))
 
 Pixels = Callable[[Image.Image], torch.Tensor]
 
@@ -65,7 +66,10 @@ class _QuickPixels:
         # Resized as uint8 in channels_last order, for which torch has a fast kernel.
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         resized = functional.resize(pixels, self._size, self._interpolation, antialias=True)
-        cropped: torch.Tensor = functional.center_crop(resized, self._crop)[0].contiguous()
+        height, width = resized.shape[-2:]
+        # The processor rounds an odd margin down, torchvision's `center_crop` to an even number.
+        top, left = int((height - self._crop[0]) / 2), int((width - self._crop[1]) / 2)
+        cropped: torch.Tensor = functional.crop(resized, top, left, *self._crop)[0].contiguous()
         return cropped.to(torch.float32).sub_(self._mean).div_(self._std)
 
 

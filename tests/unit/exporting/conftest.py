@@ -9,7 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from app.exporting.classifier import Classifier, ModelFacts, Network, Origin
+from app.exporting.classifier import Classifier, ModelFacts, Network, Origin, Part
+from app.exporting.networks import side_by_side
 
 PREPROCESSING = {
     "library": "timm",
@@ -60,5 +61,34 @@ def classifier() -> Make:
         rng = np.random.default_rng(0)
         weight = rng.normal(size=(len(made.classes), num_features)).astype(np.float32)
         return Classifier(made, backbone, weight, rng.normal(size=len(made.classes)).astype(np.float32))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def combined(classifier: Make) -> Make:
+    """Make a classifier on two tiny networks of timm, `a` and `b`, whose inputs have 32 and 40 pixels."""
+
+    def make(**changes: Any) -> Classifier:
+        first, second = classifier("test_resnet"), classifier("test_efficientnet")
+        settings = (PREPROCESSING, {**PREPROCESSING, "crop": 40})
+        origins = (Origin("random numbers", licence="Apache-2.0"), Origin("somewhere"))
+        parts = tuple(
+            Part(name, made.facts.network, given, origin)
+            for name, made, given, origin in zip("ab", (first, second), settings, origins, strict=True)
+        )
+        made = make_facts(
+            **{
+                "network": Network("combined", "a + b"),
+                "preprocessing": {part.name: part.preprocessing for part in parts},
+                "num_features": first.facts.num_features + second.facts.num_features,
+                "origin": Origin("both"),
+                "parts": parts,
+                **changes,
+            }
+        )
+        weight = np.random.default_rng(1).normal(size=(len(made.classes), made.num_features)).astype(np.float32)
+        backbone = side_by_side([first.backbone, second.backbone])
+        return Classifier(made, backbone, weight, np.zeros(len(made.classes), np.float32))
 
     return make

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from app.exporting.bundle import export_bundle
-from app.exporting.classifier import Classifier, ModelFacts, Network, Origin
+from app.exporting.classifier import Classifier, Library, ModelFacts, Network, Origin, Part
 from app.exporting.scripts import predict_script
 
 Make = Callable[..., Classifier]
 
 HOSTILE = ('"""\nimport os\nos.abort()\n"""', "ثعلب", "two\u2028lines\r\n", "{x} %s \\", "\x00")
+
+ALLOWED = {"PIL", "json", "pathlib", "safetensors", "sys", "timm", "torch", "torchvision", "transformers"}
 
 
 @pytest.fixture
@@ -87,10 +89,50 @@ def test_every_script_is_python_without_code_of_this_project(
 ) -> None:
     changed = facts(network=Network(library, "any"), preprocessing={"crop": 8, "crop_mode": mode, "library": library})  # type: ignore[arg-type]
     script = predict_script(changed, is_native=is_native)
+    assert modules_of(script) <= ALLOWED
+    assert ("create_transform" in script) == ((library, mode) == ("timm", "squash"))
+
+
+def modules_of(script: str) -> set[str]:
     nodes = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     modules |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in modules} <= {
-        "PIL", "json", "pathlib", "safetensors", "sys", "timm", "torch", "torchvision", "transformers"
-    }  # fmt: skip
-    assert ("create_transform" in script) == ((library, mode) == ("timm", "squash"))
+    return {name.split(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("libraries", [("timm", "timm"), ("torchvision", "timm", "transformers")])
+def test_a_script_of_several_backbones_imports_the_libraries_that_it_needs(
+    facts: Callable[..., ModelFacts], libraries: tuple[Library, ...], mode: str
+) -> None:
+    parts = tuple(
+        Part(
+            f"part{number}",
+            Network(library, HOSTILE[0]),
+            {"crop": 8, "crop_mode": mode, "library": library},
+            Origin(""),
+        )
+        for number, library in enumerate(libraries)
+    )
+    script = predict_script(facts(network=Network("combined", "any"), parts=parts), is_native=False)
+    modules = modules_of(script)
+    assert modules <= ALLOWED
+    assert set(libraries) <= modules
+    assert ("transformers" in modules) == ("transformers" in libraries)
+    assert "abort" not in script
+
+
+def test_the_bundle_of_several_backbones_has_each_with_its_terms(combined: Make, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        export_bundle(combined(), tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    with zipfile.ZipFile(tmp_path / "first") as archive:
+        config, notice = json.loads(archive.read("config.json")), archive.read("NOTICE").decode()
+        assert "LICENSE" in archive.namelist()
+        assert set(json.loads(archive.read("preprocessing.json"))) == {"a", "b"}
+    assert [(part["name"], part["architecture"], part["license"]) for part in config["backbones"]] == [
+        ("a", "test_resnet", "apache-2.0"),
+        ("b", "test_efficientnet", "other"),
+    ]
+    assert "Weights of the backbone a: random numbers\nLicence: Apache-2.0" in notice
+    assert "Weights of the backbone b: somewhere\nLicence: Not stated by the source" in notice

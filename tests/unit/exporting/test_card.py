@@ -5,7 +5,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from app.exporting.card import model_card
-from app.exporting.classifier import ModelFacts, Network, Origin
+from app.exporting.classifier import ModelFacts, Network, Origin, Part
 from app.exporting.errors import NotExportable
 from app.exporting.networks import rebuild
 
@@ -115,10 +115,21 @@ def test_equal_facts_give_equal_text(facts: Facts) -> None:
     assert model_card(first) == model_card(second)
 
 
-def test_several_backbones_have_a_card_and_no_network(facts: Facts) -> None:
+def test_several_backbones_have_a_card_with_a_licence_for_each(facts: Facts) -> None:
     network = Network("combined", "resnet18 + clip")
-    card = model_card(facts(network=network, preprocessing={}, normalise=True), usage="Ask the service.")
-    assert "resnet18 \\+ clip" in card
-    assert "Ask the service." in card
+    clip = Origin("OpenAI", base_model="openai/clip-vit-base-patch32", licence="MIT", notices="Copyright (c) OpenAI")
+    parts = (
+        Part(
+            "resnet18", Network("torchvision", "resnet18"), {"crop": 8}, Origin("torchvision", licence="BSD-3-Clause")
+        ),
+        Part("clip", Network("transformers", "CLIPVisionModelWithProjection"), {"crop": 16}, clip),
+    )
+    text = model_card(facts(network=network, preprocessing={}, parts=parts, origin=Origin("both")))
+    header = ModelCard(text).data
+    assert (header.license, header.license_name) == ("other", "several, see the text")
+    assert header.base_model == ["openai/clip-vit-base-patch32"]
+    assert "2 backbones side by side, those of each divided by their L2 norm" in text
+    assert "- resnet18: BSD\\-3\\-Clause." in text
+    assert "- clip: MIT. Copyright \\(c\\) OpenAI" in text
     with pytest.raises(NotExportable):
         rebuild(network, {})

@@ -58,7 +58,7 @@ def test_a_child_that_crashes_is_an_export_error(classifier: Make, tmp_path: Pat
 
 def test_too_few_pictures_are_refused(classifier: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 32"):
-        export_onnx(classifier(), tmp_path / "a.onnx", pixels=np.zeros((31, 3, 32, 32), np.float32))
+        export_onnx(classifier(), tmp_path / "a.onnx", pixels=[np.zeros((31, 3, 32, 32), np.float32)])
 
 
 def test_a_child_is_ended_when_its_caller_stops(classifier: Make, tmp_path: Path) -> None:

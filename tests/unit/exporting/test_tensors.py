@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import timm
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.nn import functional
 
-from app.exporting.classifier import Classifier, Network
-from app.exporting.networks import Probabilities, rebuild
+from app.exporting.classifier import Classifier, ModelFacts, Network
+from app.exporting.networks import Probabilities, rebuild, side_by_side
 from app.exporting.tensors import native_tensors, read_split, split_tensors, write_safetensors
 
 Make = Callable[..., Classifier]
@@ -55,7 +57,7 @@ def test_a_backbone_with_a_layer_between_features_and_head_has_no_native_layout(
 def test_a_file_gives_the_same_probabilities_again(classifier: Make, tmp_path: Path) -> None:
     made = classifier(normalise=True)
     write_safetensors(made, tmp_path / "a.safetensors")
-    tensors, head = read_split(tmp_path / "a.safetensors", made.facts)
+    [tensors], head = read_split(tmp_path / "a.safetensors", made.facts)
     again = Classifier(made.facts, rebuild(made.facts.network, tensors), head.weight, head.bias)
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(probabilities(again, pixels), probabilities(made, pixels))
@@ -100,3 +102,33 @@ def test_a_head_of_another_shape_is_refused(classifier: Make) -> None:
 def test_a_name_that_fits_in_no_file_is_refused(classifier: Make) -> None:
     with pytest.raises(ValueError, match="surrogates"):
         classifier(classes=("a", "\ud800"))
+
+
+def test_a_file_of_several_backbones_gives_the_same_probabilities_again(combined: Make, tmp_path: Path) -> None:
+    made = combined()
+    write_safetensors(made, tmp_path / "a.safetensors")
+    facts = ModelFacts.from_json(json.loads(json.dumps(made.facts.to_json())))
+    assert facts == made.facts
+    tensors, head = read_split(tmp_path / "a.safetensors", facts)
+    pairs = zip(facts.parts, tensors, strict=True)
+    backbone = side_by_side([rebuild(part.network, weights) for part, weights in pairs])
+    again = Classifier(facts, backbone, head.weight, head.bias)
+    noise = torch.Generator().manual_seed(1)
+    pixels = [torch.randn(2, 3, side, side, generator=noise) for side in (32, 40)]
+    with torch.inference_mode():
+        expected = Probabilities(made).eval()(*pixels)
+        torch.testing.assert_close(Probabilities(again).eval()(*pixels), expected)
+        rows = [functional.normalize(part(given)) for part, given in zip(made.backbone.parts, pixels, strict=True)]  # type: ignore[arg-type]
+        by_hand = torch.cat(rows, dim=1) @ torch.from_numpy(made.weight).T
+        torch.testing.assert_close(expected, by_hand.softmax(dim=1))
+
+
+def test_several_backbones_have_no_native_layout(combined: Make) -> None:
+    assert native_tensors(combined()) is None
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "b.c"), ("a", "")])
+def test_names_that_would_mix_tensors_are_refused(combined: Make, names: tuple[str, str]) -> None:
+    parts = tuple(replace(part, name=name) for part, name in zip(combined().facts.parts, names, strict=True))
+    with pytest.raises(ValueError, match="name of its own"):
+        combined(parts=parts)

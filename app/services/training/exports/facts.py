@@ -3,13 +3,14 @@
 Imports no HTTP framework and no SQL. `facts_on` is pure; `card_facts` reads small files; both run on pool threads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.errors import AppError
-from app.exporting.classifier import ModelFacts, Network, Origin
+from app.exporting.classifier import ModelFacts, Network, Origin, Part
 from app.modelpacks.pack import PackError
-from app.node.combined import is_combined, part_names
+from app.node.combined import is_combined
 from app.node.protocol import PACK_BACKBONE
 from app.schemas.models import ModelRead
 from app.services.inference.backbone_sources import CLIP_BACKBONE
@@ -32,30 +33,66 @@ def facts_on(model: ModelRead, head: Head, plain: PlainModule, origin: Origin) -
     )
 
 
+def facts_on_several(
+    model: ModelRead, head: Head, plains: Sequence[PlainModule], origins: Sequence[Origin]
+) -> ModelFacts:
+    """Return the facts of a model on several loaded backbones, in the order of the features."""
+    parts = [
+        Part(stored["name"], plain.network, stored["preprocessing"], origin)
+        for stored, plain, origin in zip(parts_of(head), plains, origins, strict=True)
+    ]
+    return _facts_of_parts(model, head, parts)
+
+
+def parts_of(head: Head) -> list[dict[str, Any]]:
+    """Return what is stored of each backbone of a model on several: `name`, `weights_sha256`, `preprocessing`."""
+    return list((head.preprocessing or {}).get("parts", ()))
+
+
 def card_facts(model: ModelRead, head: Head, inference: Inference) -> ModelFacts:
     """Return the facts of a model for its card; the backbone need not be on the node, nor be only one."""
     name = model.backbone
-    stored = head.preprocessing or {}
     if is_combined(name):
-        parts = list(stored.get("parts", ()))
-        origin = _joined([_origin_of(part["name"], part["weights_sha256"], inference) for part in parts])
-        network = Network("combined", " + ".join(part_names(name)))
-        settings: Mapping[str, Any] = {part["name"]: part["preprocessing"] for part in parts}
-    else:
-        origin = _origin_of(name, model.backbone_sha256, inference)
-        recorded = model.lineage.backbone
-        network = _network_of(name, (recorded and recorded.architecture) or name)
-        settings = stored  # releases before 0.3 did not record them
+        return _facts_of_parts(model, head, [_described_part(stored, inference) for stored in parts_of(head)])
+    recorded = model.lineage.backbone
     return ModelFacts(
         name=model.name,
-        network=network,
-        preprocessing=settings,
+        network=_network_of(name, (recorded and recorded.architecture) or name),
+        preprocessing=head.preprocessing or {},  # releases before 0.3 did not record them
         classes=tuple(head.classes),
         num_features=head.probe.weight.shape[1],
-        normalise=head.probe.normalise or name == CLIP_BACKBONE or is_combined(name),
-        origin=origin,
+        normalise=head.probe.normalise or name == CLIP_BACKBONE,
+        origin=_origin_of(name, model.backbone_sha256, inference),
         **_records(model),
     )
+
+
+def _facts_of_parts(model: ModelRead, head: Head, parts: Sequence[Part]) -> ModelFacts:
+    named = [replace(part, name=name) for part, name in zip(parts, _file_names(parts), strict=True)]
+    return ModelFacts(
+        name=model.name,
+        network=Network("combined", " + ".join(part.name for part in parts)),
+        preprocessing={part.name: part.preprocessing for part in named},
+        classes=tuple(head.classes),
+        num_features=head.probe.weight.shape[1],
+        normalise=head.probe.normalise,
+        origin=_joined([part.origin for part in parts]),
+        parts=tuple(named),
+        **_records(model),
+    )
+
+
+def _file_names(parts: Sequence[Part]) -> list[str]:
+    """Return what files call the backbones: without dots, which separate the names of tensors."""
+    names = [part.name.replace(".", "_") for part in parts]
+    is_unique = len(set(names)) == len(names)
+    return names if is_unique else [f"{name}_{number}" for number, name in enumerate(names)]
+
+
+def _described_part(stored: dict[str, Any], inference: Inference) -> Part:
+    name = stored["name"]
+    network = _network_of(name, stored.get("architecture") or name)
+    return Part(name, network, stored["preprocessing"], _origin_of(name, stored["weights_sha256"], inference))
 
 
 def _records(model: ModelRead) -> dict[str, Any]:

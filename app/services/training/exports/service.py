@@ -19,29 +19,26 @@ from app.errors import ExportFailed, Invalid, ModelNotReady, NotFound, StorageFu
 from app.exporting.bundle import export_bundle
 from app.exporting.card import model_card
 from app.exporting.child import export_onnx
-from app.exporting.classifier import Classifier
+from app.exporting.classifier import Classifier, Origin
 from app.exporting.errors import ExportError, ExportStopped, ExportTimedOut, NotExportable
+from app.exporting.networks import side_by_side
 from app.exporting.tensors import write_safetensors
 from app.modelpacks.pack import PackError
 from app.node.combined import is_combined
-from app.schemas.models import ExportFormat
+from app.schemas.models import ExportFormat, ModelRead
 from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import StoredFile
+from app.services.inference.modules import PlainModule
 from app.services.inference.service import Inference
 from app.services.thread_pools import WorkPool
-from app.services.training.exports.facts import card_facts, facts_on
-from app.services.training.models import ModelService
+from app.services.training.exports.facts import card_facts, facts_on, facts_on_several, parts_of
+from app.services.training.models import Head, ModelService
 from app.storage.exports import ExportedFile, ExportFiles
 from app.storage.files import storage_errors
 
 _ENDINGS: Final[dict[ExportFormat, str]] = {"onnx": "onnx", "safetensors": "safetensors", "bundle": "zip"}
 _BINARY: Final = "application/octet-stream"
 _RETRY_AFTER_S: Final = 60
-_COMBINED_USAGE: Final = (
-    "The head works on the features of several backbones side by side, each divided by its L2 norm. "
-    "`POST /classify` uses the model; `GET /models/{id}/weights` has the head. A model on one backbone can also be "
-    "exported as one file."
-)
 
 
 class ModelExportService:
@@ -70,7 +67,7 @@ class ModelExportService:
         Raises:
             NotFound: There is no model with this id.
             FileLost: Its own file is missing or damaged.
-            Invalid: `combined_backbones`, or `not_exportable`: it has no such file.
+            Invalid: `not_exportable`: it has no such file.
             Conflict: The node does not have the backbone weights that the model was trained on.
             ExportFailed: The file computes something else, or could not be made.
             StorageFull: There is no room for the file.
@@ -94,8 +91,7 @@ class ModelExportService:
             FileLost: Its file is missing or damaged.
         """
         model, head = self._models.read(model_id), self._models.head_of(model_id)
-        usage = _COMBINED_USAGE if is_combined(model.backbone) else None
-        return model_card(card_facts(model, head, self._inference), usage=usage)
+        return model_card(card_facts(model, head, self._inference))
 
     def close(self) -> None:
         """End the export that runs, so that a stop need not wait for it. May be called again, from any thread."""
@@ -109,12 +105,6 @@ class ModelExportService:
     def _find(self, model_id: str, export_format: ExportFormat) -> StoredFile | None:
         """Return the kept file of a model; refuse what cannot be made, before it waits for its turn."""
         model = self._models.head_of(model_id)
-        if is_combined(model.backbone):
-            detail = (
-                f"The model works on several backbones, {model.backbone}, and an exported file has one. Train a model "
-                "on one backbone and export that; this one classifies by `POST /classify`."
-            )
-            raise Invalid.field("#path/model_id", detail, ErrorCode.COMBINED_BACKBONES)
         if kept := self._files.find(model_id, _ENDINGS[export_format]):
             return _stored(kept, model.ref.name, export_format)
         self._inference.require_backbone(model.backbone, model.backbone_sha256)
@@ -127,14 +117,30 @@ class ModelExportService:
         model, head = self._models.read(model_id), self._models.head_of(model_id)
         with self._files.staged() as part:
             with _export_errors():
-                plain = self._inference.modules.load(model.backbone)
-                if plain.weights_sha256 != model.backbone_sha256:
-                    raise backbone_mismatch(model.backbone, model.backbone_sha256, "has other weights on this node")
-                facts = facts_on(model, head, plain, self._inference.modules.origin(model.backbone))
-                classifier = Classifier(facts, plain.module, head.probe.weight, head.probe.bias)
-                self._writers[export_format](classifier, part)
+                self._writers[export_format](self._load(model, head), part)
             kept_file = self._keep(part, model_id, export_format)
         return _stored(kept_file, model.name, export_format)
+
+    def _load(self, model: ModelRead, head: Head) -> Classifier:
+        """Load all backbones of a model, on the CPU.
+
+        Raises:
+            Conflict: The node has other weights than the model was trained on.
+            PackError, NotExportable: As `PlainModules.load`.
+        """
+        if not is_combined(model.backbone):
+            plain, origin = self._load_part(model.backbone, model.backbone_sha256)
+            return Classifier(facts_on(model, head, plain, origin), plain.module, head.probe.weight, head.probe.bias)
+        loaded = [self._load_part(part["name"], part["weights_sha256"]) for part in parts_of(head)]
+        facts = facts_on_several(model, head, [plain for plain, _ in loaded], [origin for _, origin in loaded])
+        module = side_by_side([plain.module for plain, _ in loaded])
+        return Classifier(facts, module, head.probe.weight, head.probe.bias)
+
+    def _load_part(self, name: str, weights_sha256: str) -> tuple[PlainModule, Origin]:
+        plain = self._inference.modules.load(name)
+        if plain.weights_sha256 != weights_sha256:
+            raise backbone_mismatch(name, weights_sha256, "has other weights on this node")
+        return plain, self._inference.modules.origin(name)
 
     def _keep(self, part: Path, model_id: str, export_format: ExportFormat) -> ExportedFile:
         try:
