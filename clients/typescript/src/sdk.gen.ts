@@ -611,8 +611,11 @@ export const getModelWeights = <ThrowOnError extends boolean = false>(options: O
  * offered; preprocessing and labels are in its metadata. `safetensors`: all tensors, with the same facts. `bundle`: a
  * zip with weights, preprocessing, labels, a script of a few lines and the model card.
  *
- * The first request makes the file, which takes up to half a minute for `onnx`; later ones are answered at once. Needs
- * the backbone that the model was trained on; a model on several backbones has no such file.
+ * A file of a model on several backbones has all of them: the graph has an input `pixels.NAME` for each, by its own
+ * preprocessing, and the tensors are `backbones.NAME.*`.
+ *
+ * The first request makes the file, which takes a minute or two for `onnx`; later ones are answered at once. Needs
+ * the backbones that the model was trained on.
  */
 export const exportModel = <ThrowOnError extends boolean = false>(options: Options<ExportModelData, ThrowOnError>): RequestResult<ExportModelResponses, ExportModelErrors, ThrowOnError> => (options.client ?? client).get<ExportModelResponses, ExportModelErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
