@@ -35,12 +35,12 @@ class ServedNode:
     def child(self, command: str) -> int:
         """Return the process id of the supervisor's child `api` or `worker`."""
 
-        def children() -> dict[str, int]:
+        def children() -> dict[int, list[str]]:
             pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-            return {Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(): int(pid) for pid in pids}
+            return {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0") for pid in pids}
 
-        lines = wait_for(children, lambda lines: any(line.endswith(command) for line in lines))
-        return next(pid for line, pid in lines.items() if line.endswith(command))
+        lines = wait_for(children, lambda lines: any(command in line for line in lines.values()))
+        return next(pid for pid, line in lines.items() if command in line)
 
 
 def environment(data_dir: Path, database_url: str, port: int) -> dict[str, str]:
