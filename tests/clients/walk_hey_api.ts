@@ -29,7 +29,7 @@ const told: Record<string, string | number | boolean | null | string[]> = {};
 async function ended(jobId: string): Promise<JobSummary> {
   const { stream } = await followJob({ path: { job_id: jobId } });
   let last: JobSummary | undefined;
-  for await (const event of stream) last = event;
+  for await (const event of stream) last = event ?? last; // a 204 has no event: the job ended with the last one
   if (!last) throw new Error("There was no event.");
   return last;
 }
