@@ -15,7 +15,20 @@ from testing.outages import Proxy, proxied
 from testing.uploads import CLASSES, create_empty, fill, picture
 
 # Answered without the database, or by several codes.
-WITHOUT = {"/livez", "/readyz", "/capabilities", "/backbones"}
+WITHOUT = {
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/capabilities",
+    "/backbones",
+    "/docs/errors",
+    "/docs/errors/{code}",
+    "/classify/files",
+    "/clip-score/files",
+    "/generate/events",  # begins before it records anything; an event tells what failed
+}
+GENERATE = {"prompt": "a fox", "num_inference_steps": 1}
 
 FOX = {"name": "fox", "prompts": ["a fox"]}
 DATASET = {"name": "other", "classes": [FOX, {"name": "dog", "prompts": ["a dog"]}]}
@@ -50,6 +63,7 @@ def known(reached: Node) -> dict[str, str]:
         "model_id": train_job["id"],
         "evaluation_id": train_job["id"],
         "index": "0",
+        "split": "train",
         "picture": "accuracy",
     }
 
@@ -59,7 +73,7 @@ def bodies(known: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     by_id: list[dict[str, Any]] = [{"image_id": known["image_id"]}, {"image_ids": [known["image_id"]]}]
     upload = {"data": {"class_name": CLASSES[0], "split": "train"}, "files": [("files", ("a.png", picture(99)))]}
     return {
-        "/generate": [{"json": {"prompt": "a fox", "num_inference_steps": 1}}],
+        **{path: [{"json": GENERATE}] for path in ("/generate", "/generate/image")},
         "/classify": [{"json": ids} for ids in (*by_id, {**by_id[0], "model": "fox-1"})],
         "/clip-score": [{"json": {**ids, "labels": ["fox", "dog"]}} for ids in by_id],
         "/datasets": [{"json": DATASET}, {"json": DATASET, "headers": {"Idempotency-Key": "one"}}],
