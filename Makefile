@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 FAST := 'not full_size and not generator and not clients and not examples and not postgres and not slow'
 
 .PHONY: help run test test-browser test-clients test-examples test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-estimate bench-filter bench-from-prompts bench-gpu bench-hostile bench-http-overhead bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders test-fuzz fuzz fuzz-demo
