@@ -50,16 +50,18 @@ def prepared(env: dict[str, str]) -> tuple[Keys, str]:
     """Migrate the database; returns the keys of the clients, and one that may scrape."""
 
     def foxhound(*arguments: str) -> bytes:
-        return subprocess.run([sys.executable, "-m", "app.cli.main", *arguments], env=env, check=True, stdout=-1).stdout
+        return subprocess.check_output([sys.executable, "-m", "app.cli.main", *arguments], env=env)
 
     def key(name: str, *options: str) -> str:
         return str(json.loads(foxhound("keys", "create", name, *options, "--json"))["key"])
 
     foxhound("migrate")
-    capped = key("capped", "--scope", "generate", *CAPPED)
-    return Keys(key("good", "--scope", "generate"), capped, key("reader", "--scope", "read")), key(
-        "operator", "--scope", "admin"
+    keys = Keys(
+        good=key("good", "--scope", "generate"),
+        capped=key("capped", "--scope", "generate", *CAPPED),
+        reader=key("reader", "--scope", "read"),
     )
+    return keys, key("operator", "--scope", "admin")
 
 
 @contextmanager

@@ -79,9 +79,9 @@ def mean_row_steps(generation: Mapping[str, Any]) -> float:
 
 
 def _mean(generation: Mapping[str, Any], cost: Callable[[ImageSpec], int]) -> float:
-    steps, guidance = generation["num_inference_steps"], generation["guidance_scale"]
+    steps = generation["num_inference_steps"]
     numbers = range(steps["min"], steps["max"] + 1) if isinstance(steps, Mapping) else [steps]
-    guided_share = float(guidance > 1) if not isinstance(guidance, Mapping) else guided_part(guidance)
+    guided_share = guided_part(generation["guidance_scale"])
     mean = 0.0
     for share, scale in ((guided_share, 2.0), (1 - guided_share, 1.0)):
         fixed = {**generation, "prompt": "", "guidance_scale": scale}
@@ -89,8 +89,10 @@ def _mean(generation: Mapping[str, Any], cost: Callable[[ImageSpec], int]) -> fl
     return mean
 
 
-def guided_part(guidance: Mapping[str, float]) -> float:
-    """Return the share of a range's guidance scales that are above 1."""
+def guided_part(guidance: float | Mapping[str, float]) -> float:
+    """Return the share of a dataset's guidance scales, a number or a range, that are above 1: those of two rows."""
+    if not isinstance(guidance, Mapping):
+        return float(guidance > 1)
     first, last = (round(guidance[end] * GUIDANCE_STEPS) for end in ("min", "max"))
     return max(0, last - max(first - 1, GUIDANCE_STEPS)) / (last - first + 1)
 

@@ -118,16 +118,8 @@ class JobEstimator:
 
 def _drawing(generation: Mapping[str, Any], num_images: float, at_once: int) -> Work:
     shape = (int(generation["height"]) // SIDE_MULTIPLE, int(generation["width"]) // SIDE_MULTIPLE)
-    rows = _rows(generation)
-    return Work(
-        shape, num_images * mean_row_steps(generation), together=max(1, round(rows * at_once)), finishes=num_images
-    )
-
-
-def _rows(generation: Mapping[str, Any]) -> float:
-    """Return the mean rows of a step of one image: guidance above 1 needs two."""
-    guidance = generation["guidance_scale"]
-    return 1 + (guided_part(guidance) if isinstance(guidance, Mapping) else float(guidance > 1))
+    together = max(1, round((1 + guided_part(generation["guidance_scale"])) * at_once))
+    return Work(shape, num_images * mean_row_steps(generation), together, finishes=num_images)
 
 
 def _other_s(generation: Mapping[str, Any]) -> float:
