@@ -2,11 +2,12 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := tests/clients
 # Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
 TEST_PROCESSES ?= 3
 FAST := 'not full_size and not generator and not clients and not examples and not postgres and not slow'
 
-.PHONY: help run test test-browser test-clients test-examples test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-report bench-generate bench-judging bench-encoding bench-estimate bench-filter bench-from-prompts bench-gpu bench-hostile bench-http-overhead bench-keys bench-leakage bench-nodes bench-overhead bench-training constraints clean bench-fairness test-loaders test-fuzz fuzz fuzz-demo
+.PHONY: help run test test-browser test-clients test-examples test-exports test-fast test-full-size test-crash coverage soak lint lint-openapi format docs openapi clients demo-pack demo-pack-fast demo-pack-report bench-generate bench-judging bench-console bench-encoding bench-estimate bench-filter bench-from-prompts bench-full-size bench-gpu bench-gpu-session bench-hostile bench-http-overhead bench-keys bench-leakage bench-models bench-nodes bench-overhead bench-savings bench-training constraints clean bench-fairness test-loaders test-fuzz fuzz fuzz-demo
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -25,11 +26,11 @@ coverage: $(VENV)/dev.stamp ## Measure which lines and branches of app the unit,
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov \
 		-m 'not full_size and not generator and not clients and not examples and not postgres' tests/unit tests/api tests/parity
 
-test-browser: $(VENV)/dev.stamp ## Open pages in the system's Chromium: about a minute
-	$(BIN)/python -m pytest -m browser tests/browser
+test-browser: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Open pages in the system's Chromium: about a minute
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m browser tests/browser
 
 test-exports: $(VENV)/dev.stamp ## Export models and run them without our code: minutes
-	$(BIN)/python -m pytest -m generator tests/parity
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m generator tests/parity
 
 test-loaders: $(VENV)/dev.stamp ## Load exported datasets with the libraries that they are for: a minute
 	$(BIN)/python -m pytest -m loaders tests/loaders
@@ -42,10 +43,10 @@ test-crash: $(VENV)/dev.stamp ## Kill, cut off and fill up nodes at every point,
 	$(BIN)/python -m pytest tests/crash/control_kills.py tests/crash/soak_kills.py
 
 # Node 20 and npm; the linters and generators are pinned in tests/clients/package-lock.json.
-CLIENTS := tests/clients
 
-lint-openapi: $(CLIENTS)/node_modules/npm.stamp ## Lint docs/openapi.json with Redocly, Spectral and OWASP's rules
+lint-openapi: $(CLIENTS)/node_modules/npm.stamp ## Lint both OpenAPI files with Redocly, Spectral and OWASP's rules
 	$(CLIENTS)/lint.sh docs/openapi.json
+	$(CLIENTS)/lint.sh docs/openapi.compat.json
 
 clients: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Regenerate clients/typescript and the types of foxhound_client from docs/openapi.json
 	$(BIN)/python clients/python.py
@@ -58,7 +59,7 @@ test-examples: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Run every 
 	$(BIN)/python -m pytest -m examples tests/examples
 
 test-fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test the contract with schemathesis, three examples an operation: three minutes
-	$(BIN)/python -m pytest -m fuzz tests/fuzz
+	$(BIN)/python -m pytest --numprocesses 2 -m fuzz tests/fuzz
 
 fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test the contract with schemathesis, 200 examples an operation, on both databases
 	FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -m fuzz -s tests/fuzz
@@ -82,11 +83,15 @@ format: $(VENV)/dev.stamp ## Put the code into its form
 docs: $(VENV)/dev.stamp ## Regenerate the pages of docs/ that follow from the code
 	$(BIN)/python docs/generate.py
 
-openapi: $(VENV)/dev.stamp ## Regenerate docs/openapi.json
+openapi: $(VENV)/dev.stamp ## Regenerate docs/openapi.json and docs/openapi.compat.json
 	$(BIN)/foxhound openapi docs/openapi.json
+	$(BIN)/foxhound openapi --compat docs/openapi.compat.json
 
 demo-pack: $(VENV)/dev.stamp ## Draw and train the demo pack again, in build/demo: about three hours on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m demo_pack.build all
+
+demo-pack-fast: $(VENV)/dev.stamp ## Distil the shipped demo pack to four steps again: about an hour on two cores
+	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m demo_pack.build few-step --workdir build/demo-fast
 
 demo-pack-report: $(VENV)/dev.stamp ## Measure the shipped demo pack against its targets: about 25 minutes on two cores
 	OMP_NUM_THREADS=$$(nproc) $(BIN)/python -m bench.demo_pack
@@ -99,6 +104,9 @@ bench-judging: $(VENV)/dev.stamp ## Measure /clip-score and /classify beside Lit
 
 bench-encoding: $(VENV)/dev.stamp ## Measure what writing an image costs, by format and setting
 	$(BIN)/python -m bench.encoding
+
+bench-console: $(VENV)/dev.stamp ## Time the lists of the console over 100,000 images
+	$(BIN)/python -m bench.console
 
 bench-estimate: $(VENV)/dev.stamp ## Compare dry runs with what the datasets take, idle and loaded: minutes
 	$(BIN)/python -m bench.estimate
@@ -129,6 +137,18 @@ bench-from-prompts: $(VENV)/dev.stamp ## Train from prompts alone, each part swi
 
 bench-gpu: $(VENV)/dev.stamp ## Measure Stable Diffusion v1.5 with random weights on a GPU
 	$(BIN)/python -m bench.gpu
+
+bench-models: $(VENV)/dev.stamp ## Load and evict models under load, beside one model: a few minutes
+	$(BIN)/python -m bench.models
+
+bench-gpu-session: $(VENV)/dev.stamp ## Measure everything that a GPU is wanted for, in one call of at most ten minutes
+	$(BIN)/python -m bench.gpu.session
+
+bench-full-size: $(VENV)/dev.stamp ## Compare a step of Stable Diffusion v1.5 on the CPU with diffusers, torch.compile and OpenVINO
+	$(BIN)/python -m bench.full_size
+
+bench-savings: $(VENV)/dev.stamp ## Measure what is computed once in place of in every step, by turns
+	$(BIN)/python -m bench.savings
 
 bench-nodes: $(VENV)/dev.stamp ## Measure one, two and three nodes that share a job, a dead node and a lost database
 	$(BIN)/python -m bench.nodes

@@ -15,10 +15,14 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app import origins
+from app.drawing_models import read_models
 from app.image_spec import MAX_PROMPT_CHARS
 
 # A Unix socket's path has at most 107 bytes on Linux, its file name included.
 MAX_RUN_DIR_CHARS = 90
+
+# The surfaces for other services' clients.
+COMPAT_SURFACES = ("openai", "a1111", "huggingface")
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
@@ -81,6 +85,12 @@ class Settings(BaseSettings):
         description="Origins whose pages may call the node from a browser, such as `https://app.example.org`, "
         "separated by commas; `*` for every origin. Without it: none.",
     )
+    compat: str = Field(
+        ",".join(COMPAT_SURFACES),
+        description="Which other services' clients the node answers to, separated by commas: `openai` (`/v1`), `a1111` "
+        "(`/sdapi/v1`) and `huggingface` (`/hf`). Empty: none.",
+    )
+    ui: bool = Field(True, description="Whether the node serves its console, the pages under /ui.")
     data_dir: Path = Field(Path("data"), description="Folder of images, datasets, trained models and the SQLite file.")
     database_url: str | None = Field(
         None,
@@ -96,7 +106,34 @@ class Settings(BaseSettings):
         None, description="Folder of downloaded packs; default: `packs` in the data folder."
     )
     diffusion_dir: Path | None = Field(
-        None, description="A local StableDiffusionPipeline folder that replaces the pack's."
+        None,
+        description="A local StableDiffusionPipeline folder, or a single-file `.safetensors` checkpoint of Stable "
+        "Diffusion 1.x, that replaces the pack's.",
+    )
+    loras_dir: Path | None = Field(
+        None,
+        description="A local folder of LoRAs as `.safetensors`, and of textual-inversion embeddings there or in its "
+        "subfolder `embeddings`; read at the start. Default: none.",
+    )
+    loras_mb: int = Field(
+        4_000,
+        ge=1,
+        le=1_000_000,
+        description="Megabytes of fused weights of the LoRAs in use and of those used last; requests with other LoRAs "
+        "wait until these fit.",
+    )
+    models: str | None = Field(
+        None,
+        description="Further diffusion models that requests may name, as `name=path` separated by commas: folders of "
+        "StableDiffusionPipeline or of a model pack, and single-file `.safetensors` checkpoints of Stable Diffusion "
+        "1.x. They are loaded when they are used; the default one always stays. Default: none.",
+    )
+    models_mb: int = Field(
+        5_000,
+        ge=1,
+        le=1_000_000,
+        description="Megabytes of weights in memory of these models; the least recently used one makes room, and "
+        "requests wait while all are in use.",
     )
     clip_dir: Path | None = Field(None, description="A local CLIPModel folder that replaces the pack's.")
     classifier_dir: Path | None = Field(None, description="A local classifier folder that replaces the pack's.")
@@ -127,7 +164,11 @@ class Settings(BaseSettings):
         description="Whether the diffusion model is compiled on a GPU: faster images, slow start, needs a C compiler.",
     )
     num_threads: int | None = Field(
-        None, ge=1, le=256, description="CPU threads of a model's forward pass; default: all cores."
+        None,
+        ge=1,
+        le=256,
+        description="CPU threads of a model's forward pass; default: `OMP_NUM_THREADS`, else all cores that the "
+        "process may use.",
     )
 
     max_queue_size: int = Field(
@@ -258,6 +299,30 @@ class Settings(BaseSettings):
         (origins.read_origins if info.field_name == "cors_origins" else origins.read_hosts)(value or "")
         return value or None
 
+    @field_validator("compat")
+    @classmethod
+    def _known_surfaces(cls, value: str) -> str:
+        if unknown := set(_listed(value)) - set(COMPAT_SURFACES):
+            known = ", ".join(COMPAT_SURFACES)
+            raise ValueError(f"has {len(unknown)} unknown names; the surfaces are {known}")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, value: str | None, info: ValidationInfo) -> str | None:
+        read_models(value or "", info.data.get("model_pack", ""))
+        return value or None
+
+    @property
+    def named_models(self) -> dict[str, Path]:
+        """The diffusion models beside the default one: their paths by their names."""
+        return read_models(self.models or "")
+
+    @property
+    def compat_surfaces(self) -> tuple[str, ...]:
+        """The surfaces for other services' clients that are on."""
+        return tuple(name for name in COMPAT_SURFACES if name in _listed(self.compat))
+
     @property
     def resolved_database_url(self) -> str:
         """The URL of the database; by default SQLite in the data folder."""
@@ -276,3 +341,7 @@ class Settings(BaseSettings):
     def resolved_models_dir(self) -> Path:
         """The folder into which `foxhound models fetch` downloads packs."""
         return (self.models_dir or self.data_dir / "packs").resolve()
+
+
+def _listed(value: str) -> list[str]:
+    return [name for part in value.split(",") if (name := part.strip())]

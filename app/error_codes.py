@@ -33,6 +33,11 @@ class ErrorCode(StrEnum):
     KEY_REQUIRED = "key_required", "401", "The request needs an API key, and has none."
     KEY_INVALID = "key_invalid", "401", "The API key is unknown, expired, revoked, or sent in a wrong form."
     SCOPE_MISSING = "scope_missing", "403", "The API key does not have the scope that the route needs."
+    FIRST_KEY_BY_COMMAND = (
+        "first_key_by_command",
+        "403",
+        "The node has no API key; the first one is created on its machine, by `foxhound keys create`.",
+    )
     CROSS_SITE_REFUSED = (
         "cross_site_refused",
         "403",
@@ -49,6 +54,9 @@ class ErrorCode(StrEnum):
     BODY_TOO_SLOW = "body_too_slow", "408", "The body stopped arriving, or arrives more slowly than the least rate."
     HEAD_TOO_SLOW = "head_too_slow", "408", "The head of the request did not arrive in time."
     CONFLICT = "conflict", "409", "The state of the resource does not allow this."
+    KEY_NAME_TAKEN = "key_name_taken", "409", "An unrevoked API key of this name exists."
+    TOO_MANY_KEYS = "too_many_keys", "409", "There are as many unrevoked API keys as are kept."
+    LAST_ADMIN_KEY = "last_admin_key", "409", "No other usable API key has the scope `admin`."
     DATASET_NAME_TAKEN = "dataset_name_taken", "409", "A dataset of this name exists; `dataset_id` names it."
     DATASET_NOT_READY = "dataset_not_ready", "409", "The dataset has no images, or lacks some."
     DATASET_IN_USE = "dataset_in_use", "409", "A job works on the dataset."
@@ -62,10 +70,20 @@ class ErrorCode(StrEnum):
         "409",
         "The model was trained on other backbone weights than those loaded.",
     )
+    TRAINING_IMAGES_GONE = "training_images_gone", "409", "The images that the model was trained on are gone."
+    FEATURES_NOT_CACHED = (
+        "features_not_cached",
+        "409",
+        "The features of the model's training images are not cached; an evaluation on them computes them.",
+    )
     MODEL_GONE = "model_gone", "409", "The model was deleted."
     MODEL_FAILED = "model_failed", "409", "A model of the node could not be loaded; /readyz has the reason."
     BACKBONE_CHANGED = "backbone_changed", "409", "Another backbone is loaded than when the job was accepted."
-    PACK_CHANGED = "pack_changed", "409", "Another model pack is loaded than the one that drew the dataset."
+    PACK_CHANGED = (
+        "pack_changed",
+        "409",
+        "The node has not the model that drew the dataset, or has other weights of it.",
+    )
     TRAIN_JOB_UNFINISHED = "train_job_unfinished", "409", "The train job has not succeeded, so it has no report."
     JOB_NOT_FAILED = "job_not_failed", "409", "The job did not fail, so it cannot be retried."
     FILE_CHANGED = "file_changed", "409", "A file does not match its record."
@@ -131,6 +149,9 @@ class ErrorCode(StrEnum):
         "The noise scheduler cannot take this many steps.",
     )
     SPEED_NOT_OFFERED = "speed_not_offered", "422", "The loaded model does not have this speed."
+    GUIDANCE_NOT_SUPPORTED = "guidance_not_supported", "422", "This speed has its guidance inside."
+    BEST_OF_TOO_SMALL = "best_of_too_small", "422", "There are fewer candidates than images."
+    CLIP_SKIP_NOT_SUPPORTED = "clip_skip_not_supported", "422", "The text encoder has no such layer to stop at."
     TIMESTEPS_NOT_SUPPORTED = "timesteps_not_supported", "422", "The noise scheduler has its own timesteps."
     BAD_TIMESTEPS = "bad_timesteps", "422", "Each timestep must be below the one before it."
     ONE_SCHEDULE = "one_schedule", "422", "The settings of the timesteps contradict each other."
@@ -155,10 +176,23 @@ class ErrorCode(StrEnum):
     CLASSES_UNKNOWN = "classes_unknown", "422", "The dataset has classes that the model does not know."
     SPLIT_EMPTY = "split_empty", "422", "The dataset has no images in this split."
     CLASS_WITHOUT_IMAGES = "class_without_images", "422", "A class has no training images."
-    IMAGE_NOT_FOUND = "image_not_found", "422", "There is no image with this id."
+    INIT_IMAGE_MISSING = "init_image_missing", "422", "This field needs an `init_image`, or a mask, that is not given."
+    BAD_STRENGTH = "bad_strength", "422", "The strength is neither a number nor a range that is accepted."
+    SHOT_HELD_OUT = "shot_held_out", "422", "A shot is in the split validation or test of a dataset."
+    DUPLICATE_SHOTS = "duplicate_shots", "422", "An image is a shot twice."
+    MASK_SIZE_DIFFERS = "mask_size_differs", "422", "The mask does not have the size of the initial image."
+    MASK_MISSING = "mask_missing", "422", "The model repaints parts of pictures, and there is no mask."
+    STRENGTH_TOO_LOW = "strength_too_low", "422", "The strength times the number of steps is less than one step."
+    IMAGE_DIFFERS = "image_differs", "422", "The image does not have the SHA-256 that the request names."
+    ANIMATED_IMAGE = "animated_image", "422", "The image has several frames."
+    IMAGE_NOT_FOUND = "image_not_found", "409, 422", "There is no image with this id."
     BAD_MODEL_IDS = "bad_model_ids", "422", "The ids are not 2 to 10 different ids."
     DATASET_NOT_FOUND = "dataset_not_found", "422", "There is no dataset with this id."
     MODEL_NOT_FOUND = "model_not_found", "422", "There is no model with this id or name."
+    LORA_NOT_FOUND = "lora_not_found", "422", "The node has no usable LoRA of this name."
+    EMBEDDING_NOT_FOUND = "embedding_not_found", "422", "The node has no usable embedding of this name."
+    DUPLICATE_ADAPTERS = "duplicate_adapters", "422", "A LoRA or an embedding is named twice."
+    LORAS_TOO_LARGE = "loras_too_large", "422", "The weights that the LoRAs change exceed FOXHOUND_LORAS_MB."
     BACKBONE_NOT_FOUND = "backbone_not_found", "422", "The node has no backbone of this name."
     BAD_DATASET_NAME = "bad_dataset_name", "422", "The name has the form of an id."
     BAD_MODEL_NAME = "bad_model_name", "422", "The name has the form of an id."
@@ -182,6 +216,7 @@ class ErrorCode(StrEnum):
     )
     NOT_EXPORTABLE = "not_exportable", "422", "The model has no form in this format."
     EXPLAINS_ONE_IMAGE = "explains_one_image", "422", "Several images cannot be explained in one request."
+    NO_TRAINING_IMAGES = "no_training_images", "422", "Only a model that was trained here has training images."
     NOTHING_TO_EXPLAIN = "nothing_to_explain", "422", "The backbone has no head of its own that could be explained."
     DIVERGED = "diverged", "422", "The loss of a training is not finite any more."
     HEAD_TOO_LARGE = "head_too_large", "431", "The head of the request is larger than 64 KiB."

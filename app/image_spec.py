@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
-from app.step_rows import Speed, TimestepSpacing, forecast_name, step_rows
+from app.step_rows import Speed, TimestepSpacing, first_step, forecast_name, step_rows
 
 OutputFormat = Literal["png", "jpeg", "webp"]
-NoiseSchedulerName = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
+PromptSyntax = Literal["plain", "weighted"]
+NoiseSchedulerName = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm", "tcd"]
 
 # Each noise scheduler's name in the `parameters` text that AUTOMATIC1111's web UI and its successors read.
 SAMPLER_NAMES: Mapping[NoiseSchedulerName, str] = {
@@ -25,16 +26,75 @@ SAMPLER_NAMES: Mapping[NoiseSchedulerName, str] = {
     "dpmpp_2m_karras": "DPM++ 2M Karras",
     "unipc": "UniPC",
     "lcm": "LCM",
+    "tcd": "TCD",
 }
 
 # The fields that release 0.3 did not have.
-_LATER_FIELDS = frozenset({"speed", "timestep_spacing", "timesteps", "guidance_interval"})
+_LATER_FIELDS = frozenset(
+    {"speed", "timestep_spacing", "timesteps", "guidance_interval", "prompt_syntax", "clip_skip"}
+    | {"init_image", "mask", "strength", "mask_blur", "mask_invert", "loras", "embeddings", "model"}
+)
 
 # Pixels for each side of a latent, in every Stable Diffusion; an image's sides are multiples of it.
 SIDE_MULTIPLE = 8
 # The largest integer that every JSON reader keeps exactly.
 MAX_SEED = 2**53 - 1
 MAX_PROMPT_CHARS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRef:
+    """A picture that an image is made from: an initial image, or a mask.
+
+    Attributes:
+        sha256: Of its size and its pixels as they are used, in hex (`app.storage.images.pixels_sha256`).
+        image_id: The stored image that it was; None: it came with the request.
+    """
+
+    sha256: str
+    image_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """A LoRA and its weight; 0 changes nothing, 1 is as it was trained."""
+
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSet:
+    """The LoRAs and embeddings under which an image is drawn, sorted: images of equal sets share forwards.
+
+    Attributes:
+        is_few_step: Whether the pack's few-step weights are among them.
+    """
+
+    loras: tuple[LoraUse, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    is_few_step: bool = False
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self.loras or self.embeddings or self.is_few_step)
+
+
+@dataclass(frozen=True, slots=True)
+class FewStepSettings:
+    """What a pack's few-step weights were trained for: the settings of `speed: fast` where a request has none.
+
+    Attributes:
+        max_num_inference_steps: More steps are refused.
+        guidance_scale: At most 1: the weights have their guidance inside.
+        timestep_spacing: Used where the request has no timesteps.
+    """
+
+    num_inference_steps: int
+    max_num_inference_steps: int
+    guidance_scale: float
+    scheduler: NoiseSchedulerName
+    timestep_spacing: TimestepSpacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +109,23 @@ class ImageSpec:
         seed: 0 ... `MAX_SEED`. torch's generator on the CPU uses the lowest 32 bits of it.
         scheduler: The noise scheduler's name; the engine refuses one that it does not have.
         output_format: The file's format; the engine does not use it.
-        speed: `balanced` forecasts some of the steps; `exact` and `fast` compute all of them.
+        speed: `balanced` forecasts some of the steps; `exact` and `fast` compute all of them, `fast` with the pack's
+            few-step weights.
         timestep_spacing: Which timesteps the steps have; None: as the pack says.
         timesteps: All timesteps, strictly descending, `num_inference_steps` of them; None: by the spacing.
-        guidance_interval: From and to, 0 to 1 as parts of the schedule; outside of it steps are not guided. None: all.
+        guidance_interval: From and to, 0 to 1 as parts of the steps that are taken; outside of it steps are not guided.
+            None: all.
+        init_image: The picture to begin with, of this width and height; None: noise alone. The spec names it; its
+            pixels come with the request to the engine.
+        mask: Where `init_image` is repainted, of its size; None: everywhere.
+        strength: With `init_image`: the share of the schedule that is taken, above 0 to 1; see `step_rows.first_step`.
+        mask_blur: Standard deviation in pixels by which the mask was blurred; above 0 it has soft edges.
+        mask_invert: Whether the mask was inverted.
+        prompt_syntax: `weighted`: brackets in both prompts weigh their text, and long ones are read in chunks.
+        clip_skip: Layers of the text encoder that are left out at its end; None: none is.
+        loras: The LoRAs that are added to the model's weights.
+        embeddings: Names of the textual-inversion embeddings whose tokens stand in a prompt.
+        model: The name of the diffusion model; None: the node's default one.
     """
 
     prompt: str
@@ -68,12 +141,34 @@ class ImageSpec:
     timestep_spacing: TimestepSpacing | None = None
     timesteps: tuple[int, ...] | None = None
     guidance_interval: tuple[float, float] | None = None
+    init_image: PictureRef | None = None
+    mask: PictureRef | None = None
+    strength: float | None = None
+    mask_blur: float = 0.0
+    mask_invert: bool = False
+    prompt_syntax: PromptSyntax = "plain"
+    clip_skip: int | None = None
+    loras: tuple[LoraUse, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    model: str | None = None
 
     def __post_init__(self) -> None:
-        """Make tuples of the lists that JSON has."""
+        """Make values and tuples of what JSON has."""
+        loras = (use if isinstance(use, LoraUse) else LoraUse(**use) for use in self.loras or ())
+        object.__setattr__(self, "loras", tuple(loras))
+        object.__setattr__(self, "embeddings", tuple(self.embeddings or ()))
         for name in ("timesteps", "guidance_interval"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
+        for name in ("init_image", "mask"):
+            if isinstance(value := getattr(self, name), Mapping):
+                object.__setattr__(self, name, PictureRef(value["sha256"], value.get("image_id")))
+
+    @property
+    def adapters(self) -> AdapterSet:
+        """The LoRAs and embeddings, in the order of their names, and whether the few-step weights are added."""
+        loras = tuple(sorted(self.loras, key=lambda use: use.name))
+        return AdapterSet(loras, tuple(sorted(self.embeddings)), self.speed == "fast")
 
     @property
     def is_guided(self) -> bool:
@@ -83,12 +178,18 @@ class ImageSpec:
     @property
     def forecast(self) -> str | None:
         """The name of the forecast that stands in for some of the steps; None: all are computed."""
-        return forecast_name(self.speed, self.scheduler, self.num_inference_steps)
+        return forecast_name(self.speed, self.scheduler, self.num_inference_steps - (self.first_step or 0))
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step of the schedule that is taken, from 0; None without an initial image."""
+        return None if self.strength is None else first_step(self.num_inference_steps, self.strength)
 
     @property
     def step_rows(self) -> tuple[int, ...]:
-        """The UNet rows of each step, 0 ... 2; see `app.step_rows`."""
-        return step_rows(self.scheduler, self.num_inference_steps, self.is_guided, self.speed, self.guidance_interval)
+        """The UNet rows of each step that is taken, 0 ... 2; see `app.step_rows`."""
+        steps, interval = self.num_inference_steps, self.guidance_interval
+        return step_rows(self.scheduler, steps, self.is_guided, self.speed, interval, self.strength)
 
     @property
     def pixel_steps(self) -> int:
@@ -110,8 +211,10 @@ class ImageSpec:
         Settings of `_LATER_FIELDS` that are not used are left out: they are part of an image's file, and the files of
         older releases can be made again, byte by byte.
         """
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in values.items() if name not in _LATER_FIELDS or value != _default(name)}
+        values = {
+            name: value for name, value in asdict(self).items() if name not in _LATER_FIELDS or value != _default(name)
+        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ImageSpec":
@@ -164,6 +267,13 @@ class ImageInfo:
             TypeError: A field without a default is not there.
         """
         return cls(**_fields_in(cls, values))
+
+
+class DrawnBy(NamedTuple):
+    """The model that draws images, by the name that requests have for it, and the version of its weights."""
+
+    name: str
+    revision: str
 
 
 class RenderedImage(NamedTuple):

@@ -19,25 +19,26 @@ from app.api import openapi, problems, submissions
 from app.api.access.layer import AccessLayer
 from app.api.access.scopes import require_listed
 from app.api.access.shares import ShareLayer
+from app.api.compat import surfaces
+from app.api.compat.errors import ErrorForms
+from app.api.deps import BOUNDED_TAGS
 from app.api.middleware import BodyLimits, HttpMiddleware
 from app.api.parsing.json_bodies import SMALL_BODY
 from app.api.parsing.query_names import refuse_unknown_query
 from app.api.routes import (
-    backbones,
     dataset_images,
     datasets,
     exports,
     generate,
     generations,
     jobs,
-    models,
+    keys,
     pages,
     reports,
     scoring,
     service,
-    train_jobs,
-    train_reports,
 )
+from app.api.routes.training import backbones, models, train_jobs, train_reports
 from app.api.serving.accepted_work import AcceptedWorkBook
 from app.api.serving.browsers import BrowserGuard, BrowserHeaders
 from app.api.serving.connection_book import ConnectionLimits
@@ -55,14 +56,15 @@ from app.origins import allowed_hosts, read_origins
 from app.services.inference.loading import ModelChoice, start_inference
 from app.services.inference.remote import NodeEngine
 from app.services.inference.service import Inference
+from app.services.process.thread_pools import NUM_LARGE_PICTURES, open_pools
 from app.services.store import recovery, removal
 from app.services.store.identity import assign_store_id
-from app.services.thread_pools import NUM_LARGE_PICTURES, open_pools
 from app.storage.images import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
 from app.storage.upload_process import UploadProcesses
 from app.tracing.spans import NO_TRACING, Tracing
+from app.ui.routes import router as console
 from app.wiring import (
     authenticator,
     job_queue,
@@ -97,6 +99,7 @@ ROUTERS = (
     models,
     backbones,
     jobs,
+    keys,
     service,
     pages,
 )
@@ -123,6 +126,7 @@ def create_app(
         title="Foxhound",
         version=__version__,
         lifespan=_lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -142,7 +146,10 @@ def create_app(
     openapi.install(app)
     for module in ROUTERS:
         require_listed(module.router.routes)
-        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)])
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query), BOUNDED_TAGS])
+    surfaces.install(app, settings.compat_surfaces)
+    if settings.ui:
+        app.include_router(console)
     service.install_docs(app)
     return app
 
@@ -150,10 +157,11 @@ def create_app(
 def with_middleware(app: FastAPI) -> ASGIApp:
     """Return what the server serves: the application behind its layers.
 
-    A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `HttpMiddleware` (request
-    id, body rate, shutdown, one form of errors), `BrowserGuard`, which refuses what other sites must not send, and
-    `AccessLayer`, which checks the API key, `ShareLayer`, which holds its caller to its share, and the layers of
-    `representations`: `HEAD`, gzip, and entity tags of JSON.
+    A request passes `BrowserHeaders`, which only adds headers to the answers of all others, `ErrorForms`, which writes
+    errors as the clients of other services read them, `HttpMiddleware` (request id, body rate, shutdown, one form of
+    errors), `BrowserGuard`, which refuses what other sites must not send, `AccessLayer`, which checks the API key,
+    `ShareLayer`, which holds its caller to its share, and the layers of `representations`: `HEAD`, gzip, and entity
+    tags of JSON.
     """
     settings: Settings = app.state.settings
     origins = read_origins(settings.cors_origins or "")
@@ -168,7 +176,7 @@ def with_middleware(app: FastAPI) -> ASGIApp:
         metrics=app.state.metrics.http,
         tracing=app.state.tracing,
     )
-    return BrowserHeaders(http, origins)
+    return BrowserHeaders(ErrorForms(http, surfaces.prefixes_of(settings.compat_surfaces)), origins)
 
 
 def server_config(app: FastAPI, *, served: ASGIApp | None = None, parser: str = "auto") -> ServerConfig:
@@ -231,7 +239,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 app.state.reencode or upload_processes.reencode,
                 engine_socket.is_own,
             )
-            node_engine = NodeEngine(inference, limits_of(settings), fine_tuning)
+            node_engine = NodeEngine(inference, limits_of(settings), fine_tuning, services.events.show)
             access = app.state.authenticator = authenticator(settings, db)
             await access.start()
             async with _listening(_internal(app, node_engine), engine_socket):

@@ -10,12 +10,12 @@ from typing import Literal
 Speed = Literal["exact", "balanced", "fast"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
 
-# The noise schedulers whose steps may be forecast. Fresh noise in a step breaks the smooth history of `euler_a`, `lcm`.
+# The noise schedulers whose steps may be forecast. Fresh noise in a step breaks the smooth history of the others.
 FORECAST_SCHEDULERS = frozenset({"pndm", "ddim", "euler", "dpmpp_2m", "dpmpp_2m_karras", "unipc"})
 
 # The noise schedulers that take other timesteps than their own.
 SPACED_SCHEDULERS = frozenset({"pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "unipc"})
-TIMESTEP_SCHEDULERS = SPACED_SCHEDULERS | {"lcm"}
+TIMESTEP_SCHEDULERS = SPACED_SCHEDULERS | {"lcm", "tcd"}
 
 # The name of the forecast in an image's lineage; a change of pattern or weights needs another one.
 FORECAST = "linear-1"
@@ -29,9 +29,28 @@ _FIRST_PERIOD, _PERIOD_GROWTH = 2.0, 0.5
 _LAST_COMPUTED_SHARE = 0.1
 
 
-def num_steps(scheduler: str, num_inference_steps: int) -> int:
-    """Return the steps of a noise scheduler, >= 1: `pndm` takes its second step twice."""
-    return num_inference_steps + (scheduler == "pndm" and num_inference_steps > 1)
+def first_step(num_inference_steps: int, strength: float | None) -> int:
+    """Return the first step that an image takes, from 0; `num_inference_steps`: it takes none.
+
+    Args:
+        num_inference_steps: Denoising steps of the whole schedule, >= 1.
+        strength: Share of the schedule that an initial image is repainted for, above 0 to 1; None: there is none.
+
+    Source:
+        diffusers `StableDiffusionImg2ImgPipeline.get_timesteps`.
+    """
+    return (
+        0 if strength is None else num_inference_steps - min(int(num_inference_steps * strength), num_inference_steps)
+    )
+
+
+def num_steps(scheduler: str, num_inference_steps: int, strength: float | None = None) -> int:
+    """Return the steps that an image takes, >= 1: `pndm` takes its second step twice.
+
+    Of `pndm` an initial image skips entries of the list in which that step is twice, as diffusers does.
+    """
+    all_steps = num_inference_steps + (scheduler == "pndm" and num_inference_steps > 1)
+    return all_steps - first_step(num_inference_steps, strength)
 
 
 def forecast_name(speed: str, scheduler: str, num_inference_steps: int) -> str | None:
@@ -77,6 +96,7 @@ def step_rows(
     is_guided: bool,
     speed: str = "exact",
     guidance_interval: tuple[float, float] | None = None,
+    strength: float | None = None,
 ) -> tuple[int, ...]:
     """Return the UNet rows of each step: 0 where it is forecast, 2 where it is guided, else 1.
 
@@ -85,10 +105,12 @@ def step_rows(
         num_inference_steps: Denoising steps, >= 1.
         is_guided: Whether the guidance scale is above 1.
         speed: `exact`, `balanced` or `fast`.
-        guidance_interval: From and to, 0 to 1 as parts of the schedule; None: guidance at every step.
+        guidance_interval: From and to, 0 to 1 as parts of the steps that are taken; None: guidance at every step.
+        strength: Of an initial image, see `first_step`; None: there is none.
     """
-    steps = num_steps(scheduler, num_inference_steps)
-    is_forecast = forecast_name(speed, scheduler, num_inference_steps) is not None
+    steps = num_steps(scheduler, num_inference_steps, strength)
+    taken = num_inference_steps - first_step(num_inference_steps, strength)
+    is_forecast = forecast_name(speed, scheduler, taken) is not None
     computed = computed_steps(steps) if is_forecast else (True,) * steps
     return tuple(
         (2 if is_guided and is_guided_at(index, steps, guidance_interval) else 1) if computed[index] else 0

@@ -24,12 +24,18 @@ from app.modelpacks.devices import resolve_device
 from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.exports.service import DatasetExportService
 from app.services.datasets.extension import DatasetExtensionService
+from app.services.datasets.recipes.shots.loading import ShotLoader
 from app.services.datasets.service import DatasetService
 from app.services.datasets.uploads import UploadService
 from app.services.evaluation.report.service import TrainReportService
 from app.services.evaluation.service import EvaluationService
 from app.services.generations.service import GenerationService
+from app.services.generations.sheets import GenerationSheets
+from app.services.images.embedding import EmbeddingService
+from app.services.images.reviews import ReviewService
 from app.services.images.service import ImageService
+from app.services.images.sources import SourceService
+from app.services.images.thumbnails import ThumbnailService
 from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import Inference
@@ -37,12 +43,14 @@ from app.services.inference.status import NodeStatus, build_facts, engine_state
 from app.services.jobs.events import JobEvents
 from app.services.jobs.kinds import JOB_KINDS
 from app.services.jobs.service import JobService
+from app.services.keys import KeyService
 from app.services.limits import Limits
+from app.services.process.thread_pools import Pools
 from app.services.reports.judgements import ImageJudge
 from app.services.reports.service import DatasetReportService
-from app.services.scoring import JudgingService
+from app.services.scoring.nearest import NearestImages
+from app.services.scoring.service import JudgingService
 from app.services.store.figures import free_bytes, stored_bytes
-from app.services.thread_pools import Pools
 from app.services.training.exports.explanations import Explanations
 from app.services.training.exports.service import ModelExportService
 from app.services.training.models import ModelService
@@ -90,6 +98,10 @@ def model_choice(settings: Settings) -> ModelChoice:
         max_queue_size=settings.max_queue_size,
         backbones_bytes=settings.backbones_mb * 1_000_000,
         trained_dir=settings.data_dir / "models",
+        loras_dir=settings.loras_dir.resolve() if settings.loras_dir is not None else None,
+        loras_bytes=settings.loras_mb * 1_000_000,
+        models=settings.named_models,
+        models_bytes=settings.models_mb * 1_000_000,
     )
 
 
@@ -117,28 +129,32 @@ def make_services(
     limits = limits_of(settings)
     checks = FileChecks(folder)
     images = ImageService(db, folder, checks)
+    sources = SourceService(inference, images, limits, decode=decode)
     models = ModelService(db, folder, checks)
     jobs = JobService(db, queue, folder.reserve)
-    estimator = JobEstimator(
-        inference,
-        chunk_size=settings.chunk_size,
-        chunks_at_once=durable.CHUNKS_AT_ONCE,
-        worker_ttl_s=settings.worker_ttl_s,
-    )
-    dataset_service = DatasetService(db, folder, inference, queue, limits, estimator)
+    estimator = _estimator(settings, inference)
+    shots = ShotLoader(db, images, limits, decode=decode)
+    dataset_service = DatasetService(db, folder, inference, queue, limits, estimator, shots)
     exported = ExportFiles(folder, checks, __version__)
     explanations = Explanations(inference, pools.explanations, settings.backbones_mb * 1_000_000)
-    judge = ImageJudge(folder, inference, FeatureCache(folder.features, reserve=folder.reserve), limits, pools)
+    features = FeatureCache(folder.features, reserve=folder.reserve)
+    judge = ImageJudge(folder, inference, features, limits, pools)
+    nearest = NearestImages(db, features, pools.explanations)
     return Services(
         pools=pools,
         status=NodeStatus(db, inference, limits, has_socket),
         inference=inference,
-        generations=GenerationService(db, folder, inference, queue, limits),
+        generations=GenerationService(db, folder, inference, queue, limits, sources),
+        sheets=GenerationSheets(db, checks),
         images=images,
-        judging=JudgingService(inference, images, models, limits, explanations, decode=decode),
+        sources=sources,
+        thumbnails=ThumbnailService(db, folder, checks),
+        judging=JudgingService(inference, images, models, limits, explanations, nearest, decode=decode),
+        embeddings=EmbeddingService(inference, limits, decode=decode),
         datasets=dataset_service,
         extensions=DatasetExtensionService(db, inference, queue, limits, estimator),
         uploads=UploadService(db, folder, limits, pools, reencode),
+        reviews=ReviewService(db),
         exports=DatasetExportService(db, folder, checks),
         reports=DatasetReportService(db, folder, inference, judge, limits, pools),
         train_jobs=TrainJobService(db, inference, queue, dataset_service, folder),
@@ -149,6 +165,16 @@ def make_services(
         jobs=jobs,
         events=JobEvents(jobs),
         visibility=Visibility(db),
+        keys=KeyService(db, access_policy(settings).shares),
+    )
+
+
+def _estimator(settings: Settings, inference: Inference) -> JobEstimator:
+    return JobEstimator(
+        inference,
+        chunk_size=settings.chunk_size,
+        chunks_at_once=durable.CHUNKS_AT_ONCE,
+        worker_ttl_s=settings.worker_ttl_s,
     )
 
 

@@ -52,7 +52,7 @@ def run_worker(
     images = DatasetImages(db, folder, node, chunk_size=settings.chunk_size)
     features = FeatureCache(folder.features, reserve=folder.reserve)
     handlers: list[JobHandler] = [
-        GenerateJob(folder, node),
+        GenerateJob(db, folder, node),
         DatasetJob(images),
         RepairJob(db, folder, node),
         TrainJob(db, folder, features, node, images),

@@ -22,6 +22,8 @@ from foxhound_client.steps import Answer, Close, Emit, Flow, Items, Open, Read, 
 ENDED = ("succeeded", "failed", "cancelled")
 # Seconds between two polls while a job's events are not available.
 POLL_S = 2.0
+# The events of a running generation that are emitted or raised.
+_KINDS = {"progress", "generation", "error"}
 
 OnState = Callable[[JobSummary], None]
 
@@ -124,6 +126,8 @@ def generation(policy: Policy, request: Request) -> Items[GenerationProgress | G
             raise refusal(answer.status, answer.reason, answer.content)
         while piece := (yield Read()):
             for text in parser.feed(piece):
+                if _is_other(text):
+                    continue
                 event = parsed(text, GenerationEvent)
                 if isinstance(event, GenerationFailure):
                     raise _failed(event)
@@ -133,6 +137,15 @@ def generation(policy: Policy, request: Request) -> Items[GenerationProgress | G
     except httpx.TransportError as error:
         raise unreachable(policy, error) from None
     raise Unreachable(f"{policy.url} ended the events before the generation was complete.", has_answered=True)
+
+
+def _is_other(text: str) -> bool:
+    """Return whether an event is of a kind that is not emitted: `queued`, or one of a newer service."""
+    try:
+        kind = json.loads(text)["kind"]
+    except (ValueError, TypeError, KeyError):
+        return False
+    return isinstance(kind, str) and kind not in _KINDS
 
 
 def _failed(event: GenerationFailure) -> FoxhoundError:

@@ -23,7 +23,14 @@ class ModelRef(Answer):
     revision: str
 
 
-NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
+class SourceImageRead(Answer):
+    """A picture that an image was made from."""
+
+    sha256: str
+    image_id: str | None
+
+
+NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm", "tcd"]
 
 
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -35,9 +42,24 @@ Speed = Literal["exact", "balanced", "fast"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
 
 
+PromptSyntax = Literal["plain", "weighted"]
+
+
+class LoraUseRead(Answer):
+    """A LoRA and its weight."""
+
+    name: str
+    weight: float
+
+
 class GenerationParameters(Answer):
     """Every value as used: a request with these gives the same images."""
 
+    init_image: SourceImageRead | None
+    mask: SourceImageRead | None
+    strength: float | None
+    mask_blur: float
+    mask_invert: bool
     prompt: str
     negative_prompt: str
     guidance_scale: float
@@ -53,6 +75,13 @@ class GenerationParameters(Answer):
     timestep_spacing: TimestepSpacing | None
     timesteps: list[int] | None
     guidance_interval: list[float] | None
+    prompt_syntax: PromptSyntax
+    clip_skip: int | None
+    best_of: int | None
+    grid: bool
+    loras: list[LoraUseRead]
+    embeddings: list[str]
+    model: str | None
 
 
 class LabelProbability(Answer):
@@ -76,6 +105,15 @@ class GeneratedImageRead(Answer):
     flagged: bool | None
     clip_score: float | None
     label_probabilities: list[LabelProbability] | None
+
+
+class GridRead(Answer):
+    """One sheet of all images of a generation, in their order."""
+
+    url: str
+    width: int
+    height: int
+    b64_json: str | None
 
 
 class WarningRead(Answer):
@@ -102,6 +140,7 @@ class GenerationRead(Answer):
     model: ModelRef
     parameters: GenerationParameters
     images: list[GeneratedImageRead]
+    grid: GridRead | None
     warnings: list[WarningRead]
     timings: GenerationTimings
 
@@ -114,6 +153,15 @@ class GenerationProgress(Answer):
     step: int
     steps: int
     num_images: int
+    preview_step: int | None
+    preview_png_b64: str | None
+
+
+class GenerationQueued(Answer):
+    """How many requests go before one that waits: the data of a `queued` event."""
+
+    kind: Literal["queued"]
+    position: int
 
 
 ErrorCode = str
@@ -144,7 +192,7 @@ class GenerationFailure(Answer):
     kind: Literal["error"]
 
 
-GenerationEvent = Annotated[GenerationProgress | GenerationRead | GenerationFailure, Field(discriminator="kind")]
+GenerationEvent = Annotated[GenerationProgress | GenerationQueued | GenerationRead | GenerationFailure, Field(discriminator="kind")]
 
 
 JobStatus = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -178,9 +226,23 @@ class GenerateResult(Answer):
     generation_id: str
 
 
+class JobPreview(Answer):
+    """What an image of a job under way will look like."""
+
+    image: int
+    step: int
+    steps: int
+    preview_png_b64: str
+
+
 class GenerateSpec(Answer):
     """The request of a `generate` job with every value as used."""
 
+    init_image: SourceImageRead | None
+    mask: SourceImageRead | None
+    strength: float | None
+    mask_blur: float
+    mask_invert: bool
     prompt: str
     negative_prompt: str
     guidance_scale: float
@@ -196,6 +258,14 @@ class GenerateSpec(Answer):
     timestep_spacing: TimestepSpacing | None
     timesteps: list[int] | None
     guidance_interval: list[float] | None
+    prompt_syntax: PromptSyntax
+    clip_skip: int | None
+    best_of: int | None
+    grid: bool
+    loras: list[LoraUseRead]
+    embeddings: list[str]
+    model: str | None
+    preview: int | None
 
 
 class GenerateJob(Answer):
@@ -215,6 +285,8 @@ class GenerateJob(Answer):
     finished_at: datetime | None
     kind: Literal["generate"]
     result: GenerateResult | None
+    preview: JobPreview | None
+    position: int | None
     spec: GenerateSpec
 
 
@@ -233,6 +305,9 @@ ImageSource = Literal["synthetic", "real"]
 
 
 Decision = Literal["kept", "rejected"]
+
+
+Review = Literal["accepted", "rejected"]
 
 
 class ImageRead(Answer):
@@ -254,6 +329,8 @@ class ImageRead(Answer):
     split: Split | None
     source: ImageSource
     decision: Decision
+    review: Review | None
+    clip_score: float | None
 
 
 class ImagePage(Answer):
@@ -262,6 +339,13 @@ class ImagePage(Answer):
     items: list[ImageRead]
     next_cursor: str | None
     total: int | None
+
+
+class LoraRecord(Answer):
+    """A LoRA and the weight that it had."""
+
+    name: str
+    weight: float
 
 
 class RedrawnFor(Answer):
@@ -285,9 +369,23 @@ class ImageLineage(Answer):
     output_format: ImageFormat | None = None
     speed: Speed | None = None
     forecast: str | None = None
+    few_step_sha256: str | None = None
     timestep_spacing: TimestepSpacing | None = None
     timesteps: list[int] | None = None
     guidance_interval: list[float] | None = None
+    init_image: SourceImageRead | None = None
+    mask: SourceImageRead | None = None
+    strength: float | None = None
+    mask_blur: float | None = None
+    mask_invert: bool | None = None
+    prompt_syntax: PromptSyntax | None = None
+    clip_skip: int | None = None
+    best_of: int | None = None
+    loras: list[LoraRecord] | None = None
+    embeddings: list[str] | None = None
+    adapter_files: dict[str, str] | None = None
+    model: str | None = None
+    model_files: dict[str, str] | None = None
     pack: str | None = None
     pack_revision: str | None = None
     device: str | None = None
@@ -323,6 +421,7 @@ class ImageMetadata(Answer):
     split: Split | None
     source: ImageSource
     decision: Decision
+    review: Review | None
     clip_score: float | None
     label_probabilities: list[LabelProbability] | None
     reason: str | None
@@ -374,6 +473,24 @@ class Prediction(Answer):
     probability: float
 
 
+class NearestImage(Answer):
+    """A training image, and how near it is."""
+
+    image_id: str
+    url: str
+    label: str
+    similarity: float
+    distance: float
+
+
+class NearestRead(Answer):
+    """The training images that are most similar to an image, the most similar first."""
+
+    images: list[NearestImage]
+    num_compared: int
+    num_training: int
+
+
 class ClassificationRead(Answer):
     """The predictions for one image."""
 
@@ -381,6 +498,7 @@ class ClassificationRead(Answer):
     model: ModelRef
     predictions: list[Prediction]
     explanation_png_b64: str | None
+    nearest: NearestRead | None
 
 
 class ClassifyResult(Answer):
@@ -388,6 +506,7 @@ class ClassifyResult(Answer):
 
     image_id: str | None
     predictions: list[Prediction]
+    nearest: NearestRead | None
 
 
 class ClassificationsRead(Answer):
@@ -421,6 +540,16 @@ class StepsRange(Answer):
 StepsChoice = int | StepsRange
 
 
+class StrengthRange(Answer):
+    """A random strength for each image, drawn from min, min + 0.05, ..., max."""
+
+    min: float
+    max: float
+
+
+StrengthChoice = float | StrengthRange
+
+
 class RecipeSettingsRead(Answer):
     """Settings of a dataset's images."""
 
@@ -430,9 +559,13 @@ class RecipeSettingsRead(Answer):
     output_format: ImageFormat
     guidance_scale: GuidanceChoice
     num_inference_steps: StepsChoice
+    strength: StrengthChoice | None
     speed: Speed
     timestep_spacing: TimestepSpacing | None
     guidance_interval: list[float] | None
+    loras: list[LoraUseRead]
+    embeddings: list[str]
+    model: str | None
 
 
 Combine = Literal["cartesian", "sampled"]
@@ -454,6 +587,7 @@ class PlannedClass(Answer):
     prompts: list[str]
     negative_prompt: str
     label: str
+    from_images: list[str]
     folder: str
 
 
@@ -469,6 +603,8 @@ class PlannedImage(Answer):
     guidance_scale: float
     num_inference_steps: int
     seed: int
+    from_image: str | None
+    strength: float | None
 
 
 EstimateBasis = Literal["measured", "scaled", "calibrated", "unknown"]
@@ -509,9 +645,17 @@ class DatasetClassRead(Answer):
     folder: str
     label: str
     num_prompts: int
+    num_shots: int
     num_train: int
     num_validation: int
     num_test: int
+
+
+class ReviewCounts(Answer):
+    """The images of a dataset that a person has decided about."""
+
+    accepted: int
+    rejected: int
 
 
 class MissingPlace(Answer):
@@ -546,6 +690,7 @@ class DatasetRead(Answer):
     model: ModelRef | None
     num_images: int
     num_rejected: int
+    reviews: ReviewCounts
     missing: list[MissingPlace]
     progress: Progress
     job_id: str | None
@@ -621,6 +766,7 @@ class RecipeClassRead(Answer):
     prompts: list[str]
     negative_prompt: str
     label: str
+    from_images: list[str]
 
 
 class DatasetRecipeRead(Answer):
@@ -1652,6 +1798,8 @@ class GenerateJobSummary(Answer):
     finished_at: datetime | None
     kind: Literal["generate"]
     result: GenerateResult | None
+    preview: JobPreview | None
+    position: int | None
 
 
 class DatasetResult(Answer):
@@ -1851,6 +1999,82 @@ class TrainJob(Answer):
 JobRead = Annotated[GenerateJob | DatasetJob | RepairJob | TrainJob | EvaluateJob, Field(discriminator="kind")]
 
 
+KeyState = Literal["active", "expired", "revoked"]
+
+
+class KeyLimitsRead(Answer):
+    """The bounds of a key."""
+
+    requests_per_minute: int | None
+    concurrent_requests: int | None
+    concurrent_images: int | None
+    pixel_steps_per_day: int | None
+    stored_mb: int | None
+
+
+class KeyRead(Answer):
+    """A key, without the key itself, which the node does not have."""
+
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    state: KeyState
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_on: str | None
+    limits: KeyLimitsRead
+
+
+class KeyPage(Answer):
+    """A page of keys, newest first."""
+
+    items: list[KeyRead]
+    next_cursor: str | None
+    total: int | None
+
+
+class KeyCreatedRead(Answer):
+    """A key that was just created."""
+
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    state: KeyState
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_on: str | None
+    limits: KeyLimitsRead
+    key: str
+
+
+class KeyUse(Answer):
+    """What a key uses of its quotas."""
+
+    pixel_steps_today: int
+    stored_bytes: int
+
+
+class KeyDetail(Answer):
+    """A key with its use."""
+
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    state: KeyState
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_on: str | None
+    limits: KeyLimitsRead
+    applied_limits: KeyLimitsRead
+    use: KeyUse
+
+
 class Liveness(Answer):
     """The process is alive."""
 
@@ -1990,6 +2214,50 @@ class PackRead(Answer):
     made: PackOrigin
 
 
+DrawingMode = Literal["text_to_image", "image_to_image", "inpainting"]
+
+
+class DrawingModel(Answer):
+    """A diffusion model of the node."""
+
+    name: str
+    is_default: bool
+    fits: bool
+    is_loaded: bool
+    native_size: int | None
+    min_side: int | None
+    max_side: int | None
+    modes: list[DrawingMode]
+    noise_schedulers: list[NoiseScheduler]
+    default_noise_scheduler: NoiseScheduler | None
+    prediction_type: str | None
+    speeds: list[Speed]
+    loras: list[str]
+    embeddings: list[str]
+    num_bytes: int | None
+    step_ms: float | None
+
+
+class NodeModel(Answer):
+    """One model of the node."""
+
+    state: LoadingState
+    detail: str | None
+    note: str | None
+    expected_wait_s: float | None
+    drawing: DrawingModel | None
+
+
+class SpeedDefaults(Answer):
+    """What images of a speed are made with where a request does not give it."""
+
+    num_inference_steps: int
+    max_num_inference_steps: int
+    guidance_scale: float
+    scheduler: NoiseScheduler
+    timestep_spacing: TimestepSpacing
+
+
 class SpeedMeasurement(Answer):
     """What a speed was measured to do to a pack's images, with a noise scheduler; by `python -m bench.speed`."""
 
@@ -2003,15 +2271,40 @@ class SpeedMeasurement(Answer):
     clip_score_exact: float | None = None
     clip_class_accuracy: float | None = None
     clip_class_accuracy_exact: float | None = None
+    clip_colour_accuracy: float | None = None
+    clip_colour_accuracy_exact: float | None = None
     judge_accuracy: float | None = None
     judge_accuracy_exact: float | None = None
+    seconds_per_image: float | None = None
 
 
 class SpeedRead(Answer):
     """A speed that this node offers."""
 
     name: Speed
+    defaults: SpeedDefaults | None
     measured: list[SpeedMeasurement]
+
+
+class LoraRead(Answer):
+    """A LoRA file of the node."""
+
+    name: str
+    num_bytes: int
+    fits: bool
+    detail: str | None
+    rank: int | None
+
+
+class EmbeddingRead(Answer):
+    """A textual-inversion embedding of the node."""
+
+    name: str
+    num_bytes: int
+    fits: bool
+    detail: str | None
+    token: str | None
+    num_vectors: int | None
 
 
 class Limits(Answer):
@@ -2037,13 +2330,16 @@ class Capabilities(Answer):
 
     version: str
     pack: PackRead
-    models: dict[str, ModelState]
+    models: dict[str, NodeModel]
     device: str
     dtype: str
+    modes: list[DrawingMode]
     noise_schedulers: list[NoiseScheduler]
     default_noise_scheduler: str
     speeds: list[SpeedRead]
     timestep_spacings: list[TimestepSpacing]
+    loras: list[LoraRead]
+    embeddings: list[EmbeddingRead]
     limits: Limits
     versions: dict[str, str]
 

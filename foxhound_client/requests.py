@@ -6,7 +6,7 @@ Imports nothing but typing.
 from typing import Literal, Required, TypedDict
 
 
-NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm"]
+NoiseScheduler = Literal["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "lcm", "tcd"]
 
 
 ImageFormat = Literal["png", "jpeg", "webp"]
@@ -16,6 +16,24 @@ Speed = Literal["exact", "balanced", "fast"]
 
 
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
+
+
+class LoraUse(TypedDict, total=False):
+    """A LoRA and its weight."""
+
+    name: Required[str]
+    weight: float
+
+
+class SourceImage(TypedDict, total=False):
+    """A picture: exactly one of `image_id` and `image_b64`."""
+
+    image_id: str | None
+    image_b64: str | None
+    sha256: str | None
+
+
+PromptSyntax = Literal["plain", "weighted"]
 
 
 ResponseFormat = Literal["url", "b64_json"]
@@ -31,14 +49,27 @@ class GenerateRequest(TypedDict, total=False):
     speed: Speed
     timestep_spacing: TimestepSpacing | None
     guidance_interval: list[float] | None
+    loras: list[LoraUse]
+    embeddings: list[str]
+    model: str | None
     guidance_scale: float
     num_inference_steps: int
     timesteps: list[int] | None
+    init_image: SourceImage | None
+    mask: SourceImage | None
+    strength: float | None
+    mask_blur: float
+    mask_invert: bool
     prompt: Required[str]
     negative_prompt: str | None
     seed: int | None
+    prompt_syntax: PromptSyntax
+    clip_skip: int | None
     num_images_per_prompt: int
     response_format: ResponseFormat
+    best_of: int | None
+    grid: bool
+    preview: int | None
     labels: list[str] | None
 
 
@@ -52,12 +83,54 @@ class GenerateImageRequest(TypedDict, total=False):
     speed: Speed
     timestep_spacing: TimestepSpacing | None
     guidance_interval: list[float] | None
+    loras: list[LoraUse]
+    embeddings: list[str]
+    model: str | None
     guidance_scale: float
     num_inference_steps: int
     timesteps: list[int] | None
+    init_image: SourceImage | None
+    mask: SourceImage | None
+    strength: float | None
+    mask_blur: float
+    mask_invert: bool
     prompt: Required[str]
     negative_prompt: str | None
     seed: int | None
+    prompt_syntax: PromptSyntax
+    clip_skip: int | None
+
+
+class RepeatRequest(TypedDict, total=False):
+    """What is to be different when a generation is repeated; what is left out or null stays as it was."""
+
+    prompt: str | None
+    negative_prompt: str | None | None
+    seed: int | None
+    guidance_scale: float | None
+    num_inference_steps: int | None
+    num_images_per_prompt: int | None
+    best_of: int | None
+    width: int | None
+    height: int | None
+    scheduler: NoiseScheduler | None
+    speed: Speed | None
+    timestep_spacing: TimestepSpacing | None
+    timesteps: list[int] | None
+    guidance_interval: list[float] | None
+    prompt_syntax: PromptSyntax | None
+    clip_skip: int | None
+    output_format: ImageFormat | None
+    grid: bool | None
+    labels: list[str] | None
+    loras: list[LoraUse] | None
+    embeddings: list[str] | None
+    model: str | None
+    init_image: SourceImage | None
+    mask: SourceImage | None
+    strength: float | None
+    response_format: ResponseFormat
+    preview: int | None
 
 
 class ClipScoreRequest(TypedDict, total=False):
@@ -79,6 +152,7 @@ class ClassifyRequest(TypedDict, total=False):
     top_k: int
     model: str | None
     explain: bool
+    nearest: int | None
 
 
 class DatasetClass(TypedDict, total=False):
@@ -88,6 +162,7 @@ class DatasetClass(TypedDict, total=False):
     prompts: list[str]
     negative_prompt: str | None
     label: str | None
+    from_images: list[str]
 
 
 PresetName = Literal["diverse", "from_prompts"]
@@ -113,6 +188,16 @@ class StepsRange(TypedDict, total=False):
 StepsChoice = int | StepsRange
 
 
+class StrengthRange(TypedDict, total=False):
+    """A random strength for each image, drawn from min, min + 0.05, ..., max."""
+
+    min: Required[float]
+    max: Required[float]
+
+
+StrengthChoice = float | StrengthRange
+
+
 class RecipeSettings(TypedDict, total=False):
     """Settings of a dataset's images."""
 
@@ -123,8 +208,12 @@ class RecipeSettings(TypedDict, total=False):
     speed: Speed
     timestep_spacing: TimestepSpacing | None
     guidance_interval: list[float] | None
+    loras: list[LoraUse]
+    embeddings: list[str]
+    model: str | None
     guidance_scale: GuidanceChoice
     num_inference_steps: StepsChoice
+    strength: StrengthChoice | None
 
 
 Combine = Literal["cartesian", "sampled"]
@@ -159,6 +248,15 @@ class DatasetExtend(TypedDict, total=False):
     train_per_class: int
     validation_per_class: int
     test_per_class: int
+
+
+Review = Literal["accepted", "rejected"]
+
+
+class ImageReview(TypedDict, total=False):
+    """What a person decides about an image of a dataset."""
+
+    review: Required[Review | None]
 
 
 class OptimizerSettings(TypedDict, total=False):
@@ -245,3 +343,31 @@ class EvaluationCreate(TypedDict, total=False):
 
     dataset_id: Required[str]
     split: Split
+
+
+KeyScope = Literal["read", "generate", "datasets", "train", "admin"]
+
+
+class KeyLimits(TypedDict, total=False):
+    """The bounds of a key; null: the setting of each node."""
+
+    requests_per_minute: int | None
+    concurrent_requests: int | None
+    concurrent_images: int | None
+    pixel_steps_per_day: int | None
+    stored_mb: int | None
+
+
+class KeyCreate(TypedDict, total=False):
+    """A key to create."""
+
+    name: Required[str]
+    scopes: Required[list[KeyScope]]
+    expires_in_days: int | None
+    limits: KeyLimits
+
+
+class KeyChange(TypedDict, total=False):
+    """What of a key is changed."""
+
+    limits: Required[KeyLimits]

@@ -12,7 +12,8 @@ PROGRESS = {
     "estimated_finish_at": None,
 }
 COUNTS = {"train_per_class": 1, "validation_per_class": 0, "test_per_class": 0}
-GENERATION = {
+GENERATION: dict[str, Any] = {
+    "model": None,
     "width": None,
     "height": None,
     "scheduler": None,
@@ -22,6 +23,9 @@ GENERATION = {
     "guidance_interval": None,
     "guidance_scale": 7.5,
     "num_inference_steps": 50,
+    "strength": None,
+    "loras": [],
+    "embeddings": [],
 }
 RECIPE = {
     **COUNTS,
@@ -38,6 +42,7 @@ def a_dataset(**changes: object) -> dict[str, Any]:
     """Return a dataset with the id `d` and the job `j`."""
     read = {"kind": "dataset", "id": "d", "name": "n", "created_at": TIME, "status": "ready", "job_id": "j"}
     numbers = {"num_images": 0, "num_rejected": 0, "missing": [], "progress": PROGRESS}
+    numbers["reviews"] = {"accepted": 0, "rejected": 0}
     return {**RECIPE, **read, "classes": [], "model": None, **numbers, **changes}
 
 
@@ -57,6 +62,7 @@ def a_plan(**changes: object) -> dict[str, Any]:
 def a_planned_image(**changes: object) -> dict[str, Any]:
     """Return an image of a plan."""
     place = {"class_name": "fox", "split": "train", "position": 0, "prompt": "a fox", "variables": {}}
+    place |= {"from_image": None, "strength": None}
     return {**place, "negative_prompt": "", "guidance_scale": 7.5, "num_inference_steps": 50, "seed": 1, **changes}
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from app.engine.clip.runner import ClipPayload, ClipScores, ClipTexts, ClipTextsPayload
 from app.engine.clip.texts import TokenIds
-from app.engine.diffusion.runner import GeneratedImage
+from app.engine.diffusion.encoder import ImageToImage
+from app.engine.diffusion.previews import LatentColours, PreviewTap
+from app.engine.diffusion.runner import GeneratedImage, spec_of
 from app.engine.engine import Engine
 from app.engine.request import EngineRequest
 from app.engine.resnet import Classification, ClassifyPayload, FeaturePayload
 from app.engine.runner import Runner
 from app.errors import InferenceFailed
-from app.image_spec import ImageSpec
+from app.modelpacks.adapters import AdapterFolder
+from app.modelpacks.listing import ListedModel
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import BackboneFacts
@@ -32,6 +35,8 @@ from app.services.inference.backbone_descriptions import (
 )
 from app.services.inference.backbone_sources import TimmBackbone
 from app.services.inference.backbones import Backbones
+from app.services.inference.diffusion.adapters import Adapters
+from app.services.inference.diffusion.models import LoadedModel
 from app.services.inference.fine_tuned import FineTunedSources
 from app.services.inference.loaded import (
     BACKBONE,
@@ -42,7 +47,7 @@ from app.services.inference.loaded import (
     Runtime,
     resident_backbones,
 )
-from app.services.inference.loading import ModelChoice
+from app.services.inference.loading import ModelChoice, make_models
 from app.services.inference.service import Inference
 from testing.fake_modules import FakeModules
 from testing.waiting import PATIENCE_S
@@ -79,6 +84,8 @@ class _OneStep:
 class FakeDiffusion:
     """Renders one colour, determined by prompt and seed: red for fox prompts, blue for others.
 
+    An initial image is mixed in by the strength, and stays outside of a mask.
+
     Attributes:
         num_steps: Steps taken so far, of all images.
         gate: Steps wait while it is cleared.
@@ -105,23 +112,26 @@ class FakeDiffusion:
         self.stepping.set()
         self.gate.wait(PATIENCE_S)
         for request in requests:
-            assert isinstance(request.payload, ImageSpec)
-            if request.payload.prompt == BROKEN_PROMPT:
+            spec = spec_of(request.payload)
+            if isinstance(request.on_step, PreviewTap) and request.on_step.is_due(request.state + 1):
+                request.on_step.x0 = torch.full((3, spec.height // 8, spec.width // 8), 0.5)
+            prompt = spec.prompt
+            if prompt == BROKEN_PROMPT:
                 raise InferenceFailed
-            if QUOTED in request.payload.prompt:
-                raise ValueError(request.payload.prompt)
+            if QUOTED in prompt:
+                raise ValueError(prompt)
             request.state += 1
 
     def is_finished(self, request: EngineRequest) -> bool:
-        assert isinstance(request.payload, ImageSpec)
-        return bool(request.state >= min(request.payload.num_inference_steps, request.cost.steps))
+        return bool(request.state >= min(spec_of(request.payload).num_inference_steps, request.cost.steps))
 
     def finish(self, request: EngineRequest) -> GeneratedImage:
-        payload = request.payload
-        assert isinstance(payload, ImageSpec)
+        payload = spec_of(request.payload)
         rng = np.random.default_rng(zlib.crc32(f"{payload.prompt} {payload.seed}".encode()))
         pixels = rng.integers(0, 60, (payload.height, payload.width, 3), dtype=np.uint8)
         pixels[..., 0 if "fox" in payload.prompt else 2] += 180
+        if isinstance(request.payload, ImageToImage):
+            pixels = _mixed(pixels, request.payload)
         words = payload.prompt.split()
         return GeneratedImage(
             pixels=pixels,
@@ -132,6 +142,15 @@ class FakeDiffusion:
             denoising_ms=2.0,
             decoding_ms=3.0,
         )
+
+
+def _mixed(painted: np.ndarray, payload: ImageToImage) -> np.ndarray:
+    """Mix a painted picture into the initial one, by strength and mask."""
+    strength = payload.spec.strength or 0.0
+    parts = np.full(payload.pixels.shape[:2], strength) if payload.mask is None else strength * payload.mask / 255
+    weights = parts[..., None]
+    mixed: np.ndarray = (weights * painted + (1 - weights) * payload.pixels).round().astype(np.uint8)
+    return mixed
 
 
 class FakeClip(_OneStep):
@@ -244,6 +263,29 @@ def _prepare_texts(texts: Sequence[str]) -> ClipTextsPayload:
     return ClipTextsPayload(tuple(tuple(text.encode()) for text in texts))
 
 
+RUNTIME = Runtime(
+    device="cpu", dtype="float32", num_threads=1, deterministic=True, compiled=False, versions={"torch": "fake"}
+)
+
+
+class NoFurtherModels:
+    """No diffusion models beside the default one."""
+
+    listed: Mapping[str, ListedModel] = {}
+
+    def folder(self, name: str) -> AdapterFolder | None:
+        raise NotImplementedError(name)
+
+    def revision(self, name: str) -> str:
+        raise NotImplementedError(name)
+
+    def load(self, name: str) -> LoadedModel:
+        raise NotImplementedError(name)
+
+    def drop(self, name: str) -> None:
+        raise NotImplementedError(name)
+
+
 class FakeModels:
     """Replaces the real models in `create_app`; keeps runners and engine, so that tests can inspect them."""
 
@@ -271,8 +313,7 @@ class FakeModels:
         engine.add_model(CLASSIFIER, FakeClassifier, max_rows=16)
         engine.add_model(BACKBONE, FakeBackbone, max_rows=16)
         engine.add_model(CLIP, lambda: self.clip, max_rows=16)
-        engine.add_model(DIFFUSION, lambda: self.diffusion)
-        engine.start()
+        engine.add_model(DIFFUSION, lambda: self.load_diffusion(choice, facts, engine))
         self.engine = engine
         facts = LoadedFacts(
             classes=CLASSES,
@@ -281,10 +322,9 @@ class FakeModels:
             prepare_clip=_prepare_clip,
             prepare_texts=_prepare_texts,
             classifier_pixels=to_tensor,
+            preview_colours=LatentColours(np.eye(3, dtype=np.float32), np.zeros(3, np.float32)),
         )
-        runtime = Runtime(
-            device="cpu", dtype="float32", num_threads=1, deterministic=True, compiled=False, versions={"torch": "fake"}
-        )
+        engine.start()
         backbones = Backbones(
             engine,
             resident=resident_backbones(facts),
@@ -292,7 +332,25 @@ class FakeModels:
             unlisted=FineTunedSources(choice.trained_dir, torch.device("cpu")),
             max_bytes=choice.backbones_bytes,
         )
-        return engine, Inference(engine, self.pack, runtime, facts, backbones=backbones, modules=self.modules)
+        adapters = Adapters(facts.find_adapters, max_bytes=choice.loras_bytes) if choice.loras_dir else None
+        if not choice.models:
+            facts.models = NoFurtherModels()
+        models = make_models(choice, facts, adapters)
+        inference = Inference(
+            engine,
+            self.pack,
+            RUNTIME,
+            facts,
+            backbones=backbones,
+            modules=self.modules,
+            adapters=adapters,
+            models=models,
+        )
+        return engine, inference
+
+    def load_diffusion(self, choice: ModelChoice, facts: LoadedFacts, engine: Engine) -> Runner:
+        """Return the diffusion model; on the loader thread."""
+        return self.diffusion
 
 
 def add_backbone(models: FakeModels, folder: Path) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from app.access.caller import Scope
 from testing.api_keys import new_key
-from testing.waiting import PATIENCE_S, wait_for
+from testing.waiting import PATIENCE_S, wait_for, wait_until
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(os.environ.get("FUZZ_TOOLS", ROOT / "build" / "fuzz"))
@@ -39,6 +39,7 @@ def fuzz(base_url: str, database_url: str, folder: Path, max_examples: int, *opt
     """
     key = new_key(database_url, "fuzz", *Scope).key
     with httpx.Client(base_url=base_url, timeout=PATIENCE_S, headers={"Authorization": f"Bearer {key}"}) as http:
+        wait_until(lambda: _answers(http))
         http.get("/openapi.json").raise_for_status()  # the first one takes seconds; schemathesis waits for ten
         config = _with_ids((FOLDER / "schemathesis.toml").read_text(), _fill(http))
     config_file = folder / "schemathesis.toml"
@@ -54,6 +55,13 @@ def fuzz(base_url: str, database_url: str, folder: Path, max_examples: int, *opt
     environment = {**os.environ, "PYTHONPATH": str(FOLDER), "FOXHOUND_FUZZ_KEY": key}
     done = subprocess.run(command, check=False, cwd=folder, env=environment, stderr=sys.stdout.fileno())
     assert done.returncode == 0, f"schemathesis ended with {done.returncode}"
+
+
+def _answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/livez").is_success
+    except httpx.TransportError:
+        return False
 
 
 def _fill(http: httpx.Client) -> dict[str, list[str]]:

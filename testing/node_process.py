@@ -17,8 +17,8 @@ from pathlib import Path
 
 from app.api.serving.server import Server
 from app.config import Settings
+from app.engine.diffusion.runner import spec_of
 from app.engine.request import EngineRequest
-from app.image_spec import ImageSpec
 from app.logs.setup import LogFormat, configure_logging
 from app.main import create_app, server_config
 from app.node.client import NodeClient
@@ -106,10 +106,9 @@ class FixedCost(FakeDiffusion):
         time.sleep(self._plan.step_s)
         super().step(requests)
         for request in requests:
-            assert isinstance(request.payload, ImageSpec)
             if self.is_finished(request):
                 with self._plan.rendered.open("a") as log:
-                    log.write(f"{request.payload.seed}\n")
+                    log.write(f"{spec_of(request.payload).seed}\n")
 
 
 class NodeProcesses:

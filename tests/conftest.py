@@ -1,11 +1,16 @@
 """What every test has at hand: real databases, and a node with models that answer at once."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+# Processes of tests share cores. Threads of torch wait for each other in loops that keep cores from other processes:
+# three processes of two threads on two cores do a thirteenth of the work of three of one. Children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from app.db.session import Database
 from app.jobs.queue import JobQueue

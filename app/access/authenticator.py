@@ -233,7 +233,7 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     for name, value in headers:
         if name == b"x-api-key":
             found.add(value.strip())
-        elif name == b"authorization":
+        elif name == b"authorization" and value.strip():  # some clients send it empty where they have no key
             scheme, _, rest = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
                 found.add(rest.strip())

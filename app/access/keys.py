@@ -37,6 +37,22 @@ class KeyRefused(Exception):
     """A key cannot be created or revoked; the text says why, for a person."""
 
 
+class KeyNameTaken(KeyRefused):
+    """Another unrevoked key has the name."""
+
+
+class TooManyKeys(KeyRefused):
+    """There are as many unrevoked keys as are kept."""
+
+
+class NoSuchKey(KeyRefused):
+    """There is no unrevoked key of this id or name."""
+
+
+class LastAdminKey(KeyRefused):
+    """No other usable key would have the scope `admin`."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewKey:
     """A key that was just created; the only place where the key itself is."""
@@ -146,7 +162,7 @@ def create_key(
     except IntegrityError:
         if if_none:  # another node has created its first key meanwhile
             return None
-        raise KeyRefused("There is a key of this name. Revoke it first, or choose another name.") from None
+        raise KeyNameTaken("There is a key of this name. Revoke it first, or choose another name.") from None
     return new
 
 
@@ -157,34 +173,42 @@ def list_keys(db: Database) -> list[KeyRecord]:
         return [KeyRecord(*row) for row in session.execute(select(*columns).order_by(ApiKey.id))]
 
 
-def revoke_key(db: Database, name: str) -> KeyRecord:
+def revoke_key(db: Database, id_or_name: str, *, keeps_admin: bool = False) -> KeyRecord:
     """Revoke a key and return it as it is now; API processes refuse it within 5 s.
 
+    Args:
+        db: The database.
+        id_or_name: Of the key.
+        keeps_admin: Whether to refuse it if no other usable key has the scope `admin`.
+
     Raises:
-        KeyRefused: There is no unrevoked key of this name.
+        NoSuchKey: There is no unrevoked key of this id or name.
+        LastAdminKey: It is the last, and `keeps_admin`.
     """
     with db.transaction() as session:
-        row = _unrevoked(session, name)
+        row = _unrevoked(session, id_or_name)
+        if keeps_admin and _is_last_admin(session, row):
+            raise LastAdminKey("No other key has the scope admin. Create one first.")
         row.revoked_at = utc_now()
-        return _record(row)
+        return record_of(row)
 
 
-def limit_key(db: Database, name: str, shares: Shares) -> KeyRecord:
+def limit_key(db: Database, id_or_name: str, shares: Shares) -> KeyRecord:
     """Replace the bounds of a key and return it as it is now; API processes apply them within 5 s.
 
     Args:
         db: The database.
-        name: Its name.
+        id_or_name: Of the key.
         shares: All its bounds; those that are None follow the settings of each node.
 
     Raises:
-        KeyRefused: There is no unrevoked key of this name.
+        NoSuchKey: There is no unrevoked key of this id or name.
     """
     with db.transaction() as session:
-        row = _unrevoked(session, name)
+        row = _unrevoked(session, id_or_name)
         row.shares = shares.given() or None
         row.num_changes += 1
-        return _record(row)
+        return record_of(row)
 
 
 def has_any_key(session: Session) -> bool:
@@ -247,14 +271,30 @@ class KeyRows:
         note_use(self._db, key_id, day)
 
 
-def _unrevoked(session: Session, name: str) -> ApiKey:
-    row = session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)))
-    if row is None:
-        raise KeyRefused("There is no unrevoked key of this name. `foxhound keys list` lists all keys.")
+def find_key(session: Session, id_or_name: str) -> ApiKey | None:
+    """Return the key of an id, or else the unrevoked key of a name; None if there is neither."""
+    of_name = select(ApiKey).where(ApiKey.name == id_or_name, ApiKey.revoked_at.is_(None))
+    return session.get(ApiKey, id_or_name) or session.scalar(of_name)
+
+
+def _unrevoked(session: Session, id_or_name: str) -> ApiKey:
+    row = find_key(session, id_or_name)
+    if row is None or row.revoked_at is not None:
+        raise NoSuchKey("There is no unrevoked key of this name. `foxhound keys list` lists all keys.")
     return row
 
 
-def _record(row: ApiKey) -> KeyRecord:
+def _is_last_admin(session: Session, row: ApiKey) -> bool:
+    """Return whether a key is usable for `admin`, and no other one is; other transactions wait that ask the same."""
+    now = utc_now()
+    usable = ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
+    rows = session.execute(select(ApiKey.id, ApiKey.scopes).where(usable).order_by(ApiKey.id).with_for_update())
+    admins = {key_id for key_id, scopes in rows if Scope.ADMIN in scopes}
+    return admins == {row.id}
+
+
+def record_of(row: ApiKey) -> KeyRecord:
+    """Return what lists show of a key's row."""
     return KeyRecord(**{name: getattr(row, name) for name in KeyRecord.__dataclass_fields__})
 
 
@@ -266,4 +306,4 @@ def _known(scopes: Collection[str]) -> frozenset[Scope]:
 def _refuse_too_many(session: Session) -> None:
     unrevoked = select(func.count()).select_from(ApiKey).where(ApiKey.revoked_at.is_(None))
     if (session.scalar(unrevoked) or 0) >= MAX_KEYS:
-        raise KeyRefused(f"There are {MAX_KEYS} unrevoked keys, the most that are kept. Revoke some first.")
+        raise TooManyKeys(f"There are {MAX_KEYS} unrevoked keys, the most that are kept. Revoke some first.")

@@ -21,14 +21,20 @@ from app.services.datasets.uploads import UploadService
 from app.services.evaluation.report.service import TrainReportService
 from app.services.evaluation.service import EvaluationService
 from app.services.generations.service import GenerationService
+from app.services.generations.sheets import GenerationSheets
+from app.services.images.embedding import EmbeddingService
+from app.services.images.reviews import ReviewService
 from app.services.images.service import ImageService
+from app.services.images.sources import SourceService
+from app.services.images.thumbnails import ThumbnailService
 from app.services.inference.service import Inference
 from app.services.inference.status import NodeStatus
 from app.services.jobs.events import JobEvents
 from app.services.jobs.service import JobService
+from app.services.keys import KeyService
+from app.services.process.thread_pools import Pools
 from app.services.reports.service import DatasetReportService
-from app.services.scoring import JudgingService
-from app.services.thread_pools import Pools
+from app.services.scoring.service import JudgingService
 from app.services.training.exports.service import ModelExportService
 from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
@@ -42,11 +48,16 @@ class Services:
     status: NodeStatus
     inference: Inference
     generations: GenerationService
+    sheets: GenerationSheets
     images: ImageService
+    sources: SourceService
+    thumbnails: ThumbnailService
     judging: JudgingService
+    embeddings: EmbeddingService
     datasets: DatasetService
     extensions: DatasetExtensionService
     uploads: UploadService
+    reviews: ReviewService
     exports: DatasetExportService
     reports: DatasetReportService
     train_jobs: TrainJobService
@@ -57,6 +68,7 @@ class Services:
     jobs: JobService
     events: JobEvents
     visibility: Visibility
+    keys: KeyService
 
 
 async def get_services(request: Request) -> Services:  # `async`, so that it does not run on a thread
@@ -143,4 +155,10 @@ async def _declare_ranged(
     pass
 
 
+async def _bound_tags(if_none_match: Annotated[_Declared | None, Header(include_in_schema=False)] = None) -> None:
+    pass
+
+
 CONDITIONAL, RANGED = Depends(_declare_conditional), Depends(_declare_ranged)
+# For all routes: reads of JSON get their tags in a layer, and are described with them by `app/api/openapi.py`.
+BOUNDED_TAGS = Depends(_bound_tags)

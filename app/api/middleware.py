@@ -34,6 +34,7 @@ _CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed",
 _CODES |= {413: "payload_too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable", 429: "rate_limited"}
 _CODES |= {503: "unavailable"}
 _DETAILS = {
+    405: "This path does not take this method; the header Allow names those that it takes.",
     408: "The body came too slowly, or stopped; send it again.",
     413: "The body is larger than this route accepts.",
     415: "Compressed bodies are not accepted.",
@@ -84,6 +85,7 @@ class HttpMiddleware:
         draining: Draining,
         refusals: RefusalBook | None = None,
         accepted: AcceptedWorkBook | None = None,
+        precedence: Precedence | None = None,
         access_level: int = logging.INFO,
         is_internal: bool = False,
         metrics: HttpMetrics | None = None,
@@ -97,6 +99,7 @@ class HttpMiddleware:
             draining: Whether requests are still taken.
             refusals: What the refused requests of each address cost; None: nobody is slowed down.
             accepted: What the accepted requests of each address cost that parse large texts; None: as before.
+            precedence: Lets small requests go first; None: one with the usual times.
             access_level: Severity under which requests are logged.
             is_internal: Whether this node's worker is the client, which says for what job it asks.
             metrics: Counts the requests; None: nothing does.
@@ -107,7 +110,7 @@ class HttpMiddleware:
         self._draining = draining
         self._refusals = refusals or RefusalBook(0)
         self._accepted = accepted or AcceptedWorkBook(0)
-        self._precedence = Precedence()
+        self._precedence = precedence or Precedence()
         self._access_level = access_level
         self._is_internal = is_internal
         self._metrics = metrics

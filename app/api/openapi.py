@@ -3,6 +3,7 @@
 Imports no services. The document is built once, on the first request for it.
 """
 
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
+from starlette.responses import JSONResponse, Response
 
 from app import __version__
 from app.api.access.scopes import NEEDS, describe_keys
@@ -55,6 +57,7 @@ TAGS = [
     {"name": "datasets", "description": "Labelled datasets of generated and uploaded images."},
     {"name": "training", "description": "Train jobs and trained models."},
     {"name": "jobs", "description": "Background jobs of every kind."},
+    {"name": "keys", "description": "API keys and their quotas; for keys with the scope `admin`."},
     {"name": "service", "description": "State, capabilities and limits of the node."},
 ]
 SERVERS = [{"url": "/", "description": "This node, local or in production.", "x-internal": False}]
@@ -74,14 +77,23 @@ def operation_id(route: APIRoute) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Install the builder of the OpenAPI document in the application."""
+    """Install the builder of the OpenAPI document in the application, and serve it.
+
+    It takes a second of computing, so a thread builds it; FastAPI's own route would hold the event loop.
+    """
+    building = Lock()
 
     def build() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _build(app)
+        with building:
+            if app.openapi_schema is None:
+                app.openapi_schema = _build(app)
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def get_document() -> Response:
+        return JSONResponse(build())
 
 
 def _build(app: FastAPI) -> dict[str, Any]:

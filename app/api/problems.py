@@ -15,9 +15,9 @@ from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import compile_path
 from starlette.types import Scope
 
+from app.api.access.scopes import ROUTE_NEEDS
 from app.api.parsing.validation_messages import code_and_detail
 from app.error_codes import ErrorCode, problem_type
 from app.errors import (
@@ -163,8 +163,10 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return respond(request, NotFound("There is nothing at this path."))
         # 204 is as it is. 405, 413, 416: the middleware writes the problem and keeps these headers.
-        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
-        return Response(status_code=error.status_code, headers=headers)
+        if error.status_code != 405:
+            return Response(status_code=error.status_code, headers=error.headers)
+        # The framework lists only the methods of the first route that matches.
+        return Response(status_code=405, headers={"Allow": ", ".join(sorted(ROUTE_NEEDS.methods(request.url.path)))})
 
 
 def invalid_of_validation(error: ValidationError, model: type[BaseModel]) -> Invalid:
@@ -202,18 +204,6 @@ def _fault(fault: Mapping[str, Any], known: Sequence[str]) -> FieldError:
         close = difflib.get_close_matches(str(location[-1])[:64], known, n=1)
         detail = "This field does not exist." + (f" Did you mean {close[0]}?" if close else "")
     return FieldError(pointer, detail, code)
-
-
-def _allowed(request: Request) -> str:
-    """Return all methods of the path; the framework lists only those of the first matching route.
-
-    A path without parameters comes before the templates that it matches too.
-    """
-    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    path = request.url.path
-    templates = [path] if path in paths else [one for one in paths if compile_path(one)[0].match(path)]
-    found = {method.upper() for template in templates for method in paths[template]}
-    return ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
 
 
 def _escape(step: Any) -> str:

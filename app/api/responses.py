@@ -21,7 +21,7 @@ from app.errors import NotAcceptable, NotFound
 from app.schemas.response_docs import BYTES
 from app.services.datasets.exports.service import Archive
 from app.services.images.service import StoredFile
-from app.services.thread_pools import WorkPool
+from app.services.process.thread_pools import WorkPool
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
@@ -116,6 +116,11 @@ def conditional(request: Request, stored: StoredFile, cache_control: str = FOREV
     headers = _headers(stored.sha256, cache_control)
     media_type = bytes_type(request, stored.media_type)
     return not_modified(request, headers) or file_response(stored, cache_control, media_type=media_type)
+
+
+def small_copy_headers(tag: str) -> dict[str, str]:
+    """Return the headers of a small copy of an image; `tag` is the text of its entity tag."""
+    return _headers(tag)
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:

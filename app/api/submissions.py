@@ -70,9 +70,13 @@ def install(app: FastAPI) -> None:
 
 
 def _fingerprint(request: Request, priority: int, body: bytes) -> str:
-    """Hash the route, the priority and the body's JSON, independent of key order and white space."""
+    """Hash the route, its query and the body's JSON, independent of key order and white space.
+
+    The priority counts by its value, other parameters as they are written, if there are any.
+    """
     value = load_json(body, JsonBounds.of_bytes(RECIPE_BODY)) if body else None
-    asked = [request.method, request.url.path, priority, value]
+    query = sorted(item for item in request.query_params.multi_items() if item[0] != "priority")
+    asked = [request.method, request.url.path, priority, value, *([query] if query else [])]
     try:
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     except RecursionError:  # `dumps` has a slightly lower depth limit than `loads`

@@ -11,11 +11,10 @@ import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
-from pydantic import Field
 
 from app.api.access.ids import JobId, TrainJobId
 from app.api.deps import ServicesDep
-from app.api.disconnects import unless_left
+from app.api.serving.disconnects import unless_left
 from app.errors import Unavailable
 from app.services.jobs.events import JobEvents
 
@@ -23,10 +22,11 @@ from app.services.jobs.events import JobEvents
 MAX_WAIT_S = 55
 _WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9})\"?\s*(;.*)?", re.IGNORECASE)
 _Prefer = Annotated[
-    Annotated[str, Field(json_schema_extra={"maxLength": 200})] | None,
+    str | None,
     Header(
+        max_length=200,
         description=f"`wait=n` answers once the job has ended, or after n seconds, at most {MAX_WAIT_S}; "
-        "`Preference-Applied` has the n that was used. Without it the node could not wait."
+        "`Preference-Applied` has the n that was used. Without it the node could not wait.",
     ),
 ]
 

@@ -25,6 +25,7 @@ from app.cli.keys import keys_app, refuse_open_node
 from app.cli.migrate import migrate
 from app.cli.packs import add_packs
 from app.cli.settings import SETTINGS_HINT, read_settings, refuse, settings
+from app.cli.spinning import bound_spinning
 from app.cli.storage import storage_app
 from app.cli.trained import models_app
 from app.cli.work import classify, generate, score, train
@@ -113,6 +114,7 @@ _TRY = """
 @app.command(epilog=SETTINGS_HINT)
 def api(host: Host = None, port: Port = None) -> None:
     """Serve the API with its engine alone, without a worker."""
+    bound_spinning(os.environ)
     from app.api.serving.server import Server, allow_connections
     from app.main import create_app, server_config
 
@@ -141,6 +143,7 @@ def api(host: Host = None, port: Port = None) -> None:
 @app.command(epilog=SETTINGS_HINT)
 def worker() -> None:
     """Run background jobs, with the engine of the `foxhound api` of the same node."""
+    bound_spinning(os.environ)
     from app.node.client import NodeClient
     from app.worker import leave_process, run_worker
 
@@ -160,13 +163,16 @@ def worker() -> None:
 @app.command()
 def openapi(
     path: Annotated[Path | None, typer.Argument(help="Where to write it; default: standard output.")] = None,
+    compat: Annotated[bool, typer.Option("--compat", help="That of the routes for other services' clients.")] = False,
 ) -> None:
     """Write the OpenAPI file."""
     if path is not None:
         check_folder(path)
     from app.main import create_app
 
-    text = json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
+    application = create_app(Settings())
+    document = application.state.compat_document() if compat else application.openapi()
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if path is None:
         typer.echo(text, nl=False)
     else:

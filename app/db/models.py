@@ -7,20 +7,11 @@ own tables are in the same database and are not described here. The module opens
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ColumnElement,
-    ForeignKey,
-    Index,
-    String,
-    Text,
-    literal_column,
-    text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, literal_column, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-import app.db.caller_tables  # noqa: F401  (whoever knows these tables knows all)
+import app.db.caller_tables
+import app.db.picture_tables  # noqa: F401  (whoever knows these tables knows all)
 from app.db.base import Base, Id, utc_now
 
 ACTIVE_JOB_STATUSES = ("queued", "running", "paused")
@@ -29,8 +20,11 @@ IMAGE_SOURCES = ("synthetic", "real")
 ACTIVE_DATASET_STATUSES = ("queued", "generating")
 DATASET_STATUSES = ("empty", "queued", "generating", "ready", "incomplete", "failed", "cancelled")
 DECISIONS = ("kept", "rejected")
+REVIEWS = ("accepted", "rejected")
 
 _PLACE = ("dataset_id", "split", "class_index", "position")
+# What a list of a dataset's images is filtered by.
+_FILTERS = ("decision", "split", "class_index", "review", "source", "clip_score")
 _KEPT = text("decision = 'kept'")
 _ACTIVE = text(f"status IN ({', '.join(repr(status) for status in ACTIVE_JOB_STATUSES)})")
 
@@ -69,9 +63,14 @@ class Image(Base):
         CheckConstraint("(generation_id IS NULL) != (dataset_id IS NULL)", name="has_one_owner"),
         _one_of("source", IMAGE_SOURCES),
         _one_of("decision", DECISIONS),
+        _one_of("review", REVIEWS),
         # A slot (class, split, position) has one kept image, and the rejected images of the attempts before it.
-        Index("ix_images_place", *_PLACE, "decision"),
+        # Has every column by which a dataset's images are counted, so that their rows are not read.
+        Index("ix_images_place", *_PLACE, "decision", "review"),
         Index("uq_images_kept_place", *_PLACE, unique=True, sqlite_where=_KEPT, postgresql_where=_KEPT),
+        # Lists of a dataset's images, newest first. Has every column that they are filtered by: a filter that few
+        # images meet would otherwise read the rows of all, which are large.
+        Index("ix_images_listed", "dataset_id", "id", *_FILTERS),
         Index("ix_images_dataset_id_pixels_sha256", "dataset_id", "pixels_sha256", unique=True),
     )
 
@@ -94,6 +93,8 @@ class Image(Base):
     # The decision of the dataset's filter and its reason; rejected images do not belong to the dataset.
     decision: Mapped[str] = mapped_column(String(8), default="kept", server_default="kept")
     reason: Mapped[str | None] = mapped_column(String(100))
+    # What a person decided about an image of a dataset; None: nothing yet. Rejected ones keep their slots and files.
+    review: Mapped[str | None] = mapped_column(String(8))
     # What the image was made from: prompt, seed, steps, pack, revision, dtype, torch version, ...
     lineage: Mapped[dict[str, Any]]
 

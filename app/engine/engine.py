@@ -14,12 +14,13 @@ from typing import Any
 
 from app.engine.loader import FAILED_RETRY_AFTER_S, LOADING_RETRY_AFTER_S, ModelLoader, ModelStatus
 from app.engine.observer import EngineObserver, Observers, StepTaken, Waiting
-from app.engine.request import EngineRequest, Priority, RequestCost, Shape
-from app.engine.runner import Runner
+from app.engine.request import EngineRequest, Priority, RequestCost
+from app.engine.runner import Runner, is_out_of_memory
 from app.engine.scheduling.batcher import Batch, Batcher
 from app.engine.scheduling.device_time import DeviceEstimate, Work
+from app.engine.scheduling.idle_work import IdlePiece, IdleWork
 from app.engine.scheduling.lanes import num_rows
-from app.engine.scheduling.model_queue import row_pixels
+from app.engine.scheduling.model_queue import CostOfRows, FirstUse, RowsOfShape, no_first_use, row_pixels
 from app.errors import AppError, InferenceFailed, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Engine:
         max_queue_size: int = 64,
         batcher: Batcher | None = None,
         on_loaded: Callable[[], object] = lambda: None,
+        idle_work: IdleWork | None = None,
     ) -> None:
         """Create an engine without models and without running threads.
 
@@ -53,9 +55,11 @@ class Engine:
             max_queue_size: Requests per model and priority that wait, see `Batcher`; >= 1.
             batcher: Another scheduling policy; default: a new `Batcher`.
             on_loaded: Called once, on the loader's thread, when every added model is ready or has failed.
+            idle_work: Another policy for `add_idle_work`; default: a new `IdleWork`.
         """
         self._batcher = batcher or Batcher(max_queue_size=max_queue_size)
-        self._condition = threading.Condition()  # guards the batcher and the two flags
+        self._idle_work = idle_work or IdleWork()
+        self._condition = threading.Condition()  # guards the batcher, the idle work and the two flags
         self._is_closing = False
         self._is_stopped = False
         self._loader = ModelLoader(on_loaded)
@@ -104,7 +108,13 @@ class Engine:
             return self._batcher.rows_per_s(name)
 
     def set_row_budget(
-        self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
+        self,
+        name: str,
+        budget: RowsOfShape,
+        step_cost: CostOfRows = row_pixels,
+        *,
+        network: str = "",
+        first_use: FirstUse = no_first_use,
     ) -> None:
         """Change the rows and the cost of a step, from the next step on; the loader calls it after measuring the model.
 
@@ -114,9 +124,17 @@ class Engine:
                 without side effects.
             step_cost: Calibrated cost of a step by shape and rows, in seconds, > 0; shapes share the device's time in
                 proportion. Called like `budget`. Default: rows times pixels, which says nothing of seconds.
+            network: Of which of the model's networks, see `RequestCost.network`.
+            first_use: Additional seconds of the first step at a shape; 0 once that is taken. Called like `budget`.
         """
         with self._condition:
-            self._batcher.set_row_budget(name, budget, step_cost)
+            self._batcher.set_row_budget(name, budget, step_cost, network=network, first_use=first_use)
+
+    def add_idle_work(self, piece: IdlePiece) -> None:
+        """Let the device thread run a piece of work when it is idle, until it returns None or raises. Any thread."""
+        with self._condition:
+            self._idle_work.add(piece)
+            self._condition.notify_all()
 
     def observe(self, observer: EngineObserver) -> None:
         """Report to an observer from now on."""
@@ -228,11 +246,13 @@ class Engine:
         """Wait for work and return the next turn as a call; None when the engine closes."""
         with self._condition:
             while not self._is_closing:
+                if (piece := self._idle_work.take(is_idle=not self._batcher.has_work())) is not None:
+                    return piece
                 if (request := self._batcher.next_finish()) is not None:
                     return partial(self._take_finish, request)
                 if (batch := self._batcher.next_batch()) is not None:
                     return partial(self._take_step, batch)
-                self._condition.wait()
+                self._condition.wait(self._idle_work.wait_s())
         return None
 
     def _take_step(self, batch: Batch) -> None:
@@ -246,7 +266,7 @@ class Engine:
         has_stepped = bool(stepping) and self._step(runner, stepping)
         if has_stepped:
             for request in stepping:
-                self._count_step(request)
+                request.count_step()
                 self._attempt(request, partial(self._end_if_done, runner, request))
         with self._condition:
             if has_stepped:
@@ -273,7 +293,7 @@ class Engine:
         try:
             padding = runner.step(requests) or 0
         except BaseException as error:  # also SystemExit and RecursionError: the device thread must continue
-            if not (_is_out_of_memory(error) and self._reduce_rows(requests)):
+            if not (is_out_of_memory(error) and self._reduce_rows(requests)):
                 self._fail(requests, error)
             return False
         step = StepTaken(requests[0].model, num_rows(requests), padding, time.monotonic() - began)
@@ -291,18 +311,6 @@ class Engine:
         self._notes[model] = f"A step ran out of memory; steps now take at most {max_rows} rows{size}."
         logger.warning("Model %s: %s", model, self._notes[model])
         return True
-
-    def _count_step(self, request: EngineRequest) -> None:
-        request.steps_done += 1
-        if request.on_step is None:
-            return
-        try:
-            request.on_step(request.steps_done, request.cost.steps)
-        except BaseException:  # an error of the callback must not fail the request
-            logger.exception(
-                "The on_step callback of a request of model %s failed and is not called again.", request.model
-            )
-            request.on_step = None
 
     def _end_if_done(self, runner: Runner, request: EngineRequest) -> None:
         if not runner.is_finished(request):
@@ -339,8 +347,3 @@ class Engine:
             requests = self._batcher.drain()
         for request in requests:
             request.fail(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # By name: this module does not import torch.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -5,14 +5,26 @@ request; afterwards the device thread alone changes it, and the caller keeps the
 """
 
 import enum
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+logger = logging.getLogger(__name__)
 
 # Sides of what one row works on, for diffusion the latent's h and w; empty where all requests can share a forward.
 Shape = tuple[int, ...]
+
+
+class Kind(NamedTuple):
+    """What requests that share a forward have in common; fields as in `RequestCost`."""
+
+    shape: Shape
+    weights: Hashable = None
+    network: str = ""
+
 
 # Smallest number of rows that a step or a forward is limited to: one guided request needs two.
 MIN_ROWS = 2
@@ -36,6 +48,9 @@ class RequestCost:
         finishes_separately: Whether `Runner.finish` is device work of its own (for diffusion, decoding), scheduled
             between two steps; otherwise it is called right after the last step.
         step_rows: Rows of each step, 1 ... `rows`; None: `rows` of each.
+        weights: Which weights the model has for it; requests of other ones cannot share a forward. Any hashable value.
+        network: Which network of the model runs it, where there are several: steps of one network have one cost,
+            whatever the weights. The empty name is the model's own.
     """
 
     shape: Shape = ()
@@ -43,6 +58,13 @@ class RequestCost:
     steps: int = 1
     finishes_separately: bool = False
     step_rows: tuple[int, ...] | None = None
+    weights: Hashable = None
+    network: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What requests that share a forward have in common."""
+        return Kind(self.shape, self.weights, self.network)
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible numbers, on the caller's thread rather than on the device thread."""
@@ -102,6 +124,17 @@ class EngineRequest:
     def is_cancelled(self) -> bool:
         """Whether the caller cancelled the future."""
         return self.future.cancelled()
+
+    def count_step(self) -> None:
+        """Count a step that was taken, and call `on_step`."""
+        self.steps_done += 1
+        if self.on_step is None:
+            return
+        try:
+            self.on_step(self.steps_done, self.cost.steps)
+        except BaseException:  # an error of the callback must not fail the request
+            logger.exception("The on_step callback of a request of model %s failed and is dropped.", self.model)
+            self.on_step = None
 
     def resolve(self, result: object) -> None:
         """Set the future's result, unless the request is resolved or cancelled."""

@@ -21,8 +21,9 @@ class Runner(Protocol):
         Returns:
             The rows that only padded the forwards; None counts as none.
 
-        All requests have one shape. A step that raises leaves the states of all of them unchanged: after running out
-        of memory the engine takes the same step again with fewer requests. Any other exception fails them all.
+        All requests have one kind: shape and weights. A step that raises leaves the states of all of them unchanged:
+        after running out of memory the engine takes the same step again with fewer requests. Any other exception fails
+        them all.
         """
 
     def is_finished(self, request: EngineRequest) -> bool:
@@ -33,3 +34,8 @@ class Runner(Protocol):
 
         Called right after the last step, or in a turn of its own where `request.cost.finishes_separately`.
         """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a runner's error is one that fewer requests may avoid; torch's is known by its name."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.metrics import series
@@ -31,6 +31,29 @@ BYTES_MAX_AGE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """What is loaded of one kind beside the default diffusion model, and what was done since the start.
+
+    Attributes:
+        loaded: Models, or sets of adapters.
+        num_bytes: Of their weights.
+        max_bytes: The bound of these.
+        waiting: Requests that wait for room.
+        loads: How often one was loaded.
+        failures: How often one could not be.
+        evictions: How often one was dropped.
+    """
+
+    loaded: int
+    num_bytes: int
+    max_bytes: int
+    waiting: int
+    loads: int
+    failures: int
+    evictions: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineState:
     """An engine at one moment.
 
@@ -41,6 +64,7 @@ class EngineState:
         ready: Whether each model is loaded.
         model_bytes: Bytes of the weights of the pack's models.
         backbones: Number and bytes of the backbones that were loaded on demand.
+        weights: Models and adapters beside the default diffusion model, by kind.
     """
 
     is_alive: bool = False
@@ -49,6 +73,7 @@ class EngineState:
     ready: Mapping[str, bool] = field(default_factory=dict)
     model_bytes: Mapping[str, int] = field(default_factory=dict)
     backbones: tuple[int, int] = (0, 0)
+    weights: Mapping[str, LoadedWeights] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +178,24 @@ def _gauge(described: Series, values: Mapping[tuple[str, ...], float]) -> Metric
     return family
 
 
+def _counter(described: Series, values: Mapping[tuple[str, ...], float]) -> Metric:
+    family = CounterMetricFamily(described.full_name, described.meaning, labels=described.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _weights(weights: Mapping[str, LoadedWeights]) -> Iterator[Metric]:
+    yield _gauge(series.WEIGHTS, {(kind,): each.loaded for kind, each in weights.items()})
+    yield _gauge(series.WEIGHTS_BYTES, {(kind,): each.num_bytes for kind, each in weights.items()})
+    yield _gauge(series.WEIGHTS_LIMIT, {(kind,): each.max_bytes for kind, each in weights.items()})
+    yield _gauge(series.WEIGHTS_WAITING, {(kind,): each.waiting for kind, each in weights.items()})
+    loads: dict[tuple[str, ...], float] = {(kind, "loaded"): each.loads for kind, each in weights.items()}
+    loads |= {(kind, "failed"): each.failures for kind, each in weights.items()}
+    yield _counter(series.WEIGHTS_LOADS, loads)
+    yield _counter(series.WEIGHTS_EVICTIONS, {(kind,): each.evictions for kind, each in weights.items()})
+
+
 def _engine(state: EngineState) -> Iterator[Metric]:
     ages: dict[tuple[str, ...], float] = {(priority,): 0.0 for priority in series.PRIORITIES}
     numbers: dict[tuple[str, ...], float] = {
@@ -174,6 +217,7 @@ def _engine(state: EngineState) -> Iterator[Metric]:
     num_backbones, num_bytes = state.backbones
     yield _gauge(series.BACKBONES, {(): num_backbones})
     yield _gauge(series.BACKBONE_BYTES, {(): num_bytes})
+    yield from _weights(state.weights)
 
 
 def _jobs(jobs: JobFigures, ended: Mapping[tuple[str, ...], int], worker_ttl_s: float) -> Iterator[Metric]:

@@ -106,6 +106,26 @@ MODEL_READY = Series("model_ready", "gauge", "1 for a model that is loaded, 0 wh
 MODEL_BYTES = Series("model_bytes", "gauge", "Bytes of the weight files of a loaded model of the pack.", ("model",))
 BACKBONES = Series("backbones_loaded", "gauge", "Backbones that were loaded on demand.")
 BACKBONE_BYTES = Series("backbones_bytes", "gauge", "Bytes of their weights.")
+WEIGHTS = Series(
+    "weights_loaded",
+    "gauge",
+    "What is in memory beside the default diffusion model: other diffusion models (`kind` is `model`), and sets of "
+    "LoRAs and embeddings (`adapters`).",
+    ("kind",),
+)
+WEIGHTS_BYTES = Series(
+    "weights_bytes", "gauge", "Bytes of their weights, of those being loaded too, as counted for the bound.", ("kind",)
+)
+WEIGHTS_LIMIT = Series(
+    "weights_limit_bytes", "gauge", "Their bound: `FOXHOUND_MODELS_MB`, or `FOXHOUND_LORAS_MB`.", ("kind",)
+)
+WEIGHTS_WAITING = Series("weights_waiting_requests", "gauge", "Requests that wait for room for theirs.", ("kind",))
+WEIGHTS_LOADS = Series(
+    "weights_loads_total", "counter", "Loads of them; `result` is `loaded` or `failed`.", ("kind", "result")
+)
+WEIGHTS_EVICTIONS = Series(
+    "weights_evictions_total", "counter", "Those dropped for others, or with the model that they belong to.", ("kind",)
+)
 
 DATABASE_UP = Series(
     "database_up", "gauge", "1 if the database answered; else the series of jobs, workers and records are absent."

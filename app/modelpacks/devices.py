@@ -6,6 +6,7 @@ Imports no models. Called before the engine starts.
 import os
 from typing import Literal
 
+import joblib
 import torch
 
 from app.modelpacks.pack import PackError
@@ -52,6 +53,23 @@ def resolve_dtype(name: Literal["auto", "float32", "float16", "bfloat16"], devic
 def resolve_deterministic(wanted: bool | None, device: torch.device) -> bool:
     """Resolve whether results are batch-invariant: None means on the CPU only, where it costs no speed."""
     return device.type == "cpu" if wanted is None else wanted
+
+
+def resolve_num_threads(wanted: int | None) -> int:
+    """Resolve the CPU threads of a forward, >= 1: None means `OMP_NUM_THREADS`, else the cores this process may use.
+
+    More threads than cores make a forward many times slower: torch's threads wait for each other in loops that keep a
+    core from the thread that is waited for. Affinity and the quota of a container therefore count.
+
+    Source:
+        `joblib.cpu_count` (affinity, Linux cgroups).
+    """
+    if wanted is not None:
+        return wanted
+    said = (
+        os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    )  # a list has one number for each level of nesting
+    return int(said) if said.isdecimal() and int(said) > 0 else int(joblib.cpu_count())
 
 
 def use_deterministic_kernels() -> None:

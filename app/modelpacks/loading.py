@@ -5,10 +5,10 @@ missing weights by random numbers. Imports no engine. Runs on the engine's loade
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision.models
@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from app.modelpacks.pack import ModelPack, sha256_of, verify_part
 from app.modelpacks.preprocessing import Preprocessing
+from app.modelpacks.single_file import CheckpointFile
 
 # The networks that a pack may contain, and the number of input features of their `fc`.
 NUM_FEATURES = {"resnet18": 512, "resnet50": 2048}
@@ -99,23 +100,84 @@ def load_diffusion(pack: ModelPack, device: torch.device, dtype: torch.dtype) ->
         PackError: A file is missing, broken, or does not fit the architecture; the message names it.
     """
     folder = verify_part(pack, "diffusion")
-    index = _read_json(pack, folder / "model_index.json")
+    if folder.is_file():
+        return _load_single_file(pack, folder, device, dtype)
+    index = read_json(pack, folder / "model_index.json")
     has_safety_checker = (index.get("safety_checker") or [None])[0] is not None
     load = _ModelLoader(pack, device, dtype)
-    unet = load(UNet2DConditionModel, folder / "unet")
-    if unet.config.time_cond_proj_dim is not None:
-        raise pack.fault(folder / "unet" / "config.json", "is of a guidance-distilled model, which is not supported")
+    unet, vae = load(UNet2DConditionModel, folder / "unet"), load(AutoencoderKL, folder / "vae")
+    check_architecture(pack, folder, unet, vae)
     return DiffusionComponents(
         tokenizer=_load_processor(pack, CLIPTokenizer, folder / "tokenizer"),
         text_encoder=load(CLIPTextModel, folder / "text_encoder"),
         unet=unet.to(memory_format=torch.channels_last),
-        vae=load(AutoencoderKL, folder / "vae").to(memory_format=torch.channels_last),
-        noise_scheduler_config=_read_json(pack, folder / "scheduler" / "scheduler_config.json"),
+        vae=vae.to(memory_format=torch.channels_last),
+        noise_scheduler_config=read_json(pack, folder / "scheduler" / "scheduler_config.json"),
         safety_checker=load(StableDiffusionSafetyChecker, folder / "safety_checker") if has_safety_checker else None,
         feature_extractor=(
             _load_processor(pack, CLIPImageProcessor, folder / "feature_extractor") if has_safety_checker else None
         ),
     )
+
+
+def is_inpainting(unet: Any, vae: Any) -> bool:
+    """Return whether a UNet's inputs are latents, a mask, and the latents of the picture outside of it."""
+    return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
+
+
+def check_architecture(pack: ModelPack, part: Path, unet: Any, vae: Any) -> None:
+    """Raise PackError for UNets that the engine does not run; `part` is the folder or file that they are from."""
+    config = part if part.is_file() else part / "unet" / "config.json"
+    if unet.config.time_cond_proj_dim is not None:
+        raise pack.fault(config, "is of a guidance-distilled model, which is not supported")
+    if unet.config.in_channels != vae.config.latent_channels and not is_inpainting(unet, vae):
+        fault = "is of a model for another task: its UNet gets neither latents alone nor those of inpainting"
+        raise pack.fault(config, f"{fault}. Take the base model")
+
+
+def _load_single_file(pack: ModelPack, path: Path, device: torch.device, dtype: torch.dtype) -> DiffusionComponents:
+    """Load a single-file checkpoint, with the first tokenizer at hand that has its vocabulary."""
+    checkpoint = CheckpointFile(pack, path)
+    text_encoder, unet, vae = checkpoint.load(device, dtype)
+    check_architecture(pack, path, unet, vae)
+    folders = (checkpoint.folder / "tokenizer", pack.folder / "diffusion" / "tokenizer", pack.part("clip"))
+    return DiffusionComponents(
+        tokenizer=_find_tokenizer(pack, path, folders, cast(Any, text_encoder).config.vocab_size),
+        text_encoder=text_encoder,
+        unet=unet,
+        vae=vae,
+        noise_scheduler_config=checkpoint.config("scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+    )
+
+
+def _find_tokenizer(pack: ModelPack, path: Path, folders: Sequence[Path], vocab_size: int) -> Any:
+    for folder in folders:
+        if folder.is_dir():
+            tokenizer = _load_processor(pack, CLIPTokenizer, folder)
+            if len(tokenizer) == vocab_size:
+                return tokenizer
+    raise pack.fault(
+        path,
+        f"needs a tokenizer of {vocab_size} tokens: put the folder `tokenizer` of a Stable Diffusion 1.x into a folder "
+        f"{path.stem} beside the file, or fetch the pack sd15",
+    )
+
+
+def reload_network(pack: ModelPack, name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Load `unet` or `text_encoder` of the diffusion part once more, as the library builds it; verifies no hashes.
+
+    Raises:
+        PackError: The files are no longer those that were loaded.
+    """
+    part = pack.part("diffusion")
+    if part.is_file():
+        file = CheckpointFile(pack, part)
+        return file.load_unet(device, dtype) if name == "unet" else file.load_text_encoder(device, dtype)
+    model_class = UNet2DConditionModel if name == "unet" else CLIPTextModel
+    model: nn.Module = _ModelLoader(pack, device, dtype)(model_class, part / name)
+    return model.to(memory_format=torch.channels_last) if name == "unet" else model
 
 
 def load_clip(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.float32) -> ClipComponents:
@@ -128,7 +190,7 @@ def load_clip(pack: ModelPack, device: torch.device, dtype: torch.dtype = torch.
     return ClipComponents(
         model=_ModelLoader(pack, device, dtype)(CLIPModel, folder),
         processor=_load_processor(pack, CLIPProcessor, folder),
-        weights_sha256=sha256_of(_find_weights(pack, folder)),
+        weights_sha256=sha256_of(find_weights(pack, folder)),
     )
 
 
@@ -180,7 +242,7 @@ class _ModelLoader:
 
     def __call__(self, model_class: Any, folder: Path) -> Any:
         """Load one model in eval mode; raises PackError unless the file has every weight of it."""
-        weights = _find_weights(self._pack, folder)
+        weights = find_weights(self._pack, folder)
         try:
             model, report = model_class.from_pretrained(
                 folder,
@@ -197,8 +259,8 @@ class _ModelLoader:
         return model.eval().requires_grad_(False).to(self._device)
 
 
-def _find_weights(pack: ModelPack, folder: Path) -> Path:
-    """Find a model's file; the half-precision variant where it exists."""
+def find_weights(pack: ModelPack, folder: Path) -> Path:
+    """Find a model's file; the half-precision variant where it exists; raises PackError where there is none."""
     candidates = sorted(folder.glob("*.fp16.safetensors")) + sorted(folder.glob("*.safetensors"))
     if not candidates:
         raise pack.fault(folder / "*.safetensors", "is missing")
@@ -234,7 +296,7 @@ def _load_resnet(pack: ModelPack, folder: Path, architecture: str, num_classes: 
 def _read_resnet_config(pack: ModelPack, folder: Path) -> tuple[str, Preprocessing, tuple[str, ...]]:
     """Read architecture, preprocessing and class names; the last two from torchvision's weights where it names them."""
     path = folder / "config.json"
-    config = _read_json(pack, path)
+    config = read_json(pack, path)
     try:
         classes = config.get("classes", ())
         weights = torchvision.models.get_weight(classes["weights"]) if isinstance(classes, dict) else None
@@ -251,7 +313,8 @@ def _read_resnet_config(pack: ModelPack, folder: Path) -> tuple[str, Preprocessi
     return str(config["architecture"]), preprocessing, names
 
 
-def _read_json(pack: ModelPack, path: Path) -> dict[str, Any]:
+def read_json(pack: ModelPack, path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file; raises PackError where there is none."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:

@@ -8,9 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
+from app.image_spec import FewStepSettings
 from app.modelpacks.sd15 import SD15_FACTS
+from app.step_rows import SPACED_SCHEDULERS, TimestepSpacing
 
 PARTS = ("diffusion", "clip", "classifier", "backbone")
 
@@ -45,21 +47,30 @@ class PackFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FewStep:
+    """Weights that are added to a pack's UNet for `speed: fast`: a LoRA, and the settings that it was trained for."""
+
+    file: PackFile
+    settings: FewStepSettings
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPack:
     """A set of weights that work together.
 
     Attributes:
-        revision: The version of the weights.
+        revision: The version of the weights; that of the few-step weights is their hash.
         folder: The folder with the parts.
         native_size: Width and height in pixels that the diffusion model was trained for.
         min_side: Least width or height in pixels.
         max_side: Largest width or height in pixels.
         default_noise_scheduler: Used where a request names none.
         files: The files that the manifest lists; empty for a pack that is not fetched yet.
-        overrides: Local folders that replace parts, by part.
+        overrides: Local folders that replace parts, by part; for `diffusion` also a single-file checkpoint.
         quality: Measurements of the weights from the manifest; empty where it has none.
         made: Provenance of the weights from the manifest; empty where it has none.
         near_duplicate_cosine: Smallest cosine of CLIP embeddings of two near-duplicate images, -1 ... 1.
+        few_step: None where the pack has none, or where another diffusion model replaces its own.
     """
 
     name: str
@@ -75,6 +86,7 @@ class ModelPack:
     quality: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
     near_duplicate_cosine: float = NEAR_DUPLICATE_COSINE
+    few_step: FewStep | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -88,6 +100,8 @@ class ModelPack:
     def label(self, path: Path) -> str:
         """Return a file's name for people, relative to the pack or to the local folder that replaces a part."""
         for name, folder in self.overrides.items():
+            if path == folder and folder.suffix:
+                return f"the local file for {name}: {path.name}"
             if path.is_relative_to(folder):
                 return f"the local folder for {name}: {path.relative_to(folder).as_posix()}"
         return f"{self.name}: {path.relative_to(self.folder).as_posix()}"
@@ -95,7 +109,7 @@ class ModelPack:
     def fault(self, path: Path, what: str) -> PackError:
         """Build the error for a missing or wrong file, with advice."""
         is_override = any(path.is_relative_to(folder) for folder in self.overrides.values())
-        remedy = "Check the folder in the settings." if is_override else REMEDIES.get(self.name, "")
+        remedy = "Check the path in the settings." if is_override else REMEDIES.get(self.name, "")
         return PackError(f"{self.label(path)} {what}. {remedy}".strip())
 
 
@@ -157,15 +171,16 @@ def read_pack(folder: Path, overrides: Mapping[str, Path] | None = None, *, name
 
 
 def verify_part(pack: ModelPack, part: str) -> Path:
-    """Check a part's files against the manifest, by size and SHA-256, and return its folder.
+    """Check a part's files against the manifest, by size and SHA-256, and return its folder, or its only file.
 
-    A part from a local folder has no manifest; its errors show when it is loaded.
+    A part from a local folder or file has no manifest; its errors show when it is loaded.
 
     Raises:
         PackError: The part is missing, or one of its files is missing, truncated or another file.
     """
     folder = pack.part(part)
-    if not folder.is_dir():
+    is_file = part == "diffusion" and part in pack.overrides and folder.is_file()
+    if not is_file and not folder.is_dir():
         raise pack.fault(folder, "is missing")
     if part not in pack.overrides:
         for file in pack.files:
@@ -201,11 +216,8 @@ def describe_file(folder: Path, path: Path) -> PackFile:
 
 
 def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str, Path]) -> ModelPack:
-    files = tuple(PackFile(str(file["path"]), str(file["sha256"]), int(file["size"])) for file in manifest["files"])
-    for file in files:
-        path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise ValueError("A path of the manifest leads out of the pack.")
+    files = tuple(_read_file(file) for file in manifest["files"])
+    few_step = manifest.get("few_step") if "diffusion" not in overrides else None
     # A measurement of the pack's own CLIP model does not apply to another one.
     measured = {} if "clip" in overrides else dict(manifest.get("near_duplicates", {}))
     return ModelPack(
@@ -222,4 +234,30 @@ def _make_pack(manifest: Mapping[str, Any], folder: Path, overrides: Mapping[str
         quality=dict(manifest.get("quality", {})),
         made=dict(manifest.get("made", {})),
         near_duplicate_cosine=float(measured.get("cosine", NEAR_DUPLICATE_COSINE)),
+        few_step=None if few_step is None else _read_few_step(few_step),
     )
+
+
+def _read_file(entry: Mapping[str, Any]) -> PackFile:
+    """Return a file's entry; raises ValueError for a path that leads out of the pack."""
+    file = PackFile(str(entry["path"]), str(entry["sha256"]), int(entry["size"]))
+    path = PurePosixPath(file.path)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError("A path of the manifest leads out of the pack.")
+    return file
+
+
+def _read_few_step(entry: Mapping[str, Any]) -> FewStep:
+    """Return the few-step weights; raises ValueError for settings that no image can have."""
+    settings = FewStepSettings(
+        num_inference_steps=int(entry["num_inference_steps"]),
+        max_num_inference_steps=int(entry["max_num_inference_steps"]),
+        guidance_scale=float(entry["guidance_scale"]),
+        scheduler=entry["scheduler"],
+        timestep_spacing=entry["timestep_spacing"],
+    )
+    is_drawable = 1 <= settings.num_inference_steps <= settings.max_num_inference_steps
+    is_known = settings.scheduler in SPACED_SCHEDULERS and settings.timestep_spacing in get_args(TimestepSpacing)
+    if not (is_drawable and is_known and 0 <= settings.guidance_scale <= 1):
+        raise ValueError("The settings of the few-step weights cannot be used.")
+    return FewStep(_read_file(entry["file"]), settings)

@@ -18,7 +18,15 @@ from app.image_spec import ImageSpec, RenderedImage
 from app.logs.context import id_headers
 from app.node import protocol
 from app.node.abortable import post_abortably
-from app.node.protocol import BackboneFacts, FeatureBatch, FineTuneAsked, FineTunedFile, RenderRequest, TextEmbeddings
+from app.node.protocol import (
+    BackboneFacts,
+    FeatureBatch,
+    FineTuneAsked,
+    FineTunedFile,
+    PreviewsOf,
+    RenderRequest,
+    TextEmbeddings,
+)
 from app.tracing.spans import NO_TRACING, Tracing
 
 # An image of 150 steps at 1024 x 1024 takes minutes on a CPU, and may wait behind others.
@@ -62,6 +70,10 @@ class NodeClient:
         background: bool,
         keep_waiting: Callable[[], None],
         caller: str = "",
+        pictures: Mapping[str, bytes] | None = None,
+        previews: PreviewsOf | None = None,
+        scores_prompt: bool = False,
+        job_id: str | None = None,
     ) -> RenderedImage:
         """Make one image.
 
@@ -71,6 +83,10 @@ class NodeClient:
             background: Whether interactive requests go first.
             keep_waiting: Called while the engine is away or full; raises to give up.
             caller: Whose work it is: callers share the engine evenly.
+            pictures: The PNG files of the pictures that the spec names, by the names of its fields.
+            previews: Whom previews are shown, by the node's API process; None: there are none.
+            scores_prompt: Score the image against its prompt without labels too.
+            job_id: Whose viewers are shown how many requests go before the image; None: nobody's.
 
         Returns:
             The file's bytes and what is recorded of the image.
@@ -79,7 +95,7 @@ class NodeClient:
             InferenceFailed: The model failed on this image.
             Invalid: The loaded model refuses the spec.
         """
-        asked = RenderRequest(spec, labels, background)
+        asked = RenderRequest(spec, labels, background, pictures or {}, previews, scores_prompt, job_id)
         answer = self._post(protocol.RENDER, keep_waiting, caller, json=asked.to_json())
         return protocol.decode_image(answer.content, answer.headers)
 

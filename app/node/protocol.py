@@ -6,6 +6,7 @@ default, and a worker whose API process lacks a route waits. Imports no HTTP fra
 any thread.
 """
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,21 @@ CALLER: Final = "X-Foxhound-Caller"
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewsOf:
+    """Whose viewers previews are for.
+
+    Attributes:
+        job_id: The job that the image belongs to.
+        image: Which of the job's images, from 0.
+        every: Which steps have one: every n-th, >= 1.
+    """
+
+    job_id: str
+    image: int
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
 class RenderRequest:
     """One image that the worker asks for.
 
@@ -42,16 +58,34 @@ class RenderRequest:
         spec: What to draw.
         labels: Texts to score the image against; None: no scores.
         background: Whether interactive requests go first.
+        pictures: The PNG files of the pictures that the spec names, by the names of its fields.
+        previews: Whom previews are shown; None: there are none.
+        scores_prompt: Whether it is scored against its prompt without labels too.
+        job_id: Whose viewers are shown how many requests go before the image; None: nobody's.
     """
 
     spec: ImageSpec
     labels: Sequence[str] | None
     background: bool
+    pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    previews: PreviewsOf | None = None
+    scores_prompt: bool = False
+    job_id: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as plain JSON values."""
         labels = list(self.labels) if self.labels else None
-        return {"spec": self.spec.to_json(), "labels": labels, "background": self.background}
+        previews = None if self.previews is None else asdict(self.previews)
+        pictures = {name: base64.b64encode(file).decode() for name, file in self.pictures.items()}
+        asked = {
+            "spec": self.spec.to_json(),
+            "labels": labels,
+            "background": self.background,
+            "previews": previews,
+            "scores_prompt": self.scores_prompt,
+            "job_id": self.job_id,
+        }
+        return {**asked, "pictures": pictures} if pictures else asked
 
     @classmethod
     def from_json(cls, values: Any) -> "RenderRequest":
@@ -61,8 +95,18 @@ class RenderRequest:
             Malformed: They are no such request.
         """
         try:
-            return cls(ImageSpec.from_json(values["spec"]), values["labels"], values["background"])
-        except (KeyError, TypeError):
+            pictures = {name: base64.b64decode(file) for name, file in values.get("pictures", {}).items()}
+            previews = values.get("previews")
+            return cls(
+                ImageSpec.from_json(values["spec"]),
+                values["labels"],
+                values["background"],
+                pictures,
+                None if previews is None else PreviewsOf(**previews),
+                values.get("scores_prompt", False),
+                values.get("job_id"),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise Malformed("The body is not a request for an image. Run API and worker of one release.") from None
 
 

@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from app.image_spec import MAX_PROMPT_CHARS, MAX_SEED, SIDE_MULTIPLE, NoiseSchedulerName, OutputFormat
+from app.image_spec import PromptSyntax as PromptSyntaxName
 from app.names import is_visible
 from app.step_rows import Speed as SpeedName
 from app.step_rows import TimestepSpacing as TimestepSpacingName
@@ -46,6 +47,17 @@ Decision = TypeAliasType(
     "Decision",
     Annotated[Literal["kept", "rejected"], Field(description="Of a dataset's filter; `kept` without a filter.")],
 )
+Review = TypeAliasType(
+    "Review",
+    Annotated[
+        Literal["accepted", "rejected"],
+        Field(description="Of a person; `rejected` images are left out of training, exports and the version."),
+    ],
+)
+ReviewState = TypeAliasType(
+    "ReviewState",
+    Annotated[Literal["accepted", "rejected", "unreviewed"], Field(description="A review, or that there is none.")],
+)
 ImageFormat = TypeAliasType("ImageFormat", Annotated[OutputFormat, Field(description="Of an image's file.")])
 NoiseScheduler = TypeAliasType(
     "NoiseScheduler", Annotated[NoiseSchedulerName, Field(description="Noise scheduler of the denoising.")]
@@ -56,9 +68,9 @@ Speed = TypeAliasType(
         SpeedName,
         Field(
             description="`exact` computes every denoising step. `balanced` computes about two fifths of 50 and "
-            "forecasts the others: nearly the same image; without effect for `euler_a`, `lcm`, and for up to 8 steps. "
-            "`fast` needs a pack with a model of few steps. `/capabilities` lists what this node offers, and what was "
-            "measured."
+            "forecasts the others: nearly the same image; without effect for `euler_a`, `lcm`, `tcd`, and for up to 8 "
+            "steps. `fast` adds the pack's few-step weights: by default four steps without guidance. `/capabilities` "
+            "lists what this node offers, and what was measured."
         ),
     ],
 )
@@ -68,8 +80,8 @@ TimestepSpacing = TypeAliasType(
         TimestepSpacingName,
         Field(
             description="Which timesteps the steps have: `trailing` begins at the last timestep of the training, where "
-            "the image is noise alone; `leading` ends at the first; `linspace` does both. Not for `dpmpp_2m_karras` "
-            "and `lcm`."
+            "the image is noise alone; `leading` ends at the first; `linspace` does both. Not for `dpmpp_2m_karras`, "
+            "`lcm` and `tcd`."
         ),
     ],
 )
@@ -124,6 +136,36 @@ NegativePrompt = Annotated[
 Label = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_LABEL_CHARS), Storable, Visible]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED, json_schema_extra={"format": "int64"})]
 GuidanceScale = Annotated[float, Field(strict=True, ge=0, le=30, description="Weight of the prompt; <= 1: none.")]
+PromptSyntax = TypeAliasType(
+    "PromptSyntax",
+    Annotated[
+        PromptSyntaxName,
+        Field(
+            description="`plain`: brackets are text, and 77 tokens are used. `weighted`: in both prompts `(fox:1.3)` "
+            "weighs the text, `(fox)` 1.1 times as much, `[fox]` 1.1 times less; a backslash makes a bracket text; "
+            "prompts of up to 300 tokens are read in chunks of 75."
+        ),
+    ],
+)
+ClipSkip = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=11,
+        description="Layers of the text encoder that are left out at its end, as in diffusers: 1 is the last but one.",
+    ),
+]
+Preview = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=150,
+        description="n: every n-th step event of an image has a PNG of what the step predicts, an eighth of its width "
+        "and height. Changes no image. A client that reads slowly gets the newest preview alone.",
+    ),
+]
 NumInferenceSteps = Annotated[int, Field(strict=True, ge=1, le=150, description="Denoising steps.")]
 Side = Annotated[
     int,
@@ -146,7 +188,7 @@ UtcTime = Annotated[
 ]
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes.")]
+Sha256 = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes.")]
 
 
 def given(name: str) -> dict[str, Any]:
@@ -179,6 +221,15 @@ def _in_order(value: list[float]) -> list[float]:
     return value
 
 
+DrawingModelName = Annotated[
+    str, Field(strict=True, min_length=1, max_length=200, description="As `/capabilities` lists it."), Storable
+]
+AdapterName = Annotated[
+    str, Field(strict=True, min_length=1, max_length=200, description="As `/capabilities` lists it."), Storable
+]
+LoraWeight = Annotated[
+    float, Field(strict=True, ge=-10, le=10, description="0 changes nothing, 1 is as it was trained.")
+]
 Timesteps = Annotated[
     list[Annotated[int, Field(strict=True, ge=0, le=MAX_TIMESTEP)]],
     Field(

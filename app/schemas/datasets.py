@@ -15,6 +15,7 @@ from app.schemas.common import (
     Page,
     Prompt,
     Request,
+    ResourceId,
     Response,
     Seed,
     Split,
@@ -47,6 +48,8 @@ MAX_RECIPE_BYTES = 2_000_000
 # Not allowed; told by `not`, for the reason of `exactly_one`.
 _NOTHING: JsonDict = {"properties": {f"{split}_per_class": {"maximum": 0} for split in SPLITS}}
 MAX_MISSING_TOLD = 200
+MAX_SHOTS_PER_CLASS = 100
+MAX_SHOTS = 500
 
 
 class DatasetClass(Request):
@@ -61,6 +64,12 @@ class DatasetClass(Request):
     negative_prompt: NegativePrompt = ""
     label: Label | None = Field(
         None, description="The text for CLIP, used in `a photo of a {label}`; default: the name."
+    )
+    from_images: Annotated[list[ResourceId], Field(max_length=MAX_SHOTS_PER_CLASS)] = Field(
+        default_factory=list,
+        description="Ids of stored images of this class, its shots. Its training images begin with them in turn and "
+        "are repainted by `generation.strength`; images of the other splits are made of the prompts alone. Images of a "
+        f"split `test` or `validation` are refused. All classes may have {MAX_SHOTS} together.",
     )
 
 
@@ -134,6 +143,9 @@ class RecipeClassRead(Response):
     prompts: list[str]
     negative_prompt: str
     label: str
+    from_images: Annotated[list[str], Field(max_length=MAX_SHOTS_PER_CLASS)] = Field(
+        default_factory=list, description="Ids of its shots, as they were given; the images may be deleted since."
+    )
 
 
 class PlannedClass(RecipeClassRead):
@@ -149,6 +161,7 @@ class DatasetClassRead(Response):
     folder: str
     label: str
     num_prompts: int
+    num_shots: int = Field(0, description="Images of `from_images`.")
     num_train: int
     num_validation: int
     num_test: int
@@ -186,6 +199,13 @@ class MissingPlace(Response):
     num_failed: int = Field(description="Attempts at which the model failed.")
 
 
+class ReviewCounts(Response):
+    """The images of a dataset that a person has decided about."""
+
+    accepted: int
+    rejected: int = Field(description="They are not part of the dataset's content, nor of its numbers of images.")
+
+
 class DatasetRead(SettledSettings):
     """A dataset and its progress; its prompts and variables are in its recipe."""
 
@@ -196,9 +216,12 @@ class DatasetRead(SettledSettings):
     created_at: UtcTime
     status: DatasetStatus
     classes: list[DatasetClassRead]
-    model: ModelRef | None = Field(description="The model pack that generates the images.")
+    model: ModelRef | None = Field(
+        description="What generates the images: the default model's pack, or the model that `generation` names."
+    )
     num_images: int
     num_rejected: int = Field(description="Images that the filter has rejected; they do not belong to the dataset.")
+    reviews: ReviewCounts
     missing: list[MissingPlace] = Field(
         max_length=MAX_MISSING_TOLD, description=f"The first {MAX_MISSING_TOLD} empty slots of an `incomplete` dataset."
     )
@@ -225,6 +248,8 @@ class PlannedImage(Response):
     guidance_scale: float
     num_inference_steps: int
     seed: int
+    from_image: str | None = Field(None, description="Id of the shot that it begins with; null: it begins with noise.")
+    strength: float | None = Field(None, description="Null without a shot.")
 
 
 class DatasetPlan(SettledSettings):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from app.schemas.common import Label, Request, Split, exactly_one
-from app.schemas.judging import MAX_IMAGES, Labels, TopK
+from app.schemas.judging import MAX_IMAGES, Labels, Nearest, TopK
 from app.schemas.uploads import MAX_FILES
 
 # How the parts of a form are sent: files with their type, a list as a repeated field.
@@ -57,6 +57,10 @@ class ClassifyForm(_ImagesForm):
         default_factory=str, description="Id or name of a trained model, or `photo`; default: the pack's classifier."
     )
     explain: bool = Field(False, description="Whether to return `explanation_png_b64`; only with `image`.")
+    nearest: Nearest = Field(
+        default_factory=int,
+        description="Of a trained model: how many similar training images to return; default: none.",
+    )
 
 
 class UploadImagesForm(Request):

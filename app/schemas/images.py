@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from app.schemas.common import Decision, ImageFormat, ImageSource, Page, Response, Split, UtcTime
+from app.schemas.common import Decision, ImageFormat, ImageSource, Page, Request, Response, Review, Split, UtcTime
 from app.schemas.generations import LabelProbability
 from app.schemas.lineage import ImageLineage
 
@@ -26,6 +26,14 @@ class ImageRead(Response):
     split: Split | None
     source: ImageSource
     decision: Decision
+    review: Review | None = Field(description="Null: nobody has decided, or it belongs to no dataset.")
+    clip_score: float | None = Field(description="100 x the cosine of image and prompt; null if it was not scored.")
+
+
+class ImageReview(Request):
+    """What a person decides about an image of a dataset."""
+
+    review: Review | None = Field(description="Null takes the decision back.")
 
 
 class ImagePage(Page[ImageRead]):
@@ -35,7 +43,6 @@ class ImagePage(Page[ImageRead]):
 class ImageMetadata(ImageRead):
     """A stored image with its lineage: how it came to be."""
 
-    clip_score: float | None
     label_probabilities: list[LabelProbability] | None
     reason: str | None = Field(description="Why a dataset's filter kept or rejected it; null without a filter.")
     lineage: ImageLineage

@@ -26,6 +26,8 @@ from app.schemas.recipes import ClipFilterRead, Combine, PresetName, RecipeSetti
 class GenerateSpec(GenerationParameters):
     """The request of a `generate` job with every value as used."""
 
+    preview: int | None = Field(None, description="Every n-th step event has a preview; null: none has.")
+
 
 class FilledSlots(Recorded):
     """The slots that a job leaves as they are: those below these positions, in each class."""

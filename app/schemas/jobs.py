@@ -5,7 +5,7 @@ release: a `spec` or `result` has defaults for what earlier releases did not wri
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, WrapValidator
 from typing_extensions import TypeAliasType
@@ -102,11 +102,33 @@ class _Job(Response):
     finished_at: UtcTime | None
 
 
+class JobPlace(NamedTuple):
+    """How many requests to the engine go before an image of a job under way; the `position` of its events."""
+
+    position: int
+
+
+class JobPreview(Response):
+    """What an image of a job under way will look like."""
+
+    image: int = Field(ge=0, le=15, description="Which of the job's images, from 0.")
+    step: int = Field(ge=1, description="The denoising step that predicts this.")
+    steps: int = Field(ge=1, description="Steps of the image that run the model.")
+    preview_png_b64: str = Field(description="A PNG, 1/8 of the image's width and height.")
+
+
 class GenerateJobSummary(_Job):
     """A job that makes the images of one request."""
 
     kind: Literal["generate"] = "generate"
     result: Annotated[GenerateResult | None, _Readable] = Field(description="Null until it has succeeded.")
+    preview: JobPreview | None = Field(None, description="In events alone, of a request with `preview`; else null.")
+    position: int | None = Field(
+        None,
+        ge=0,
+        description="In events alone, while an image of the job waits: requests to this node's engine that go before "
+        "it, as in `queued` events of `/generate/events`; else null.",
+    )
 
 
 class DatasetJobSummary(_Job):

@@ -10,19 +10,9 @@ from typing_extensions import TypeAliasType
 
 from app.schemas.common import MAX_LABELS, Label, Request, ResourceId, Response, Storable, exactly_one, given
 from app.schemas.generations import ModelRef, WarningRead
+from app.schemas.source_images import SAMPLE_PNG, ImageB64
 
 MAX_IMAGES = 32
-# Base64 of the largest upload, 20 MB, in lines of 76 characters.
-ImageB64 = Annotated[
-    str,
-    Field(
-        strict=True,
-        max_length=27_500_000,
-        description="PNG, JPEG or WebP in base64 with padding, in the alphabet with `+` and `/`; spaces and line "
-        "breaks are ignored. A data URL is not accepted.",
-        json_schema_extra={"contentEncoding": "base64"},
-    ),
-]
 Labels = Annotated[
     list[Label],
     Field(
@@ -32,9 +22,9 @@ Labels = Annotated[
     ),
 ]
 ImageIds = Annotated[list[ResourceId], Field(min_length=1, max_length=MAX_IMAGES)]
+MAX_NEAREST = 20
+Nearest = Annotated[int, Field(strict=True, ge=1, le=MAX_NEAREST)]
 TopK = Annotated[int, Field(strict=True, ge=1, le=1_000)]
-# An orange square of 8 x 8 pixels, so that the examples can be sent as they are.
-SAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mO8V6HBgA0wMeAAg1MCAC9BAY582uTDAAAAAElFTkSuQmCC"
 _SOURCES = ("image_id", "image_b64", "image_ids")
 _EXPLAINS = {"required": ["explain"], "properties": {"explain": {"const": True}}}
 
@@ -118,6 +108,10 @@ class ClassifyRequest(JudgedImages):
         description="Whether to return a picture of where the classifier sees the most probable class. One image only; "
         "takes a fraction of a second for convolutional networks (Grad-CAM), and seconds for others (occlusion).",
     )
+    nearest: Nearest | None = Field(
+        None,
+        description="Of a trained model: how many training images to return that look most similar to its backbone.",
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -135,11 +129,34 @@ class Prediction(Response):
     probability: float = Field(ge=0, le=1)
 
 
+class NearestImage(Response):
+    """A training image, and how near it is."""
+
+    image_id: str
+    url: str
+    label: str = Field(description="Its class.")
+    similarity: float = Field(ge=-1, le=1, description="Cosine of the features of both images.")
+    distance: float = Field(ge=0, le=2, description="Euclidean distance of the features, each of length 1.")
+
+
+class NearestRead(Response):
+    """The training images that are most similar to an image, the most similar first."""
+
+    images: list[NearestImage]
+    num_compared: int = Field(
+        ge=0,
+        description="Training images that were compared: those whose features are cached, evenly chosen ones above "
+        "20,000 or 64 MB of features.",
+    )
+    num_training: int = Field(ge=0, description="Training images of the model's dataset, as it is now.")
+
+
 class ClassifyResult(Response):
     """One image's predictions, most probable first."""
 
     image_id: str | None
     predictions: list[Prediction]
+    nearest: NearestRead | None = Field(None, description="With `nearest`; else null.")
 
 
 class ClassificationRead(Response):
@@ -153,6 +170,7 @@ class ClassificationRead(Response):
         description="The image as the network got it, with the heat of the most probable class over it, as PNG in "
         "base64; null without `explain`.",
     )
+    nearest: NearestRead | None = Field(None, description="With `nearest`; else null.")
 
 
 class ClassificationsRead(Response):

@@ -12,6 +12,7 @@ from app.schemas.common import (
     GuidanceInterval,
     ImageFormat,
     NoiseScheduler,
+    PromptSyntax,
     Recorded,
     Response,
     Speed,
@@ -19,6 +20,7 @@ from app.schemas.common import (
     TimestepSpacing,
 )
 from app.schemas.heads import FineTuningRead, HeadRead, OptimizerRead, ValidationRead, ViewsRead
+from app.schemas.source_images import SourceImageRead
 
 
 class RedrawnFor(Response):
@@ -26,6 +28,13 @@ class RedrawnFor(Response):
 
     id: str
     sha256: str
+
+
+class LoraRecord(Response):
+    """A LoRA and the weight that it had."""
+
+    name: str
+    weight: float
 
 
 class ImageLineage(Recorded):
@@ -44,10 +53,24 @@ class ImageLineage(Recorded):
     forecast: str | None = Field(
         None, description="With a `speed`: what stood in for the steps that were not computed; null: all were computed."
     )
+    few_step_sha256: str | None = Field(None, description="With speed `fast`: SHA-256 of the pack's few-step weights.")
     timestep_spacing: TimestepSpacing | None = Field(None, description="Left out: the pack's own.")
     timesteps: Timesteps | None = None
     guidance_interval: GuidanceInterval | None = Field(None, description="Left out: guidance at every step.")
-    pack: str | None = Field(None, description="Name of the model pack that generated it.")
+    init_image: SourceImageRead | None = Field(None, description="The picture that it was made from.")
+    mask: SourceImageRead | None = Field(None, description="Where that was repainted, after inverting and blurring.")
+    strength: float | None = None
+    mask_blur: float | None = None
+    mask_invert: bool | None = None
+    prompt_syntax: PromptSyntax | None = Field(None, description="Left out: `plain`.")
+    clip_skip: int | None = Field(None, description="Left out: no layer of the text encoder is left out.")
+    best_of: int | None = Field(None, description="Of how many candidates it is among those with the best CLIP score.")
+    loras: list[LoraRecord] | None = None
+    embeddings: list[str] | None = None
+    adapter_files: dict[str, str] | None = Field(None, description="SHA-256 of the files of LoRAs and embeddings.")
+    model: str | None = Field(None, description="The diffusion model, as requests name it. Left out: the default one.")
+    model_files: dict[str, str] | None = Field(None, description="SHA-256 of the files of weights of `model`.")
+    pack: str | None = Field(None, description="Name of the model pack, or of `model`, that generated it.")
     pack_revision: str | None = None
     device: str | None = None
     dtype: str | None = None

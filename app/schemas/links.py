@@ -20,6 +20,8 @@ NAMED: Mapping[str, Mapping[str, str]] = {
     "GenerationRead": {"generation_id": "/id", "image_id": "/images/0/id"},
     "ImagePage": {"image_id": "/items/0/id"},
     "JobPage": {"job_id": "/items/0/id"},
+    "KeyCreatedRead": {"key_id": "/id"},
+    "KeyPage": {"key_id": "/items/0/id"},
     "JobRead": _JOB,
     "ModelPage": {"model_id": "/items/0/id"},
     "RepairJob": _JOB,
@@ -68,9 +70,9 @@ def _component(response: Mapping[str, Any]) -> str:
 
 
 def _id_of(path: str) -> str | None:
-    """Return the parameter of a path that names its innermost resource."""
+    """Return the parameter of a path that names its innermost resource, if a link can give what the path needs."""
     ids: list[str] = re.findall(r"\{(\w+_id)\}", path)
-    return ids[-1] if ids else None
+    return ids[-1] if ids and (len(ids) == 1 or ids[-1] in _OUTER) else None
 
 
 def _link(operation_id: str, parameter: str, pointer: str) -> tuple[str, dict[str, Any]]:

@@ -19,9 +19,11 @@ from app.schemas.common import (
     Storable,
     TimestepSpacing,
 )
-from app.schemas.generations import ImageSettings
+from app.schemas.generations import ImageSettings, LoraUseRead
 
 MAX_COMBINATIONS = 1_000_000
+# Of images that begin with a shot: the best of `bench.shots` on a seed that its result does not use (decision 0076).
+DEFAULT_SHOT_STRENGTH = 0.4
 
 PresetName = TypeAliasType("PresetName", Literal["diverse", "from_prompts"])
 Combine = TypeAliasType(
@@ -121,11 +123,46 @@ StepsChoice = TypeAliasType(
 )
 
 
+Strength = Annotated[float, Field(strict=True, gt=0, le=1)]
+
+
+class StrengthRange(Request):
+    """A random strength for each image, drawn from min, min + 0.05, ..., max."""
+
+    min: Strength
+    max: Strength
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "StrengthRange":
+        if self.min > self.max or any(abs(20 * end - round(20 * end)) > 1e-9 for end in (self.min, self.max)):
+            raise PydanticCustomError("bad_range", "min must not be above max, both in steps of 0.05.")
+        return self
+
+
+StrengthChoice = TypeAliasType(
+    "StrengthChoice",
+    Annotated[
+        Strength | StrengthRange,
+        _one_fault(
+            "bad_strength", "This must be a number above 0, at most 1, or an object with min <= max in steps of 0.05."
+        ),
+        Field(
+            description="How much of a shot is repainted, as the share of the denoising steps that are taken: one "
+            "value for all images that begin with a shot, or a range to draw from for each. Low keeps the shot, 1 "
+            "leaves little more than its colours."
+        ),
+    ],
+)
+
+
 class RecipeSettings(ImageSettings):
     """Settings of a dataset's images. From a range, each image draws its own value with the dataset's seed."""
 
     guidance_scale: GuidanceChoice = 7.5
     num_inference_steps: StepsChoice = 50
+    strength: StrengthChoice | None = Field(
+        None, description=f"Only where a class has `from_images`; null: {DEFAULT_SHOT_STRENGTH} there."
+    )
 
 
 class ClipFilter(Request):
@@ -145,9 +182,13 @@ class RecipeSettingsRead(Response):
     output_format: ImageFormat = "png"
     guidance_scale: GuidanceChoice
     num_inference_steps: StepsChoice
+    strength: StrengthChoice | None = Field(None, description="Null: no class has `from_images`.")
     speed: Speed = "exact"
     timestep_spacing: TimestepSpacing | None = Field(None, description="Null: the loaded model's own.")
     guidance_interval: GuidanceInterval | None = Field(None, description="Null: guidance at every step.")
+    loras: list[LoraUseRead] = Field(default_factory=list)
+    embeddings: list[str] = Field(default_factory=list)
+    model: str | None = Field(None, description="Null: the node's default model.")
 
 
 class ClipFilterRead(Response):

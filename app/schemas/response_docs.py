@@ -14,7 +14,7 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 BYTES = "application/octet-stream"
 JSON, EVENTS = "application/json", "text/event-stream"
 
-_REASONS = {
+REASONS = {
     400: "Malformed: the JSON, the form, the cursor or a header cannot be parsed.",
     401: "The request needs an API key, or its key is not valid.",
     403: "The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends "
@@ -85,7 +85,7 @@ def problems(*statuses: int) -> Responses:
 def problem(status: int, schema: str = "Problem") -> dict[str, Any]:
     """Return an error response."""
     content = {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    response: dict[str, Any] = {"description": _REASONS[status], "content": content}
+    response: dict[str, Any] = {"description": REASONS[status], "content": content}
     own = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     return {**response, "headers": headers(*own)} if own else response
 
@@ -151,7 +151,7 @@ IF_NONE_MATCH: dict[str, Any] = {
     "in": "header",
     "required": False,
     "description": "An ETag; if the answer still has it, 304 without a body.",
-    "schema": {"anyOf": [{"type": "string", "maxLength": 2_000}, {"type": "null"}], "title": "If-None-Match"},
+    "schema": {"anyOf": [{"type": "string", "maxLength": 8_000}, {"type": "null"}], "title": "If-None-Match"},
 }
 
 

@@ -26,6 +26,8 @@ MAX_PAGE_BYTES = 700_000
 MAX_COUNTED = 10_000
 # Rows fetched at a time.
 _FETCHED_AT_ONCE = 10
+# Rows that one page of a search without an index reads at most: 20 ms of JSON on SQLite, see `bench/console.py`.
+MAX_SEARCHED = 5_000
 
 
 def fetch_page(
@@ -62,6 +64,47 @@ def fetch_page(
             rows.append(row)
             num_bytes += weigh(row)
     return rows, None
+
+
+def search_page(
+    session: Session,
+    query: Select[Row],
+    condition: ColumnElement[bool],
+    id_column: InstrumentedAttribute[str],
+    limit: int,
+    cursor: str | None,
+    *,
+    max_read: int = MAX_SEARCHED,
+) -> tuple[list[Row], str | None]:
+    """Return one page of the rows of `query` that meet a condition which no index answers.
+
+    A page reads at most `max_read` rows, so that its time does not grow with the table. It may therefore be short,
+    or empty, and still have a cursor, from which the search goes on.
+
+    Args:
+        session: An open session.
+        query: As in `fetch_page`.
+        condition: What each row is tested for.
+        id_column: As in `fetch_page`.
+        limit: As in `fetch_page`.
+        cursor: As in `fetch_page`.
+        max_read: Rows that a page reads at most, >= 1.
+
+    Raises:
+        Malformed: As in `fetch_page`.
+    """
+    if cursor is not None:
+        query = query.where(id_column < _decode(cursor))
+    ids = query.with_only_columns(id_column, maintain_column_froms=True).order_by(id_column.desc())
+    window = ids.limit(max_read).subquery()
+    oldest, num_read = session.execute(select(func.min(window.c.id), func.count()).select_from(window)).one()
+    if oldest is None:
+        return [], None
+    found = query.where(id_column >= oldest, condition).order_by(id_column.desc()).limit(limit + 1)
+    rows: list[Any] = list(session.scalars(found))
+    if len(rows) > limit:
+        return rows[:limit], _encode(rows[limit - 1].id)
+    return rows, _encode(oldest) if num_read == max_read else None
 
 
 def matching(

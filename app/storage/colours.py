@@ -61,6 +61,22 @@ def to_srgb(image: Image.Image, parts: Parts) -> Image.Image:
     return pixels
 
 
+def to_opacity(image: Image.Image, parts: Parts) -> Image.Image:
+    """Decode how opaque each pixel is; arguments as in `to_srgb`.
+
+    Returns:
+        An image of mode L.
+    """
+    decoded, clear = _decoded(image, parts)
+    if not decoded.has_transparency_data:
+        opacity = Image.new("L", decoded.size, 255)
+    else:
+        opacity = decoded.convert("RGBA").getchannel("A")
+    if clear is not None:
+        opacity.paste(0, mask=Image.fromarray(clear))
+    return opacity
+
+
 def _lay_on_white(pixels: Image.Image, decoded: Image.Image) -> None:
     """Composite an RGB image by the transparency of another one, some rows at a time: Pillow holds Python's lock."""
     for top in range(0, pixels.height, _ROWS_AT_ONCE):

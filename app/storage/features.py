@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from app.storage.files import TEMPORARIES, remove_file, write_atomic
+from app.storage.eviction import BoundedFolder
+from app.storage.files import TEMPORARIES, write_atomic
 from app.storage.reserve import NO_RESERVE, Reserve
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -87,9 +88,8 @@ class FeatureCache:
             reserve: Disk space that `put` must leave free.
         """
         self._root = root
-        self._max_bytes = max_bytes
         self._reserve = reserve
-        self._num_bytes: int | None = None
+        self._bound = BoundedFolder(root, max_bytes)
 
     def get(self, key: str) -> npt.NDArray[np.float32] | None:
         """Return an array; None if its file is missing or unreadable."""
@@ -124,35 +124,9 @@ class FeatureCache:
         data = buffer.getvalue()
         data += hashlib.sha256(data).digest()
         write_atomic(self._path(key), data, temporaries=self._root / TEMPORARIES, is_durable=False)
-        self._num_bytes = self._measure() if self._num_bytes is None else self._num_bytes + len(data)
-        if self._num_bytes > self._max_bytes:
-            self._evict()
+        self._bound.add(len(data))
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise ValueError("not a feature key")
         return self._root / key[:2] / f"{key}.npy"
-
-    def _measure(self) -> int:
-        return sum(num_bytes for _, num_bytes, _ in self._files())
-
-    def _evict(self) -> None:
-        files = sorted(self._files())
-        num_bytes = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if num_bytes <= self._max_bytes * 0.9:
-                break
-            remove_file(path)
-            num_bytes -= size
-        self._num_bytes = num_bytes
-
-    def _files(self) -> list[tuple[int, int, Path]]:
-        """Return modification time in ns, size in bytes and path of every file."""
-        files = []
-        for path in self._root.glob("??/*.npy"):
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # evicted by another process
-                continue
-            files.append((status.st_mtime_ns, status.st_size, path))
-        return files

@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from xml.sax.saxutils import escape, unescape
@@ -24,8 +24,8 @@ from PIL import ExifTags, Image, PngImagePlugin
 from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.image_spec import SAMPLER_NAMES, OutputFormat
-from app.storage.colours import to_srgb, upright
-from app.storage.containers import Container, TooManyParts, take_apart
+from app.storage.colours import to_opacity, to_srgb, upright
+from app.storage.containers import Container, Parts, TooManyParts, take_apart
 
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -77,6 +77,21 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
         Invalid: `corrupt_image`: it begins as one of them but cannot be decoded; `too_many_chunks`: it is cut into more
             pieces than any sound file; or `too_elongated`: one side is more than 100 times the other.
     """
+    return _decode(data, to_srgb, max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def decode_opacity(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
+    """Decode how opaque each pixel of an untrusted file is; arguments and errors as in `decode_image`.
+
+    Returns:
+        An image of mode L: 255 where the picture is opaque, 0 where it is transparent.
+    """
+    return _decode(data, to_opacity, max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def _decode(
+    data: bytes, convert: Callable[[Image.Image, Parts], Image.Image], *, max_bytes: int, max_pixels: int
+) -> Image.Image:
     if len(data) > max_bytes:
         raise PayloadTooLarge(f"The image file is larger than {max_bytes} bytes.", code=ErrorCode.IMAGE_TOO_LARGE)
     container = _sniff(data)
@@ -89,7 +104,7 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image
                 raise TooManyParts
             if max(image.size) > _MAX_PROPORTION * min(image.size):
                 raise _too_elongated()
-            pixels = upright(to_srgb(image, parts), parts)
+            pixels = upright(convert(image, parts), parts)
     except AppError:
         raise
     except TooManyParts:
@@ -113,7 +128,8 @@ def encode_image(pixels: npt.NDArray[np.uint8], image_format: OutputFormat, sett
         pixels: The image.
         image_format: PNG is lossless; JPEG and WebP are written at quality 95.
         settings: JSON values that describe this image alone; no ids, times or hosts. The text convention shows
-            prompt, negative_prompt, num_inference_steps, scheduler, guidance_scale, seed and pack (as `Model`).
+            prompt, negative_prompt, num_inference_steps, scheduler, guidance_scale, seed, pack (as `Model`), strength
+            (as `Denoising strength`) and mask_blur.
 
     Shapes:
         pixels: (H, W, 3), uint8.
@@ -243,6 +259,16 @@ def read_settings(data: bytes) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
+def read_parameters(data: bytes) -> str | None:
+    """Read the `parameters` text before a PNG file's pixels; None where there is none to read."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            found: object = image.info.get("parameters")
+    except Exception:  # as in decode_image; an unreadable file carries no text
+        return None
+    return found if isinstance(found, str) else None
+
+
 def _saved(image: Image.Image, image_format: OutputFormat, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
@@ -282,6 +308,8 @@ def _parameters_text(settings: Mapping[str, Any], width: int, height: int) -> st
         "Seed": settings.get("seed"),
         "Size": f"{width}x{height}",
         "Model": settings.get("pack"),
+        "Denoising strength": settings.get("strength"),
+        "Mask blur": settings.get("mask_blur"),
     }
     lines = [str(settings.get("prompt", ""))]
     if negative_prompt := settings.get("negative_prompt"):

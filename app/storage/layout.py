@@ -7,6 +7,7 @@
     finetuning/{id of a job}/...                                          checkpoints, see app/finetuning/checkpoints.py
     features/...                                                          a cache, see features.py
     exports/{id of a model}/...                                           a cache, see exports.py
+    thumbnails/{path of an image}/{width}.webp                            a cache, see thumbnails.py
     .tmp/                                                                 unfinished and removed files
     .reserve                                                              space for deletions, see reserve.py
     .taken/{id of a dataset}/                                             the trash: files of a dataset being deleted
@@ -69,7 +70,9 @@ class DataFolder:
         self.reserve = reserve
         self.features = self.root / "features"
         self.exports = self.root / "exports"
+        self.thumbnails = self.root / "thumbnails"
         self.temporaries = self.root / TEMPORARIES
+        self._with_temporaries = (self.root, self.features, self.thumbnails)
 
     def image_path(self, image_id: str, image_format: str) -> str:
         """Return the relative path of a generated image; the last two characters of its id are the folder."""
@@ -162,12 +165,20 @@ class DataFolder:
         return contained_path(self.root, path)
 
     def delete(self, path: str) -> None:
-        """Remove a stored file, and its class folder if it is the last file there; a missing file is no error."""
+        """Remove a stored file, its small copies, and its class folder if it is the last file there.
+
+        A missing file is no error.
+        """
         target = contained_path(self.root, path)
+        self.remove_thumbnails(path)
         if target.is_relative_to(self.root / _DATASETS) and (folder := self._holder_of_nothing_else(target)):
             remove_tree(folder, temporaries=self.temporaries)
         else:
             remove_file(target)
+
+    def remove_thumbnails(self, path: str) -> None:
+        """Remove the small copies of a stored image; what cannot be removed is evicted later."""
+        shutil.rmtree(contained_path(self.thumbnails, path), ignore_errors=True)
 
     def uploads(self, dataset: str) -> set[str]:
         """Return the relative paths of a dataset's files that have the name of an uploaded image, recorded or not."""
@@ -179,7 +190,8 @@ class DataFolder:
 
         `purge_dataset` or `restore_dataset` follows.
         """
-        for folder, trashed in self._trash_moves(dataset, dataset_id):
+        small = [(folder, trashed) for folder, trashed in self._thumbnail_moves(dataset, dataset_id) if folder.is_dir()]
+        for folder, trashed in (*self._trash_moves(dataset, dataset_id), *small):
             with storage_errors():
                 make_folder(trashed.parent)
                 if folder.is_dir():
@@ -240,12 +252,17 @@ class DataFolder:
 
     def sweep(self, *, older_than_s: float = 3600.0) -> int:
         """Remove temporary files of killed processes; see `sweep_temporaries`. Returns their number."""
-        return sum(sweep_temporaries(root, older_than_s=older_than_s) for root in (self.root, self.features))
+        return sum(sweep_temporaries(root, older_than_s=older_than_s) for root in self._with_temporaries)
 
     def _trash_moves(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
         """Return a dataset's folders, each with its path in the trash."""
         trash = contained_path(self.root / TRASH, dataset_id)
         return [(contained_path(self.root / kind, dataset), trash / kind) for kind in (_DATASETS, _REJECTED)]
+
+    def _thumbnail_moves(self, dataset: str, dataset_id: str) -> list[tuple[Path, Path]]:
+        """Return the folders of a dataset's small copies, each with its path in the trash; they are not restored."""
+        trash = contained_path(self.root / TRASH, dataset_id) / self.thumbnails.name
+        return [(contained_path(self.thumbnails / kind, dataset), trash / kind) for kind in (_DATASETS, _REJECTED)]
 
     def _write_with_folders(self, target: Path, data: bytes) -> bool:
         """Create the missing folders with the file inside, then rename them into place; False if they exist by then."""

@@ -20,6 +20,15 @@ def is_large(data: bytes) -> bool:
     return len(data) > SMALL_BYTES or _num_pixels(data) > SMALL_PIXELS
 
 
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Return the width and height that a file's header names, before any rotation; None where it names none."""
+    try:
+        width, height = _size(data)
+    except struct.error:  # truncated
+        return None
+    return (width, height) if width and height else None
+
+
 def _num_pixels(data: bytes) -> int:
     """Return the pixels that the header names; more than any image has where it names none."""
     try:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.engine.diffusion.noise_schedulers import make_noise_scheduler
+from app.engine.diffusion.noise.schedulers import make_noise_scheduler
 from bench.demo_pack.loading import Pack
 
 BATCH = 20

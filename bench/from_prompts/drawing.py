@@ -9,14 +9,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
+from app.engine.diffusion.encoder import ImageToImage
 from app.engine.diffusion.runner import DiffusionRunner
 from app.engine.request import EngineRequest
 from app.image_spec import ImageSpec
@@ -30,6 +32,8 @@ from bench.demo_pack.generation import progress
 from bench.demo_pack.loading import Pack
 
 BATCH = 18
+# **Shapes**: (H, W, 3).
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class Artist:
             device=torch.device("cpu"),
         )
 
-    def images(self, specs: Sequence[ImageSpec]) -> list[Image.Image]:
-        """Return an image of each spec, in order."""
+    def images(self, specs: Sequence[ImageSpec], pictures: Mapping[str, Pixels] | None = None) -> list[Image.Image]:
+        """Return an image of each spec, in order; `pictures` are the initial images that specs name, by their hash."""
         images: list[Image.Image] = []
         started_s, num_drawn = time.perf_counter(), 0
         for start in range(0, len(specs), BATCH):
@@ -97,23 +101,27 @@ class Artist:
             content = json.dumps([spec.to_json() for spec in batch], sort_keys=True)
             path = self._folder / f"{hashlib.sha256(content.encode()).hexdigest()[:20]}.npz"
             if not path.exists():
-                _save(path, np.stack(self._draw(batch)))
+                _save(path, np.stack(self._draw(batch, pictures or {})))
                 num_drawn += len(batch)
                 progress(f"drawn {num_drawn} of {len(specs)}", time.perf_counter() - started_s)
             with np.load(path) as kept:
                 images.extend(Image.fromarray(pixels) for pixels in kept["pixels"])
         return images
 
-    def _draw(self, specs: Sequence[ImageSpec]) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-        requests = [EngineRequest("demo", spec) for spec in specs]
+    def _draw(self, specs: Sequence[ImageSpec], pictures: Mapping[str, Pixels]) -> list[Pixels]:
+        requests = [EngineRequest("demo", _payload(spec, pictures)) for spec in specs]
         for request in requests:
             self._runner.prepare(request)
-        while not self._runner.is_finished(requests[0]):
-            self._runner.step(requests)
+        while unfinished := [request for request in requests if not self._runner.is_finished(request)]:
+            self._runner.step(unfinished)
         return [self._runner.finish(request).pixels for request in requests]
 
 
-def _save(path: Path, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def _payload(spec: ImageSpec, pictures: Mapping[str, Pixels]) -> ImageSpec | ImageToImage:
+    return spec if spec.init_image is None else ImageToImage(spec, pictures[spec.init_image.sha256])
+
+
+def _save(path: Path, pixels: Pixels) -> None:
     """Write a batch so that a kill at any moment leaves the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -23,7 +23,7 @@ from bench.demo_pack.table import render
 from bench.environments import peer_python, pinned_version
 from bench.generate.measure import Bench
 from bench.generate.pipeline import Subject, load_pipeline
-from bench.generate.plan import FULL, GPU, QUICK, Plan
+from bench.generate.plan import FULL, GPU, GPU_SHORT, QUICK, Plan
 from bench.generate.report import judge, render_loads, summarize_all, to_json
 from bench.generate.servers import versions
 from testing.packs import write_pack
@@ -43,6 +43,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--gpu", action="store_true", help="Stable Diffusion v1.5 with random weights, on a GPU")
+    parser.add_argument("--short", action="store_true", help="with --gpu: what the targets need, without LitServe")
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="of all servers' models, on a CPU"
     )
@@ -53,7 +54,8 @@ def parse() -> argparse.Namespace:
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """Choose how much is measured."""
-    plan = QUICK if args.quick else GPU if args.gpu else FULL
+    on_a_gpu = GPU_SHORT if args.short else GPU
+    plan = QUICK if args.quick else on_a_gpu if args.gpu else FULL
     return replace(plan, repeats=args.rounds or plan.repeats)
 
 
@@ -85,10 +87,11 @@ def main() -> None:
     started_at = time.perf_counter()
     facts = facts_of(args)
     LOGS.mkdir(parents=True, exist_ok=True)
-    python = Path(sys.executable) if args.one_environment else peer_python("litserve")
+    plan = plan_of(args)
+    python = Path(sys.executable) if args.one_environment or not plan.batches else peer_python("litserve")
     subject = subject_of(args)
     facts["dtype"] = subject.dtype
-    results = Bench(plan_of(args), load_pipeline(subject), subject, python, LOGS.resolve()).run()
+    results = Bench(plan, load_pipeline(subject), subject, python, LOGS.resolve()).run()
     figures = judge(results)
     print(render_loads(summarize_all(results)))
     print(f"\n{render(figures)}\n")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
@@ -40,10 +41,29 @@ class Run:
         return float(np.percentile(self.latencies, rank)) if self.latencies else math.nan
 
 
+class Poster(Protocol):
+    """What sends a request: `httpx.AsyncClient` does."""
+
+    async def post(self, url: str, /, *, json: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        """Send a body, and return the answer."""
+
+
+class WithFields:
+    """Sends every body with further fields."""
+
+    def __init__(self, http: httpx.AsyncClient, fields: Mapping[str, Any]) -> None:
+        """Send through a client."""
+        self._http, self._fields = http, fields
+
+    async def post(self, url: str, /, *, json: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        """Send a body, and return the answer."""
+        return await self._http.post(url, json={**json, **self._fields}, headers=dict(headers))
+
+
 class Stopwatch:
     """Sends requests and collects their times."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: Poster) -> None:
         """Use a client whose base URL is the server's."""
         self._http = http
         self._latencies: list[float] = []
@@ -74,7 +94,7 @@ class Stopwatch:
         return Run(self._latencies, self._failures, time.perf_counter() - self._started_at)
 
 
-async def closed_loop(http: httpx.AsyncClient, trace: Sequence[ImageRequest], clients: int) -> Run:
+async def closed_loop(http: Poster, trace: Sequence[ImageRequest], clients: int) -> Run:
     """Let clients send one request after the other, each the next of the trace, until it is over."""
     requests = iter(trace)
     watch = Stopwatch(http)
@@ -87,7 +107,7 @@ async def closed_loop(http: httpx.AsyncClient, trace: Sequence[ImageRequest], cl
     return watch.stop()
 
 
-async def open_loop(http: httpx.AsyncClient, trace: Sequence[ImageRequest], arrivals: Sequence[float]) -> Run:
+async def open_loop(http: Poster, trace: Sequence[ImageRequest], arrivals: Sequence[float]) -> Run:
     """Send each request at its time, however many are still unanswered."""
     watch = Stopwatch(http)
     started_at = time.perf_counter()
@@ -100,9 +120,7 @@ async def open_loop(http: httpx.AsyncClient, trace: Sequence[ImageRequest], arri
     return watch.stop()
 
 
-async def late_arrivals(
-    http: httpx.AsyncClient, pairs: Sequence[tuple[ImageRequest, ImageRequest]], delay_s: float
-) -> Run:
+async def late_arrivals(http: Poster, pairs: Sequence[tuple[ImageRequest, ImageRequest]], delay_s: float) -> Run:
     """Send the first of each pair, the second after a delay; time the second alone, pair after pair."""
     watch = Stopwatch(http)
     for long, short in pairs:

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,10 +23,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from bench.generate.load import Run, closed_loop
+from bench.generate.load import Poster, Run, WithFields, closed_loop
 from bench.generate.pipeline import Subject, draw_one
 from bench.generate.plan import BUSY_CLIENTS, LONG, SHORT, Load, Plan, busy_load, make_loads
 from bench.generate.servers import (
+    BALANCED,
     RunningServer,
     Server,
     foxhound,
@@ -112,6 +113,8 @@ class Bench:
                 for server, traffics in entrants[first:] + entrants[:first]:
                     if load.traffic in traffics:
                         self.results.runs[server.name][load.name].append(self._measure(server, load, repeat))
+                balanced = self._measure(foxhound(), load, repeat, speed="balanced")
+                self.results.runs[BALANCED][load.name].append(balanced)
 
     def _tune(self) -> list[tuple[Server, set[Traffic]]]:
         """Find each peer's best setting for each traffic, by its throughput with many clients."""
@@ -145,9 +148,9 @@ class Bench:
         times = [timed(lambda: draw_one(self._pipeline, LONG)) for _ in range(3)]
         return statistics.median(times) * LATE_AT_STEP / LONG.num_inference_steps
 
-    def _measure(self, server: Server, load: Load, repeat: int) -> Run:
+    def _measure(self, server: Server, load: Load, repeat: int, **fields: str) -> Run:
         with self._resumed(server) as url:
-            return self._send(server, url, load, repeat)
+            return self._send(server, url, load, repeat, fields)
 
     def _measure_alone(self) -> None:
         """Ask an idle node and call the pipeline by turns."""
@@ -174,16 +177,18 @@ class Bench:
                 request = replace(SHORT, scheduler=scheduler)
                 check_pixels(server.name, fetch(http, request), self._expected[scheduler], most)
         trace = [replace(SHORT, scheduler=name, guidance_scale=scale) for scale in (7.5, 1.0) for name in SCHEDULERS]
-        self._send(server, url, Load("warm-up", "mixed", lambda http, _: closed_loop(http, trace, BUSY_CLIENTS)), 0)
+        self._send(server, url, Load("warm-up", "mixed", lambda http, _: closed_loop(http, trace, BUSY_CLIENTS)), 0, {})
 
-    def _send(self, server: Server, url: str, load: Load, repeat: int) -> Run:
+    def _send(self, server: Server, url: str, load: Load, repeat: int, fields: Mapping[str, str]) -> Run:
         async def send() -> Run:
             limits = httpx.Limits(max_connections=None)
             async with httpx.AsyncClient(base_url=url, timeout=REQUEST_TIMEOUT_S, limits=limits) as http:
-                return await load.run(http, repeat)
+                sender: Poster = WithFields(http, fields) if fields else http
+                return await load.run(sender, repeat)
 
         run = asyncio.run(send())
-        progress(f"{server.name:<9} {server.setting:<16} {load.name:<22} {run.throughput:6.2f} images/s")
+        setting = server.setting or ", ".join(fields.values())
+        progress(f"{server.name:<9} {setting:<16} {load.name:<22} {run.throughput:6.2f} images/s")
         return run
 
 

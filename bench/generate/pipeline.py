@@ -21,7 +21,7 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from app.engine.diffusion.noise_schedulers import make_noise_scheduler
+from app.engine.diffusion.noise.schedulers import make_noise_scheduler
 from bench.generate.traces import ImageRequest
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-import httpx
-
-from bench.generate.load import Run, closed_loop, late_arrivals, open_loop
+from bench.generate.load import Poster, Run, closed_loop, late_arrivals, open_loop
 from bench.generate.traces import ImageRequest, Traffic, arrival_times, make_trace
 
 BUSY_CLIENTS = 8
@@ -84,6 +82,18 @@ GPU = Plan(
     batches=((8, 0.0),),
 )
 
+# What the targets need, without LitServe, which has an environment of its own.
+GPU_SHORT = Plan(
+    repeats=1,
+    counts={("identical", 8): 24, ("mixed", 8): 36},
+    poisson_counts={0.9: 36},
+    late_pairs=3,
+    alone_pairs=3,
+    tuning_count=12,
+    workers=(2,),
+    batches=(),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -96,7 +106,7 @@ class Load:
 
     name: str
     traffic: Traffic
-    run: Callable[[httpx.AsyncClient, int], Awaitable[Run]]
+    run: Callable[[Poster, int], Awaitable[Run]]
 
 
 def busy_load(traffic: Traffic, clients: int, count: int) -> Load:
@@ -120,7 +130,7 @@ def make_loads(plan: Plan, capacity: float, late_by_s: float) -> list[Load]:
 
 
 def _poisson(share: float, rate: float, count: int) -> Load:
-    def run(http: httpx.AsyncClient, repeat: int) -> Awaitable[Run]:
+    def run(http: Poster, repeat: int) -> Awaitable[Run]:
         seed = 100 + repeat  # others than the closed loop's
         return open_loop(http, make_trace("mixed", count, seed), arrival_times(count, rate, seed))
 

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 20.0
 OURS = "foxhound"
+# The same node, asked with `speed: "balanced"`.
+BALANCED = "balanced"
 
 
 @dataclass(frozen=True, slots=True)

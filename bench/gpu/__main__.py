@@ -12,6 +12,7 @@ import torch
 
 from bench.gpu.models import Models, build_models
 from bench.gpu.parts import Effort, Line, forwards, images, packing, parity, placement
+from bench.gpu.speeds import decoding, speeds
 
 # Dense half precision that the best public matrix products reach on an H100 or H200.
 PEAK_TFLOPS = 790.0
@@ -21,6 +22,8 @@ PARTS: dict[str, Callable[[Models, Effort], list[Line]]] = {
     "G1": forwards,
     "G4": packing,
     "G5": placement,
+    "G7": decoding,
+    "G8": speeds,
     "G6": parity,
     "G2": images,
 }

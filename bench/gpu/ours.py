@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import torch
 
 from app.engine.diffusion.decoder import ImageDecoder
-from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
-from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.denoiser import Denoiser
+from app.engine.diffusion.image_state import ImageState
+from app.engine.diffusion.noise.plan import REMEMBERED, Schedule, make_noise_plan
+from app.engine.diffusion.noise.update import draw_noise
 from app.engine.diffusion.options import options_for
 from app.engine.kernels.compile import compile_forward
+from app.step_rows import step_rows
 from bench.gpu.models import NOISE_SCHEDULER, Models
 
 
@@ -21,14 +24,19 @@ def make_denoiser(
         return Denoiser(models.unet, models.device, models.embeds(0), options)
 
 
-def start_image(models: Models, seed: int, steps: int, *, guidance: float = 7.5, rows: int = 2) -> ImageState:
+def start_image(
+    models: Models, seed: int, steps: int, *, guidance: float = 7.5, rows: int = 2, speed: str = "exact"
+) -> ImageState:
     """Begin an image with random prompts; of one row it is not guided."""
-    plan = make_noise_plan("ddim", steps, NOISE_SCHEDULER)
+    every = step_rows("ddim", steps, is_guided=rows > 1, speed=speed)
+    schedule = Schedule(is_computed=tuple(count > 0 for count in every)) if 0 in every else Schedule()
+    plan = make_noise_plan("ddim", steps, NOISE_SCHEDULER, schedule)
     generator = torch.Generator().manual_seed(seed)
     tensors = torch.zeros(1 + REMEMBERED, 4, models.side, models.side, device=models.device)
     tensors[0] = draw_noise(tensors.shape[1:], generator, models.device, models.dtype) * plan.init_noise_sigma
     embeds = [models.embeds(0), models.embeds(seed + 1)][-rows:]
-    return ImageState(plan, torch.cat(embeds), guidance, generator, tensors)
+    computed = tuple(count for count in every if count)
+    return ImageState(plan, torch.cat(embeds), guidance, generator, tensors, step_rows=computed)
 
 
 def make_decoder(models: Models, *, compiles: bool = False) -> ImageDecoder:

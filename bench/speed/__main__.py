@@ -96,7 +96,7 @@ def write_speeds(folder: Path, revision: str, comparisons: Sequence[Comparison])
     manifest = json.loads(path.read_text())
     if manifest["revision"] != revision:
         raise ValueError(f"the pack is of revision {manifest['revision']} by now, not {revision}")
-    manifest["quality"]["speeds"] = {"balanced": [each.for_manifest() for each in comparisons]}
+    manifest["quality"].setdefault("speeds", {})["balanced"] = [each.for_manifest() for each in comparisons]
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(manifest, indent=2) + "\n")
     os.replace(partial, path)

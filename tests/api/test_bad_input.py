@@ -255,6 +255,8 @@ def test_a_wrong_method_is_405_with_every_method_allowed(http: httpx.Client) -> 
     assert http.put("/datasets").headers["allow"] == "GET, HEAD, POST"
     assert http.put("/datasets/some-id").headers["allow"] == "DELETE, GET, HEAD"
     assert http.put("/models/compare").headers["allow"] == "GET, HEAD"
+    assert http.post("/docs").headers["allow"] == "GET, HEAD"
+    assert http.post("/ui/gallery").headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(

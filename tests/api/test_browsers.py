@@ -266,12 +266,14 @@ def test_an_options_request_that_is_no_preflight_is_405(shared: httpx.Client, cl
 
 
 def test_errors_of_every_layer_can_be_read(shared: httpx.Client) -> None:
-    headers = {"Origin": APP}
+    headers, json_body = {"Origin": APP}, {"Content-Type": "application/json"}
     answers = {
-        400: shared.post("/generate", content=b"{", headers={**headers, "Content-Type": "application/json"}),
+        400: shared.post("/generate", content=b"{", headers={**headers, **json_body}),
         404: shared.get("/nowhere", headers=headers),
         405: shared.put("/generate", headers=headers),
-        413: shared.post("/generate", content=b" " * 400_000, headers={**headers, "Content-Type": "application/json"}),
+        413: shared.post(
+            "/train-jobs", content=b" " * 3_000_000, headers={**headers, "Content-Type": "application/json"}
+        ),
         415: shared.post("/generate", content=b"x", headers={**headers, "Content-Encoding": "gzip"}),
         421: shared.get("/jobs", headers={**headers, "Host": "evil.example"}),
         422: shared.post("/generate", json={}, headers=headers),
@@ -338,6 +340,7 @@ def test_no_get_changes_a_record(start: Start) -> None:
         "index": "0",
         "split": "train",
         "code": "not_found",
+        "key_id": "none",
     }
     paths = http.get("/openapi.json").json()["paths"]
     # No model is trained here, and the events of a job that waits have no end.
@@ -351,6 +354,7 @@ def test_no_get_changes_a_record(start: Start) -> None:
         "/train-jobs/{job_id}",
         "/train-jobs/{job_id}/report",
         "/train-jobs/{job_id}/report/{picture}.png",
+        "/keys/{key_id}",
     }
     assert len(asked) > 20
 

@@ -5,6 +5,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import httpx
@@ -58,7 +59,8 @@ def test_progress_comes_first_and_the_ordinary_answer_last(http: httpx.Client) -
     steps = [event.data["step"] for event in progress]
     assert steps == sorted(steps)
     # The fake takes no step twice.
-    assert progress[-1].data == {"kind": "progress", "image": 0, "step": 3, "steps": 4, "num_images": 1}
+    known = {"kind": "progress", "image": 0, "step": 3, "steps": 4, "num_images": 1}
+    assert progress[-1].data == {**known, "preview_step": None, "preview_png_b64": None}
     ordinary = http.post("/generate", json=FOX).json()
     assert result.name == "result"
     assert result.data.keys() == ordinary.keys()
@@ -125,6 +127,50 @@ def test_a_client_that_leaves_frees_its_rows_at_the_next_step(node: Node) -> Non
     assert set(engine.in_flight().values()) == {0}
     assert engine.expected_wait_s("diffusion") == 0, "nothing waits or runs"
     assert len(node.http.get("/generations").json()["items"]) == 1
+
+
+def test_who_waits_is_told_how_many_go_before_him_as_it_changes(small_node: Node) -> None:
+    diffusion, http = small_node.models.diffusion, small_node.http
+    diffusion.gate.clear()
+    long = {**FOX, "num_inference_steps": 150}
+    with ExitStack() as open_streams:
+        streams = []
+        for _ in range(3):
+            answer = open_streams.enter_context(http.stream("POST", "/generate/events", json=long))
+            streams.append((answer, parse(answer.iter_lines())))
+            assert next(streams[-1][1]).data["step"] == 0
+            assert diffusion.stepping.wait(PATIENCE_S)
+        first, second, third = streams
+        assert next(second[1]) == Event("queued", {"kind": "queued", "position": 1})
+        assert next(third[1]).data["position"] == 2
+        second[0].close()  # its client leaves
+        assert next(third[1]).data["position"] == 1
+        first[0].close()
+        diffusion.gate.set()
+        names = [event.name for event in third[1]]
+    assert names[-1] == "result"
+    assert set(names) == {"queued", "progress", "result"}
+    assert "queued" not in names[names.index("progress") :]
+
+
+def test_a_place_in_the_queue_is_told_until_the_first_step_alone() -> None:
+    async def scenario() -> None:
+        progress = Progress(num_images=1)
+        work: asyncio.Task[Done] = asyncio.ensure_future(asyncio.Event().wait())  # type: ignore[arg-type]
+        stream = events(a_request(), work, progress)
+        progress.report(0, 0, 5)
+        progress.place(2)
+        progress.place(1)
+        sent = [(await anext(stream)).decode() for _ in range(2)]
+        (first,), (second,) = (list(parse(iter(text.split("\n")))) for text in sent)
+        assert (first.name, second) == ("progress", Event("queued", {"kind": "queued", "position": 1}))
+        progress.place(0)
+        progress.report(0, 1, 5)
+        (only,) = parse(iter((await anext(stream)).decode().split("\n")))
+        assert (only.name, progress.take_place()) == ("progress", None)
+        work.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_a_stopping_server_ends_the_stream(node: Node) -> None:

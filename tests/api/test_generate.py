@@ -59,6 +59,18 @@ def test_only_the_prompt_is_required_and_every_value_used_is_told(http: httpx.Cl
         "timestep_spacing": None,
         "timesteps": None,
         "guidance_interval": None,
+        "init_image": None,
+        "mask": None,
+        "strength": None,
+        "mask_blur": 0.0,
+        "mask_invert": False,
+        "prompt_syntax": "plain",
+        "clip_skip": None,
+        "best_of": None,
+        "grid": False,
+        "loras": [],
+        "embeddings": [],
+        "model": None,
     }
 
 

@@ -50,7 +50,9 @@ def test_a_replay_tells_what_was_answered_then(http: httpx.Client) -> None:
 
 def test_another_request_under_the_same_key_is_refused(http: httpx.Client) -> None:
     post(http, "/datasets", DATASET, "k")
-    others = [("/datasets", {**DATASET, "seed": 1}), ("/datasets?priority=5", DATASET), ("/generate", GENERATE)]
+    queries = ("priority=5", "dry_run=true", "dry_run=null&dry_run=null")
+    others = [("/datasets", {**DATASET, "seed": 1}), ("/generate", GENERATE)]
+    others += [(f"/datasets?{query}", DATASET) for query in queries]
     for path, body in others:
         answer = post(http, path, body, "k", Prefer="respond-async")
         assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")

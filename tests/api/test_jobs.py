@@ -46,7 +46,7 @@ def desk(node: Node) -> Iterator[Desk]:
     client = NodeClient(settings.engine_socket)
     images = DatasetImages(db, folder, client, chunk_size=3)
     handlers: list[JobHandler] = [
-        GenerateJob(folder, client),
+        GenerateJob(db, folder, client),
         DatasetJob(images),
         TrainJob(db, folder, FeatureCache(folder.features), client, images),
     ]

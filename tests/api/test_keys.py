@@ -112,6 +112,8 @@ def test_paths_and_methods_that_do_not_exist_tell_nothing_without_a_key(
     guarded: Node, keys: dict[Scope, NewKey]
 ) -> None:
     headers = {"X-API-Key": keys[Scope.GENERATE].key}
+    for path in ("/livez", "/docs/errors/image_not_found"):
+        assert guarded.http.request("TRACE", path).status_code == 405
     for method, path, expected in (("GET", "/nothing", 404), ("PUT", "/datasets", 405), ("GET", "/livez/", 404)):
         assert guarded.http.request(method, path).status_code == 401
         assert guarded.http.request(method, path, headers=headers).status_code == expected

@@ -325,3 +325,16 @@ def test_a_card_needs_no_backbone(http: httpx.Client, add: Add) -> None:
     card = http.get(f"/models/{add(backbone_sha256='0' * 64, lineage=lineage)}/card")
     assert card.status_code == 200
     assert "not on this node now" in card.text
+
+
+@pytest.mark.slow("starts the process that traces a network")
+def test_a_format_that_a_model_does_not_have_is_looked_for_once(node: Node, add: Add) -> None:
+    """The attempt takes seconds of a core."""
+    model_id = add()
+    first = export(node.http, model_id, "onnx")
+    loads = list(node.models.modules.loads)
+    again = export(node.http, model_id, "onnx")
+    assert (first.status_code, again.status_code) == (422, 422)
+    assert first.json()["detail"] == again.json()["detail"]
+    assert node.models.modules.loads == loads
+    assert export(node.http, model_id).status_code == 200

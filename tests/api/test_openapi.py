@@ -12,7 +12,7 @@ from app.main import ROUTERS, create_app
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 # Served, but no part of the contract.
-UNLISTED = {"/docs", "/docs/assets", "/docs/assets/docs.js", "/openapi.json"}
+UNLISTED = {"/docs", "/docs/assets", "/docs/assets/docs.js", "/openapi.json", "/openapi.compat.json"}
 PROBLEM_REF, NOT_READY_REF = "#/components/schemas/Problem", "#/components/schemas/NotReady"
 
 
@@ -56,7 +56,7 @@ def test_every_operation_has_a_summary_a_tag_and_problems_for_its_errors(documen
         assert len(operation["tags"]) == 1, path
         errors = {status: answer for status, answer in operation["responses"].items() if status >= "400"}
         assert "500" in errors, (method, path)
-        if method == "POST" and "requestBody" in operation:
+        if "requestBody" in operation:
             assert {"400", "408", "413", "415", "422"} <= errors.keys(), path
         if "{" in path:
             assert "404" in errors, path
@@ -138,7 +138,7 @@ def test_examples_can_be_sent_as_they_are(document: dict, http: httpx.Client) ->
         content = operation.get("requestBody", {}).get("content", {})
         name = content.get("application/json", {}).get("schema", {}).get("$ref", "").split("/")[-1]
         for example in document["components"]["schemas"].get(name, {}).get("examples", []):
-            if "{" not in path:
+            if "{" not in path and path != "/keys":  # a node's first key is created by a command
                 answer = http.request(method, path, json=example)
                 assert answer.is_success, (path, answer.text)
                 sent += 1

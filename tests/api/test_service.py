@@ -115,7 +115,7 @@ def test_capabilities_tell_the_bounds_of_this_node(node: Node) -> None:
     assert read["pack"]["name"] == "demo"
     assert (read["limits"]["min_side"], read["limits"]["max_side"]) == (64, 192)
     assert read["limits"]["queue_size"] == node.settings.max_queue_size
-    assert len(read["noise_schedulers"]) == 8
+    assert len(read["noise_schedulers"]) == 9
 
 
 def test_capabilities_tell_size_and_quality_of_the_pack(tmp_path: Path, database_url: str) -> None:
@@ -128,7 +128,10 @@ def test_capabilities_tell_size_and_quality_of_the_pack(tmp_path: Path, database
     with serve(make_settings(tmp_path / "data", database_url), models) as node:
         read = node.http.get("/capabilities").json()
     pack = read["pack"]
-    assert read["speeds"] == [{"name": "exact", "measured": []}, {"name": "balanced", "measured": measured}]
+    assert read["speeds"] == [
+        {"name": "exact", "defaults": None, "measured": []},
+        {"name": "balanced", "defaults": None, "measured": measured},
+    ]
     assert (pack["total_bytes"], pack["files"], pack["quality"], pack["made"]) == (7, 2, quality, made)
 
 

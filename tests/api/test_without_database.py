@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.access.caller import Scope
+from testing.api_keys import client_of, new_key
 from testing.fake_models import FakeModels
 from testing.namespaces import may_do, run
 from testing.node import Node, make_settings, serve
@@ -26,6 +28,8 @@ WITHOUT = {
     "/docs/errors/{code}",
     "/classify/files",
     "/clip-score/files",
+    "/keys",  # these two need an admin's key
+    "/keys/{key_id}",
     "/generate/events",  # begins before it records anything; an event tells what failed
 }
 GENERATE = {"prompt": "a fox", "num_inference_steps": 1}
@@ -79,6 +83,8 @@ def bodies(known: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
         "/datasets": [{"json": DATASET}, {"json": DATASET, "headers": {"Idempotency-Key": "one"}}],
         "/datasets/{dataset_id}/extend": [{"json": {"train_per_class": 9, "test_per_class": 9}}],
         "/datasets/{dataset_id}/images": [upload],
+        "/datasets/{dataset_id}/images/{image_id}": [{"json": {"review": "accepted"}}],
+        "/generations/{generation_id}/repeat": [{"json": {}}],
         "/models/{model_id}/evaluations": [{"json": {"dataset_id": known["dataset_id"]}}],
         "/train-jobs": [{"json": {"dataset_id": known["dataset_id"], "epochs": 1}}, {"json": {"dataset": DATASET}}],
     }
@@ -116,6 +122,26 @@ def test_every_route_tells_that_the_database_is_away(way: Proxy, reached: Node, 
     assert told == {}
     way.mend()
     assert reached.http.get(f"/images/{known['image_id']}").status_code == 200
+
+
+def test_routes_of_keys_tell_that_the_database_is_away(way: Proxy, postgres_url: str, tmp_path: Path) -> None:
+    admin = new_key(postgres_url, "admin", Scope.ADMIN)
+    a_key = {"name": "alice", "scopes": ["read"]}
+    settings = make_settings(tmp_path / "data", way.url)
+    with serve(settings, FakeModels()) as node, client_of(node, admin.key) as http:
+        one = f"/keys/{http.post('/keys', json=a_key).json()['id']}"
+        way.cut()
+        answers = [
+            http.get("/keys"),
+            http.post("/keys", json={**a_key, "name": "bob"}),
+            http.get(one),
+            http.patch(one, json={"limits": {}}),
+            http.delete(one),
+        ]
+        told = {(answer.status_code, answer.json()["code"]) for answer in answers}
+        assert told == {(503, "database_unavailable")}
+        way.mend()
+        assert http.get(one).json()["state"] == "active"
 
 
 def test_an_image_that_cannot_be_read_is_no_image_that_is_not_there(node: Node) -> None:

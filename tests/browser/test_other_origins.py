@@ -9,6 +9,7 @@ import pytest
 
 from testing.chromium import Tab
 from testing.uploads import CLASSES, create_empty, picture
+from testing.waiting import wait_until
 from tests.browser.conftest import Start
 
 pytestmark = pytest.mark.browser
@@ -79,9 +80,16 @@ def encoded(seed: int = 1) -> str:
     return base64.b64encode(picture(seed)).decode()
 
 
-def answered(caplog: pytest.LogCaptureFixture) -> str:
-    """Method, path and status of the last request that the node has logged."""
-    return next(" ".join(record.getMessage().split()[:3]) for record in reversed(caplog.records) if record.name == LOG)
+def await_answers(caplog: pytest.LogCaptureFixture, request: str, number: int = 1) -> None:
+    """Wait until the node has logged so many answers of a method, path and status.
+
+    It logs a request after its answer has left, so the page may know of the answer first.
+    """
+
+    def logged() -> list[str]:
+        return [" ".join(one.getMessage().split()[:3]) for one in caplog.records if one.name == LOG]
+
+    wait_until(lambda: logged().count(request) == number)
 
 
 def state(http: httpx.Client) -> list[Any]:
@@ -107,9 +115,9 @@ def test_by_default_a_page_reads_nothing_and_changes_nothing(
         path = route.format(dataset_id=dataset["id"])
         for mode in ("cors", "no-cors"):  # the node's resource policy keeps even an opaque answer from the page
             assert tab.run(POST_FORM, f"{node}{path}", fields, name, encoded(), mode) == FAILED
-            assert answered(caplog) == f"POST {route} 403"
+        await_answers(caplog, f"POST {route} 403", number=2)
     assert tab.run(POST_NOTHING, f"{node}/jobs/{job['id']}/cancel") == FAILED
-    assert answered(caplog) == "POST /jobs/{job_id}/cancel 403"
+    await_answers(caplog, "POST /jobs/{job_id}/cancel 403")
     assert state(http) == before
 
 
@@ -173,11 +181,11 @@ def test_a_page_beside_an_allowed_one_is_refused(
 ) -> None:
     http = start(cors_origins=f"http://app.test:{other_port}").http
     node = f"http://127.0.0.1:{http.base_url.port}"
-    for page in (f"http://evil.example:{other_port}/", f"http://127.0.0.1:{other_port}/"):
+    for number, page in enumerate((f"http://evil.example:{other_port}/", f"http://127.0.0.1:{other_port}/"), 1):
         tab.open(page)
         assert tab.run(READ, f"{node}/jobs") == FAILED
         assert tab.run(POST_FORM, f"{node}/classify", {}, "image", encoded(), "cors") == FAILED
-        assert answered(caplog) == "POST /classify 403"
+        await_answers(caplog, "POST /classify 403", number)
 
 
 def test_under_a_foreign_name_a_page_gets_nothing(start: Start, tab: Tab) -> None:

@@ -1,4 +1,3 @@
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
@@ -24,7 +23,6 @@ class StartWorker(Protocol):
 @pytest.fixture(scope="session", autouse=True)
 def fork_server() -> None:
     """Have processes start quickly."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     start_fork_server()
 
 

@@ -30,16 +30,18 @@ def house(tmp_path: Path, sqlite_template: Path) -> Iterator[House]:
 
 
 def fill(house: House) -> None:
-    """Make a dataset, a model, uploads and an image; leave a job half done and another one at rest."""
+    """Make a dataset, a model, uploads and an image; leave a job half done, with shots, and another one at rest."""
     house.mend()
     made = submit(house, dataset_body("made")).answer
     assert wait_for_end(house, made["job_id"]) == "succeeded"
     model = house.http.post("/train-jobs", json={"dataset_id": made["id"], "epochs": 2}).json()
     assert wait_for_end(house, model["id"]) == "succeeded"
-    assert upload(house.http, create_empty(house.http, "uploads")["id"], [picture(1), picture(2)]).is_success
+    uploaded = upload(house.http, create_empty(house.http, "uploads")["id"], [picture(1), picture(2)]).json()
     assert house.http.post("/generate", json={"prompt": "a fox", "seed": 1, "num_inference_steps": 1}).is_success
     house.hold()
-    submit(house, dataset_body("half"))
+    half = dataset_body("half")
+    half["classes"][0]["from_images"] = [file["image_id"] for file in uploaded["files"]]
+    submit(house, {**half, "generation": {**half["generation"], "strength": 1.0}})
     house.wait_until_held()
     end(house.worker)
     resting = submit(house, dataset_body("resting")).answer["job_id"]
@@ -80,6 +82,7 @@ def test_everything_goes_along_and_what_was_not_done_is_done_there(
     done = migrate(house, monkeypatch, postgres_url)
     assert done.exit_code == 0, done.output
     assert "datasets: 4 of 4" in done.output
+    assert "dataset_shots: 2 of 2" in done.output
     assert "2 jobs that had not ended are restarted" in done.output
     refused = migrate(house, monkeypatch, postgres_url)
     assert (refused.exit_code, "has records already" in refused.output) == (78, True)

@@ -192,7 +192,8 @@ def by_network(request: pytest.FixtureRequest) -> Iterator[Case]:
             proxy.drop()  # the server has given these clients up
             network.plug_in()
 
-        yield Case(url, unplugged, proxy.url, {"network": network.name})
+        # Longer than a busy machine takes for a chunk: a worker without beats gives its work up.
+        yield Case(url, unplugged, proxy.url, {"network": network.name, "ttl_s": 15.0})
 
 
 @contextmanager

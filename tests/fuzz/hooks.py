@@ -40,6 +40,24 @@ RULES: Mapping[str, str] = {
     "several_images": "A number in the body excludes a media type in `Accept`.",
     "bad_range": "min <= max, and a step of 0.1 in binary fractions.",
     "bad_guidance_scale": "min <= max in steps of 0.1, where a number is possible too.",
+    "bad_guidance_interval": "The first number must be below the second.",
+    "bad_timesteps": "Each number must be below the one before.",
+    "one_schedule": "timesteps decide the number of steps.",
+    "init_image_missing": "Other fields need a picture to begin with, which a recorded generation may have.",
+    "strength_too_low": "strength x steps must be a step at least.",
+    "bad_strength": "min <= max in steps of 0.05, where a number is possible too; only with from_images.",
+    "mask_size_differs": "Of the initial image.",
+    "image_differs": "A hash and an image that are given both.",
+    "animated_image": "Bytes are a picture of one frame, or not.",
+    "best_of_too_small": "best_of >= num_images_per_prompt.",
+    "clip_skip_not_supported": "Of the loaded model.",
+    "lora_not_found": "A body names files of the node.",
+    "embedding_not_found": "A body names files of the node.",
+    "duplicate_adapters": "Names in a list of objects must differ.",
+    "loras_too_large": "Of the node's settings and files.",
+    "shot_held_out": "Of the dataset that the image is in.",
+    "duplicate_shots": "Ids that name equal pictures.",
+    "nothing_to_make": "One of several numbers must be above 0.",
     "bad_num_inference_steps": "min <= max, where a number is possible too.",
     "seed_too_large": "seed + number of images <= 2^53.",
     "work_too_large": "Images x steps x width x height has a limit.",
@@ -53,6 +71,9 @@ RULES: Mapping[str, str] = {
     "bad_model_ids": "The ids between the commas must differ.",
     # The node's own limits, which /capabilities has.
     "size_not_supported": "Of the loaded model.",
+    "speed_not_offered": "Of the loaded model.",
+    "guidance_not_supported": "Of the loaded model's settings of a speed.",
+    "mask_missing": "Of the loaded model.",
     "too_many_steps": "Of the node's settings.",
     "not_exportable": "Of the model and the installed libraries.",
     "combined_backbones": "Of the model.",
@@ -79,12 +100,13 @@ FORM_RULES = ("one_image_source", "explains_one_image", "malformed_form", "missi
 
 @schemathesis.hook  # type: ignore[untyped-decorator]
 def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
-    """Take `not` out of forms with files: schemathesis 4.32 cannot judge a generated file by it, and ends.
+    """Take `not` out of forms with files, and out of `DatasetExtend`; the node refuses what it excludes.
 
-    Forms with two sources of images, or none, come to the node, which refuses them.
+    schemathesis 4.32 cannot judge a generated file by `not`, and ends. It takes null for a value of `DatasetExtend`,
+    because `not` excludes numbers only.
     """
-    for schema in raw_schema["components"]["schemas"].values():
-        if '"binary"' in json.dumps(schema):
+    for name, schema in raw_schema["components"]["schemas"].items():
+        if name == "DatasetExtend" or '"binary"' in json.dumps(schema):
             schema.pop("not", None)
 
 

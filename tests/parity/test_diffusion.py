@@ -25,10 +25,11 @@ from diffusers import (
     LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
-from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
+from app.engine.diffusion.noise.schedulers import NOISE_SCHEDULERS
 from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage
 from app.engine.request import EngineRequest
 from app.errors import InferenceFailed, Invalid
@@ -52,6 +53,7 @@ UPSTREAM: dict[str, Callable[[Any], Any]] = {
     "dpmpp_2m_karras": lambda config: DPMSolverMultistepScheduler.from_config(config, use_karras_sigmas=True),
     "unipc": lambda config: UniPCMultistepScheduler.from_config(config),
     "lcm": lambda config: LCMScheduler.from_config(config),
+    "tcd": lambda config: TCDScheduler.from_config(config),
 }
 
 
@@ -150,6 +152,7 @@ def upstream(
         width=payload.width,
         num_images_per_prompt=num_images,
         generator=[torch.Generator().manual_seed(payload.seed + index) for index in range(num_images)],
+        eta=0.3 if payload.scheduler == "tcd" else 0.0,  # each class's own default; the pipeline's is 0
         output_type=output_type,
     ).images
     return [np.asarray(image.float() if isinstance(image, torch.Tensor) else image) for image in images]
@@ -189,6 +192,17 @@ def test_final_latents_equal_the_pipelines(
     assert_same_latents(final_latents(runner, payload), expected)
 
 
+@pytest.mark.parametrize("noise_scheduler", ["lcm", "tcd"])
+def test_four_steps_without_guidance_equal_the_pipelines(
+    runner: DiffusionRunner, pipeline: StableDiffusionPipeline, noise_scheduler: str
+) -> None:
+    """As LoRAs of the LCM, Hyper-SD and PCM kinds are used; one row a step."""
+    payload = replace(PAYLOAD, guidance_scale=1.0, num_inference_steps=4, scheduler=noise_scheduler)
+    assert payload.step_rows == (1, 1, 1, 1)
+    [expected] = upstream(pipeline, payload, output_type="latent")
+    assert_same_latents(final_latents(runner, payload), expected)
+
+
 @pytest.fixture(scope="module")
 def demo_components() -> DiffusionComponents:
     return load_diffusion(find_pack("demo", Path()), CPU, torch.float32)
@@ -214,7 +228,7 @@ def demo_payload(noise_scheduler: str, seed: int) -> ImageSpec:
         height=128,
         width=128,
         seed=seed,
-        guidance_scale=1.0 if noise_scheduler == "lcm" else 7.5,  # consistency models are for unguided use
+        guidance_scale=1.0 if noise_scheduler in ("lcm", "tcd") else 7.5,  # consistency models are for unguided use
         scheduler=noise_scheduler,
     )
 

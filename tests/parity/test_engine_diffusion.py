@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
-from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage, cost_of
+from app.engine.diffusion.encoder import ImageToImage
+from app.engine.diffusion.noise.schedulers import NOISE_SCHEDULERS
+from app.engine.diffusion.runner import DiffusionRunner, GeneratedImage, cost_of, spec_of
 from app.engine.engine import Engine
 from app.engine.request import Priority
 from app.errors import InferenceFailed
-from app.image_spec import ImageSpec
+from app.image_spec import ImageSpec, PictureRef
 from app.modelpacks.loading import DiffusionComponents, load_diffusion
 from app.modelpacks.pack import ModelPack
 from app.step_rows import SPACED_SCHEDULERS, TIMESTEP_SCHEDULERS
@@ -57,10 +58,10 @@ class Studio:
     def note_decode(self, _decoder: Any, _inputs: Any) -> None:
         self.events.append("decode")
 
-    def submit(self, payload: ImageSpec, **how: Any) -> "Future[Any]":
-        return self.engine.submit("diffusion", payload, cost=cost_of(payload), **how)
+    def submit(self, payload: ImageSpec | ImageToImage, **how: Any) -> "Future[Any]":
+        return self.engine.submit("diffusion", payload, cost=cost_of(spec_of(payload)), **how)
 
-    def together(self, *payloads: ImageSpec, **how: Any) -> "list[Future[Any]]":
+    def together(self, *payloads: ImageSpec | ImageToImage, **how: Any) -> "list[Future[Any]]":
         """Submit them all before any of them can take its first step."""
         self.engine.submit("gate", FakePayload())
         self.gate.wait_for_step()
@@ -68,7 +69,7 @@ class Studio:
         self.gate.allow()
         return futures
 
-    def make(self, *payloads: ImageSpec) -> list[GeneratedImage]:
+    def make(self, *payloads: ImageSpec | ImageToImage) -> list[GeneratedImage]:
         return [future.result(PATIENCE_S) for future in self.together(*payloads)]
 
 
@@ -204,7 +205,7 @@ def random_payload(rng: random.Random, width: int) -> ImageSpec:
 
 def random_schedule(rng: random.Random, spec: ImageSpec) -> ImageSpec:
     """The same image at any speed, with any timesteps and any interval of guidance."""
-    spec = replace(spec, speed=rng.choice(["exact", "balanced", "balanced", "fast"]))
+    spec = replace(spec, speed=rng.choice(["exact", "balanced", "balanced"]))
     if rng.random() < 0.5:
         start = rng.choice([0.0, 0.2, 0.4])
         spec = replace(spec, guidance_interval=(start, rng.choice([0.6, 0.8, 1.0])))
@@ -216,6 +217,20 @@ def random_schedule(rng: random.Random, spec: ImageSpec) -> ImageSpec:
     return spec
 
 
+def from_a_picture(rng: random.Random, spec: ImageSpec) -> ImageToImage:
+    """The same image made from a random picture, at any strength that leaves a step, with or without a mask."""
+    pixels = np.random.default_rng(rng.randrange(4)).integers(0, 256, (spec.height, spec.width, 3), np.uint8)
+    mask = np.random.default_rng(rng.randrange(4)).integers(0, 256, (spec.height, spec.width), np.uint8)
+    is_masked = rng.random() < 0.5
+    spec = replace(
+        spec,
+        strength=rng.uniform(1.01 / spec.num_inference_steps, 1.0) if spec.num_inference_steps > 1 else 1.0,
+        init_image=PictureRef(str(hash(pixels.tobytes()))),
+        mask=PictureRef("mask") if is_masked else None,
+    )
+    return ImageToImage(spec, pixels, mask if is_masked else None)
+
+
 @dataclass
 class Hay:
     """Random neighbours that come and go with the forwards, and one needle among them.
@@ -224,15 +239,17 @@ class Hay:
         needle_at: The forward in which the needle arrives.
         callers: Whose the neighbours are; the needle is of a caller of its own.
         is_any_schedule: Whether the neighbours have any speed, timesteps and interval of guidance.
+        has_pictures: Whether half of the neighbours are made from pictures.
         shared: The rows of the forwards in which the needle stepped.
     """
 
     studio: Studio
-    needle: ImageSpec
+    needle: ImageSpec | ImageToImage
     rng: random.Random
     needle_at: int
     callers: tuple[str, ...] = ("needle",)
     is_any_schedule: bool = False
+    has_pictures: bool = False
     straws: "list[Future[Any]]" = field(default_factory=list)
     found: "Future[Any] | None" = None
     shared: list[int] = field(default_factory=list)
@@ -248,9 +265,10 @@ class Hay:
             self.rng.choice(self.straws).cancel()
         running = [straw for straw in self.straws if not straw.done()]
         for _ in range(self.rng.randint(0, 2) if len(running) < 4 else 0):
-            payload = random_payload(self.rng, self.rng.choice([48, 48, 48, 64]))
+            spec = random_payload(self.rng, self.rng.choice([48, 48, 48, 64]))
             if self.is_any_schedule:
-                payload = random_schedule(self.rng, payload)
+                spec = random_schedule(self.rng, spec)
+            payload = from_a_picture(self.rng, spec) if self.has_pictures and self.rng.random() < 0.5 else spec
             how = {"priority": self.rng.choice(list(Priority)), "caller": self.rng.choice(self.callers)}
             self.straws.append(self.studio.submit(payload, **how))
 
@@ -290,6 +308,25 @@ def test_an_image_of_any_schedule_is_the_same_bytes_in_a_hay_of_any_schedules(st
     assert hay.found.result(PATIENCE_S).pixels.tobytes() == alone.pixels.tobytes()
     assert len(hay.shared) == own_forwards
     assert max(hay.shared) > 2, "its forwards were shared"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_image_from_a_picture_is_the_same_bytes_in_a_hay_with_pictures(studio: Studio, seed: int) -> None:
+    """Needles with and without a picture by turns, in any schedule and at any strength."""
+    rng = random.Random(seed)
+    spec = random_schedule(rng, replace(random_payload(rng, width=48), num_inference_steps=16))
+    needle = from_a_picture(rng, spec) if seed % 4 else spec
+    [alone] = studio.make(needle)
+    own_forwards = len(studio.rows)
+    assert own_forwards == sum(rows > 0 for rows in spec_of(needle).step_rows)
+    studio.events.clear()
+    hay = Hay(studio, needle, rng, 2, callers=("a", "needle"), is_any_schedule=True, has_pictures=True)
+    studio.while_stepping = hay.stir
+
+    studio.make(replace(random_payload(rng, width=48), num_inference_steps=12))
+    assert hay.found is not None
+    assert hay.found.result(PATIENCE_S).pixels.tobytes() == alone.pixels.tobytes()
+    assert len(hay.shared) == own_forwards
 
 
 def test_a_balanced_image_takes_a_forward_for_each_computed_step_only(studio: Studio) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.diffusion.noise_plan import REMEMBERED, NoisePlan, Schedule, make_noise_plan
-from app.engine.diffusion.noise_update import advance, scale_inputs
+from app.engine.diffusion.noise.plan import REMEMBERED, NoisePlan, Schedule, make_noise_plan
+from app.engine.diffusion.noise.update import advance, scale_inputs
 from app.step_rows import FORECAST_SCHEDULERS, computed_steps, num_steps
 from tests.parity.test_noise_plan import CONFIGS, SHAPE, equal_bytes, stub
 
@@ -92,7 +92,7 @@ def test_a_forecast_follows_the_other_prediction_types_too(name: str, prediction
     assert distance(balanced, exact) < 0.05
 
 
-@pytest.mark.parametrize("name", ["euler_a", "lcm"])
+@pytest.mark.parametrize("name", ["euler_a", "lcm", "tcd"])
 def test_steps_with_fresh_noise_are_not_forecast(name: str) -> None:
     with pytest.raises(ValueError, match="fresh noise"):
         make_noise_plan(name, 20, CONFIG, Schedule(is_computed=computed_steps(20)))

@@ -12,9 +12,11 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from app.engine.diffusion.denoiser import Denoiser, ImageState, draw_noise
+from app.engine.diffusion.denoiser import Denoiser
+from app.engine.diffusion.image_state import ImageState
 from app.engine.diffusion.invariance import FixedRowsLinear
-from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.noise.plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.noise.update import draw_noise
 from app.engine.diffusion.options import GPU_ROWS, ROW_BUCKETS, DenoisingOptions, options_for
 from app.engine.kernels.compile import compile_forward
 from app.modelpacks.loading import load_diffusion

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from app.db.session import Database
+from app.exporting.child import TIMEOUT_S
 from app.modelpacks.loading import BackboneComponents, load_backbone
 from app.modelpacks.pack import demo_pack_folder, read_pack
 from app.services.inference.modules import NodeModules
@@ -98,7 +99,8 @@ def model_id(node: Node, backbone: BackboneComponents, expected: tuple[LinearPro
 def test_the_onnx_file_gives_the_networks_probabilities(
     node: Node, model_id: str, pixels: torch.Tensor, expected: tuple[LinearProbe, np.ndarray]
 ) -> None:
-    answer = node.http.get(f"/models/{model_id}/export?format=onnx")
+    # The child traces at a low priority: beside other tests that takes many times what it takes alone.
+    answer = node.http.get(f"/models/{model_id}/export?format=onnx", timeout=2 * TIMEOUT_S)
     assert answer.status_code == 200, answer.text
     session = onnxruntime.InferenceSession(answer.content, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map

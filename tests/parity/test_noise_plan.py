@@ -18,9 +18,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import app.modelpacks.demo
-from app.engine.diffusion.noise_plan import REMEMBERED, SCHEDULER_REMEMBERED, NoisePlan, make_noise_plan
-from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS, make_noise_scheduler
-from app.engine.diffusion.noise_update import advance, scale_inputs
+from app.engine.diffusion.noise.plan import REMEMBERED, SCHEDULER_REMEMBERED, NoisePlan, make_noise_plan
+from app.engine.diffusion.noise.schedulers import NOISE_SCHEDULERS, make_noise_scheduler
+from app.engine.diffusion.noise.update import advance, scale_inputs
 from app.errors import Invalid
 from testing.tiny import NOISE_SCHEDULER
 
@@ -158,11 +158,11 @@ def test_timesteps_and_scales_are_those_of_diffusers(name: str) -> None:
     torch.testing.assert_close(scale_inputs(torch.ones(SHAPE), plan.input_scales[:1]), first, rtol=2e-7, atol=0)
 
 
-def test_only_the_ancestral_ones_draw_and_lcm_not_in_the_end() -> None:
+def test_only_the_ancestral_ones_draw_and_consistency_models_not_in_the_end() -> None:
     draws = {name: make_noise_plan(name, 3, CONFIGS["demo"]).draws for name in NOISE_SCHEDULERS}
-    assert {name for name, drawn in draws.items() if any(drawn)} == {"euler_a", "lcm"}
+    assert {name for name, drawn in draws.items() if any(drawn)} == {"euler_a", "lcm", "tcd"}
     assert draws["euler_a"] == (True, True, True)
-    assert draws["lcm"] == (True, True, False)
+    assert draws["lcm"] == draws["tcd"] == (True, True, False)
 
 
 def test_rows_that_join_midway_equal_single_rows_bitwise() -> None:
@@ -249,6 +249,7 @@ def test_all_remembered_tensors_are_needed() -> None:
     assert max(used.values()) == SCHEDULER_REMEMBERED
     assert used == {
         "pndm": 3, "ddim": 0, "euler": 0, "euler_a": 0, "dpmpp_2m": 1, "dpmpp_2m_karras": 1, "unipc": 3, "lcm": 0,
+        "tcd": 0,
     }  # fmt: skip
 
 
@@ -257,6 +258,7 @@ def test_all_remembered_tensors_are_needed() -> None:
     [
         ("heun", 7, "unknown_noise_scheduler"),
         ("lcm", 51, "unsupported_num_inference_steps"),
+        ("tcd", 51, "unsupported_num_inference_steps"),
         ("ddim", 1001, "unsupported_num_inference_steps"),
         ("dpmpp_2m", 1001, "unsupported_num_inference_steps"),  # diffusers would divide by zero
     ],
@@ -283,7 +285,7 @@ def test_a_config_that_is_not_linear_is_rejected(name: str, changes: dict[str, o
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
-@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "unipc", "lcm"])
+@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "unipc", "lcm", "tcd"])
 def test_other_prediction_types_are_read_off_too(name: str, prediction_type: str) -> None:
     config = {**CONFIGS["demo"], "prediction_type": prediction_type}
     expected = run_upstream(name, 7, config, torch.float32, torch.Generator().manual_seed(7))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.diffusion.denoiser import Denoiser, ImageState
-from app.engine.diffusion.noise_plan import REMEMBERED, make_noise_plan
+from app.engine.diffusion.denoiser import Denoiser
+from app.engine.diffusion.image_state import ImageState
+from app.engine.diffusion.noise.plan import REMEMBERED, make_noise_plan
 from app.engine.diffusion.options import DenoisingOptions
 from testing.tiny import NOISE_SCHEDULER
 

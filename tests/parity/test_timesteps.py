@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.diffusion.noise_plan import NoisePlan, Schedule, make_noise_plan
-from app.engine.diffusion.noise_schedulers import make_noise_scheduler, trailing_timesteps
+from app.engine.diffusion.noise.plan import NoisePlan, Schedule, make_noise_plan
+from app.engine.diffusion.noise.schedulers import make_noise_scheduler, trailing_timesteps
 from app.errors import Invalid
 from app.step_rows import SPACED_SCHEDULERS, TIMESTEP_SCHEDULERS
 from tests.parity.test_forecast import distance, run
@@ -21,7 +21,7 @@ CONFIG = CONFIGS["demo"]
 SPACINGS = ("leading", "trailing", "linspace")
 LIST = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 TOLERANCE = 2e-6
-DRAWING = {"euler_a", "lcm"}
+DRAWING = {"euler_a", "lcm", "tcd"}
 
 
 def run_upstream(noise_scheduler: Any) -> torch.Tensor:

@@ -49,6 +49,31 @@ def test_wrong_values_are_refused(name: str, value: object) -> None:
         Settings(**{name: value})  # type: ignore[arg-type]
 
 
+def test_models_are_named_paths(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, models=f" sd = {tmp_path}/a=b.safetensors, v-2.1=models ,")
+    assert settings.named_models == {"sd": tmp_path / "a=b.safetensors", "v-2.1": Path("models").resolve()}
+    assert Settings(_env_file=None, models=" ").named_models == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("a=/x,b=/y,a=/z", "a name twice"),
+        ("a", "without a path"),
+        ("a=", "without a path"),
+        ("/models/a.safetensors", "name is not allowed"),
+        ("../a=/x", "name is not allowed"),
+        ("a b=/x", "name is not allowed"),
+        (f"{'a' * 65}=/x", "name is not allowed"),
+        ("demo=/x", "name is not allowed"),
+        ("clip=/x,diffusion=/y", "has 2 entries whose name is not allowed"),
+    ],
+)
+def test_models_of_no_form_or_name_stop_the_start(value: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings(_env_file=None, models=value)
+
+
 @pytest.mark.slow("starts processes")
 def test_an_env_file_may_begin_with_a_bom_and_must_be_utf_8(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("FOXHOUND_PORT=none\n".encode("utf-8-sig"))

@@ -81,3 +81,27 @@ def test_settings_that_are_not_used_are_not_part_of_a_file() -> None:
     assert used.to_json()["timesteps"] == [999, 500, 1]
     assert ImageSpec.from_json(used.to_json()) == used
     assert hash(ImageSpec.from_json(used.to_json())) == hash(used)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "strength", "taken"),
+    [("ddim", 50, 0.75, 37), ("ddim", 10, 1.0, 10), ("pndm", 50, 0.75, 38), ("pndm", 1, 1.0, 1), ("lcm", 4, 0.5, 2)],
+)
+def test_an_initial_image_is_counted_for_the_steps_that_its_strength_takes(
+    scheduler: str, steps: int, strength: float, taken: int
+) -> None:
+    spec = replace(FOX, scheduler=scheduler, num_inference_steps=steps, strength=strength)
+    assert spec.step_rows == (2,) * taken
+    assert cost_of(spec).steps == taken
+    assert spec.pixel_steps == min(taken, steps) * 64 * 64
+
+
+def test_a_forecast_counts_the_steps_that_are_taken() -> None:
+    spec = replace(FOX, scheduler="ddim", num_inference_steps=40, strength=0.5, speed="balanced")
+    assert [rows > 0 for rows in spec.step_rows] == list(computed_steps(20))
+    assert replace(spec, num_inference_steps=16).forecast is None
+
+
+def test_the_guided_interval_is_a_part_of_the_steps_that_are_taken() -> None:
+    spec = replace(FOX, scheduler="ddim", num_inference_steps=20, strength=0.5, guidance_interval=(0.0, 0.5))
+    assert spec.step_rows == (2,) * 5 + (1,) * 5

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access.authenticator import Authenticator, presented_key
 from app.access.caller import Caller, address_id
-from app.api.access.scopes import Need, RouteNeeds
+from app.api.access.scopes import ROUTE_NEEDS, Need
 from app.api.problems import respond
 from app.errors import AppError, Forbidden, Unauthorized
 
@@ -31,7 +31,6 @@ class AccessLayer:
         """
         self._app = app
         self._authenticator = authenticator
-        self._routes = RouteNeeds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -53,7 +52,7 @@ class AccessLayer:
         """
         client = scope.get("client")
         address = str(client[0]) if client else ""
-        route = self._routes.find(scope["method"], scope["path"])
+        route = ROUTE_NEEDS.find(scope["method"], scope["path"])
         if route is not None and not route.need:
             return Caller(address_id(address), None, route.need)
         caller = await self._authenticator().identify(presented_key(scope["headers"]), address)

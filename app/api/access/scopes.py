@@ -24,11 +24,18 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("GET", "/livez"): OPEN,
     ("GET", "/readyz"): OPEN,
     ("GET", "/openapi.json"): OPEN,
+    ("GET", "/openapi.compat.json"): OPEN,
     ("GET", "/docs"): OPEN,
     ("GET", "/docs/errors"): OPEN,
     ("GET", "/docs/errors/{code}"): OPEN,
+    ("GET", "/ui"): OPEN,
     ("GET", "/capabilities"): _READ,
     ("GET", "/metrics"): _ADMIN,
+    ("GET", "/keys"): _ADMIN,
+    ("POST", "/keys"): _ADMIN,
+    ("GET", "/keys/{key_id}"): _ADMIN,
+    ("PATCH", "/keys/{key_id}"): _ADMIN,
+    ("DELETE", "/keys/{key_id}"): _ADMIN,
     ("POST", "/generate"): _GENERATE,
     ("POST", "/generate/image"): _GENERATE,
     ("POST", "/generate/events"): _GENERATE,
@@ -39,6 +46,8 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("GET", "/generations"): _READ,
     ("GET", "/generations/{generation_id}"): _READ,
     ("DELETE", "/generations/{generation_id}"): _GENERATE,
+    ("GET", "/generations/{generation_id}/grid.png"): _READ,
+    ("POST", "/generations/{generation_id}/repeat"): _GENERATE,
     ("GET", "/images"): _READ,
     ("GET", "/images/{image_id}"): _READ,
     ("GET", "/images/{image_id}/metadata"): _READ,
@@ -51,6 +60,7 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("POST", "/datasets/{dataset_id}/repair"): _DATASETS,
     ("POST", "/datasets/{dataset_id}/images"): _DATASETS,
     ("GET", "/datasets/{dataset_id}/images"): _READ,
+    ("PATCH", "/datasets/{dataset_id}/images/{image_id}"): _DATASETS,
     ("GET", "/datasets/{dataset_id}/version"): _READ,
     ("GET", "/datasets/{dataset_id}/archive.zip"): _READ,
     ("GET", "/datasets/{dataset_id}/archive/{split}.zip"): _READ,
@@ -85,8 +95,51 @@ NEEDS: Mapping[tuple[str, str], Need] = {
     ("POST", "/jobs/{job_id}/resume"): _OF_THE_JOB,
     ("POST", "/jobs/{job_id}/retry"): _OF_THE_JOB,
 }
-# Files that belong to an open page.
-_OPEN_FOLDERS = ("/docs/assets/",)
+# The routes for other services' clients, which `/openapi.compat.json` describes.
+COMPAT_NEEDS: Mapping[tuple[str, str], Need] = {
+    ("POST", "/v1/images/generations"): _GENERATE,
+    ("POST", "/v1/images/edits"): _GENERATE,
+    ("POST", "/v1/images/variations"): _GENERATE,
+    ("GET", "/v1/models"): _READ,
+    ("GET", "/v1/models/{model_id}"): _READ,
+    ("POST", "/v1/embeddings"): _GENERATE,
+    ("POST", "/hf/text-to-image"): _GENERATE,
+    ("POST", "/hf/image-to-image"): _GENERATE,
+    ("POST", "/hf/image-classification"): _GENERATE,
+    ("POST", "/hf/zero-shot-image-classification"): _GENERATE,
+    ("GET", "/hf/health"): _READ,
+    ("GET", "/hf/info"): _READ,
+    ("GET", "/hf/{task}/health"): _READ,
+    ("GET", "/hf/{task}/info"): _READ,
+    ("GET", "/sdapi/v1/options"): _READ,
+    ("GET", "/sdapi/v1/samplers"): _READ,
+    ("GET", "/sdapi/v1/schedulers"): _READ,
+    ("GET", "/sdapi/v1/sd-models"): _READ,
+    ("GET", "/sdapi/v1/sd-vae"): _READ,
+    ("GET", "/sdapi/v1/upscalers"): _READ,
+    ("GET", "/sdapi/v1/latent-upscale-modes"): _READ,
+    ("GET", "/sdapi/v1/loras"): _READ,
+    ("GET", "/sdapi/v1/embeddings"): _READ,
+    ("GET", "/sdapi/v1/hypernetworks"): _READ,
+    ("GET", "/sdapi/v1/face-restorers"): _READ,
+    ("GET", "/sdapi/v1/realesrgan-models"): _READ,
+    ("GET", "/sdapi/v1/prompt-styles"): _READ,
+    ("GET", "/sdapi/v1/scripts"): _READ,
+    ("GET", "/sdapi/v1/cmd-flags"): _READ,
+    ("GET", "/sdapi/v1/memory"): _READ,
+    ("GET", "/sdapi/v1/progress"): _READ,
+    ("POST", "/sdapi/v1/txt2img"): _GENERATE,
+    ("POST", "/sdapi/v1/img2img"): _GENERATE,
+    ("POST", "/sdapi/v1/options"): _GENERATE,
+    ("POST", "/sdapi/v1/interrogate"): _GENERATE,
+    ("POST", "/sdapi/v1/refresh-checkpoints"): _GENERATE,
+    ("POST", "/sdapi/v1/interrupt"): _GENERATE,
+    ("POST", "/sdapi/v1/skip"): _GENERATE,
+    ("POST", "/sdapi/v1/png-info"): _GENERATE,
+}
+_ALL = {**NEEDS, **COMPAT_NEEDS}
+# Files that belong to an open page, and the console, whose pages hold no data.
+_OPEN_FOLDERS = ("/docs/assets/", "/ui/")
 
 JOB_SCOPES: Mapping[str, Scope] = {
     "generate": Scope.GENERATE,
@@ -112,10 +165,10 @@ class FoundRoute(NamedTuple):
 class RouteNeeds:
     """Finds the route of a method and a path in the table, as the router finds it: fixed paths before variable ones."""
 
-    def __init__(self, needs: Mapping[tuple[str, str], Need] = NEEDS) -> None:
+    def __init__(self, needs: Mapping[tuple[str, str], Need] = _ALL) -> None:
         """Compile a table."""
         self._fixed = {key: FoundRoute(key[1], need) for key, need in needs.items() if "{" not in key[1]}
-        self._open = {path for (_, path), need in needs.items() if need == OPEN}
+        self._open = [(compile_path(path)[0], path) for (_, path), need in needs.items() if need == OPEN]
         self._patterns: dict[str, list[tuple[re.Pattern[str], FoundRoute]]] = {}
         for (method, path), need in needs.items():
             if "{" in path:
@@ -133,10 +186,19 @@ class RouteNeeds:
         for pattern, found in self._patterns.get(f"{method} {_first(path)}", ()):
             if pattern.match(path):
                 return found
-        if path in self._open:
-            return FoundRoute(path, OPEN)
+        if template := next((template for pattern, template in self._open if pattern.match(path)), None):
+            return FoundRoute(template, OPEN)
         folder = next((folder for folder in _OPEN_FOLDERS if method == "GET" and path.startswith(folder)), None)
         return FoundRoute(folder.rstrip("/"), OPEN) if folder else None
+
+    def methods(self, path: str) -> set[str]:
+        """Return the methods that a path has, `HEAD` included; of a fixed path its own, else of all that match it."""
+        found = {method for method, fixed in self._fixed if fixed == path} or {
+            key.split(" ")[0] for key, routes in self._patterns.items() if any(one.match(path) for one, _ in routes)
+        }
+        if path.startswith(_OPEN_FOLDERS):
+            found.add("GET")
+        return found | ({"HEAD"} if "GET" in found else set())
 
 
 def require_listed(routes: Iterable[Any]) -> None:
@@ -147,7 +209,7 @@ def require_listed(routes: Iterable[Any]) -> None:
     """
     for route in routes:
         for method in route.methods - {"HEAD"}:
-            if (method, route.path) not in NEEDS:
+            if (method, route.path) not in _ALL:
                 raise LookupError(f"Give {method} {route.path} a scope in app/api/access/scopes.py.")
 
 
@@ -167,7 +229,7 @@ def describe_keys(document: dict[str, Any]) -> None:
     }
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            need = NEEDS[method.upper(), path]
+            need = _ALL[method.upper(), path]
             operation["security"] = [{"bearer": []}, {"apiKey": []}] if need else []
             operation["x-scopes"] = [scope.value for scope in sorted(need)]
 
@@ -175,3 +237,6 @@ def describe_keys(document: dict[str, Any]) -> None:
 def _first(path: str) -> str:
     """Return the first part of a path, up to its second slash; the variable parts of all routes come after it."""
     return path[: path.find("/", 1) + 1] or path
+
+
+ROUTE_NEEDS = RouteNeeds()

@@ -15,7 +15,7 @@ from app.api.problems import invalid_of_validation
 from app.error_codes import ErrorCode
 from app.errors import FieldError, Invalid, Malformed
 from app.schemas.judging import MAX_IMAGES
-from app.services.scoring import Upload
+from app.services.scoring.service import Upload
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -166,4 +166,4 @@ def _boolean(value: str) -> bool | str:
 
 
 # Of fields that are no texts.
-_READERS: Mapping[str, Callable[[str], object]] = {"top_k": _number, "explain": _boolean}
+_READERS: Mapping[str, Callable[[str], object]] = {"top_k": _number, "nearest": _number, "explain": _boolean}

@@ -20,7 +20,7 @@ from app.api.problems import invalid_of_validation
 from app.api.serving.accepted_work import IS_CHARGED
 from app.error_codes import ErrorCode
 from app.errors import Malformed, PayloadTooLarge
-from app.services.thread_pools import WorkPool
+from app.services.process.thread_pools import WorkPool
 
 Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -66,11 +66,9 @@ class JsonRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return the route's handler, which receives the body parsed and validated."""
-        handle = super().get_route_handler()
-        model = getattr(getattr(self.body_field, "field_info", None), "annotation", None)
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        handle, model, bounds = self.plain_handler(), self.body_model(), self.json_bounds()
+        if model is None:
             return handle
-        bounds = JsonBounds.of_bytes(SMALL_BODY if self.max_body_size is None else self.max_body_size)
 
         async def read_and_handle(request: Request) -> Response:
             setattr(request.state, IS_CHARGED, True)
@@ -78,8 +76,21 @@ class JsonRoute(APIRoute):
 
         return read_and_handle
 
+    def plain_handler(self) -> Handler:
+        """Return FastAPI's handler, which takes a request whose body has been read."""
+        return super().get_route_handler()
 
-class _ReadRequest(Request):
+    def body_model(self) -> type[BaseModel] | None:
+        """Return the model of the body; None for a route without one."""
+        model = getattr(getattr(self.body_field, "field_info", None), "annotation", None)
+        return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+    def json_bounds(self) -> JsonBounds:
+        """Return the limits of the body."""
+        return JsonBounds.of_bytes(SMALL_BODY if self.max_body_size is None else self.max_body_size)
+
+
+class ReadRequest(Request):
     """A request whose body has been read and parsed."""
 
     def __init__(self, request: Request, body: bytes, value: object = None) -> None:
@@ -99,8 +110,8 @@ class _ReadRequest(Request):
 async def _read(request: Request, model: type[BaseModel], bounds: JsonBounds) -> Request:
     body = await read_bytes(request, bounds.num_bytes)
     if not body or not _is_json(request):
-        return _ReadRequest(request, body)  # FastAPI refuses it
-    return _ReadRequest(request, body, await parse_json(request, body, model, bounds))
+        return ReadRequest(request, body)  # FastAPI refuses it
+    return ReadRequest(request, body, await parse_json(request, body, model, bounds))
 
 
 async def read_bytes(request: Request, max_bytes: int) -> bytes:

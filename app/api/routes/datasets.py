@@ -3,14 +3,15 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from app.api.access.ids import CallerDep, DatasetId
-from app.api.deps import ClassQuery, CreatedAfter, Cursor, Limit, NameQuery, ServicesDep, SplitQuery
+from app.api.deps import ClassQuery, CreatedAfter, Cursor, Id, Limit, NameQuery, ServicesDep, SplitQuery
 from app.api.openapi import BODY_STATUSES, accepted, problems
 from app.api.parsing.json_bodies import RECIPE_BODY, JsonRoute
 from app.api.submissions import SubmissionDep
-from app.schemas.common import Decision
+from app.schemas.common import Decision, ImageSource, ReviewState
 from app.schemas.datasets import (
     DatasetCreate,
     DatasetExtend,
@@ -20,11 +21,15 @@ from app.schemas.datasets import (
     DatasetRecipeRead,
     DatasetStatus,
 )
-from app.schemas.images import ImagePage
+from app.schemas.images import ImagePage, ImageRead, ImageReview
 from app.schemas.jobs import RepairJob
+from app.services.images.filters import ImageFilters
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 
+_Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+MinClipScore = Annotated[_Score | None, Query(description="Only images with at least this CLIP score.")]
+MaxClipScore = Annotated[_Score | None, Query(description="Only images with at most this CLIP score.")]
 DryRun = Annotated[bool, Query(description="Only return what would be generated; nothing is stored.")]
 
 
@@ -47,7 +52,7 @@ def _located(response: Response, dataset: DatasetRead) -> DatasetRead:
     status_code=202,
     summary="Create a dataset",
     response_model=DatasetRead,
-    responses=_planned_or_accepted("generate", *BODY_STATUSES),
+    responses=_planned_or_accepted("generate", 410, *BODY_STATUSES),
     max_body_size=RECIPE_BODY,
 )
 def create_dataset(
@@ -174,12 +179,38 @@ def list_dataset_images(
     class_name: ClassQuery = None,
     split: SplitQuery = None,
     decision: Annotated[Decision, Query()] = "kept",
+    source: Annotated[ImageSource | None, Query(description="Of the images.")] = None,
+    review: Annotated[ReviewState | None, Query()] = None,
+    min_clip_score: MinClipScore = None,
+    max_clip_score: MaxClipScore = None,
 ) -> ImagePage:
-    """Return a page of images, newest first, optionally of one class or split.
+    """Return a page of images, newest first, of those that match.
 
-    `decision=rejected` returns the images that the filter rejected instead.
+    `decision=rejected` returns the images that the filter rejected instead. Images that a person rejected are listed
+    with the others; `review` has the decision.
     """
-    services.datasets.read(dataset_id)
+    services.datasets.require(dataset_id)
     return services.images.page(
-        limit, cursor, caller, dataset_id=dataset_id, class_name=class_name, split=split, decision=decision
+        limit,
+        cursor,
+        caller,
+        dataset_id=dataset_id,
+        class_name=class_name,
+        split=split,
+        decision=decision,
+        filters=ImageFilters(source, review, min_clip_score, max_clip_score),
     )
+
+
+@router.patch(
+    "/{dataset_id}/images/{image_id}",
+    summary="Review an image",
+    response_description="The image with the decision.",
+    responses=problems(400, 404, 409, *BODY_STATUSES),
+)
+def review_dataset_image(dataset_id: DatasetId, image_id: Id, body: ImageReview, services: ServicesDep) -> ImageRead:
+    """Accept or reject an image of a dataset, or take the decision back.
+
+    A rejected image keeps its file and its place, and leaves training, exports, reports and the version of the dataset.
+    """
+    return services.reviews.decide(dataset_id, image_id, body.review)

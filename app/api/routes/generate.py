@@ -12,24 +12,26 @@ from starlette.responses import JSONResponse, Response
 
 from app.access.caller import Caller
 from app.api import sse
-from app.api.access.ids import CallerDep
+from app.api.access.ids import CallerDep, GenerationId
 from app.api.deps import ServicesDep
-from app.api.disconnects import unless_left
 from app.api.openapi import BODY_STATUSES, problems
-from app.api.parsing.json_bodies import PROMPT_BODY, JsonRoute
+from app.api.parsing.forms import validate
+from app.api.parsing.json_bodies import PROMPT_BODY
+from app.api.parsing.picture_bodies import PICTURES_BODY, PictureRoute
 from app.api.responses import image_response, select_media_type
+from app.api.serving.disconnects import unless_left
 from app.api.submissions import SubmissionDep
 from app.error_codes import ErrorCode
 from app.errors import Malformed, NotAcceptable
 from app.image_spec import OutputFormat
 from app.metrics.node import NodeMetrics
-from app.schemas.generations import GenerateImageRequest, GenerateRequest, GenerationRead
+from app.schemas.generations import GenerateImageRequest, GenerateRequest, GenerationRead, RepeatRequest
 from app.schemas.jobs import GenerateJob
 from app.schemas.response_docs import BYTES, EVENTS, IMAGE_TYPES, JSON, binary, event_stream, headers
 from app.services.generations.service import Generated
 from app.services.jobs.idempotency import Submission
 
-router = APIRouter(tags=["images"], route_class=JsonRoute)
+router = APIRouter(tags=["images"], route_class=PictureRoute)
 
 _IMAGE_FORMATS: dict[str, OutputFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 _FORMAT_TYPES = {image_format: media_type for media_type, image_format in _IMAGE_FORMATS.items()}
@@ -48,7 +50,8 @@ _IMAGE_ANSWERS = {
 _STREAM = event_stream(
     "GenerationEvent",
     "Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it is taken, steps "
-    "skipped for a client that is slow; then one `result`, or one `error` with the problem that an ordinary answer "
+    "skipped for a client that is slow; `queued` with the requests that go before it, if there are any, whenever their "
+    "number changes; then one `result`, or one `error` with the problem that an ordinary answer "
     "would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.",
     'event: progress\ndata: {"kind":"progress","image":0,"step":7,"steps":26,"num_images":1}\n\n',
 )
@@ -61,7 +64,7 @@ _IMAGE_HEADERS = headers(
     "X-Foxhound-Image-Id",
     "X-Foxhound-Seed",
 )
-_ERRORS = problems(400, 406, *BODY_STATUSES, 422, 503, 507)
+_ERRORS = problems(400, 406, 410, *BODY_STATUSES, 422, 503, 507)
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The images with everything that made them; or what `Accept` asks for: the one image's bytes, "
@@ -82,7 +85,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     summary="Make images from a prompt",
     response_model=GenerationRead,
     responses=RESPONSES,
-    max_body_size=PROMPT_BODY,
+    max_body_size=PICTURES_BODY,
 )
 async def generate_images(
     request: Request,
@@ -101,14 +104,15 @@ async def generate_images(
     `/generate/image`; with `Accept: text/event-stream` it is events, as of `/generate/events`. The first supported
     type counts.
 
+    With `init_image` the images are made from a picture, with `mask` from a part of it. Pictures may also be files
+    `init_image` and `mask` of a multipart form, whose other fields have the names of the JSON body.
+
     `curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' -H 'Accept: image/png'
     -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
     """
-    if "respond-async" in {part.strip().lower() for part in (prefer or "").split(",")}:
+    if _is_async(prefer):
         return await _accept_job(services, body, submission)
-    if submission.key is not None:
-        detail = "An Idempotency-Key needs `Prefer: respond-async`. An inline answer is repeated by its seed."
-        raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
+    _refuse_key(submission)
     media_type = select_media_type(request.headers.get("accept", "*/*"), _ANSWERS)
     if media_type == EVENTS:
         return await _stream(request, body, services, caller)
@@ -135,7 +139,7 @@ async def generate_images(
         },
         **_ERRORS,
     },
-    max_body_size=PROMPT_BODY,
+    max_body_size=PICTURES_BODY,
 )
 async def generate_image(
     request: Request, body: GenerateImageRequest, services: ServicesDep, caller: CallerDep
@@ -149,7 +153,7 @@ async def generate_image(
     """
     media_type = select_media_type(request.headers.get("accept", "*/*"), _IMAGE_ANSWERS)
     image_format = _IMAGE_FORMATS.get(media_type, body.output_format)
-    one = GenerateRequest(**{**body.model_dump(), "output_format": image_format})
+    one = GenerateRequest(**{**body.model_dump(exclude_unset=True), "output_format": image_format})
     generated = _counted(request, await unless_left(request, services.generations.generate(one, caller)))
     return _image_bytes(generated, BYTES if media_type == BYTES else _FORMAT_TYPES[image_format])
 
@@ -159,7 +163,7 @@ async def generate_image(
     summary="Make images and follow their progress",
     response_class=Response,
     responses={200: _STREAM, **_ERRORS},
-    max_body_size=PROMPT_BODY,
+    max_body_size=PICTURES_BODY,
 )
 async def generate_events(
     request: Request, body: GenerateRequest, services: ServicesDep, caller: CallerDep
@@ -172,11 +176,61 @@ async def generate_events(
     return await _stream(request, body, services, caller)
 
 
-async def _stream(request: Request, body: GenerateRequest, services: ServicesDep, caller: Caller) -> Response:
-    async def generate(on_step: sse.OnStep) -> GenerationRead:
-        return _counted(request, await services.generations.generate(body, caller, on_step=on_step)).read
+@router.post(
+    "/generations/{generation_id}/repeat",
+    status_code=201,
+    summary="Repeat a generation with other settings",
+    response_model=GenerationRead,
+    responses={
+        201: {"description": "The new generation.", "headers": headers("Location")},
+        202: RESPONSES[202],
+        **problems(400, 404, *BODY_STATUSES, 422, 503, 507),
+    },
+    max_body_size=PROMPT_BODY,
+)
+async def repeat_generation(
+    request: Request,
+    generation_id: GenerationId,
+    body: RepeatRequest,
+    services: ServicesDep,
+    submission: SubmissionDep,
+    caller: CallerDep,
+    prefer: Annotated[str | None, Header(max_length=200, description="`respond-async` answers 202 with a job.")] = None,
+) -> Any:
+    """Draw it again with the settings that it has and those given here: more steps, another scheduler, another seed.
 
-    return await sse.stream(request, generate, body.num_images_per_prompt)
+    The seeds stay unless `seed` is given, so that the images are of the same composition. Given steps replace recorded
+    `timesteps`, and the other way round. With `strength` and a larger size, its image is drawn larger.
+
+    `curl http://127.0.0.1:8000/generations/{generation_id}/repeat -H 'Content-Type: application/json'
+    -d '{"num_inference_steps": 50}'`
+    """
+    values = await asyncio.to_thread(services.generations.repeat, generation_id, body)
+    again = validate(GenerateRequest, values)
+    if _is_async(prefer):
+        return await _accept_job(services, again, submission)
+    _refuse_key(submission)
+    read = _counted(request, await unless_left(request, services.generations.generate(again, caller))).read
+    return JSONResponse(read.model_dump(mode="json"), 201, {"Location": f"/generations/{read.id}"})
+
+
+def _is_async(prefer: str | None) -> bool:
+    return "respond-async" in {part.strip().lower() for part in (prefer or "").split(",")}
+
+
+def _refuse_key(submission: Submission) -> None:
+    """Raise for an `Idempotency-Key` of an inline answer."""
+    if submission.key is not None:
+        detail = "An Idempotency-Key needs `Prefer: respond-async`. An inline answer is repeated by its seed."
+        raise Malformed(detail, code=ErrorCode.IDEMPOTENCY_KEY_NOT_INLINE)
+
+
+async def _stream(request: Request, body: GenerateRequest, services: ServicesDep, caller: Caller) -> Response:
+    async def generate(progress: sse.Progress) -> GenerationRead:
+        drawing = services.generations.generate(body, caller, on_step=progress.report, on_position=progress.place)
+        return _counted(request, await drawing).read
+
+    return await sse.stream(request, generate, body.num_candidates)
 
 
 def _counted(request: Request, generated: Generated) -> Generated:
@@ -186,7 +240,7 @@ def _counted(request: Request, generated: Generated) -> Generated:
 
 
 async def _accept_job(services: ServicesDep, body: GenerateRequest, submission: Submission) -> Response:
-    job = await asyncio.to_thread(services.generations.submit, body, submission)
+    job = await services.generations.submit(body, submission)
     headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async", "Retry-After": "1"}
     return JSONResponse(job.model_dump(mode="json"), 202, headers)
 

@@ -6,7 +6,7 @@ The texts are those of `app/error_codes.py`. Imports no services; runs on the ev
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from app import __version__
 from app.api.openapi import problems
@@ -51,10 +51,16 @@ def _json_or_page(description: str) -> dict[int | str, dict[str, Any]]:
     "/",
     summary="Describe the service",
     response_model=ServiceRead,
-    responses=_json_or_page("Name, version and links, as JSON or as a page if `Accept` asks for one, as browsers do."),
+    responses={
+        **_json_or_page("Name, version and links, as JSON or as a page if `Accept` asks for one, as browsers do."),
+        307: {"description": "Instead of the page, if the node serves its console."},
+    },
 )
 async def describe_service(request: Request) -> Any:
     """Return what this service is, and where its documentation is."""
+    asked = select_media_type(request.headers.get("accept", "*/*"), _ANSWERS)
+    if asked == _HTML and request.app.state.settings.ui:
+        return RedirectResponse("/ui", headers={"Vary": "Accept"})
     return _answer(request, _SERVICE, service_page(_SERVICE))
 
 

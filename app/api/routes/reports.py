@@ -7,9 +7,9 @@ from starlette.responses import HTMLResponse, Response
 
 from app.api.access.ids import CallerDep, DatasetId
 from app.api.deps import ServicesDep
-from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.responses import bytes_type, select_media_type
+from app.api.serving.disconnects import unless_left
 from app.schemas.reports import DatasetReportRead, FirstClass, MaxImages, NearDuplicateCosine, SheetColumns
 from app.schemas.response_docs import BYTES, JSON, binary
 from app.services.reports.html import CONTENT_SECURITY_POLICY

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from app.access.caller import Caller
 from app.api.access.ids import CallerDep
 from app.api.deps import Services, ServicesDep
-from app.api.disconnects import unless_left
 from app.api.openapi import problems
 from app.api.parsing.forms import MAX_FORM_BYTES, media_type_of, read_form
 from app.api.parsing.json_bodies import JsonBounds, parse_json, read_bytes
+from app.api.serving.disconnects import unless_left
 from app.error_codes import ErrorCode
 from app.errors import Invalid, UnsupportedBody
 from app.schemas.forms import FORM_ENCODING, ClassifyForm, ClipScoreForm
@@ -30,7 +30,7 @@ from app.schemas.judging import (
     ClipScoresRead,
     JudgedImages,
 )
-from app.services.scoring import Upload, label_warnings
+from app.services.scoring.service import Upload, label_warnings
 
 router = APIRouter(tags=["judging"])
 Body = TypeVar("Body", bound=JudgedImages)
@@ -99,8 +99,9 @@ async def score_image_files(request: Request, services: ServicesDep, caller: Cal
 async def classify_image(request: Request, services: ServicesDep, caller: CallerDep) -> ClassificationAnswer:
     """Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
 
-    Several images give `results`. With `explain`, one image gives `explanation_png_b64` too. Files may be sent here
-    too, in the form of `/classify/files`.
+    Several images give `results`. With `explain`, one image gives `explanation_png_b64` too. With `nearest`, a trained
+    model also names its training images that are most similar: 409 `training_images_gone` or `features_not_cached`
+    where that cannot be told. Files may be sent here too, in the form of `/classify/files`.
     """
     uploads, body, several = await _read(request, services, caller, ClassifyRequest)
     return await _predictions(request, services, caller, uploads, body, several=several)
@@ -147,11 +148,13 @@ async def _predictions(
             detail = "One image is explained at a time. Send it as image, image_id or image_b64."
             raise Invalid.field("#/explain", detail, ErrorCode.EXPLAINS_ONE_IMAGE)
         model, result, picture = await unless_left(request, services.judging.explain(uploads[0], body, caller))
-        return ClassificationRead(model=model, predictions=result.predictions, explanation_png_b64=picture)
+        return ClassificationRead(
+            model=model, predictions=result.predictions, explanation_png_b64=picture, nearest=result.nearest
+        )
     model, results = await services.judging.classify(uploads, body, caller)
     if several:
         return ClassificationsRead(model=model, results=results)
-    return ClassificationRead(model=model, predictions=results[0].predictions)
+    return ClassificationRead(model=model, predictions=results[0].predictions, nearest=results[0].nearest)
 
 
 async def _read(

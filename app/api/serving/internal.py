@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from app.api import problems
-from app.api.disconnects import unless_left
+from app.api.serving.disconnects import unless_left
 from app.node import protocol
 from app.services.inference.remote import NodeEngine
 

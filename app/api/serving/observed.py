@@ -7,7 +7,7 @@ import logging
 
 from starlette.types import Scope
 
-from app.api.access.scopes import RouteNeeds
+from app.api.access.scopes import ROUTE_NEEDS
 from app.api.problems import PROBLEM_CODE
 from app.logs.formats import FIELDS
 from app.metrics.http import Answered
@@ -20,7 +20,6 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 OTHER_METHOD = "OTHER"
 # A request of an unknown path, or whose head could not be read.
 NO_ROUTE = "none"
-_ROUTES = RouteNeeds()
 # The status of a request whose client left before the answer began, as nginx logs it.
 CLIENT_LEFT = 499
 
@@ -70,6 +69,6 @@ def _route(scope: Scope) -> str:
     path = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
     if not path and "endpoint" in scope and not scope.get("path_params"):
         path = scope["path"]  # of a route of the framework itself, which is no template
-    if not path and (found := _ROUTES.find(scope["method"], scope["path"])):
+    if not path and (found := ROUTE_NEEDS.find(scope["method"], scope["path"])):
         path = found.template
     return str(path or NO_ROUTE)

@@ -63,6 +63,16 @@ class ImageDecoder:
         pixels = (values.permute(1, 2, 0).float() * 255).round().to(torch.uint8)
         return pixels.contiguous().cpu().numpy(), flagged
 
+    def picture(self, latents: torch.Tensor) -> np.ndarray:
+        """Return the decoded image as it is, unchecked, for measurements alone.
+
+        Shapes:
+            latents: (1, C, h, w) float32.
+            returns: (H, W, 3), float32, 0 to 1.
+        """
+        image = self._run(latents)[0].float()
+        return (image / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
     def _run_vae(self, *inputs: torch.Tensor) -> torch.Tensor:
         scaled = inputs[0].to(self._vae.dtype) / self._vae.config.scaling_factor
         image: torch.Tensor = self._vae.decode(scaled, return_dict=False)[0]

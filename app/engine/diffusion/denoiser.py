@@ -5,21 +5,21 @@ no pixels. Runs on the device thread.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
-from app.engine.diffusion.calibration import Calibration, calibrate, still_holds
+from app.engine.diffusion.calibration import MAX_TRIES, Calibration, Meter, Probe, still_holds
+from app.engine.diffusion.image_state import ImageState, kept_x0s, rewound, with_mask_channels
 from app.engine.diffusion.invariance import fix_timestep_rows
-from app.engine.diffusion.noise_plan import NoisePlan
-from app.engine.diffusion.noise_update import advance, scale_inputs
+from app.engine.diffusion.noise.update import advance, draw_noise, scale_inputs
 from app.engine.diffusion.options import MAX_ROWS, DenoisingOptions, RowPadding, options_for
+from app.engine.diffusion.texts.kept_texts import KeptTexts
 from app.engine.kernels.compile import CompiledForward
+from app.engine.kernels.cpu_kept import KeepingForward, KeptRows, restore_timesteps
 from app.engine.kernels.cuda import Forward, GraphedForward, LaunchThrottle, cuda_mark, upload
 
 logger = logging.getLogger(__name__)
@@ -27,45 +27,13 @@ logger = logging.getLogger(__name__)
 # Time limit of the probe for which the first image of a new size waits.
 FIRST_USE_LIMIT_S = 0.5
 
+# What that takes in all: the forwards that are not timed, and the one that exceeds the limit.
+FIRST_USE_S = 1.5 * FIRST_USE_LIMIT_S
+
 _CPU = torch.device("cpu")
 
-
-@dataclass(slots=True)
-class ImageState:
-    """One image between two steps.
-
-    Attributes:
-        generator: Source of the noise that some noise schedulers add in a step; always on the CPU.
-        step_rows: The rows of each step of the plan, 1 ... R; None: R of each.
-
-    Shapes:
-        prompt_embeds: (R, T, D); R = 2 when guided, the unconditional row first, else 1. A step of one row takes the
-            last, which is the conditional one.
-        tensors: (1 + H, C, h, w) float32, the latents first; see `NoisePlan`.
-    """
-
-    plan: NoisePlan
-    prompt_embeds: torch.Tensor
-    guidance_scale: float
-    generator: torch.Generator
-    tensors: torch.Tensor
-    step_rows: tuple[int, ...] | None = None
-    step_index: int = 0
-
-    @property
-    def latents(self) -> torch.Tensor:
-        """The current sample. **Shapes**: (C, h, w) float32."""
-        return self.tensors[0]
-
-    @property
-    def rows(self) -> int:
-        """The number of rows of the next step."""
-        return self.prompt_embeds.shape[0] if self.step_rows is None else self.step_rows[self.step_index]
-
-    @property
-    def is_denoised(self) -> bool:
-        """Whether the last step is taken."""
-        return self.step_index == len(self.plan.draws)
+# Height and width of the latents, and tokens of the prompts: what all rows of a forward share.
+ForwardSize = tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -86,9 +54,11 @@ class Denoiser:
 
     Attributes:
         options: How forwards are taken.
-        forward: The UNet's, possibly compiled and recorded: samples (R, C, h, w), timesteps (R,) and embeddings
+        forward: The UNet's, possibly compiled and recorded: samples (R, I, h, w), timesteps (R,) and embeddings
             (R, T, D) to (R, C, h, w); float32 except the embeddings.
         row_count: The rows of all forwards so far.
+        kept_texts: Keys and values of the prompts of images that are not done.
+        disturbed_sizes: Those that were measured while other processes had the cores, the first one first.
     """
 
     def __init__(
@@ -107,16 +77,21 @@ class Denoiser:
             embeds: (1, T, D).
         """
         self.options = options or options_for(device, deterministic=True, graphs=False)
-        if self.options.needs_probe:
-            fix_timestep_rows(unet)
         self._unet = unet
         self._dtype = unet.dtype  # diffusers searches all modules for it, which takes 0.5 ms each time
         self._device = device
         self._embeds = embeds
-        self._paddings: dict[tuple[int, int], RowPadding] = {}
-        self.forward = self._make_forward()
+        self._paddings: dict[ForwardSize, RowPadding] = {}
+        self.disturbed_sizes: dict[ForwardSize, None] = {}
+        self.forward = self.forward_of(unet, compiles=True)
         self._throttle = LaunchThrottle(partial(cuda_mark, device)) if device.type == "cuda" else None
         self.row_count = RowCount()
+        self.kept_texts = KeptTexts(self.options.kept_text_bytes)
+
+    def share_paddings(self, other: dict[ForwardSize, RowPadding] | None = None) -> dict[ForwardSize, RowPadding]:
+        """Return what probes have found and will find; after taking over those of a UNet of this architecture."""
+        self._paddings = self._paddings if other is None else other
+        return self._paddings
 
     @torch.inference_mode()
     def calibrate(self, height: int, width: int, time_limit_s: float, known: Calibration | None = None) -> Calibration:
@@ -129,30 +104,46 @@ class Denoiser:
             known: A calibration of an earlier start on such a device; used if forwards need no warm-up and two
                 forwards confirm it.
         """
-        forward = self._sample_forward(height, width)
-        if known is not None and not self.options.needs_warmup and still_holds(forward, known):
-            return self._use(height, width, known)
-        return self._probe(forward, height, width, time_limit_s, warms_up=True)
+        size = self.size_of(height, width)
+        if known is not None and not self.options.needs_warmup and still_holds(self._sample_forward(size), known):
+            return self.use(size, known)
+        return self.use(size, self.probe(size, time_limit_s).complete())
 
-    def _probe(
-        self, forward: Callable[[int], torch.Tensor], height: int, width: int, time_limit_s: float, *, warms_up: bool
-    ) -> Calibration:
-        sizes, must_match = self.options.sizes, self.options.batch_invariant
-        calibration = calibrate(forward, time_limit_s, sizes=sizes, must_match=must_match, warms_up=warms_up)
-        return self._use(height, width, calibration)
+    def size_of(self, height: int, width: int) -> ForwardSize:
+        """Return the size of forwards of such latents with prompts of the usual length."""
+        return height, width, self._embeds.shape[1]
 
-    def _use(self, height: int, width: int, calibration: Calibration) -> Calibration:
-        """Pad forwards of this latent size as the calibration says."""
+    def probe(
+        self, size: ForwardSize, time_limit_s: float, *, warms_up: bool = True, max_tries: int = MAX_TRIES
+    ) -> Probe:
+        """Return the forwards that measure a size, for whoever runs them; arguments as for `Probe`."""
+        options = self.options
+        return Probe(
+            self._sample_forward(size),
+            time_limit_s,
+            Meter() if self._device.type == "cpu" else Meter(without_core=lambda: 0.0),
+            sizes=options.sizes,
+            must_match=options.batch_invariant,
+            warms_up=warms_up,
+            max_tries=max_tries,
+        )
+
+    def use(self, size: ForwardSize, calibration: Calibration) -> Calibration:
+        """Pad forwards of this latent size and these tokens as the calibration says."""
         if self.options.batch_invariant and not calibration.is_invariant:
             logger.warning("On this device the position of a row changes its last bits: bytes depend on the batch.")
-        self._paddings[height, width] = calibration.padding
+        self._paddings[size] = calibration.padding
+        self.disturbed_sizes.pop(size, None)
+        if calibration.is_disturbed:
+            self.disturbed_sizes[size] = None
         return calibration
 
     @torch.inference_mode()
     def step(self, images: Sequence[ImageState]) -> None:
         """Predict the noise of all images, guide it, and update the samples. If it raises, no image has changed.
 
-        All images have one latent size. Only `LaunchThrottle` waits for a GPU, until the step before is done.
+        All images have one latent size and the same weights. Only `LaunchThrottle` waits for a GPU, until the step
+        before is done.
 
         Source:
             diffusers `StableDiffusionPipeline.__call__`, step 7; guidance as in arXiv:2207.12598, with the weight
@@ -160,14 +151,22 @@ class Denoiser:
         """
         states = torch.stack([image.tensors for image in images])
         scales, timesteps, guidances, coefficients = self._upload_numbers(images)
-        inputs = scale_inputs(states[:, 0], scales)
+        inputs = with_mask_channels(images, scale_inputs(states[:, 0], scales))
         predicted = self._predict_noise(images, inputs, timesteps, guidances)
-        with _rewound(images):
+        with rewound(images):
             noises = self._draw_noise(images)
+            x0s = kept_x0s(images, states[:, 0], predicted)
             states = advance(states, predicted, noises, coefficients)
+        for image, tensors in zip(images, states.unbind(), strict=True):
+            if image.repainting is not None and image.plan.noise_levels is not None:
+                tensors[0] = image.repainting.hold(tensors[0], image.plan.noise_levels[image.step_index + 1])
         for image, tensors in zip(images, states.unbind(), strict=True):
             image.tensors = tensors
             image.step_index += 1
+            if image.is_denoised:
+                image.texts = None
+        for image, x0 in x0s:
+            image.keeps_x0, image.x0 = False, x0
         if self._throttle is not None:
             self._throttle.step_launched()
 
@@ -189,74 +188,111 @@ class Denoiser:
     def _predict_noise(
         self, images: Sequence[ImageState], inputs: torch.Tensor, timesteps: torch.Tensor, guidances: torch.Tensor
     ) -> torch.Tensor:
-        """Run the UNet over the rows of all images, and apply guidance.
+        """Run the UNet over the rows of all images, in a forward for each length of prompts, and apply guidance.
 
         Shapes:
-            inputs, returns: (B, C, h, w) float32.
+            inputs: (B, I, h, w) float32, of the UNet's input channels; returns: (B, C, h, w) float32.
             timesteps, guidances: (B,) float32.
         """
+        lengths = [image.prompt_embeds.shape[1] for image in images]
+        if len(set(lengths)) == 1:
+            return self._predict_alike(images, inputs, timesteps, guidances)
+        predicted = torch.empty_like(inputs[:, : images[0].latents.shape[0]])
+        for length in sorted(set(lengths)):
+            own = [index for index in range(len(images)) if lengths[index] == length]
+            alike = [images[index] for index in own]
+            predicted[own] = self._predict_alike(alike, inputs[own], timesteps[own], guidances[own])
+        return predicted
+
+    def _predict_alike(
+        self, images: Sequence[ImageState], inputs: torch.Tensor, timesteps: torch.Tensor, guidances: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict for images whose prompts have one length; see `_predict_noise`."""
         owners = [index for index, image in enumerate(images) for _ in range(image.rows)]
         firsts = [owners.index(index) for index in range(len(images))]
         lasts = [first + image.rows - 1 for first, image in zip(firsts, images, strict=True)]
-        blocks = self._padding(*inputs.shape[2:]).blocks(len(owners))
+        size = (*inputs.shape[2:], images[0].prompt_embeds.shape[1])
+        blocks = self._padding(size).blocks(len(owners))
         rows = [row for block in blocks for row in block]
         self.row_count.wanted += len(owners)
         self.row_count.padding += len(rows) - len(owners)
         indices = [rows, [owners[row] for row in rows], firsts, lasts]
         uploaded = upload(torch.tensor([index for part in indices for index in part]), self._device)
         row_index, owner_index, first_index, last_index = torch.split(uploaded, [len(part) for part in indices])
-        embeds = torch.cat([image.prompt_embeds[-image.rows :] for image in images])[row_index]
-        parts = [
-            torch.split(part, [len(block) for block in blocks])
-            for part in (inputs[owner_index], timesteps[owner_index], embeds)
+        forward = images[0].forward or self.forward
+        parts: list[Sequence[Any]] = [
+            torch.split(inputs[owner_index], [len(block) for block in blocks]),
+            torch.split(timesteps[owner_index], [len(block) for block in blocks]),
+            self._texts(images, forward, blocks) or self._embeds_of(images, row_index, blocks),
         ]
-        outputs = torch.cat([self.forward(*block) for block in zip(*parts, strict=True)])
+        outputs = torch.cat([forward(*block) for block in zip(*parts, strict=True)])
         unconditional, conditional = outputs[first_index], outputs[last_index]
         # For an image of one row both are that row, and so is the sum.
         return unconditional + guidances[:, None, None, None] * (conditional - unconditional)
 
-    def _padding(self, height: int, width: int) -> RowPadding:
-        """Return the padding of this latent size; probe it at the first use."""
-        if (height, width) not in self._paddings:
+    @staticmethod
+    def _embeds_of(
+        images: Sequence[ImageState], row_index: torch.Tensor, blocks: Sequence[Sequence[int]]
+    ) -> Sequence[torch.Tensor]:
+        """Return the prompts of the rows of each forward. **Shapes**: (R, T, D) each."""
+        embeds = torch.cat([image.prompt_embeds[-image.rows :] for image in images])[row_index]
+        return torch.split(embeds, [len(block) for block in blocks])
+
+    def _texts(
+        self, images: Sequence[ImageState], forward: Forward, blocks: Sequence[Sequence[int]]
+    ) -> list[KeptRows] | None:
+        """Return the keys and values of the rows of each forward; None where some are not kept."""
+        if not (isinstance(forward, KeepingForward) and forward.keeps_texts):
+            return None
+        for image in images:
+            if image.texts is None:
+                size = (*image.latents.shape[1:], image.prompt_embeds.shape[1])
+                image.texts = self.kept_texts.keep(forward, image.prompt_embeds, self._padding(size).sizes[0])
+        if not all(image.texts for image in images):
+            return None
+        texts = [text for image in images for text in (image.texts or ())[-image.rows :]]
+        joined = [self.kept_texts.join([texts[row] for row in block]) for block in blocks]
+        rows = [row for row in joined if row is not None]
+        return rows if len(rows) == len(joined) else None
+
+    def _padding(self, size: ForwardSize) -> RowPadding:
+        """Return the padding of this size; probe it at the first use."""
+        if size not in self._paddings:
             if self.options.needs_probe:
                 # No warm-up, because an image waits: only invariance matters here, not the cost.
-                self._probe(self._sample_forward(height, width), height, width, FIRST_USE_LIMIT_S, warms_up=False)
+                self.use(size, self.probe(size, FIRST_USE_LIMIT_S, warms_up=False, max_tries=1).complete())
             else:
-                self._paddings[height, width] = RowPadding(self.options.sizes)
-        return self._paddings[height, width]
+                self._paddings[size] = RowPadding(self.options.sizes)
+        return self._paddings[size]
 
-    def _sample_forward(self, height: int, width: int) -> Callable[[int], torch.Tensor]:
+    def _sample_forward(self, size: ForwardSize) -> Callable[[int], torch.Tensor]:
         """Return a function that runs a probe forward: its first and last row are the same, the others differ."""
+        height, width, tokens = size
+        embeds = self._embeds.repeat(1, tokens // self._embeds.shape[1], 1)
         generator = torch.Generator("cpu").manual_seed(0)
         shape = (self._unet.config.in_channels, height, width)
         inputs = torch.stack([draw_noise(shape, generator, self._device, torch.float32) for _ in range(MAX_ROWS)])
         timesteps = torch.linspace(981, 1, MAX_ROWS, device=self._device).round()
 
+        @torch.inference_mode()
         def forward(rows: int) -> torch.Tensor:
             taken = [*range(rows - 1), 0]
-            outputs = self.forward(inputs[taken], timesteps[taken], self._embeds.expand(rows, -1, -1))
+            outputs = self.forward(inputs[taken], timesteps[taken], embeds.expand(rows, -1, -1))
             return outputs[[0, -1]].cpu()  # waits for the device
 
         return forward
 
-    def _make_forward(self) -> Forward:
-        forward: Forward = self._run_unet
-        if self.options.compiler:
-            forward = CompiledForward(forward, self.options.compiler, self._unet.config.sample_size)
-        return GraphedForward(forward, self.options.record) if self.options.record else forward
-
-    def _run_unet(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Run the UNet over samples, timesteps and embeddings.
-
-        Shapes:
-            inputs: (R, C, h, w) float32, (R,) float32, (R, T, D).
-            returns: (R, C, h, w) float32.
-        """
-        samples, timesteps, embeds = inputs
-        outputs: torch.Tensor = self._unet(
-            samples.to(self._dtype), timesteps, encoder_hidden_states=embeds, return_dict=False
-        )[0]
-        return outputs.float()
+    def forward_of(self, unet: Any, *, compiles: bool = False) -> Forward:
+        """Return the forward of a UNet of this architecture, which may share layers with the denoiser's own."""
+        options = self.options
+        restore_timesteps(unet)
+        if options.needs_probe:
+            fix_timestep_rows(unet)
+        is_plain = self._device.type == "cpu" and options.record is None and options.compiler is None
+        forward: Forward = KeepingForward(unet, self._dtype, keeps=options.keeps and is_plain)
+        if compiles and options.compiler:
+            forward = CompiledForward(forward, options.compiler, unet.config.sample_size)
+        return GraphedForward(forward, options.record) if options.record else forward
 
     def _draw_noise(self, images: Sequence[ImageState]) -> torch.Tensor | None:
         """Draw fresh noise for the images whose noise scheduler adds some in this step. **Shapes**: (B, C, h, w)."""
@@ -270,31 +306,3 @@ class Denoiser:
             for image, is_drawn in zip(images, draws, strict=True)
         ]
         return upload(torch.stack(noises), self._device)
-
-
-def draw_noise(
-    shape: torch.Size | Sequence[int], generator: torch.Generator, device: torch.device, dtype: torch.dtype
-) -> torch.Tensor:
-    """Draw the noise of one image in the dtype of the model: another dtype gives other numbers.
-
-    Shapes:
-        shape: C, h, w; returns: (C, h, w) float32.
-
-    Source:
-        diffusers `randn_tensor`, as `prepare_latents` and the noise schedulers call it.
-    """
-    noise: torch.Tensor = randn_tensor((1, *shape), generator=generator, device=device, dtype=dtype)
-    return noise[0].float()
-
-
-@contextmanager
-def _rewound(images: Sequence[ImageState]) -> Iterator[None]:
-    """Restore the generators when the block raises: the step will be taken again."""
-    drawing = [image.generator for image in images if image.plan.draws[image.step_index]]
-    before = [generator.get_state() for generator in drawing]
-    try:
-        yield
-    except BaseException:
-        for generator, state in zip(drawing, before, strict=True):
-            generator.set_state(state)
-        raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from app.engine.diffusion.texts.kept_texts import MAX_TEXT_BYTES
 from app.engine.kernels.compile import Compiler, compile_forward
 from app.engine.kernels.cuda import CudaRecorder, Recorder
 from app.engine.request import MIN_ROWS
@@ -64,12 +65,16 @@ class DenoisingOptions:
         batch_invariant: Whether an image's bytes must not depend on the other images of its batch.
         record: Records forwards and replays them; None: forwards run without recording.
         compiler: Compiles the UNet's forward and the decoding; None: they run uncompiled.
+        keeps: Whether what depends on prompt or timestep alone is computed once, where a CPU's layers allow it.
+        kept_text_bytes: Most memory of the prompts' part of it, >= 0, and once more of their rows in forwards.
     """
 
     sizes: tuple[int, ...] = ANY_ROWS
     batch_invariant: bool = True
     record: Recorder | None = None
     compiler: Compiler | None = None
+    keeps: bool = True
+    kept_text_bytes: int = MAX_TEXT_BYTES
 
     @property
     def needs_probe(self) -> bool:

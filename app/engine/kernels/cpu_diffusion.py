@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from torch.nn import functional
 
+from app.engine.kernels.cpu_kept import KeptRows, Span
 from app.engine.kernels.cpu_layers import CpuConv2d, CpuLinear, CpuPixelConv2d, replace_if_equivalent
 
 # Below this number of pixels torch normalizes groups of channels_last pixels with a kernel that is four times slower in
@@ -44,22 +45,29 @@ class CpuGroupNorm(nn.Module):
 
 
 class CpuResnetBlock(nn.Module):
-    """A `ResnetBlock2D` that overwrites its own intermediate results."""
+    """A `ResnetBlock2D` that overwrites its own intermediate results.
+
+    Attributes:
+        time_span: Its part of kept rows, see `KeepingForward`.
+    """
 
     def __init__(self, block: ResnetBlock2D) -> None:
         """Share the layers of `block`."""
         super().__init__()
         self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
         self.time_emb_proj, self.conv_shortcut = block.time_emb_proj, block.conv_shortcut
+        self.time_span: Span = (0, 0)
 
-    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | KeptRows | None) -> torch.Tensor:
         """Apply it.
 
         Shapes:
-            input_tensor: (R, C, h, w); temb: (R, E); returns: (R, D, h, w).
+            input_tensor: (R, C, h, w); temb: (R, E), or kept rows; returns: (R, D, h, w).
         """
         hidden = self.conv1(functional.silu(self.norm1(input_tensor), inplace=True))
-        if temb is not None:
+        if isinstance(temb, KeptRows):
+            hidden += temb.part(self.time_span)[:, 0, :, None, None]
+        elif temb is not None:
             hidden += self.time_emb_proj(functional.silu(temb))[:, :, None, None]
         hidden = self.conv2(functional.silu(self.norm2(hidden), inplace=True))
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
@@ -77,12 +85,12 @@ class CpuTransformer(nn.Module):
         self.blocks = nn.ModuleList(_CpuTransformerBlock(block) for block in model.transformer_blocks)
 
     def forward(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, **_: object
+        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | KeptRows, **_: object
     ) -> tuple[torch.Tensor]:
         """Apply it.
 
         Shapes:
-            hidden_states, returns: (R, C, h, w); encoder_hidden_states: (R, T, D).
+            hidden_states, returns: (R, C, h, w); encoder_hidden_states: (R, T, D), or kept rows.
         """
         rows, channels, height, width = hidden_states.shape
         hidden = self.proj_in(self.norm(hidden_states)).permute(0, 2, 3, 1).reshape(rows, height * width, channels)
@@ -93,7 +101,11 @@ class CpuTransformer(nn.Module):
 
 
 class _CpuTransformerBlock(nn.Module):
-    """A `BasicTransformerBlock`: self-attention, cross-attention, a gated feed-forward layer."""
+    """A `BasicTransformerBlock`: self-attention, cross-attention, a gated feed-forward layer.
+
+    Attributes:
+        text_span: Its part of kept keys and values, see `KeepingForward`.
+    """
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -103,11 +115,14 @@ class _CpuTransformerBlock(nn.Module):
         self.query = CpuLinear(block.attn2.to_q.weight, block.attn2.to_q.bias)
         self.gate = _CpuGatedGelu(block.ff.net[0].proj)
         self.out = CpuLinear(block.ff.net[2].weight, block.ff.net[2].bias)
+        self.text_span: Span = (0, 0)
 
-    def forward(self, hidden: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, texts: torch.Tensor | KeptRows) -> torch.Tensor:
         query, key, value = self.attn1.project(self.norm1(hidden))
         hidden = self.attn1(query, key, value).add_(hidden)
-        key, value = self.attn2.project(texts)
+        key, value = (
+            texts.part(self.text_span).chunk(2, dim=-1) if isinstance(texts, KeptRows) else self.attn2.project(texts)
+        )
         hidden = self.attn2(self.query(self.norm2(hidden)), key, value).add_(hidden)
         outputs: torch.Tensor = self.out(self.gate(self.norm3(hidden))).add_(hidden)
         return outputs

@@ -1,15 +1,15 @@
 """Chooses the device's next turn among the waiting, running and finishing requests of every model.
 
 Pure Python, imports no torch and starts no threads: the engine calls it under its own lock. A step advances requests
-of one model and one shape by one step, up to the model's row budget. Five rules choose them:
+of one model and one kind by one step, up to the model's row budget. Five rules choose them:
 
 1. Interactive work leads every step, except one in `BACKGROUND_EVERY` while both priorities have work.
 2. Models that have work of the leading priority take turns.
-3. Callers of one model and priority share the device's time evenly, and so do the shapes of one caller, by deficit
-   round robin over lanes of one caller and shape.
+3. Callers of one model and priority share the device's time evenly, and so do the kinds of one caller, by deficit
+   round robin over lanes of one caller and kind: a shape, and the weights that the model has for it.
 4. Requests of one lane step in the order of submission.
 5. A step has requests of several callers, as far as that makes none of them slower. Each pays for its part. Rows that
-   the leading priority leaves free are filled with requests of the same shape and the other priority.
+   the leading priority leaves free are filled with requests of the same kind and the other priority.
 
 A request with `RequestCost.finishes_separately` leaves its lane after the last step and is finished in a turn of its
 own: at most one such turn between two steps, without pause while nothing waits to step; by rule 1, then the callers in
@@ -19,14 +19,22 @@ turn, then in the order in which the requests took their last steps.
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.engine.observer import Waiting
-from app.engine.request import MIN_ROWS, EngineRequest, Priority, Shape
+from app.engine.request import MIN_ROWS, EngineRequest, Priority
 from app.engine.scheduling.device_time import DeviceEstimate, DeviceTime, Load, Work
 from app.engine.scheduling.lanes import num_rows
-from app.engine.scheduling.model_queue import ModelQueue, row_pixels
+from app.engine.scheduling.model_queue import (
+    CostOfRows,
+    FirstUse,
+    ModelQueue,
+    NetworkCosts,
+    RowsOfShape,
+    no_first_use,
+    row_pixels,
+)
 from app.engine.scheduling.places import has_place
 from app.engine.scheduling.turns import DecodeQueue, PriorityTurns
 from app.errors import QueueFull
@@ -39,28 +47,36 @@ class Batch:
     """The requests of one model that take the next step together.
 
     Attributes:
-        requests: >= 1, all of one shape, those of the leading priority first. Together they need no more rows than
+        requests: >= 1, all of one kind, those of the leading priority first. Together they need no more rows than
             the model's budget, unless there is only one.
         admitted: Those of them that run for the first time and have to be prepared.
-        rows: Rows of the step.
+        row_counts: Rows of each request in this step.
+        is_first_use: Whether the step takes longer because it is the first of its shape.
     """
 
     model: str
     requests: list[EngineRequest]
     admitted: list[EngineRequest]
-    rows: int
+    row_counts: tuple[int, ...]
+    is_first_use: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the step."""
+        return sum(self.row_counts)
 
 
 class Batcher:
     """Decides at each turn which model steps, and which of its requests."""
 
-    def __init__(self, *, max_queue_size: int) -> None:
+    def __init__(self, *, max_queue_size: int, load: Load | None = None) -> None:
         """Start empty.
 
         Args:
             max_queue_size: Requests per model and priority that wait for their first step or to be finished; >= 1.
                 Of each priority, so that background work cannot fill the queue for interactive requests. When so many
                 wait, callers with less than their even share get as many places again, see `has_place`.
+            load: Measures the share of each priority; default: by the machine's clock.
         """
         self._max_queue_size = max_queue_size
         self._queues: dict[str, ModelQueue] = {}
@@ -68,11 +84,11 @@ class Batcher:
         self._leads = PriorityTurns()
         self._finishing = DecodeQueue()
         self._has_finished_since_step = False
-        self._load = Load()
+        self._load = load or Load()
 
     def add_model(self, name: str, *, max_rows: int = 1) -> None:
         """Add an empty queue for a model, with `max_rows` rows of any shape in one step."""
-        self._queues[name] = ModelQueue(budget=lambda _shape: max_rows)
+        self._queues[name] = ModelQueue(NetworkCosts(budget=lambda _shape: max_rows))
         for turns in self._turns.values():
             turns.append(name)
 
@@ -85,17 +101,28 @@ class Batcher:
     def rows_per_s(self, name: str) -> float | None:
         """Return the measured speed of a model whose requests have no shape; None before its first step."""
         queue = self._queues.get(name)
-        row_s = None if queue is None else queue.device_time.steps.scale(())
+        row_s = None if queue is None else queue.own.device_time.steps.scale(())
         return 1 / row_s if row_s else None
 
     def set_row_budget(
-        self, name: str, budget: Callable[[Shape], int], step_cost: Callable[[Shape, int], float] = row_pixels
+        self,
+        name: str,
+        budget: RowsOfShape,
+        step_cost: CostOfRows = row_pixels,
+        *,
+        network: str = "",
+        first_use: FirstUse = no_first_use,
     ) -> None:
         """Change the rows and the cost of a step, from the next step on; see `Engine.set_row_budget`."""
         queue = self._queues[name]
-        queue.budget = budget
-        queue.step_cost = step_cost
-        queue.device_time = DeviceTime(in_seconds=step_cost is not row_pixels)
+        device_time = DeviceTime(in_seconds=step_cost is not row_pixels)
+        costs = NetworkCosts(budget, step_cost, device_time=device_time, first_use=first_use)
+        if network:
+            queue.networks[network] = costs
+        else:
+            costs.max_row_pixels = queue.own.max_row_pixels
+            costs.device_time.finishes = queue.own.device_time.finishes
+            queue.own = costs
 
     def reduce_rows(self, requests: Sequence[EngineRequest]) -> int | None:
         """Halve the steps of a model after a step over these requests ran out of memory.
@@ -107,9 +134,10 @@ class Batcher:
         rows = num_rows(requests)
         if len(requests) == 1 or rows <= MIN_ROWS:
             return None
-        queue, shape = self._queues[requests[0].model], requests[0].cost.shape
-        queue.max_row_pixels = row_pixels(shape, rows) // 2
-        return queue.max_rows(shape)
+        kind = requests[0].cost.kind
+        costs = self._queues[requests[0].model].costs(kind.network)
+        costs.max_row_pixels = row_pixels(kind.shape, rows) // 2
+        return costs.max_rows(kind.shape)
 
     def submit(self, request: EngineRequest) -> None:
         """Put a request at the end of its lane.
@@ -125,6 +153,10 @@ class Batcher:
             wait_s = self.expected_wait_s(request.model, request.priority, request.caller)
             raise QueueFull(retry_after_s=min(MAX_RETRY_AFTER_S, max(1, math.ceil(wait_s))))
         queue.append(request)
+
+    def has_work(self) -> bool:
+        """Return whether any request waits, runs or is finished; cancelled ones count until their turn."""
+        return bool(self._finishing) or any(queue.has_requests for queue in self._queues.values())
 
     def next_finish(self) -> EngineRequest | None:
         """Choose, between two turns, the request to finish now; None when there is none or a step goes first."""
@@ -149,7 +181,9 @@ class Batcher:
         admitted = [request for request in requests if request.started_at is None]
         for request in admitted:
             request.started_at = time.monotonic()
-        return Batch(name, requests, admitted, num_rows(requests))
+        kind = requests[0].cost.kind
+        is_first_use = self._queues[name].costs(kind.network).first_use(kind.shape) > 0
+        return Batch(name, requests, admitted, tuple(request.rows for request in requests), is_first_use)
 
     def move_to_finishing(self, request: EngineRequest) -> None:
         """Move a request that took its last step from its lane to the queue of those to finish."""
@@ -163,14 +197,14 @@ class Batcher:
 
     def record_step(self, batch: Batch, took_s: float) -> None:
         """Update the model's speed and the load with the seconds that a step took, > 0."""
-        self._queues[batch.model].record_step(batch.requests[0].cost.shape, batch.rows, took_s)
-        rows = sum(request.cost.rows for request in batch.requests)
-        for request in batch.requests:
-            self._load.record(request.priority, took_s * request.cost.rows / rows)
+        if not batch.is_first_use:
+            self._queues[batch.model].record_step(batch.requests[0].cost.kind, batch.rows, took_s)
+        for request, rows in zip(batch.requests, batch.row_counts, strict=True):
+            self._load.record(request.priority, took_s * rows / batch.rows)
 
     def record_finish(self, request: EngineRequest, took_s: float) -> None:
         """Update the model's speed and the load with the seconds that finishing a request took, > 0."""
-        self._queues[request.model].record_finish(request.cost.shape, took_s)
+        self._queues[request.model].record_finish(request.cost.kind, took_s)
         self._load.record(request.priority, took_s)
 
     def estimate(self, name: str, work: Sequence[Work]) -> DeviceEstimate:
@@ -184,9 +218,10 @@ class Batcher:
         known = [taken for taken in seconds if taken is not None]
         return DeviceEstimate(
             seconds=sum(known) if len(known) == len(seconds) else None,
-            basis=queue.device_time.basis(work[0].shape) if work else None,
+            basis=queue.costs(work[0].network).device_time.basis(work[0].shape) if work else None,
             interactive_s=sum(other.expected_s(requests) for other, requests in interactive),
             interactive_share=self._load.share(Priority.INTERACTIVE),
+            first_use_s=sum(queue.costs(part.network).first_use(part.shape) for part in work),
         )
 
     def expected_wait_s(self, name: str, priority: Priority = Priority.INTERACTIVE, caller: str | None = None) -> float:
@@ -261,4 +296,4 @@ class Batcher:
         """Remove, between two turns, the cancelled requests; return whether any others have steps to take."""
         for queue in self._queues.values():
             queue.drop_cancelled(is_between_steps=True)
-        return any(lanes for queue in self._queues.values() for lanes in queue.lanes.values())
+        return any(queue.has_requests for queue in self._queues.values())

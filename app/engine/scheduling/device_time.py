@@ -40,12 +40,14 @@ class Work:
         row_steps: Rows x steps in all, >= 0.
         together: Rows that are there at a time and can share a step, >= 1; a step takes no more than its budget.
         finishes: Requests that are finished in turns of their own, >= 0.
+        network: As in `RequestCost`.
     """
 
     shape: Shape
     row_steps: float
     together: int
     finishes: float = 0.0
+    network: str = ""
 
 
 @dataclass(slots=True)
@@ -165,9 +167,11 @@ class DeviceEstimate:
         basis: What `seconds` rests on.
         interactive_s: Seconds of interactive requests that wait or run now, >= 0.
         interactive_share: Share of the latest time that the device worked for interactive requests, 0 .. 1.
+        first_use_s: Part of `seconds` that the first steps at shapes without one take in addition, >= 0.
     """
 
     seconds: float | None
     basis: Basis | None
     interactive_s: float
     interactive_share: float
+    first_use_s: float = 0.0

@@ -1,23 +1,27 @@
-"""Lanes of requests: the requests of one caller and shape, and how lanes share steps and pay for them.
+"""Lanes of requests: the requests of one caller and kind, and how lanes share steps and pay for them.
 
-Lanes take turns by deficit round robin. A step has requests of all lanes of one shape that can pay for it, and each
-pays for its part. Pure Python, imports no torch. The model's queue calls it, under the engine's lock.
+A kind is a shape, and the weights and network that the model has for it. Lanes take turns by deficit round robin. A
+step has requests of all lanes of one kind that can pay for it, and each pays for its part. Pure Python, imports no
+torch. The model's queue calls it, under the engine's lock.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.engine.request import EngineRequest, Shape
+from app.engine.request import EngineRequest, Kind, Shape
 
 # Quanta that a lane may have had before its turn. More would keep it waiting for long once others are there; fewer
 # would give away rows that should be paid for.
 MAX_DEBT = 4
 
+# Shape and network: what the cost of a step depends on besides its rows.
+_Size = tuple[Shape, str]
+
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The requests of one model, priority, caller and shape, in the order of submission.
+    """The requests of one model, priority, caller and kind, in the order of submission.
 
     They are admitted in that order, so that the running ones are always the first.
 
@@ -31,7 +35,7 @@ class Lane:
     """
 
     caller: str
-    shape: Shape
+    kind: Kind
     requests: list[EngineRequest] = field(default_factory=list)
     credit: float = 0.0
     quantum: float = 0.0
@@ -40,7 +44,7 @@ class Lane:
 
     @property
     def can_pay(self) -> bool:
-        """Whether it may take part in a step of its shape: until it has had a quantum before its turn."""
+        """Whether it may take part in a step of its kind: until it has had a quantum before its turn."""
         return self.credit > -self.quantum
 
     def rows_alone(self, max_rows: int) -> int:
@@ -56,27 +60,29 @@ class Lane:
 class StepCosts:
     """The rows and costs of a model's steps, each looked up once during a turn."""
 
-    def __init__(self, max_rows: Callable[[Shape], int], step_cost: Callable[[Shape, int], float]) -> None:
-        """Take the model's functions: rows of a step by shape, and its cost by shape and rows."""
+    def __init__(self, max_rows: Callable[[Kind], int], step_cost: Callable[[Kind, int], float]) -> None:
+        """Take the model's functions: rows of a step by kind, and its cost by kind and rows; weights do not matter."""
         self._max_rows_of, self._step_cost = max_rows, step_cost
-        self._max_rows: dict[Shape, int] = {}
-        self._costs: dict[tuple[Shape, int], float] = {}
+        self._max_rows: dict[_Size, int] = {}
+        self._costs: dict[tuple[_Size, int], float] = {}
 
-    def max_rows(self, shape: Shape) -> int:
+    def max_rows(self, kind: Kind) -> int:
         """Return the most rows of a step."""
-        if shape not in self._max_rows:
-            self._max_rows[shape] = self._max_rows_of(shape)
-        return self._max_rows[shape]
+        size = kind.shape, kind.network
+        if size not in self._max_rows:
+            self._max_rows[size] = self._max_rows_of(kind)
+        return self._max_rows[size]
 
-    def of_rows(self, shape: Shape, rows: int) -> float:
+    def of_rows(self, kind: Kind, rows: int) -> float:
         """Return the cost of a step, > 0."""
-        if (shape, rows) not in self._costs:
-            self._costs[shape, rows] = self._step_cost(shape, rows)
-        return self._costs[shape, rows]
+        key = (kind.shape, kind.network), rows
+        if key not in self._costs:
+            self._costs[key] = self._step_cost(kind, rows)
+        return self._costs[key]
 
     def alone(self, lane: Lane) -> float:
         """Return the cost of the step that a lane would take alone."""
-        return self.of_rows(lane.shape, lane.rows_alone(self.max_rows(lane.shape)))
+        return self.of_rows(lane.kind, lane.rows_alone(self.max_rows(lane.kind)))
 
 
 class Lanes:
@@ -85,7 +91,7 @@ class Lanes:
     def __init__(self) -> None:
         """Start empty."""
         self._lanes: deque[Lane] = deque()
-        self._by_key: dict[tuple[str, Shape], Lane] = {}
+        self._by_key: dict[tuple[str, Kind], Lane] = {}
 
     def __bool__(self) -> bool:
         """Return whether there are requests."""
@@ -95,13 +101,13 @@ class Lanes:
         """Iterate over all requests, those of a lane in the order of submission."""
         return (request for lane in self._lanes for request in lane.requests)
 
-    def of_shape(self, shape: Shape) -> list[Lane]:
-        """List the lanes of a shape in the order of their turns."""
-        return [lane for lane in self._lanes if lane.shape == shape]
+    def of_kind(self, kind: Kind) -> list[Lane]:
+        """List the lanes of a kind in the order of their turns."""
+        return [lane for lane in self._lanes if lane.kind == kind]
 
     def append(self, request: EngineRequest) -> None:
         """Put a request at the end of its lane; a new lane goes to the end of the round."""
-        key = (request.caller, request.cost.shape)
+        key = (request.caller, request.cost.kind)
         if key not in self._by_key:
             self._by_key[key] = Lane(*key)
             self._lanes.append(self._by_key[key])
@@ -109,7 +115,7 @@ class Lanes:
 
     def remove(self, request: EngineRequest) -> None:
         """Remove a request, if it is here, and its lane with its credit if that becomes empty."""
-        key = (request.caller, request.cost.shape)
+        key = (request.caller, request.cost.kind)
         lane = self._by_key.get(key)
         if lane is None or request not in lane.requests:
             return
@@ -124,7 +130,7 @@ class Lanes:
             self.remove(request)
 
     def take_turn(self, costs: StepCosts) -> list[Lane]:
-        """Choose the lane that leads the next step, and those of its shape that can pay for their part of it.
+        """Choose the lane that leads the next step, and those of its kind that can pay for their part of it.
 
         Returns:
             The leading lane, then the others in the order of their turns.
@@ -142,7 +148,7 @@ class Lanes:
                 break
             leader.is_served = False
             self._lanes.rotate(-1)
-        return [lane for lane in self.of_shape(leader.shape) if lane.can_pay]
+        return [lane for lane in self.of_kind(leader.kind) if lane.can_pay]
 
     def _set_quanta(self, costs: StepCosts) -> None:
         """Set what each lane gets in a round: the same for each caller, divided evenly among the caller's lanes.
@@ -158,23 +164,23 @@ class Lanes:
 
 
 def shared_rows(company: Sequence[Lane], costs: StepCosts) -> int:
-    """Return the rows of a step of several lanes of one shape, so that sharing it makes none of them slower.
+    """Return the rows of a step of several lanes of one kind, so that sharing it makes none of them slower.
 
     A step of n lanes lasts at most n times as long as the shortest step that one of them would take alone: with an
     n-th of the device's time that lane would not be faster. Requests of one step end with it, so they have no limit.
     """
-    shape = company[0].shape
-    rows = costs.max_rows(shape)
+    kind = company[0].kind
+    rows = costs.max_rows(kind)
     if all(lane.requests[0].cost.steps == 1 for lane in company):
         return rows
     longest = len(company) * min(map(costs.alone, company))
-    while rows > 1 and costs.of_rows(shape, rows) > longest:
+    while rows > 1 and costs.of_rows(kind, rows) > longest:
         rows -= 1
     return rows
 
 
 class Step:
-    """The requests of a step while it is put together; they have one shape.
+    """The requests of a step while it is put together; they have one kind.
 
     Attributes:
         requests: In the order in which they were added.
@@ -228,9 +234,9 @@ class Step:
 
 def pay(rows: Mapping[Lane, int], costs: StepCosts) -> None:
     """Divide the cost of a step evenly among the lanes with rows in it, none paying more than for its rows alone."""
-    shape = next(iter(rows)).shape
-    paying = sorted(((costs.of_rows(shape, own), lane) for lane, own in rows.items()), key=lambda entry: entry[0])
-    left = costs.of_rows(shape, sum(rows.values()))
+    kind = next(iter(rows)).kind
+    paying = sorted(((costs.of_rows(kind, own), lane) for lane, own in rows.items()), key=lambda entry: entry[0])
+    left = costs.of_rows(kind, sum(rows.values()))
     for position, (most, lane) in enumerate(paying):
         share = min(most, left / (len(paying) - position))
         lane.credit = max(lane.credit - share, -MAX_DEBT * lane.quantum)

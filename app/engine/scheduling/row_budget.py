@@ -5,7 +5,7 @@ Pure arithmetic: imports no torch, uses no clock and no requests. Immutable, so 
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from app.engine.request import MIN_ROWS, Shape
 
@@ -20,9 +20,20 @@ CLOCK_TICK_S = 1e-9
 
 
 class RowBudget:
-    """A model's cost curve at one shape, scaled by pixels to the others."""
+    """A model's cost curve at one shape, scaled to the others.
 
-    def __init__(self, curve: Mapping[int, float], shape: Shape, *, max_step_s: float = MAX_STEP_S) -> None:
+    A forward costs a constant, for its launches and for reading the weights, and an amount by rows and pixels. At
+    smaller shapes the constant stays; at larger ones the whole is taken by pixels, because attention grows faster.
+    """
+
+    def __init__(
+        self,
+        curve: Mapping[int, float],
+        shape: Shape,
+        *,
+        max_step_s: float = MAX_STEP_S,
+        forwards: Callable[[Shape, int], Sequence[int]] = lambda _shape, rows: (rows,),
+    ) -> None:
         """Take the measurements; impossible ones (no rows, no time, not finite) are ignored.
 
         Args:
@@ -30,12 +41,16 @@ class RowBudget:
                 last `max_step_s`.
             shape: The shape that was measured, sides >= 1.
             max_step_s: Longest step in seconds, > 0; `MIN_ROWS` rows may last longer.
+            forwards: Returns the rows of each forward of a step, by shape and rows: at some shapes few rows can share
+                one.
         """
         possible = {rows: step_s for rows, step_s in curve.items() if rows >= 1 and CLOCK_TICK_S <= step_s < math.inf}
         self._curve = _non_decreasing(possible or {MIN_ROWS: max_step_s})
         self._measured_rows = list(self._curve)
         self._pixels = math.prod(shape)
         self._max_step_s = max_step_s
+        self._forwards = forwards
+        self._constant_s = _constant_s(self._curve)
 
     def rows(self, shape: Shape) -> int:
         """Choose the rows of a step: the fewest with nearly the best throughput, and those that cost nothing more.
@@ -62,7 +77,9 @@ class RowBudget:
 
         Fewer rows than measured cost as much as the fewest measured; more cost as much per row as the most measured.
         """
-        return self._measured_s(rows) * math.prod(shape) / self._pixels
+        share = math.prod(shape) / self._pixels
+        constant_s = self._constant_s * max(0.0, 1 - share)
+        return sum(constant_s + self._measured_s(part) * share for part in self._forwards(shape, rows))
 
     def _measured_s(self, rows: int) -> float:
         above = bisect_left(self._measured_rows, rows)
@@ -74,6 +91,15 @@ class RowBudget:
         left, right = self._measured_rows[above - 1], self._measured_rows[above]
         share = (rows - left) / (right - left)
         return (1 - share) * self._curve[left] + share * self._curve[right]
+
+
+def _constant_s(curve: Mapping[int, float]) -> float:
+    """Return what a forward without rows would cost, by the line through the first and the last measurement, >= 0."""
+    fewest, most = min(curve), max(curve)
+    if fewest == most:
+        return 0.0
+    per_row_s = (curve[most] - curve[fewest]) / (most - fewest)
+    return max(0.0, curve[fewest] - per_row_s * fewest)
 
 
 def _non_decreasing(curve: Mapping[int, float]) -> dict[int, float]:

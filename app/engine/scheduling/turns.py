@@ -41,6 +41,10 @@ class DecodeQueue:
         self._lanes: dict[tuple[Priority, str], deque[EngineRequest]] = {}
         self._turns = PriorityTurns()
 
+    def __bool__(self) -> bool:
+        """Whether there are any requests."""
+        return bool(self._lanes)
+
     def append(self, request: EngineRequest) -> None:
         """Put a request at the end of its caller's."""
         self._lanes.setdefault((request.priority, request.caller), deque()).append(request)

@@ -12,6 +12,7 @@ from app.db.models import Dataset, Image, Job
 from app.db.session import Database
 from app.error_codes import ErrorCode
 from app.errors import FieldError
+from app.image_spec import DrawnBy
 from app.jobs.queue import JobQueue
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
@@ -20,7 +21,8 @@ from app.services.datasets.payloads import DatasetWork
 from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipes.recipe import Offsets, per_class
 from app.services.datasets.records import kept_images, num_to_make, pixel_steps, read_datasets
-from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
+from app.services.datasets.rows import find_dataset, refuse_in_use, refuse_other_model
+from app.services.datasets.service import drawn_by_now
 from app.services.datasets.slots import in_slot, num_filled, prior_attempts
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
@@ -45,26 +47,26 @@ class DatasetExtensionService:
 
         Raises:
             NotFound: There is no dataset with this id.
-            Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
+            Conflict: A job uses the dataset, or the node has not the model that generated its images.
             Invalid: The dataset would have too many images.
         """
+        drawn_by = drawn_by_now(self._db, self._inference, dataset_id)
 
         def work(session: Session) -> DatasetRead:
             dataset = find_dataset(session, dataset_id, lock=True)
-            offsets, tried = self._refuse(session, dataset, request), prior_attempts(session, dataset)
+            offsets, tried = self._refuse(session, dataset, request, drawn_by), prior_attempts(session, dataset)
             _make_room(session, dataset, request)
             _grow(dataset, request)
             work = DatasetWork(dataset.id, offsets, tried)
-            num_images = num_to_make(dataset, offsets)
             job = self._jobs.submit(
                 session,
                 kind="dataset",
                 spec={"dataset_id": dataset.id, "extend": request.model_dump(mode="json"), **work.to_json()},
-                total=num_images,
+                total=num_to_make(dataset, offsets),
                 unit="images",
                 priority=submission.priority,
                 caller=submission.caller,
-                pixel_steps=pixel_steps(dataset, num_images),
+                pixel_steps=pixel_steps(dataset, offsets),
             )
             dataset.status, dataset.job_id = "queued", job.id
             return read_datasets(session, [dataset])[0]
@@ -77,9 +79,10 @@ class DatasetExtensionService:
         Raises:
             NotFound, Conflict, Invalid: As `extend` would.
         """
+        drawn_by = drawn_by_now(self._db, self._inference, dataset_id)
         with self._db.snapshot() as session:
             dataset = find_dataset(session, dataset_id, with_texts=True)
-            offsets = self._refuse(session, dataset, request)
+            offsets = self._refuse(session, dataset, request, drawn_by)
             filled = num_to_make(dataset) - num_to_make(dataset, offsets)
             if dataset.status == "incomplete":  # the samples show the new slots, not the empty old ones
                 offsets, filled = Offsets.behind(dataset), num_filled(session, dataset)
@@ -87,12 +90,10 @@ class DatasetExtensionService:
             _grow(dataset, request)
             return plan_dataset(session, dataset, self._estimator, caller, offsets, num_filled=filled)
 
-    def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend) -> Offsets:
+    def _refuse(self, session: Session, dataset: Dataset, request: DatasetExtend, drawn_by: DrawnBy | None) -> Offsets:
         """Return the offsets of the new job; raise if the dataset cannot be extended by this request."""
         refuse_in_use(session, dataset)
-        pack = self._inference.pack
-        if (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
-            raise pack_changed()
+        refuse_other_model(dataset, drawn_by)
         added = len(dataset.classes) * sum(_added(request).values())
         uploaded = kept_images(dataset.id).where(~in_slot(dataset)).subquery()
         total = num_to_make(dataset) + added + (session.scalar(select(func.count()).select_from(uploaded)) or 0)

@@ -27,6 +27,7 @@ from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
 from app.services.datasets.recipes.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
+from app.services.datasets.recipes.shots.records import shot_files
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import in_slot
@@ -159,7 +160,12 @@ class DatasetImages:
             drawn = recipe.draw(slot, attempt)
             try:
                 data, info = self._node.render(
-                    drawn.spec, labels=recipe.texts, background=True, keep_waiting=wait_policy(job), caller=job.caller
+                    drawn.spec,
+                    labels=recipe.texts,
+                    background=True,
+                    keep_waiting=wait_policy(job),
+                    caller=job.caller,
+                    pictures=shot_files(self._db, dataset.id, drawn.spec),
                 )
             except InferenceFailed:
                 tries.outcomes["failed"] += 1

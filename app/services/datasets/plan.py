@@ -36,7 +36,7 @@ def plan_dataset(
         num_filled: Number of filled slots, >= 0.
     """
     num_images = num_to_make(dataset) - num_filled
-    estimate = estimator.estimate(session, dataset, num_images, caller)
+    estimate = estimator.estimate(session, dataset, num_images, caller, offsets)
     return DatasetPlan(
         **settings_of(dataset),
         preset=preset_of(dataset),
@@ -81,4 +81,6 @@ def _sample(dataset: Dataset, recipe: Recipe, slot: Slot) -> PlannedImage:
         guidance_scale=spec.guidance_scale,
         num_inference_steps=spec.num_inference_steps,
         seed=spec.seed,
+        from_image=spec.init_image.image_id if spec.init_image else None,
+        strength=spec.strength,
     )

@@ -28,6 +28,7 @@ from app.logs.context import carried
 from app.node.client import NodeClient
 from app.services.datasets.payloads import FilesChunk, FilesChunkResult, RepairResult, RepairSpec, Restoration
 from app.services.datasets.recipes.recipe import Recipe, Slot
+from app.services.datasets.recipes.shots.records import shot_files
 from app.services.datasets.rows import find_dataset, pack_changed
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
@@ -101,13 +102,16 @@ class RepairJob(RepairKind):
 
     def _redraw(self, job: JobContext, lost: LostImage, image: Image, recipe: Recipe) -> Restoration:
         slot = Slot(image.split or "", image.class_index or 0, image.position)
+        spec = ImageSpec.from_json(image.lineage)
+        pictures = shot_files(self._db, image.dataset_id or "", spec)
         try:
             data, info = self._node.render(
-                ImageSpec.from_json(image.lineage),
+                spec,
                 labels=recipe.texts,
                 background=True,
                 keep_waiting=wait_policy(job),
                 caller=job.caller,
+                pictures=pictures,
             )
         except InferenceFailed:
             return Restoration(replace(lost, code=InferenceFailed.default_code))

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.db.models import ACTIVE_DATASET_STATUSES, Dataset
 from app.error_codes import ErrorCode
 from app.errors import Conflict, NotFound
+from app.image_spec import DrawnBy
 from app.services.datasets.slots import in_use, job_on
 
 _IN_USE = "A job works on this dataset. Wait for it, or cancel it first."
@@ -33,11 +34,26 @@ def find_dataset(session: Session, dataset_id: str, *, lock: bool = False, with_
 
 
 def pack_changed() -> Conflict:
-    """Return the error for work that has to generate images with the pack that generated the dataset."""
+    """Return the error for work that has to generate images with the model that generated the dataset."""
     return Conflict(
-        "This dataset was generated with another model pack than the loaded one. Load that pack.",
+        "This dataset was generated with another model, or with other weights of it, than this node has. Serve that "
+        "model: GET /datasets/{id} names it.",
         code=ErrorCode.PACK_CHANGED,
     )
+
+
+def refuse_other_model(dataset: Dataset, drawn_by: DrawnBy | None) -> None:
+    """Refuse to generate more images of a dataset with another model than the one that generated it.
+
+    Args:
+        dataset: The row.
+        drawn_by: What would draw them on this node; None: it has not the model of the dataset.
+
+    Raises:
+        Conflict: `pack_changed`.
+    """
+    if drawn_by is None or (dataset.pack, dataset.pack_revision) != drawn_by:
+        raise pack_changed()
 
 
 def refuse_in_use(session: Session, dataset: Dataset) -> None:

@@ -5,6 +5,7 @@ of the API process, not on its event loop.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,16 +19,20 @@ from app.db.base import new_id
 from app.db.models import Dataset, Image
 from app.db.session import Database
 from app.error_codes import ErrorCode
-from app.errors import Conflict, FieldError
+from app.errors import Conflict, FieldError, Invalid
+from app.image_spec import DrawnBy
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.schemas.jobs import RepairJob
 from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import RepairSpec
 from app.services.datasets.plan import plan_dataset
+from app.services.datasets.recipes.shots.loading import ShotLoader, Shots
+from app.services.datasets.recipes.shots.records import add_shots
 from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read
-from app.services.datasets.rows import find_dataset, pack_changed, refuse_in_use
+from app.services.datasets.rows import find_dataset, refuse_in_use, refuse_other_model
 from app.services.datasets.validation import dataset_faults
+from app.services.images.spec import resolve_settings
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
@@ -38,6 +43,19 @@ from app.storage.layout import DataFolder
 
 # Bytes of JSON that the image counts of a class add to an answer, about.
 _COUNTS_BYTES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a request names, looked up before its transaction: pictures are decoded, a model's files are hashed.
+
+    Attributes:
+        shots: The pictures of its classes.
+        drawn_by: The model that will draw.
+    """
+
+    shots: Shots
+    drawn_by: DrawnBy
 
 
 class DatasetService:
@@ -51,6 +69,7 @@ class DatasetService:
         jobs: JobQueue,
         limits: Limits,
         estimator: JobEstimator,
+        shots: ShotLoader,
     ) -> None:
         """Wire the service; `folder` is the node's data folder."""
         self._db = db
@@ -59,20 +78,23 @@ class DatasetService:
         self._jobs = jobs
         self._limits = limits
         self._estimator = estimator
+        self._shots = shots
 
     def create(self, request: DatasetCreate, submission: Submission = ANEW) -> DatasetRead:
         """Accept a dataset and enqueue the job that generates its images; without slots it gets no job.
 
         Raises:
             Invalid: Two classes have the same name, or the loaded model does not support a setting.
+            Invalid, UnsupportedImage, PayloadTooLarge, FileLost: A shot cannot be used.
             Conflict: The name is taken.
         """
         faults = self.faults(request)
         raise_if_invalid(faults)
+        prepared = self.prepare(request, submission.caller)
 
         def work(session: Session) -> DatasetRead:
             job_id = new_id()
-            dataset = self.add(session, request, submission.caller, job_id=job_id)
+            dataset = self.add(session, request, submission.caller, job_id=job_id, prepared=prepared)
             total = num_to_make(dataset)
             if total == 0:  # its images will be uploaded
                 self._folder.reserve.check()  # jobs check it in their queue
@@ -88,7 +110,7 @@ class DatasetService:
                 job_id=job_id,
                 priority=submission.priority,
                 caller=submission.caller,
-                pixel_steps=pixel_steps(dataset, total),
+                pixel_steps=pixel_steps(dataset),
             )
             return read_datasets(session, [dataset])[0]
 
@@ -98,10 +120,10 @@ class DatasetService:
         """Return what `create` would generate for a request; nothing is stored.
 
         Raises:
-            Invalid, Conflict: As `create` would.
+            Invalid, UnsupportedImage, PayloadTooLarge, FileLost, Conflict: As `create` would.
         """
         raise_if_invalid(self.faults(request))
-        dataset = new_dataset(request, self._inference.sizes, self._inference.pack, job_id=None)
+        dataset = self._new(request, self.prepare(request, caller))
         with self._db.snapshot() as session:
             _refuse_taken_name(session, dataset.name, caller)
             return plan_dataset(session, dataset, self._estimator, caller)
@@ -111,20 +133,33 @@ class DatasetService:
         inference = self._inference
         return dataset_faults(request, inference.sizes, self._limits, pack=inference.pack.name, base=base)
 
-    def add(self, session: Session, request: DatasetCreate, caller: Caller, *, job_id: str) -> Dataset:
-        """Add the row of an accepted dataset, which belongs to the caller.
+    def prepare(self, request: DatasetCreate, caller: Caller, *, base: str = "#") -> Prepared:
+        """Return what a request without faults names; outside of a transaction, because it may take seconds.
+
+        Raises:
+            Invalid, UnsupportedImage, PayloadTooLarge, FileLost: As `ShotLoader.load`.
+            Invalid: The files of the model that it names were replaced.
+        """
+        settings = resolve_settings(request.generation, self._inference.sizes)
+        shots = self._shots.load(request, (settings["width"], settings["height"]), caller, base=base)
+        return Prepared(shots, self._inference.drawn_by(settings.get("model")))
+
+    def add(
+        self, session: Session, request: DatasetCreate, caller: Caller, *, job_id: str, prepared: Prepared
+    ) -> Dataset:
+        """Add the row of an accepted dataset, which belongs to the caller, with its shots.
 
         Raises:
             Conflict: The name is taken.
         """
         _refuse_taken_name(session, request.name, caller)
-        inference = self._inference
-        dataset = new_dataset(request, inference.sizes, inference.pack, job_id=job_id, key_id=caller.key_id)
+        dataset = self._new(request, prepared, job_id=job_id, key_id=caller.key_id)
         session.add(dataset)
         try:
             session.flush()
         except IntegrityError:  # taken meanwhile, by a transaction that is invisible to this one
             raise _name_taken() from None
+        add_shots(session, dataset, prepared.shots.files)
         return dataset
 
     def page(
@@ -158,6 +193,15 @@ class DatasetService:
         with self._db.snapshot() as session:
             return read_datasets(session, [find_dataset(session, dataset_id)])[0]
 
+    def require(self, dataset_id: str) -> None:
+        """Raise if there is no such dataset.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        with self._db.snapshot() as session:
+            find_dataset(session, dataset_id)
+
     def recipe(self, dataset_id: str) -> DatasetRecipeRead:
         """Return the recipe of a dataset as a body of `POST /datasets`.
 
@@ -172,13 +216,16 @@ class DatasetService:
 
         Raises:
             NotFound: There is no dataset with this id.
-            Conflict: A job uses the dataset, or its images were generated with another pack than the loaded one.
+            Conflict: A job uses the dataset, or the node has not the model that generated its images.
         """
+        drawn_by = drawn_by_now(self._db, self._inference, dataset_id)
 
         def work(session: Session) -> RepairJob:
             dataset = find_dataset(session, dataset_id, lock=True)
             refuse_in_use(session, dataset)
-            self._refuse_other_pack(session, dataset)
+            generated = select(Image.id).where(Image.dataset_id == dataset_id, Image.source == "synthetic").limit(1)
+            if session.scalar(generated):
+                refuse_other_model(dataset, drawn_by)
             num = session.scalar(select(func.count()).where(Image.dataset_id == dataset_id)) or 0
             job = self._jobs.submit(
                 session,
@@ -202,11 +249,20 @@ class DatasetService:
         """
         self._folder.reserve.spend(lambda: self._delete(dataset_id))
 
-    def _refuse_other_pack(self, session: Session, dataset: Dataset) -> None:
-        generated = select(Image.id).where(Image.dataset_id == dataset.id, Image.source == "synthetic").limit(1)
-        pack = self._inference.pack
-        if session.scalar(generated) and (dataset.pack, dataset.pack_revision) != (pack.name, pack.revision):
-            raise pack_changed()
+    def _new(
+        self, request: DatasetCreate, prepared: Prepared, *, job_id: str | None = None, key_id: str | None = None
+    ) -> Dataset:
+        """Return the row of a validated request; it is in no session yet."""
+        inference = self._inference
+        return new_dataset(
+            request,
+            inference.sizes,
+            inference.pack,
+            job_id=job_id,
+            key_id=key_id,
+            drawn_by=prepared.drawn_by,
+            shots=prepared.shots.hashes,
+        )
 
     def _delete(self, dataset_id: str) -> None:
         try:
@@ -220,6 +276,25 @@ class DatasetService:
                 self._folder.trash_dataset(dataset.name, dataset_id)
         finally:
             finish_deletion(self._db, self._folder, dataset_id)
+
+
+def drawn_by_now(db: Database, inference: Inference, dataset_id: str) -> DrawnBy | None:
+    """Return what would draw more images of a dataset on this node; outside of a transaction, see `drawn_by`.
+
+    Returns:
+        None: The node has not the model of the dataset, or cannot use it; or there is no such dataset.
+
+    Raises:
+        ModelNotReady: The models are not listed yet.
+    """
+    with db.snapshot() as session:
+        dataset = session.get(Dataset, dataset_id)
+    if dataset is None:
+        return None
+    try:
+        return inference.drawn_by(dataset.generation.get("model"))
+    except Invalid:
+        return None
 
 
 def small_request(request: DatasetCreate) -> dict[str, Any]:

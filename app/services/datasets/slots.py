@@ -18,7 +18,7 @@ from app.errors import Conflict, FieldError, Invalid
 from app.schemas.common import SPLITS
 from app.services.datasets.payloads import DatasetWork, attempts_json
 from app.services.datasets.recipes.recipe import PriorAttempts, max_attempts, per_class
-from app.services.datasets.records import kept_images, num_reserved, num_to_make
+from app.services.datasets.records import images_in, kept_images, num_reserved, num_to_make
 
 # The job has ended and images are missing: training needs `allow_incomplete`.
 UNFINISHED = ("incomplete", "failed", "cancelled")
@@ -141,13 +141,13 @@ def _job_of(dataset: Dataset) -> dict[str, str] | None:
 
 def class_sizes(session: Session, dataset: Dataset) -> list[int]:
     """Return the number of training images of each class."""
-    counts = _counts(session, kept_images(dataset.id))
+    counts = _counts(session, images_in(dataset.id))
     return [counts["train", index] for index in range(len(dataset.classes))]
 
 
 def has_validation(session: Session, dataset: Dataset) -> bool:
     """Return whether a dataset has images of the split `validation`, or slots for them."""
-    own = kept_images(dataset.id).where(Image.split == "validation").with_only_columns(Image.id).limit(1)
+    own = images_in(dataset.id).where(Image.split == "validation").with_only_columns(Image.id).limit(1)
     return per_class(dataset, "validation") > 0 or session.scalar(own) is not None
 
 
@@ -162,7 +162,7 @@ def refuse_empty_classes(session: Session, dataset: Dataset, pointer: str | None
     Raises:
         Invalid: `dataset_empty` if no class has a training image, else `class_without_images`.
     """
-    counts = _counts(session, kept_images(dataset.id))
+    counts = _counts(session, images_in(dataset.id))
     empty = [index for index in range(len(dataset.classes)) if not counts["train", index]]
     if not empty:
         return

@@ -25,13 +25,13 @@ from app.errors import AppError, Invalid, PayloadTooLarge, QueueFull, Unsupporte
 from app.image_spec import OutputFormat
 from app.names import find_name
 from app.schemas.uploads import RefusedFile, UploadedFile, UploadForm, UploadRead
+from app.services.datasets.records import kept_images
 from app.services.datasets.rows import find_dataset, refuse_in_use
 from app.services.datasets.slots import first_free_position, record_upload
-from app.services.datasets.versions import num_images_of
 from app.services.images.lost_files import lost_image
 from app.services.limits import Limits
+from app.services.process.thread_pools import Pools
 from app.services.store.recovery import clear_dataset_folders
-from app.services.thread_pools import Pools
 from app.storage.images import ReencodedImage, ReencodeImage
 from app.storage.layout import DataFolder
 from app.storage.lost_found import keep_in_lost_found
@@ -207,7 +207,8 @@ class UploadService:
         known = session.scalar(select(Image.id).where(Image.dataset_id == dataset.id, same).limit(1))
         if known is not None:
             raise DuplicateImage(known)
-        if num_images_of(session, dataset.id) >= self._limits.dataset_images:
+        stored = kept_images(dataset.id).with_only_columns(func.count(Image.id))
+        if (session.scalar(stored) or 0) >= self._limits.dataset_images:
             raise Invalid(
                 f"A dataset can have at most {self._limits.dataset_images} images.", code=ErrorCode.TOO_MANY_IMAGES
             )

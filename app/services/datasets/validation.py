@@ -14,8 +14,9 @@ from app.names import equal_names, is_like_an_id
 from app.schemas.datasets import DatasetCreate
 from app.schemas.recipes import MAX_COMBINATIONS
 from app.services.datasets.recipes.presets import with_preset
+from app.services.datasets.recipes.shots.rules import shot_faults
 from app.services.datasets.recipes.templates import BadTemplate, Extent, Template, extent_of, parse_template
-from app.services.images.spec import SizeRules, prompt_length_faults, resolve_settings, settings_faults
+from app.services.images.spec import SizeRules, mask_faults, prompt_length_faults, resolve_settings, settings_faults
 from app.services.limits import Limits
 
 MAX_PAIRS_NAMED = 5
@@ -47,7 +48,10 @@ def dataset_faults(
     resolved = with_preset(request, pack=pack)
     if resolved is not request and recipe_bytes(resolved) > limits.recipe_bytes:
         return [_too_large(limits, base)]
-    faults = settings_faults(resolve_settings(resolved.generation, sizes), sizes, limits, base=f"{base}/generation")
+    settings = resolve_settings(resolved.generation, sizes)
+    faults = settings_faults(settings, sizes, limits, base=f"{base}/generation")
+    faults += mask_faults(settings.get("model"), sizes, f"{base}/generation/model")
+    faults += shot_faults(resolved, settings, base)
     faults += _name_faults(resolved, base) + _class_faults(resolved, base) + _count_faults(resolved, limits, base)
     return faults + _template_faults(resolved, request, limits, base)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Select, func
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Image
-from app.services.datasets.records import kept_images
+from app.services.datasets.records import images_in
 
 # Rows fetched at a time when all images of a dataset are read.
 ROWS_AT_ONCE = 1_000
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 1_000
 
 def images_of(dataset_id: str) -> Select[Any]:
     """Select the images of a dataset, split by split, class by class, each class by position."""
-    return kept_images(dataset_id).order_by(Image.split, Image.class_index, Image.position)
+    return images_in(dataset_id).order_by(Image.split, Image.class_index, Image.position)
 
 
 def num_images_of(session: Session, dataset_id: str, *, split: str | None = None) -> int:

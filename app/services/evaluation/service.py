@@ -39,7 +39,7 @@ from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
 from app.services.pagination import count_matches, fetch_page
-from app.services.thread_pools import Pools
+from app.services.process.thread_pools import Pools
 from app.services.training.models import find_model
 
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")

@@ -5,7 +5,7 @@ Shared by the inline path (API process) and the `generate` job (worker process);
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -19,10 +19,16 @@ from app.schemas.generations import (
     GenerationRead,
     GenerationSettings,
     GenerationTimings,
+    GridRead,
     ModelRef,
     WarningRead,
 )
+from app.schemas.source_images import ImageToImageRead
 from app.storage.layout import DataFolder
+from app.storage.sheets import sheet_size
+
+# The settings of `GenerateImageRequest` that say how its prompts are read.
+_READING = ("prompt_syntax", "clip_skip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +39,38 @@ class GenerationSpec:
         image: The first image; image k has its seed + k.
         num_images: >= 1.
         labels: Texts to score each image against; None: no scores.
+        best_of: Candidates of which the `num_images` with the highest CLIP scores are kept; None: all are.
+        grid: Whether the answer names a sheet of all images.
+        preview: Which step events have a preview: every n-th. None: none has. Not a parameter of the generation.
     """
 
     image: ImageSpec
     num_images: int
     labels: list[str] | None
+    preview: int | None = None
+    best_of: int | None = None
+    grid: bool = False
+
+    @property
+    def num_candidates(self) -> int:
+        """The images that are drawn."""
+        return self.best_of or self.num_images
 
     @property
     def pixel_steps(self) -> int:
         """The work that limits and quotas count, see `ImageSpec.pixel_steps`."""
-        return self.num_images * self.image.pixel_steps
+        return self.num_candidates * self.image.pixel_steps
 
     def images(self) -> list[ImageSpec]:
-        """Return the spec of every image, in order."""
-        return [self.image.with_seed(self.image.seed + k) for k in range(self.num_images)]
+        """Return the spec of every image that is drawn, in order."""
+        return [self.image.with_seed(self.image.seed + k) for k in range(self.num_candidates)]
+
+    def choose(self, infos: Sequence[ImageInfo]) -> list[int]:
+        """Return which of the images that were drawn are kept, the best first; without `best_of`, all in order."""
+        if self.best_of is None:
+            return list(range(len(infos)))
+        ranked = sorted(range(len(infos)), key=lambda index: -(infos[index].clip_score or 0.0))
+        return ranked[: self.num_images]
 
     def to_json(self) -> dict[str, Any]:
         """Return the recorded parameters: plain JSON values by the names of `GenerationParameters`."""
@@ -54,16 +78,27 @@ class GenerationSpec:
         return {
             "prompt": image["prompt"],
             "negative_prompt": image["negative_prompt"],
-            **{name: image[name] for name in GenerationSettings.model_fields if name in image},
+            **{name: image[name] for name in (*GenerationSettings.model_fields, *_READING) if name in image},
             "num_images_per_prompt": self.num_images,
             "seed": image["seed"],
             "labels": self.labels,
+            **{name: image[name] for name in ImageToImageRead.model_fields if name in image},
+            **({} if self.preview is None else {"preview": self.preview}),
+            **({} if self.best_of is None else {"best_of": self.best_of}),
+            **({"grid": True} if self.grid else {}),
         }
 
     @classmethod
     def from_json(cls, parameters: Mapping[str, Any]) -> "GenerationSpec":
         """Return what recorded parameters hold."""
-        return cls(ImageSpec.from_json(parameters), parameters["num_images_per_prompt"], parameters["labels"])
+        return cls(
+            ImageSpec.from_json(parameters),
+            parameters["num_images_per_prompt"],
+            parameters["labels"],
+            parameters.get("preview"),
+            parameters.get("best_of"),
+            parameters.get("grid", False),
+        )
 
 
 def write_image(folder: DataFolder, image_id: str, data: bytes, output_format: str) -> str:
@@ -104,7 +139,7 @@ def add_generation(
         key_id=key_id,
         pack=first.lineage["pack"],
         pack_revision=first.lineage["pack_revision"],
-        parameters=spec.to_json(),
+        parameters=replace(spec, preview=None).to_json(),
         warnings=first.warnings,
         timings={key: round(sum(info.timings[key] for info in infos), 3) for key in first.timings},
     )
@@ -115,7 +150,7 @@ def add_generation(
             generation_id=generation_id,
             path=path,
             position=position,
-            **image_columns(info),
+            **{**image_columns(info), **_ranked(info, spec)},
         )
         for position, (image_id, path, info) in enumerate(zip(image_ids, paths, infos, strict=True))
     ]
@@ -123,6 +158,11 @@ def add_generation(
     session.flush()
     session.add_all(images)
     return generation, images
+
+
+def _ranked(info: ImageInfo, spec: GenerationSpec) -> dict[str, Any]:
+    """Return the lineage of an image that was chosen; its file is the one that it has without a choice."""
+    return {} if spec.best_of is None else {"lineage": {**info.lineage, "best_of": spec.best_of}}
 
 
 def image_columns(info: ImageInfo) -> dict[str, Any]:
@@ -151,9 +191,17 @@ def generation_read(row: Generation, images: Sequence[Image]) -> GenerationRead:
         model=ModelRef(id=None, name=row.pack, revision=row.pack_revision),
         parameters=GenerationParameters(**row.parameters),
         images=[_generated_image_read(image) for image in images],
+        grid=_grid_read(row, images) if row.parameters.get("grid") else None,
         warnings=[WarningRead(**warning) for warning in row.warnings],
         timings=GenerationTimings(**row.timings),
     )
+
+
+def _grid_read(row: Generation, images: Sequence[Image]) -> GridRead | None:
+    if not images:  # retention or a client has removed them
+        return None
+    width, height = sheet_size(len(images), images[0].width, images[0].height)
+    return GridRead(url=f"/generations/{row.id}/grid.png", width=width, height=height, b64_json=None)
 
 
 def _generated_image_read(row: Image) -> GeneratedImageRead:

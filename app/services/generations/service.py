@@ -6,10 +6,11 @@ Runs in the API process: `generate` on the event loop, everything else on pool t
 import asyncio
 import base64
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -26,10 +27,16 @@ from app.errors import FieldError, Invalid, NotFound
 from app.image_spec import MAX_SEED, RenderedImage
 from app.jobs.queue import JobQueue
 from app.names import equal_names
-from app.schemas.generations import GenerateRequest, GenerationPage, GenerationRead
+from app.schemas.generations import GenerateRequest, GenerationPage, GenerationRead, RepeatRequest
 from app.schemas.jobs import GenerateJob
+from app.services.generations.pictures import add_pictures
 from app.services.generations.records import GenerationSpec, add_generation, generation_read, write_image
+from app.services.generations.repeats import repeated
+from app.services.generations.sheets import sheet_of
+from app.services.generations.steps import OnPosition, OnStep
+from app.services.images.sources import SourceService, to_files
 from app.services.images.spec import resolve_spec, spec_faults
+from app.services.inference.diffusion.rendering import SourcePictures
 from app.services.inference.service import Inference
 from app.services.jobs.idempotency import ANEW, Submission, accept
 from app.services.jobs.service import job_read_as
@@ -53,11 +60,27 @@ class _Charged(NamedTuple):
     pixel_steps: int
 
 
+class _Follow(NamedTuple):
+    """Who is told of the images of a request, if anybody is."""
+
+    on_step: OnStep | None
+    on_position: OnPosition | None
+
+
 class GenerationService:
     """Everything about generations and their images."""
 
-    def __init__(self, db: Database, folder: DataFolder, inference: Inference, jobs: JobQueue, limits: Limits) -> None:
+    def __init__(
+        self,
+        db: Database,
+        folder: DataFolder,
+        inference: Inference,
+        jobs: JobQueue,
+        limits: Limits,
+        sources: SourceService,
+    ) -> None:
         """Wire the service; `folder` is the node's data folder."""
+        self._sources = sources
         self._db = db
         self._folder = folder
         self._inference = inference
@@ -66,40 +89,56 @@ class GenerationService:
         self._drawing = Running()
 
     async def generate(
-        self, request: GenerateRequest, caller: Caller, *, on_step: Callable[[int, int, int], None] | None = None
+        self,
+        request: GenerateRequest,
+        caller: Caller,
+        *,
+        on_step: OnStep | None = None,
+        on_position: OnPosition | None = None,
     ) -> Generated:
         """Render every image of the request, store them with their record, and return both.
 
         Args:
             request: What to make.
             caller: Whose generation it is.
-            on_step: Called on the event loop with an image's index, its steps done and its steps in all: with 0 done
-                once the engine has taken the image, then after each step.
+            on_step: Called with each step; with previews if the request wants them.
+            on_position: Called with the number of requests that go before its first image while that waits.
 
         Raises:
             Invalid: The loaded model or this node refuses a value.
+            Invalid, UnsupportedImage, PayloadTooLarge, FileLost: A picture to begin with cannot be used.
             RateLimited, QuotaExceeded: The caller has its share of images at once, or has used up a quota.
             ModelNotReady, QueueFull, InferenceFailed: As `Inference.render`.
             StorageFull: The disk is full; nothing is kept, and nothing is drawn where it was full before.
         """
         spec = self.resolve(request)
         limit = caller.shares.concurrent_images
-        if limit is not None and spec.num_images > limit:
+        if limit is not None and spec.num_candidates > limit:
             detail = f"One caller may have {limit} images drawn at once. Ask for fewer."
             raise Invalid.field("#/num_images_per_prompt", detail, ErrorCode.TOO_MANY_IMAGES)
-        with self._drawing.hold(caller.id, spec.num_images, limit, "images"):
-            return await self._draw(spec, caller, request.response_format, on_step)
+        with self._drawing.hold(caller.id, spec.num_candidates, limit, "images"):
+            spec, pictures = await self._with_pictures(request, spec, caller)
+            follow = _Follow(on_step, on_position)
+            return await self._draw(spec, caller, request.response_format, follow, pictures)
+
+    async def _with_pictures(
+        self, request: GenerateRequest, spec: GenerationSpec, caller: Caller
+    ) -> tuple[GenerationSpec, SourcePictures | None]:
+        loaded = await self._sources.load(request, spec.image, caller)
+        return (spec, None) if loaded is None else (replace(spec, image=loaded[0]), loaded[1])
 
     async def _draw(
         self,
         spec: GenerationSpec,
         caller: Caller,
         response_format: str,
-        on_step: Callable[[int, int, int], None] | None,
+        follow: _Follow,
+        pictures: SourcePictures | None,
     ) -> Generated:
         charged = await asyncio.to_thread(self._charge, spec, caller)
         try:
-            rendered = await self._render(spec, caller, on_step)
+            candidates = await self._render(spec, caller, follow, pictures)
+            rendered = [candidates[index] for index in spec.choose([each.info for each in candidates])]
             inline = response_format == "b64_json"
             read = await asyncio.to_thread(self._store, spec, rendered, inline=inline, key_id=caller.key_id)
         except BaseException:
@@ -109,12 +148,19 @@ class GenerationService:
         return Generated(read, [data for data, _ in rendered])
 
     async def _render(
-        self, spec: GenerationSpec, caller: Caller, on_step: Callable[[int, int, int], None] | None
+        self, spec: GenerationSpec, caller: Caller, follow: _Follow, pictures: SourcePictures | None
     ) -> list[RenderedImage]:
         renders = [
             asyncio.ensure_future(
                 self._inference.render(
-                    image, labels=spec.labels, on_step=on_step and partial(on_step, index), caller=caller.id
+                    image,
+                    labels=spec.labels,
+                    scores_prompt=spec.best_of is not None,
+                    on_step=None if follow.on_step is None else partial(follow.on_step, index),
+                    on_position=follow.on_position if index == 0 else None,
+                    preview=spec.preview,
+                    caller=caller.id,
+                    pictures=pictures,
                 )
             )
             for index, image in enumerate(spec.images())
@@ -138,28 +184,35 @@ class GenerationService:
         with self._db.transaction() as session:
             give_back(session, caller.id, charged.day, charged.pixel_steps)
 
-    def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> GenerateJob:
+    async def submit(self, request: GenerateRequest, submission: Submission = ANEW) -> GenerateJob:
         """Accept the request as a job.
 
         Raises:
             Invalid: The loaded model or this node refuses a value, or the answer was wanted inline.
+            Invalid, UnsupportedImage, PayloadTooLarge, FileLost: A picture to begin with cannot be used.
         """
         if request.response_format == "b64_json":
             detail = "Images of a job are fetched by their URL. Leave response_format out."
             raise Invalid.field("#/response_format", detail, ErrorCode.B64_JSON_NOT_WITH_RESPOND_ASYNC)
-        spec = self.resolve(request)
+        spec, pictures = await self._with_pictures(request, self.resolve(request), submission.caller)
+        return await asyncio.to_thread(self._accept, spec, pictures, submission)
+
+    def _accept(self, spec: GenerationSpec, pictures: SourcePictures | None, submission: Submission) -> GenerateJob:
+        """Record the job, with its pictures in the same transaction."""
+        files = {} if pictures is None else to_files(pictures)
 
         def work(session: Session) -> GenerateJob:
             job = self._jobs.submit(
                 session,
                 kind="generate",
                 spec=spec.to_json(),
-                total=spec.num_images,
+                total=spec.num_candidates,
                 unit="images",
                 priority=submission.priority,
                 caller=submission.caller,
                 pixel_steps=spec.pixel_steps,
             )
+            add_pictures(session, job.id, files)
             return job_read_as(GenerateJob, job)
 
         return accept(self._db, submission, work, location=lambda job: f"/jobs/{job.id}")
@@ -170,20 +223,26 @@ class GenerationService:
         Raises:
             Invalid: The loaded model or this node refuses a value.
         """
-        sizes, count, labels = self._inference.sizes, request.num_images_per_prompt, request.labels
+        sizes, count, labels = self._inference.sizes, request.num_candidates, request.labels
         seed = request.seed if request.seed is not None else secrets.randbelow(2**32)
         image = resolve_spec(request, sizes, seed=seed)
-        faults = spec_faults(image, count, sizes, self._limits)
+        faults = spec_faults(image, count, sizes, self._limits, is_masked=request.mask is not None)
         if count > self._limits.num_images_per_prompt:
             detail = f"This must be at most {self._limits.num_images_per_prompt} on this node."
-            faults.append(FieldError("#/num_images_per_prompt", detail, ErrorCode.TOO_MANY_IMAGES))
+            field = "num_images_per_prompt" if request.best_of is None else "best_of"
+            faults.append(FieldError(f"#/{field}", detail, ErrorCode.TOO_MANY_IMAGES))
+        if count < request.num_images_per_prompt:
+            detail = "This must be at least num_images_per_prompt."
+            faults.append(FieldError("#/best_of", detail, ErrorCode.BEST_OF_TOO_SMALL))
         if labels and equal_names(labels):
             faults.append(FieldError("#/labels", "The labels must all be different.", ErrorCode.DUPLICATE_LABELS))
         if seed + count - 1 > MAX_SEED:
             detail = f"seed + images - 1 must be at most {MAX_SEED}."
             faults.append(FieldError("#/seed", detail, ErrorCode.SEED_TOO_LARGE))
         raise_if_invalid(faults)
-        return GenerationSpec(image, count, labels)
+        return GenerationSpec(
+            image, request.num_images_per_prompt, labels, request.preview, request.best_of, request.grid
+        )
 
     def page(
         self, limit: int, cursor: str | None, caller: Caller, *, created_after: datetime | None = None
@@ -206,6 +265,14 @@ class GenerationService:
         with self._db.snapshot() as session:
             row = _generation(session, generation_id)
             return generation_read(row, _images_of(session, [row.id])[row.id])
+
+    def repeat(self, generation_id: str, overrides: RepeatRequest) -> dict[str, Any]:
+        """Return the fields of the request that repeats a generation with other settings, not validated yet.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        return repeated(self._db, generation_id, overrides)
 
     def delete(self, generation_id: str) -> None:
         """Delete a generation, its images and their files.
@@ -246,6 +313,9 @@ class GenerationService:
         if inline:
             for image_read, image in zip(read.images, rendered, strict=True):
                 image_read.b64_json = base64.b64encode(image.data).decode()
+            if read.grid is not None:
+                sheet = sheet_of([image.data for image in rendered], spec.image.width, spec.image.height)
+                read.grid.b64_json = base64.b64encode(sheet).decode()
         return read
 
 

@@ -21,8 +21,9 @@ from app.image_spec import OutputFormat
 from app.names import find_name
 from app.schemas.common import Decision
 from app.schemas.images import ImageMetadata, ImagePage, ImageRead
+from app.services.images.filters import NO_FILTERS, ImageFilters
 from app.services.images.lost_files import IMAGE_CODES, LostImage, lost_image, refusal
-from app.services.pagination import fetch_page
+from app.services.pagination import fetch_page, search_page
 from app.storage.images import MEDIA_TYPES
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks, LostFile
@@ -57,10 +58,12 @@ class ImageService:
         class_name: str | None,
         split: str | None,
         decision: Decision = "kept",
+        filters: ImageFilters = NO_FILTERS,
     ) -> ImagePage:
         """Return a page of the images that a caller sees, newest first, of one dataset, class or split if given.
 
-        Those that a dataset's filter rejected are listed only with `decision`.
+        Those that a dataset's filter rejected are listed only with `decision`. A search for words of the prompt or for
+        the model reads some thousand images a page, see `search_page`.
 
         Raises:
             Invalid: A class was given without its dataset, or the dataset has no such class.
@@ -74,7 +77,11 @@ class ImageService:
                 query = query.where(Image.class_index == _class_index(session, dataset_id, class_name, caller))
             if split is not None:
                 query = query.where(Image.split == split)
-            rows, next_cursor = fetch_page(session, query, Image.id, limit, cursor)
+            query = filters.applied(query)
+            if (searched := filters.of_lineage) is None:
+                rows, next_cursor = fetch_page(session, query, Image.id, limit, cursor)
+            else:
+                rows, next_cursor = search_page(session, query, searched, Image.id, limit, cursor)
             names = _class_names(session, rows)
             items = [ImageRead(**image_fields(row, names)) for row in rows]
             return ImagePage(items=items, next_cursor=next_cursor)
@@ -89,7 +96,6 @@ class ImageService:
             row = _image(session, image_id)
             return ImageMetadata(
                 **image_fields(row, _class_names(session, [row])),
-                clip_score=row.clip_score,
                 label_probabilities=row.label_probabilities,
                 reason=row.reason,
                 lineage=row.lineage,
@@ -151,6 +157,8 @@ def image_fields(row: Image, class_names: dict[str, list[str]]) -> dict[str, Any
         "split",
         "source",
         "decision",
+        "review",
+        "clip_score",
     )
     fields = {name: getattr(row, name) for name in (*columns, "generation_id", "dataset_id")}
     in_class = row.dataset_id is not None and row.class_index is not None

@@ -1,10 +1,8 @@
 """From a choice of model pack and device to a started engine that loads its models in the background."""
 
 import logging
-import os
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,23 +12,19 @@ import torchvision
 import transformers
 
 from app.engine.clip.runner import ClipPreparation, ClipRunner
-from app.engine.diffusion.calibration import Calibration
-from app.engine.diffusion.options import DenoisingOptions, options_for
-from app.engine.diffusion.runner import DiffusionRunner
 from app.engine.engine import Engine
 from app.engine.kernels.host_memory import exempt_from_collection, keep_freed_memory
 from app.engine.resnet import BackboneRunner, ClassifierRunner
 from app.engine.runner import Runner
-from app.engine.scheduling.row_budget import RowBudget
-from app.image_spec import SIDE_MULTIPLE
 from app.modelpacks.devices import (
     resolve_deterministic,
     resolve_device,
     resolve_dtype,
+    resolve_num_threads,
     use_deterministic_kernels,
 )
-from app.modelpacks.loading import ClipComponents, load_backbone, load_classifier, load_clip, load_diffusion
-from app.modelpacks.pack import ModelPack, PackError, find_pack, sha256_of
+from app.modelpacks.loading import ClipComponents, load_backbone, load_classifier, load_clip
+from app.modelpacks.pack import ModelPack, PackError, find_pack
 from app.modelpacks.preprocessing import Preprocessing
 from app.node.protocol import PACK_BACKBONE, BackboneFacts
 from app.services.inference.backbone_descriptions import BackboneDescription, LoadedBackbone, NetworkFile
@@ -42,7 +36,10 @@ from app.services.inference.backbone_sources import (
     training_pictures_of,
 )
 from app.services.inference.backbones import Backbones
-from app.services.inference.calibration_store import CalibrationFile, is_busy
+from app.services.inference.diffusion.adapters import Adapters
+from app.services.inference.diffusion.choice import DiffusionChoice
+from app.services.inference.diffusion.loading import DiffusionLoad
+from app.services.inference.diffusion.models import LoadedModel, Models
 from app.services.inference.fine_tuned import FineTunedSources
 from app.services.inference.loaded import (
     BACKBONE,
@@ -79,10 +76,14 @@ class ModelChoice:
         deterministic: Whether an image's bytes never depend on the rest of its batch; None: only on the CPU.
         gpu_graphs: Whether a GPU records the denoising forwards.
         gpu_compile: Whether a GPU's UNet and VAE are compiled.
-        num_threads: CPU threads of a forward; None: all cores.
+        num_threads: CPU threads of a forward; None: see `resolve_num_threads`.
         max_queue_size: Engine requests that may wait, >= 1.
         backbones_bytes: Weights of the backbones that are loaded on demand, together.
         trained_dir: Where the models trained here lie; fine-tuned ones bring their own backbone.
+        loras_dir: The folder of LoRAs and embeddings; None: there are none.
+        loras_bytes: Fused weights of LoRAs, together.
+        models: Folders and files of the diffusion models beside the pack's, by name.
+        models_bytes: Weights of these in memory, together.
     """
 
     pack: str
@@ -97,6 +98,10 @@ class ModelChoice:
     max_queue_size: int
     backbones_bytes: int = 2_000_000_000
     trained_dir: Path | None = None
+    loras_dir: Path | None = None
+    loras_bytes: int = 4_000_000_000
+    models: Mapping[str, Path] = field(default_factory=dict)
+    models_bytes: int = 5_000_000_000
 
 
 def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
@@ -110,7 +115,7 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
     if device.type == "cuda" and resolve_deterministic(choice.deterministic, device):
         use_deterministic_kernels()
     # The last bits of a result depend on the number of threads: it is fixed here and recorded with every image.
-    torch.set_num_threads(choice.num_threads or os.cpu_count() or 1)
+    torch.set_num_threads(resolve_num_threads(choice.num_threads))
     keep_freed_memory()
     pack = _find(choice)
     facts = LoadedFacts()
@@ -131,8 +136,40 @@ def start_inference(choice: ModelChoice) -> tuple[Engine, Inference]:
     )
     runtime = _runtime(choice, device, dtype)
     modules = NodeModules(lambda: pack or _found(choice), choice.models_dir, choice.trained_dir)
-    inference = Inference(engine, pack, runtime, facts, preparation=preparation, backbones=backbones, modules=modules)
+    adapters = Adapters(
+        facts.find_adapters,
+        max_bytes=choice.loras_bytes,
+        max_waiting=choice.max_queue_size,
+        has_folder=choice.loras_dir is not None,
+    )
+    inference = Inference(
+        engine,
+        pack,
+        runtime,
+        facts,
+        preparation=preparation,
+        backbones=backbones,
+        modules=modules,
+        adapters=adapters,
+        models=make_models(choice, facts, adapters),
+    )
     return engine, inference
+
+
+def make_models(choice: ModelChoice, facts: LoadedFacts, adapters: Adapters | None) -> Models:
+    """Return the diffusion models of requests; adapter sets of one that is evicted are dropped with it."""
+
+    def forget_sets(model: LoadedModel) -> None:
+        if adapters is not None and model.adapters is not None:
+            adapters.forget(model.adapters)
+
+    return Models(
+        facts.find_models,
+        facts.default_model,
+        max_bytes=choice.models_bytes,
+        max_waiting=choice.max_queue_size,
+        on_drop=forget_sets,
+    )
 
 
 def _found(choice: ModelChoice) -> ModelPack:
@@ -249,48 +286,17 @@ class _Loads:
         return LoadedBackbone(CLIP, description, clip_input(prepare, preprocessing))
 
     def diffusion(self) -> Runner:
-        pack = self._found()
-        parts = load_diffusion(pack, self._device, self._dtype)
-        deterministic = resolve_deterministic(self._choice.deterministic, self._device)
-        graphs, compiles = self._choice.gpu_graphs, self._choice.gpu_compile
-        options = options_for(self._device, deterministic=deterministic, graphs=graphs, compiles=compiles)
-        runner = DiffusionRunner(
-            tokenizer=parts.tokenizer,
-            text_encoder=parts.text_encoder,
-            unet=parts.unet,
-            vae=parts.vae,
-            noise_scheduler_config=parts.noise_scheduler_config,
-            safety_checker=parts.safety_checker,
-            feature_extractor=parts.feature_extractor,
+        choice = self._choice
+        diffusion = DiffusionChoice(
             device=self._device,
-            options=options,
+            dtype=self._dtype,
+            runtime=_runtime(choice, self._device, self._dtype),
+            models_dir=choice.models_dir,
+            loras_dir=choice.loras_dir,
+            deterministic=resolve_deterministic(choice.deterministic, self._device),
+            gpu_graphs=choice.gpu_graphs,
+            gpu_compile=choice.gpu_compile,
+            models=choice.models,
+            models_bytes=choice.models_bytes,
         )
-        seconds = self._calibrate(runner, pack, options).seconds
-        self._set_row_budget(seconds, pack.native_size)
-        return runner
-
-    def _calibrate(self, runner: DiffusionRunner, pack: ModelPack, options: DenoisingOptions) -> Calibration:
-        """Return the stored calibration of the same circumstances, or measure the model and store the result."""
-        circumstances = {
-            "format": 2,  # of what is measured and how; another number invalidates old files
-            "revision": pack.revision,
-            "unet": sha256_of(pack.part("diffusion") / "unet" / "config.json"),
-            "runtime": asdict(_runtime(self._choice, self._device, self._dtype)),
-            "processor": [platform.machine(), os.cpu_count(), torch.backends.cpu.get_cpu_capability()],
-            "sizes": options.sizes,
-            "graphs": options.record is not None,
-        }
-        file = CalibrationFile(self._choice.models_dir / f"calibration-{pack.name}.json", circumstances)
-        known = file.read()
-        was_busy = is_busy()
-        calibration = runner.calibrate(pack.native_size, pack.native_size, known)
-        if calibration is not known and not was_busy:
-            file.write(calibration)
-        return calibration
-
-    def _set_row_budget(self, seconds: Mapping[int, float], side: int) -> None:
-        shape = (side // SIDE_MULTIPLE, side // SIDE_MULTIPLE)
-        budget = RowBudget(seconds, shape)
-        self._engine.set_row_budget(DIFFUSION, budget.rows, budget.seconds)
-        curve = ", ".join(f"{rows}: {1000 * step_s:.0f}" for rows, step_s in seconds.items())
-        logger.info("A step takes up to %d rows (milliseconds by rows: %s).", budget.rows(shape), curve)
+        return DiffusionLoad(diffusion, self._facts, self._engine)(self._found())

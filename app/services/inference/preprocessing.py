@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from app.services.thread_pools import (
+from app.services.process.thread_pools import (
     DECODING_DEADLINE_S,
     NUM_LARGE_PICTURES,
     PicturePool,

@@ -3,8 +3,10 @@
 Runs in the API process, on the event loop.
 """
 
+import asyncio
+import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,7 +15,9 @@ from app.engine.request import Priority
 from app.error_codes import ErrorCode
 from app.errors import Conflict
 from app.image_spec import RenderedImage
-from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, RenderRequest, TextEmbeddings
+from app.node.protocol import PACK_BACKBONE, BackboneFacts, FeatureBatch, PreviewsOf, RenderRequest, TextEmbeddings
+from app.schemas.jobs import JobPlace, JobPreview
+from app.services.images.sources import from_files
 from app.services.inference.features import LoadImage
 from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.loaded import CLIP
@@ -25,8 +29,15 @@ from app.storage.images import decode_image
 class NodeEngine:
     """What a worker may ask of the engine in the API process; the other end is `app.node.client`."""
 
-    def __init__(self, inference: Inference, limits: Limits, fine_tuning: FineTuning) -> None:
-        """Wire the service."""
+    def __init__(
+        self,
+        inference: Inference,
+        limits: Limits,
+        fine_tuning: FineTuning,
+        show: Callable[[str, JobPreview | JobPlace], None],
+    ) -> None:
+        """Wire the service; `show` gets a job's id and a preview or the place of an image of it, on the event loop."""
+        self._show = show
         self.fine_tuning = fine_tuning
         self._inference = inference
         self._limits = limits
@@ -34,7 +45,27 @@ class NodeEngine:
     async def render(self, asked: RenderRequest, *, caller: str = "") -> RenderedImage:
         """Make one image; see `Inference.render`."""
         priority = Priority.BACKGROUND if asked.background else Priority.INTERACTIVE
-        return await self._inference.render(asked.spec, labels=asked.labels, priority=priority, caller=caller)
+        pictures = await asyncio.to_thread(from_files, asked.pictures) if asked.pictures else None
+        to = asked.previews
+        return await self._inference.render(
+            asked.spec,
+            labels=asked.labels,
+            scores_prompt=asked.scores_prompt,
+            priority=priority,
+            on_step=None if to is None else partial(self._show_step, to),
+            preview=None if to is None else to.every,
+            on_position=None if asked.job_id is None else partial(self._show_place, asked.job_id),
+            caller=caller,
+            pictures=pictures,
+        )
+
+    def _show_place(self, job_id: str, position: int) -> None:
+        self._show(job_id, JobPlace(position))
+
+    def _show_step(self, to: PreviewsOf, done: int, steps: int, preview: bytes | None = None, /) -> None:
+        if preview is not None:
+            png = base64.b64encode(preview).decode()
+            self._show(to.job_id, JobPreview(image=to.image, step=done, steps=steps, preview_png_b64=png))
 
     async def feature_batch(self, batch: FeatureBatch, *, caller: str = "") -> np.ndarray:
         """Return a backbone's features of a batch of image files, (N, V, D) float32; behind interactive requests."""

@@ -5,31 +5,41 @@ none is made inside a transaction.
 """
 
 import asyncio
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
 
 from app.engine.clip.runner import ClipScores, ClipTexts
+from app.engine.diffusion.encoder import ImageToImage
+from app.engine.diffusion.previews import LatentColours
 from app.engine.diffusion.runner import GeneratedImage, cost_of
-from app.engine.engine import ONE_ROW, Engine
+from app.engine.diffusion.texts.weighted_prompts import plain_text
+from app.engine.engine import Engine
 from app.engine.loader import ModelStatus
+from app.engine.positions import OnPosition, QueuePositions
 from app.engine.request import Priority, RequestCost
 from app.engine.resnet import Classification, ClassifyPayload
 from app.engine.scheduling.device_time import DeviceEstimate, Work
-from app.errors import Invalid, ModelNotReady
-from app.image_spec import ImageInfo, ImageSpec, OutputFormat, RenderedImage
+from app.errors import InferenceFailed, Invalid, ModelNotReady
+from app.image_spec import DrawnBy, ImageSpec, RenderedImage
+from app.modelpacks.adapters import AdapterFolder
 from app.modelpacks.pack import ModelPack
 from app.node.protocol import BackboneFacts
 from app.schemas.common import MAX_LABELS
 from app.services.evaluation.subject import backbone_mismatch
+from app.services.images.previews import Previews, ReportStep, on_this_loop
 from app.services.images.spec import SizeRules
 from app.services.inference.backbones import Backbones
+from app.services.inference.diffusion.adapters import Adapters
+from app.services.inference.diffusion.holding import HolderState
+from app.services.inference.diffusion.models import Models
+from app.services.inference.diffusion.rendering import SourcePictures, clip_fields, encode, info_of, lineage_of
+from app.services.inference.diffusion.rules import DrawingRules
 from app.services.inference.features import Features, LoadImage
 from app.services.inference.loaded import (
     BACKBONE,
@@ -44,7 +54,8 @@ from app.services.inference.loaded import (
 )
 from app.services.inference.modules import NodeModules, PlainModules
 from app.services.inference.preprocessing import PreparationPool
-from app.storage.images import encode_image
+
+T = TypeVar("T")
 
 # Texts of one request to CLIP, labels and a prompt: more would occupy the device for too long.
 TEXTS_AT_ONCE = MAX_LABELS + 1
@@ -67,6 +78,8 @@ class Inference:
         preparation: PreparationPool | None = None,
         backbones: Backbones | None = None,
         modules: PlainModules | None = None,
+        adapters: Adapters | None = None,
+        models: Models | None = None,
     ) -> None:
         """Use a started engine.
 
@@ -78,14 +91,22 @@ class Inference:
             preparation: The pool that prepares pictures; closed by `close`. Default: a new one.
             backbones: All backbones of the node; closed by `close`. Default: the pack's alone.
             modules: The same backbones as plain modules. Default: the pack's alone.
+            adapters: The LoRAs and embeddings of requests; closed by `close`. Default: there are none.
+            models: The diffusion models of requests; closed by `close`. Default: the pack's alone.
         """
         self._engine = engine
         self._pack = pack
         self._facts = facts
         self._preparation = preparation or PreparationPool()
+        self._previews = Previews()
+        self._positions = QueuePositions(DIFFUSION)
+        engine.observe(self._positions)
         self.runtime = runtime
         self.backbones = backbones or Backbones(engine, resident=resident_backbones(facts))
         self.modules = modules or NodeModules(lambda: self.pack, Path())
+        self._adapters = adapters or Adapters(facts.find_adapters, has_folder=False)
+        self.models = models or Models(facts.find_models, facts.default_model)
+        self.drawing = DrawingRules(facts, self._adapters)
         self.features = Features(engine, self._preparation, self.backbones)
 
     @property
@@ -99,11 +120,27 @@ class Inference:
             raise ModelNotReady("The model pack could not be found. /readyz has the reason.", retry_after_s=30)
         return self._pack
 
+    def drawn_by(self, model: str | None) -> DrawnBy:
+        """Return what draws images of which a request names the model, or none; outside of transactions.
+
+        Raises:
+            ModelNotReady: There is no pack, or the models beside it are not listed yet.
+            Invalid: There is no such model, or it cannot be used; see `Models.revision`.
+        """
+        pack = self.pack
+        if model is None or model == pack.name:
+            return DrawnBy(pack.name, pack.revision)
+        return DrawnBy(model, self.models.revision(model))
+
     @property
     def sizes(self) -> SizeRules:
-        """The sizes that the pack's diffusion model draws."""
-        pack = self.pack
-        return SizeRules(pack.native_size, pack.min_side, pack.max_side, pack.default_noise_scheduler)
+        """The sizes that the pack's diffusion model draws, and those beside it."""
+        return self.drawing.sizes(self.pack)
+
+    @property
+    def adapters(self) -> AdapterFolder | None:
+        """The LoRAs and embeddings of the node; None without a folder of them, and until they are read."""
+        return self.drawing.folder()
 
     @property
     def classes(self) -> list[str]:
@@ -128,8 +165,14 @@ class Inference:
         """Return the bytes of the weight files of a model of the pack; the backbone may share the classifier's."""
         pack = self.pack
         folders = [pack.part(model), pack.part(CLASSIFIER)] if model == BACKBONE else [pack.part(model)]
-        folder = next((folder for folder in folders if folder.is_dir()), None)
+        folder = next((folder for folder in folders if folder.exists()), None)
+        if folder is not None and folder.is_file():
+            return folder.stat().st_size
         return 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+    def weights(self) -> dict[str, HolderState]:
+        """Return what is loaded beside the default diffusion model: others, and sets of adapters. Any thread."""
+        return {"model": self.models.state(), "adapters": self._adapters.state()}
 
     def expected_wait_s(self, model: str) -> float:
         """Estimate the seconds until the engine begins a new interactive request of this model, >= 0."""
@@ -153,39 +196,54 @@ class Inference:
         spec: ImageSpec,
         *,
         labels: Sequence[str] | None = None,
+        scores_prompt: bool = False,
         priority: Priority = Priority.INTERACTIVE,
-        on_step: Callable[[int, int], None] | None = None,
+        on_step: ReportStep | None = None,
+        preview: int | None = None,
+        on_position: OnPosition | None = None,
         caller: str = "",
+        pictures: SourcePictures | None = None,
     ) -> RenderedImage:
         """Make one image, encode it, and score it if labels are given.
 
         Args:
             spec: What to make.
             labels: Texts to score it against.
+            scores_prompt: Whether it is scored against its prompt without labels too.
             priority: Interactive requests go first.
             on_step: Called on the event loop with the steps done and those to do in all: with 0 done once the engine
-                has taken the image, then after each step.
+                has taken the image, then after each step; and with a PNG, see `preview`.
+            preview: Every n-th step is reported with a PNG of the image that it predicts, of the latents' size; None:
+                none is.
+            on_position: Called on the event loop while the image waits for its first step: with the number of requests
+                that go before it, once if there are any, and whenever it changes.
             caller: Whose image it is.
+            pictures: Those that the spec names; None: it names none.
 
         Raises:
-            ModelNotReady: The diffusion model (or CLIP, for labels) is not loaded.
+            Invalid: The node has no such model, LoRA or embedding, or cannot use it.
+            ModelNotReady: The diffusion model (or CLIP, for scores) is not loaded.
             QueueFull: The engine takes no more requests.
             InferenceFailed: The model failed on this image.
         """
-        image = await self._draw(spec, priority, on_step, caller)
-        lineage = self._lineage(spec)
-        data, sha256 = await asyncio.to_thread(_encode, image.pixels, spec.output_format, lineage)
-        scores = await self._score_labels(image.pixels, spec.prompt, labels, priority, caller) if labels else {}
-        timings = {name: round(getattr(image, name), 3) for name in ("queued_ms", "denoising_ms", "decoding_ms")}
-        info = ImageInfo(
-            sha256=sha256,
-            flagged=image.flagged,
-            lineage=lineage,
-            warnings=_warnings(image),
-            timings=timings,
-            num_bytes=len(data),
-            **scores,
-        )
+        if (spec.init_image is None) != (pictures is None):
+            raise InferenceFailed("The pictures of this image are missing. Ask for it again.")
+        spec = self._adapters.with_tokens(spec, self.drawing.folder(spec.model))
+        payload = spec if pictures is None else ImageToImage(spec, pictures.image, pictures.mask)
+        async with (
+            self.models.hold(spec.model) as model,
+            self._adapters.hold(spec.adapters, model.adapters) as adapter_files,
+        ):
+            submitted = self._begin(payload, cost_of(spec), priority, on_step, preview, caller, model.colours)
+            if on_position is not None:
+                self._positions.follow(submitted, on_this_loop(on_position))
+            image: GeneratedImage = await asyncio.wrap_future(submitted)
+        lineage = lineage_of(spec, self.pack, self.runtime, model, adapter_files)
+        data, sha256 = await asyncio.to_thread(encode, image.pixels, spec.output_format, lineage)
+        text = plain_text(spec.prompt) if spec.prompt_syntax == "weighted" else spec.prompt
+        is_scored = bool(labels) or scores_prompt
+        scores = await self._score_labels(image.pixels, text, labels or (), priority, caller) if is_scored else {}
+        info = info_of(image, spec, self.pack, sha256=sha256, num_bytes=len(data), lineage=lineage, scores=scores)
         return RenderedImage(data, info)
 
     async def score(
@@ -202,10 +260,12 @@ class Inference:
         payload = await self._preparation.run(lambda: prepare(load(), texts), owner=owner, caller=caller)
         return cast(ClipScores, await self._ask(CLIP, payload, priority, caller))
 
-    async def embed_texts(self, texts: Sequence[str], *, caller: str = "") -> ClipTexts:
-        """Return CLIP's embeddings of texts, 1 to `TEXTS_AT_ONCE`; behind interactive requests."""
-        payload = loaded(self._facts.prepare_texts)(texts)
-        return cast(ClipTexts, await self._ask(CLIP, payload, Priority.BACKGROUND, caller))
+    async def embed_texts(
+        self, texts: Sequence[str], *, priority: Priority = Priority.BACKGROUND, caller: str = ""
+    ) -> ClipTexts:
+        """Return CLIP's embeddings of texts, 1 to `TEXTS_AT_ONCE`; by default behind interactive requests."""
+        payload = await asyncio.to_thread(loaded(self._facts.prepare_texts), texts)
+        return cast(ClipTexts, await self._ask(CLIP, payload, priority, caller))
 
     async def classify(
         self, load: LoadImage, *, priority: Priority = Priority.INTERACTIVE, owner: object = None, caller: str = ""
@@ -237,43 +297,38 @@ class Inference:
         """Return what a preprocessing makes of an image, (3, H, W) float32; on a preparation thread."""
         return await self._preparation.run(lambda: preprocess(load()), owner=owner, caller=caller)
 
+    async def prepare_pictures(self, call: Callable[[], T], *, owner: object = None, caller: str = "") -> T:
+        """Run a call that decodes pictures on a preparation thread."""
+        return await self._preparation.run(call, owner=owner, caller=caller)
+
     def close(self) -> None:
         """Stop preparing pictures and loading backbones; for after the engine is closed."""
         self._preparation.close()
+        self._previews.close()
         self.backbones.close()
+        self._adapters.close()
+        self.models.close()
 
-    async def _draw(
-        self, spec: ImageSpec, priority: Priority, on_step: Callable[[int, int], None] | None, caller: str
-    ) -> GeneratedImage:
-        cost = cost_of(spec)
+    def _begin(
+        self,
+        payload: ImageSpec | ImageToImage,
+        cost: RequestCost,
+        priority: Priority,
+        on_step: ReportStep | None,
+        preview: int | None,
+        caller: str,
+        colours: LatentColours | None,
+    ) -> "Future[Any]":
+        """Submit an image, whose steps are reported on this event loop."""
         if on_step is None:
-            return cast(GeneratedImage, await self._ask(DIFFUSION, spec, priority, caller, cost))
-        loop = asyncio.get_running_loop()
-
-        def report(done: int, steps: int) -> None:
-            # On the device thread, which must not wait for the loop.
-            loop.call_soon_threadsafe(on_step, done, steps)
-
-        submitted = self._engine.submit(DIFFUSION, spec, priority=priority, cost=cost, on_step=report, caller=caller)
+            return self._engine.submit(DIFFUSION, payload, priority=priority, cost=cost, caller=caller)
+        report = on_this_loop(on_step)
+        reported = report if preview is None or colours is None else self._previews.tap(colours, preview, report)
+        submitted = self._engine.submit(
+            DIFFUSION, payload, priority=priority, cost=cost, on_step=reported, caller=caller
+        )
         on_step(0, cost.steps)
-        return cast(GeneratedImage, await asyncio.wrap_future(submitted))
-
-    def _lineage(self, spec: ImageSpec) -> dict[str, Any]:
-        """Return what is recorded with the image, in its row and in its file: what its pixels depend on."""
-        runtime = self.runtime
-        forecast = {} if spec.speed == "exact" else {"forecast": spec.forecast}
-        return {
-            **spec.to_json(),
-            **forecast,
-            "pack": self.pack.name,
-            "pack_revision": self.pack.revision,
-            "device": runtime.device,
-            "dtype": runtime.dtype,
-            "num_threads": runtime.num_threads,
-            "deterministic": runtime.deterministic,
-            "compiled": runtime.compiled,
-            "versions": runtime.versions,
-        }
+        return submitted
 
     async def _score_labels(
         self, pixels: np.ndarray, prompt: str, labels: Sequence[str], priority: Priority, caller: str
@@ -287,29 +342,9 @@ class Inference:
             some = texts[start : start + TEXTS_AT_ONCE]
             scores = await self.score(lambda: image, some, priority=priority, caller=caller)
             logits += scores.logits
-        probabilities = torch.tensor(logits[:-1]).softmax(dim=0).tolist()
-        return {
-            "clip_score": 100 * max(scores.cosines[-1], 0.0),
-            "label_probabilities": [
-                {"label": label, "probability": probability}
-                for label, probability in zip(labels, probabilities, strict=True)
-            ],
-            "clip_embedding": base64.b64encode(scores.image_embed.astype("<f2").tobytes()).decode(),
-        }
+        return clip_fields(scores, labels, logits[:-1])
 
-    async def _ask(
-        self, model: str, payload: object, priority: Priority, caller: str, cost: RequestCost = ONE_ROW
-    ) -> Any:
+    async def _ask(self, model: str, payload: object, priority: Priority, caller: str) -> Any:
         # Cancelling the awaiting task cancels the engine's future, which leaves at the next step.
-        submitted = self._engine.submit(model, payload, priority=priority, cost=cost, caller=caller)
+        submitted = self._engine.submit(model, payload, priority=priority, caller=caller)
         return await asyncio.wrap_future(submitted)
-
-
-def _encode(pixels: np.ndarray, output_format: OutputFormat, lineage: dict[str, Any]) -> tuple[bytes, str]:
-    data = encode_image(pixels, output_format, lineage)
-    return data, hashlib.sha256(data).hexdigest()
-
-
-def _warnings(image: GeneratedImage) -> list[dict[str, str]]:
-    cuts = {"prompt_truncated": image.prompt_cut, "negative_prompt_truncated": image.negative_prompt_cut}
-    return [{"code": code, "detail": f"Only 77 tokens are used. Cut off: {cut}"} for code, cut in cuts.items() if cut]

@@ -4,6 +4,7 @@ Runs on pool threads of the API process; answers from memory, but for one query 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, get_args
 
 from sqlalchemy import text
@@ -11,17 +12,39 @@ from sqlalchemy import text
 from app import __version__
 from app.db.session import Database
 from app.engine.engine import Engine
+from app.engine.scheduling.device_time import Work
 from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
-from app.metrics.node import EngineState
+from app.metrics.node import EngineState, LoadedWeights
+from app.modelpacks.adapters import AdapterFolder
+from app.modelpacks.listing import ListedModel
+from app.modelpacks.pack import ModelPack
 from app.schemas.backbones import BackboneRead, BackbonesRead, PreprocessingRead
 from app.schemas.packs import PackOrigin, PackQuality, PackRead
-from app.schemas.service import Capabilities, Limits, ModelState, SpeedMeasurement, SpeedRead
+from app.schemas.service import (
+    Capabilities,
+    DrawingMode,
+    DrawingModel,
+    EmbeddingRead,
+    Limits,
+    LoadingState,
+    LoraRead,
+    ModelState,
+    NodeModel,
+    SpeedDefaults,
+    SpeedMeasurement,
+    SpeedRead,
+)
+from app.services.images.spec import SizeRules
 from app.services.inference.backbone_descriptions import BackboneDescription
 from app.services.inference.backbones import Backbones
+from app.services.inference.loaded import DIFFUSION
 from app.services.inference.service import Inference
 from app.services.limits import Limits as NodeLimits
 from app.step_rows import TimestepSpacing
+
+# Of a guided step of one image.
+GUIDED_ROWS = 2
 
 
 class NodeStatus:
@@ -76,7 +99,6 @@ class NodeStatus:
         """
         inference, limits = self._inference, self._limits
         pack, runtime = inference.pack, inference.runtime
-        measured: Mapping[str, Any] = pack.quality.get("speeds", {})
         return Capabilities(
             version=__version__,
             pack=PackRead(
@@ -90,18 +112,15 @@ class NodeStatus:
                 quality=PackQuality.model_validate(dict(pack.quality)),
                 made=PackOrigin.model_validate(dict(pack.made)),
             ),
-            models=self.models(),
+            models=self._node_models(),
             device=runtime.device,
             dtype=runtime.dtype,
             noise_schedulers=list(get_args(NoiseSchedulerName)),
             default_noise_scheduler=pack.default_noise_scheduler,
-            speeds=[
-                SpeedRead(
-                    name=name, measured=[SpeedMeasurement.model_validate(entry) for entry in measured.get(name, [])]
-                )
-                for name in inference.sizes.speeds
-            ],
+            speeds=_read_speeds(pack, inference.sizes),
             timestep_spacings=list(get_args(TimestepSpacing)),
+            loras=_read_loras(inference.adapters),
+            embeddings=_read_embeddings(inference.adapters),
             limits=Limits(
                 prompt_chars=limits.prompt_chars,
                 num_inference_steps=limits.num_inference_steps,
@@ -120,6 +139,62 @@ class NodeStatus:
             versions=runtime.versions,
         )
 
+    def _node_models(self) -> dict[str, NodeModel]:
+        inference, states = self._inference, self.models()
+        sizes = inference.sizes
+        models = {name: NodeModel(**state.model_dump(), drawing=None) for name, state in states.items()}
+        models[DIFFUSION].drawing = DrawingModel(
+            name=sizes.name,
+            is_default=True,
+            fits=states[DIFFUSION].state != "failed",
+            is_loaded=states[DIFFUSION].state == "ready",
+            prediction_type=None,
+            num_bytes=None,
+            **_rules_of(inference, sizes, None),
+        )
+        return models | {model.name: _read_listed(inference, model, sizes) for model in inference.drawing.listed}
+
+
+def _read_listed(inference: Inference, model: ListedModel, sizes: SizeRules) -> NodeModel:
+    """Return what is known of a diffusion model beside the default one."""
+    detail = model.fault or inference.models.failure(model.name)
+    is_loaded = inference.models.loaded(model.name) is not None
+    drawing = DrawingModel(
+        name=model.name,
+        is_default=False,
+        fits=detail is None,
+        is_loaded=is_loaded,
+        prediction_type=model.prediction_type,
+        num_bytes=model.skeleton.num_bytes if model.skeleton else None,
+        **_rules_of(inference, None if model.fault else sizes.of(model.name), model.name),
+    )
+    note = None if detail or is_loaded else "It is loaded when a request names it."
+    state: LoadingState = "failed" if detail else "ready"
+    return NodeModel(state=state, detail=detail, note=note, expected_wait_s=None, drawing=drawing)
+
+
+def _rules_of(inference: Inference, rules: SizeRules | None, model: str | None) -> dict[str, Any]:
+    """Return what a diffusion model draws; of one that cannot be used, nothing."""
+    if rules is None:
+        nothing: dict[str, Any] = dict.fromkeys(("native_size", "min_side", "max_side", "default_noise_scheduler"))
+        lists: dict[str, Any] = {name: [] for name in ("modes", "noise_schedulers", "speeds", "loras", "embeddings")}
+        return nothing | lists | {"step_ms": None}
+    shape = (rules.native // SIDE_MULTIPLE, rules.native // SIDE_MULTIPLE)
+    guided_step = Work(shape, row_steps=GUIDED_ROWS, together=GUIDED_ROWS, network=model or "")
+    step_s = inference.estimate(DIFFUSION, [guided_step]).seconds
+    return {
+        "native_size": rules.native,
+        "min_side": rules.min_side,
+        "max_side": rules.max_side,
+        "modes": ["inpainting"] if rules.needs_mask else list(get_args(DrawingMode.__value__)),
+        "default_noise_scheduler": rules.default_scheduler,
+        "noise_schedulers": list(get_args(NoiseSchedulerName)),
+        "speeds": list(rules.speeds),
+        "loras": [name for name, fault in (rules.loras or {}).items() if fault is None],
+        "embeddings": [name for name, fault in (rules.embeddings or {}).items() if fault is None],
+        "step_ms": None if step_s is None else round(1000 * step_s, 3),
+    }
+
 
 def engine_state(engine: Engine, inference: Inference) -> EngineState:
     """Return the engine at this moment, for the metrics; from memory, but for the sizes of some files."""
@@ -131,6 +206,7 @@ def engine_state(engine: Engine, inference: Inference) -> EngineState:
         ready=ready,
         model_bytes={name: inference.weight_bytes(name) for name, is_ready in ready.items() if is_ready},
         backbones=inference.backbones.loaded(),
+        weights={kind: LoadedWeights(**state._asdict()) for kind, state in inference.weights().items()},
     )
 
 
@@ -148,6 +224,47 @@ def build_facts(inference: Inference, pack_name: str) -> dict[str, str]:
         "device": runtime.device,
         "dtype": runtime.dtype,
     }
+
+
+def _read_speeds(pack: ModelPack, sizes: SizeRules) -> list[SpeedRead]:
+    """Return the speeds with what was measured of them on the pack."""
+    measured: Mapping[str, Any] = pack.quality.get("speeds", {})
+    few_step = sizes.few_step
+    return [
+        SpeedRead(
+            name=name,
+            defaults=SpeedDefaults(**asdict(few_step)) if name == "fast" and few_step else None,
+            measured=[SpeedMeasurement.model_validate(entry) for entry in measured.get(name, [])],
+        )
+        for name in sizes.speeds
+    ]
+
+
+def _read_loras(known: AdapterFolder | None) -> list[LoraRead]:
+    return [
+        LoraRead(
+            name=entry.name,
+            num_bytes=entry.num_bytes,
+            fits=entry.file is not None,
+            detail=entry.fault,
+            rank=entry.file.rank if entry.file else None,
+        )
+        for entry in (known.loras.values() if known else ())
+    ]
+
+
+def _read_embeddings(known: AdapterFolder | None) -> list[EmbeddingRead]:
+    return [
+        EmbeddingRead(
+            name=entry.name,
+            num_bytes=entry.num_bytes,
+            fits=entry.file is not None,
+            detail=entry.fault,
+            token=entry.file.token if entry.file else None,
+            num_vectors=entry.file.num_vectors if entry.file else None,
+        )
+        for entry in (known.embeddings.values() if known else ())
+    ]
 
 
 def _read_backbone(backbones: Backbones, name: str) -> BackboneRead:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from app.error_codes import ErrorCode
 from app.errors import NotFound, Unavailable
-from app.schemas.jobs import JobSummary
+from app.schemas.jobs import GenerateJobSummary, JobPlace, JobPreview, JobSummary
 from app.services.jobs.service import JobService
 
 logger = logging.getLogger(__name__)
@@ -35,17 +35,25 @@ class JobWatch:
         self.version = job.version
         is_known = seen_version == job.version
         self.is_over = is_known and job.status in ENDED
-        self._pending: JobSummary | None = None if is_known and not self.is_over else job
+        self._job = job
+        self._shown: JobPreview | JobPlace | None = None
+        self._is_pending = not is_known or self.is_over
         self._is_closed = False
         self._changed = asyncio.Event()
-        if self._pending is not None:
+        if self._is_pending:
             self._changed.set()
 
     def put(self, job: JobSummary) -> None:
         """Set a newer state; it replaces one that was not fetched yet."""
         self.version = job.version
-        self._pending = job
+        self._job, self._is_pending = job, True
         self._changed.set()
+
+    def show(self, shown: JobPreview | JobPlace) -> None:
+        """Send the known state again with a preview or a place; it replaces one that was not fetched yet."""
+        if self._job.status not in ENDED:
+            self._shown, self._is_pending = shown, True
+            self._changed.set()
 
     def close(self) -> None:
         """End the iteration after the pending state."""
@@ -57,10 +65,11 @@ class JobWatch:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            job, self._pending = self._pending, None
-            if job is not None:
-                yield job
-            if self._is_closed or (job is not None and job.status in ENDED):
+            job, is_pending, shown = self._job, self._is_pending, self._shown
+            self._is_pending, self._shown = False, None
+            if is_pending:
+                yield job if shown is None else _with(job, shown)
+            if self._is_closed or (is_pending and job.status in ENDED):
                 return
 
 
@@ -105,6 +114,12 @@ class JobEvents:
         finally:
             self._watches.discard(watch)
 
+    def show(self, job_id: str, shown: JobPreview | JobPlace) -> None:
+        """Show the viewers of a job a preview or a place; those who come later get the next one."""
+        for watch in self._watches:
+            if watch.job_id == job_id:
+                watch.show(shown)
+
     def close(self) -> None:
         """End every watch, and accept no new one."""
         self._is_closed = True
@@ -133,3 +148,10 @@ class JobEvents:
                         watch.close()
                     elif job.version > watch.version:
                         watch.put(job)
+
+
+def _with(job: JobSummary, shown: JobPreview | JobPlace) -> JobSummary:
+    if not isinstance(job, GenerateJobSummary):
+        return job
+    update = {"preview": shown} if isinstance(shown, JobPreview) else {"position": shown.position}
+    return job.model_copy(update=update)

@@ -20,7 +20,7 @@ from app.engine.request import Priority
 from app.errors import InferenceFailed, Invalid, NotFound, PayloadTooLarge, QueueFull, StorageFull, UnsupportedImage
 from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
-from app.services.thread_pools import Pools
+from app.services.process.thread_pools import Pools
 from app.storage.features import FeatureCache, feature_key
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder

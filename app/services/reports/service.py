@@ -25,12 +25,12 @@ from app.services.datasets.versions import content_version, images_of
 from app.services.images.lost_files import lost_image
 from app.services.inference.service import Inference
 from app.services.limits import Limits
+from app.services.process.thread_pools import Pools
 from app.services.reports.build import Content, Entry, Judged, own_probabilities, report_of
 from app.services.reports.contact_sheet import Row, Tile, contact_sheet
 from app.services.reports.html import report_page
 from app.services.reports.judgements import ImageJudge, Judgement, StoredImage
 from app.services.reports.metrics import ranked
-from app.services.thread_pools import Pools
 from app.storage.images import decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks

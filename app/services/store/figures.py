@@ -1,6 +1,6 @@
 """The bytes that a node stores and has left, for its metrics.
 
-Runs on a thread of the metrics: the sums read every image's row, and three folders are walked.
+Runs on a thread of the metrics: the sums read every image's row, and four folders are walked.
 """
 
 import os
@@ -11,7 +11,7 @@ from app.storage.inventory import files_below
 from app.storage.layout import FINE_TUNING, DataFolder
 
 # Kinds of files without a record.
-_UNRECORDED = ("features", "exports", FINE_TUNING)
+_UNRECORDED = ("features", "exports", "thumbnails", FINE_TUNING)
 
 
 def stored_bytes(db: Database, folder: DataFolder) -> dict[str, int]:

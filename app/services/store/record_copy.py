@@ -15,12 +15,16 @@ from sqlalchemy.orm import Session
 
 from app.db.base import Base, utc_now
 from app.db.models import ACTIVE_JOB_STATUSES, Job, Store, TrainEpoch, Worker
+from app.db.picture_tables import DatasetShot, InitImage
 from app.db.session import Database
 from app.jobs.queue import JobQueue
 from app.services.jobs.kinds import JOB_KINDS
 
 # Rows in memory at a time; an image's row has one to two kilobytes.
 _PAGE = 1_000
+# A picture has up to 4 MB.
+_PICTURE_PAGE = 10
+_PICTURE_TABLES = (InitImage.__table__, DatasetShot.__table__)
 # A running worker updates its row several times a minute, and deletes it when it ends.
 _SILENT_S = 120.0
 
@@ -85,7 +89,8 @@ def _refuse_records(session: Session) -> None:
 
 def _copy_table(reading: Connection, writing: Connection, table: Table, on_progress: Progress) -> int:
     total, num = reading.scalar(select(func.count()).select_from(table)) or 0, 0
-    rows = reading.execution_options(yield_per=_PAGE).execute(select(table).order_by(*table.primary_key))
+    page_size = _PICTURE_PAGE if table in _PICTURE_TABLES else _PAGE
+    rows = reading.execution_options(yield_per=page_size).execute(select(table).order_by(*table.primary_key))
     for page in rows.mappings().partitions():
         writing.execute(insert(table), [dict(row) for row in page])
         num += len(page)

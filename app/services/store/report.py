@@ -38,6 +38,7 @@ _KINDS = (
     FINE_TUNING,
     "features",
     "exports",
+    "thumbnails",
     TEMPORARIES,
     TRASH,
     BALLAST,

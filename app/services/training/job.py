@@ -1,13 +1,15 @@
 """The `train` job: computes the features of a dataset's images, fits a head on them and registers the model.
 
 Imports no model, and torch only where the head is fitted (`fitting.py`): the node's engine computes the features. Runs
-in the worker process, on the threads of the job.
+in the worker process, on the threads of the job; `import_ahead` on a thread of its own.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +55,10 @@ if TYPE_CHECKING:
     from app.training.outcome import HeadEpoch
 
 
+# Imports torch and everything else that a fit and its evaluation need.
+_FITTING = "app.services.training.assessment"
+
+
 class TrainJob(TrainKind):
     """Handler of `train` jobs."""
 
@@ -82,7 +88,9 @@ class TrainJob(TrainKind):
         backbone = plan.backbone
         total: int = job.transaction("count-images", lambda session: count_images(session, job.id, spec, plan))
         items = [chunk.to_json() for chunk in plan.chunks(spec.dataset_id, total)]
+        imports = import_ahead()
         refuse_lost_chunks(spec.dataset_id, [FeaturesChunkResult.from_json(result) for result in job.chunks(items)])
+        imports.join()
         if spec.fine_tune is None:
             fitted = FittedModel.from_json(job.step("fit", lambda: self._fit(job, spec, backbone).to_json()))
         else:
@@ -284,6 +292,17 @@ class TrainJob(TrainKind):
             if session.get(TrainEpoch, (job.id, metrics.epoch)) is None:
                 advance(session, job.id, 1)
             session.merge(TrainEpoch(job_id=job.id, **asdict(metrics)))
+
+
+def import_ahead() -> Thread:
+    """Import what a fit needs while the node computes features: torch and scikit-learn take seconds the first time.
+
+    Returns:
+        The thread that imports; to be joined before the fit, so that no two threads import the same modules at once.
+    """
+    thread = Thread(target=import_module, args=(_FITTING,), name="import-ahead", daemon=True)
+    thread.start()
+    return thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from app.names import is_like_an_id
 from app.node.protocol import FINE_TUNED, PACK_BACKBONE
 from app.schemas.train_jobs import EpochRead, TrainJobCreate, TrainJobPage, TrainJobRead, TrainJobSummary
 from app.services.datasets.records import num_to_make, pixel_steps
-from app.services.datasets.service import DatasetService, small_request
+from app.services.datasets.service import DatasetService, Prepared, small_request
 from app.services.datasets.slots import (
     class_sizes,
     has_validation,
@@ -74,14 +74,12 @@ class TrainJobService:
 
         Raises:
             Invalid: There is no dataset with this id, or it cannot be trained on; there is no such backbone.
+            Invalid, UnsupportedImage, PayloadTooLarge, FileLost: A shot of the dataset cannot be used.
             Conflict: The dataset is not ready, or a name is taken.
             ModelNotReady: The backbone's files cannot be used, or it is being loaded.
             StorageFull: The checkpoints of a fine-tuning do not fit.
         """
-        if request.dataset is not None:
-            raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
-        else:
-            self._refuse_unseen(request.dataset_id, submission.caller)
+        prepared = self._check_dataset(request, submission.caller)
         backbone, warnings = self._choose_backbone(request)
         fine_tuning = resolve_fine_tuning(request)
         if fine_tuning is not None:
@@ -89,7 +87,7 @@ class TrainJobService:
 
         def work(session: Session) -> TrainJobRead:
             job_id = new_id()
-            dataset, num_steps = self._dataset(session, request, job_id, submission.caller)
+            dataset, num_steps = self._dataset(session, request, job_id, submission.caller, prepared)
             sizes = class_sizes(session, dataset) if request.dataset is None else []
             head = resolve_head(request, smallest_class=min(sizes, default=None), trained_on=backbone.trained_on)
             has_own, largest = has_validation(session, dataset), max(sizes, default=None)
@@ -117,7 +115,7 @@ class TrainJobService:
                 job_id=job_id,
                 priority=submission.priority,
                 caller=submission.caller,
-                pixel_steps=0 if request.dataset is None else pixel_steps(dataset, num_to_make(dataset)),
+                pixel_steps=0 if request.dataset is None else pixel_steps(dataset),
             )
             return _read(session, job)
 
@@ -167,6 +165,14 @@ class TrainJobService:
         self._folder.reserve.spend(lambda: self._jobs.cancel(job_id))
         return self.read(job_id)
 
+    def _check_dataset(self, request: TrainJobCreate, caller: Caller) -> Prepared | None:
+        """Refuse a dataset with faults, or one that the caller does not see; return what a new one names."""
+        if request.dataset is None:
+            self._refuse_unseen(request.dataset_id, caller)
+            return None
+        raise_if_invalid(self._datasets.faults(request.dataset, base="#/dataset"))
+        return self._datasets.prepare(request.dataset, caller, base="#/dataset")
+
     def _refuse_unseen(self, dataset_id: str | None, caller: Caller) -> None:
         """Refuse a dataset that the caller does not see, before anything of it is looked at."""
         if caller.reads_own:
@@ -211,10 +217,12 @@ class TrainJobService:
             uploads = uploads.where(Image.source == "real", Image.split == "train").limit(1)
             return session.scalar(uploads) is not None
 
-    def _dataset(self, session: Session, request: TrainJobCreate, job_id: str, caller: Caller) -> tuple[Dataset, int]:
+    def _dataset(
+        self, session: Session, request: TrainJobCreate, job_id: str, caller: Caller, prepared: Prepared | None
+    ) -> tuple[Dataset, int]:
         """Return the dataset and the job's number of images to generate and to read."""
-        if request.dataset is not None:
-            dataset = self._datasets.add(session, request.dataset, caller, job_id=job_id)
+        if request.dataset is not None and prepared is not None:
+            dataset = self._datasets.add(session, request.dataset, caller, job_id=job_id, prepared=prepared)
             if dataset.train_per_class < 1:
                 detail = "The dataset has no training images."
                 raise Invalid.field("#/dataset/train_per_class", detail, ErrorCode.DATASET_EMPTY)

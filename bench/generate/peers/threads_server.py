@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from fastapi import FastAPI, Response
 
-from app.engine.diffusion.noise_schedulers import NOISE_SCHEDULERS
+from app.engine.diffusion.noise.schedulers import NOISE_SCHEDULERS
 from bench.generate.peers.command import parse_peer, serve_app, subject_of
 from bench.generate.pipeline import Subject, draw, encode_png, load_fast_pipeline, scheduler_for
 from bench.generate.traces import ImageRequest

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import { type Client, type ClientMeta, formDataBodySerializer, type Options as Options2, type RequestResult, type ServerSentEventsResult, type TDataShape } from './client/index.js';
-import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, DescribeServiceData, DescribeServiceErrors, DescribeServiceResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetCocoData, GetDatasetCocoErrors, GetDatasetCocoResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetCroissantData, GetDatasetCroissantErrors, GetDatasetCroissantResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetSplitArchiveData, GetDatasetSplitArchiveErrors, GetDatasetSplitArchiveResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetErrorCodeData, GetErrorCodeErrors, GetErrorCodeResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListErrorCodesData, ListErrorCodesErrors, ListErrorCodesResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
+import type { CancelJobData, CancelJobErrors, CancelJobResponses, CancelTrainJobData, CancelTrainJobErrors, CancelTrainJobResponses, ChangeKeyData, ChangeKeyErrors, ChangeKeyResponses, ClassifyImageData, ClassifyImageErrors, ClassifyImageFilesData, ClassifyImageFilesErrors, ClassifyImageFilesResponses, ClassifyImageResponses, CompareModelsData, CompareModelsErrors, CompareModelsResponses, CreateDatasetData, CreateDatasetErrors, CreateDatasetResponses, CreateEvaluationData, CreateEvaluationErrors, CreateEvaluationResponses, CreateKeyData, CreateKeyErrors, CreateKeyResponses, CreateTrainJobData, CreateTrainJobErrors, CreateTrainJobResponses, DeleteDatasetData, DeleteDatasetErrors, DeleteDatasetResponses, DeleteGenerationData, DeleteGenerationErrors, DeleteGenerationResponses, DeleteModelData, DeleteModelErrors, DeleteModelResponses, DescribeServiceData, DescribeServiceErrors, DescribeServiceResponses, ExportModelData, ExportModelErrors, ExportModelResponses, ExtendDatasetData, ExtendDatasetErrors, ExtendDatasetResponses, FollowJobData, FollowJobErrors, FollowJobResponse, FollowJobResponses, GenerateEventsData, GenerateEventsErrors, GenerateEventsResponse, GenerateEventsResponses, GenerateImageData, GenerateImageErrors, GenerateImageResponses, GenerateImagesData, GenerateImagesErrors, GenerateImagesResponses, GetCapabilitiesData, GetCapabilitiesErrors, GetCapabilitiesResponses, GetDatasetArchiveData, GetDatasetArchiveErrors, GetDatasetArchiveResponses, GetDatasetCocoData, GetDatasetCocoErrors, GetDatasetCocoResponses, GetDatasetContactSheetData, GetDatasetContactSheetErrors, GetDatasetContactSheetResponses, GetDatasetCroissantData, GetDatasetCroissantErrors, GetDatasetCroissantResponses, GetDatasetData, GetDatasetErrors, GetDatasetRecipeData, GetDatasetRecipeErrors, GetDatasetRecipeResponses, GetDatasetReportData, GetDatasetReportErrors, GetDatasetReportResponses, GetDatasetResponses, GetDatasetShardData, GetDatasetShardErrors, GetDatasetShardResponses, GetDatasetSplitArchiveData, GetDatasetSplitArchiveErrors, GetDatasetSplitArchiveResponses, GetDatasetVersionData, GetDatasetVersionErrors, GetDatasetVersionResponses, GetErrorCodeData, GetErrorCodeErrors, GetErrorCodeResponses, GetEvaluationData, GetEvaluationErrors, GetEvaluationResponses, GetGenerationData, GetGenerationErrors, GetGenerationGridData, GetGenerationGridErrors, GetGenerationGridResponses, GetGenerationResponses, GetImageData, GetImageErrors, GetImageMetadataData, GetImageMetadataErrors, GetImageMetadataResponses, GetImageResponses, GetJobData, GetJobErrors, GetJobResponses, GetKeyData, GetKeyErrors, GetKeyResponses, GetLivenessData, GetLivenessErrors, GetLivenessResponses, GetMetricsData, GetMetricsErrors, GetMetricsResponses, GetModelCardData, GetModelCardErrors, GetModelCardResponses, GetModelData, GetModelErrors, GetModelResponses, GetModelWeightsData, GetModelWeightsErrors, GetModelWeightsResponses, GetReadinessData, GetReadinessErrors, GetReadinessResponses, GetTrainJobData, GetTrainJobErrors, GetTrainJobResponses, GetTrainReportData, GetTrainReportErrors, GetTrainReportPictureData, GetTrainReportPictureErrors, GetTrainReportPictureResponses, GetTrainReportResponses, ListBackbonesData, ListBackbonesErrors, ListBackbonesResponses, ListDatasetImagesData, ListDatasetImagesErrors, ListDatasetImagesResponses, ListDatasetsData, ListDatasetsErrors, ListDatasetShardsData, ListDatasetShardsErrors, ListDatasetShardsResponses, ListDatasetsResponses, ListErrorCodesData, ListErrorCodesErrors, ListErrorCodesResponses, ListEvaluationsData, ListEvaluationsErrors, ListEvaluationsResponses, ListGenerationsData, ListGenerationsErrors, ListGenerationsResponses, ListImagesData, ListImagesErrors, ListImagesResponses, ListJobsData, ListJobsErrors, ListJobsResponses, ListKeysData, ListKeysErrors, ListKeysResponses, ListModelsData, ListModelsErrors, ListModelsResponses, ListTrainJobsData, ListTrainJobsErrors, ListTrainJobsResponses, PauseJobData, PauseJobErrors, PauseJobResponses, RepairDatasetData, RepairDatasetErrors, RepairDatasetResponses, RepeatGenerationData, RepeatGenerationErrors, RepeatGenerationResponses, ResumeJobData, ResumeJobErrors, ResumeJobResponses, RetryJobData, RetryJobErrors, RetryJobResponses, ReviewDatasetImageData, ReviewDatasetImageErrors, ReviewDatasetImageResponses, RevokeKeyData, RevokeKeyErrors, RevokeKeyResponses, ScoreImageData, ScoreImageErrors, ScoreImageFilesData, ScoreImageFilesErrors, ScoreImageFilesResponses, ScoreImageResponses, UploadDatasetImagesData, UploadDatasetImagesErrors, UploadDatasetImagesResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -26,6 +26,9 @@ export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends 
  * With `Accept: image/png`, `image/jpeg` or `image/webp` the answer is the bytes of the one image, as of
  * `/generate/image`; with `Accept: text/event-stream` it is events, as of `/generate/events`. The first supported
  * type counts.
+ *
+ * With `init_image` the images are made from a picture, with `mask` from a part of it. Pictures may also be files
+ * `init_image` and `mask` of a multipart form, whose other fields have the names of the JSON body.
  *
  * `curl http://127.0.0.1:8000/generate -H 'Content-Type: application/json' -H 'Accept: image/png'
  * -d '{"prompt": "a watercolor painting of a red fox"}' -o fox.png`
@@ -79,6 +82,27 @@ export const generateEvents = <ThrowOnError extends boolean = false>(options: Op
 });
 
 /**
+ * Repeat a generation with other settings
+ *
+ * Draw it again with the settings that it has and those given here: more steps, another scheduler, another seed.
+ *
+ * The seeds stay unless `seed` is given, so that the images are of the same composition. Given steps replace recorded
+ * `timesteps`, and the other way round. With `strength` and a larger size, its image is drawn larger.
+ *
+ * `curl http://127.0.0.1:8000/generations/{generation_id}/repeat -H 'Content-Type: application/json'
+ * -d '{"num_inference_steps": 50}'`
+ */
+export const repeatGeneration = <ThrowOnError extends boolean = false>(options: Options<RepeatGenerationData, ThrowOnError>): RequestResult<RepeatGenerationResponses, RepeatGenerationErrors, ThrowOnError> => (options.client ?? client).post<RepeatGenerationResponses, RepeatGenerationErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/generations/{generation_id}/repeat',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
  * List generations
  *
  * Newest first.
@@ -112,9 +136,23 @@ export const getGeneration = <ThrowOnError extends boolean = false>(options: Opt
 });
 
 /**
+ * Fetch a sheet of a generation's images
+ *
+ * All images in their order, from left to right and from the top; at most 2,048 pixels wide and high.
+ */
+export const getGenerationGrid = <ThrowOnError extends boolean = false>(options: Options<GetGenerationGridData, ThrowOnError>): RequestResult<GetGenerationGridResponses, GetGenerationGridErrors, ThrowOnError> => (options.client ?? client).get<GetGenerationGridResponses, GetGenerationGridErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/generations/{generation_id}/grid.png',
+    ...options
+});
+
+/**
  * List stored images
  *
  * Newest first; of one dataset, class or split if given.
+ *
+ * With `prompt` or `model`, a page searches the next 5,000 images: it may be short, or empty, and still have a
+ * `next_cursor`, from which the search goes on.
  */
 export const listImages = <ThrowOnError extends boolean = false>(options?: Options<ListImagesData, ThrowOnError>): RequestResult<ListImagesResponses, ListImagesErrors, ThrowOnError> => (options?.client ?? client).get<ListImagesResponses, ListImagesErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -185,8 +223,9 @@ export const scoreImageFiles = <ThrowOnError extends boolean = false>(options: O
  *
  * Return the most probable classes of the pretrained classifier, of `photo` or of a trained model.
  *
- * Several images give `results`. With `explain`, one image gives `explanation_png_b64` too. Files may be sent here
- * too, in the form of `/classify/files`.
+ * Several images give `results`. With `explain`, one image gives `explanation_png_b64` too. With `nearest`, a trained
+ * model also names its training images that are most similar: 409 `training_images_gone` or `features_not_cached`
+ * where that cannot be told. Files may be sent here too, in the form of `/classify/files`.
  */
 export const classifyImage = <ThrowOnError extends boolean = false>(options: Options<ClassifyImageData, ThrowOnError>): RequestResult<ClassifyImageResponses, ClassifyImageErrors, ThrowOnError> => (options.client ?? client).post<ClassifyImageResponses, ClassifyImageErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -315,9 +354,10 @@ export const getDatasetRecipe = <ThrowOnError extends boolean = false>(options: 
 /**
  * List a dataset's images
  *
- * Return a page of images, newest first, optionally of one class or split.
+ * Return a page of images, newest first, of those that match.
  *
- * `decision=rejected` returns the images that the filter rejected instead.
+ * `decision=rejected` returns the images that the filter rejected instead. Images that a person rejected are listed
+ * with the others; `review` has the decision.
  */
 export const listDatasetImages = <ThrowOnError extends boolean = false>(options: Options<ListDatasetImagesData, ThrowOnError>): RequestResult<ListDatasetImagesResponses, ListDatasetImagesErrors, ThrowOnError> => (options.client ?? client).get<ListDatasetImagesResponses, ListDatasetImagesErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -340,6 +380,23 @@ export const uploadDatasetImages = <ThrowOnError extends boolean = false>(option
     ...options,
     headers: {
         'Content-Type': null,
+        ...options.headers
+    }
+});
+
+/**
+ * Review an image
+ *
+ * Accept or reject an image of a dataset, or take the decision back.
+ *
+ * A rejected image keeps its file and its place, and leaves training, exports, reports and the version of the dataset.
+ */
+export const reviewDatasetImage = <ThrowOnError extends boolean = false>(options: Options<ReviewDatasetImageData, ThrowOnError>): RequestResult<ReviewDatasetImageResponses, ReviewDatasetImageErrors, ThrowOnError> => (options.client ?? client).patch<ReviewDatasetImageResponses, ReviewDatasetImageErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/datasets/{dataset_id}/images/{image_id}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
         ...options.headers
     }
 });
@@ -768,6 +825,73 @@ export const retryJob = <ThrowOnError extends boolean = false>(options: Options<
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/jobs/{job_id}/retry',
     ...options
+});
+
+/**
+ * List API keys
+ *
+ * Return a page of all keys, newest first, revoked and expired ones too; no answer has a key itself.
+ */
+export const listKeys = <ThrowOnError extends boolean = false>(options?: Options<ListKeysData, ThrowOnError>): RequestResult<ListKeysResponses, ListKeysErrors, ThrowOnError> => (options?.client ?? client).get<ListKeysResponses, ListKeysErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/keys',
+    ...options
+});
+
+/**
+ * Create an API key
+ *
+ * Create a key and return it; it cannot be read again.
+ *
+ * The caller needs a key: the first one of a node is created on its machine, by `foxhound keys create`.
+ */
+export const createKey = <ThrowOnError extends boolean = false>(options: Options<CreateKeyData, ThrowOnError>): RequestResult<CreateKeyResponses, CreateKeyErrors, ThrowOnError> => (options.client ?? client).post<CreateKeyResponses, CreateKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/keys',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Revoke an API key
+ *
+ * Revoke a key; nodes refuse it within 5 seconds, and requests that run are completed.
+ *
+ * The last usable key with the scope `admin` is revoked by the command `foxhound keys revoke` alone.
+ */
+export const revokeKey = <ThrowOnError extends boolean = false>(options: Options<RevokeKeyData, ThrowOnError>): RequestResult<RevokeKeyResponses, RevokeKeyErrors, ThrowOnError> => (options.client ?? client).delete<RevokeKeyResponses, RevokeKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/keys/{key_id}',
+    ...options
+});
+
+/**
+ * Read an API key
+ *
+ * Return a key by its id, or an unrevoked one by its name, with its bounds and what it uses of them.
+ */
+export const getKey = <ThrowOnError extends boolean = false>(options: Options<GetKeyData, ThrowOnError>): RequestResult<GetKeyResponses, GetKeyErrors, ThrowOnError> => (options.client ?? client).get<GetKeyResponses, GetKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/keys/{key_id}',
+    ...options
+});
+
+/**
+ * Change the bounds of an API key
+ *
+ * Replace all bounds of a key; nodes apply them within 5 seconds.
+ */
+export const changeKey = <ThrowOnError extends boolean = false>(options: Options<ChangeKeyData, ThrowOnError>): RequestResult<ChangeKeyResponses, ChangeKeyErrors, ThrowOnError> => (options.client ?? client).patch<ChangeKeyResponses, ChangeKeyErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/keys/{key_id}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
 });
 
 /**

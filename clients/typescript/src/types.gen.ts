@@ -340,9 +340,11 @@ export type Capabilities = {
     pack: PackRead;
     /**
      * Models
+     *
+     * Those of `/readyz`, where `diffusion` is the default diffusion model, and further diffusion models by their names, which are loaded when a request names them.
      */
     models: {
-        [key: string]: ModelState;
+        [key: string]: NodeModel;
     };
     /**
      * Device
@@ -352,6 +354,12 @@ export type Capabilities = {
      * Dtype
      */
     dtype: string;
+    /**
+     * Modes
+     *
+     * What `/generate` begins an image with.
+     */
+    modes: Array<DrawingMode>;
     /**
      * Noise Schedulers
      */
@@ -368,6 +376,14 @@ export type Capabilities = {
      * Timestep Spacings
      */
     timestep_spacings: Array<TimestepSpacing>;
+    /**
+     * Loras
+     */
+    loras: Array<LoraRead>;
+    /**
+     * Embeddings
+     */
+    embeddings: Array<EmbeddingRead>;
     limits: Limits;
     /**
      * Versions
@@ -579,6 +595,10 @@ export type ClassificationRead = {
      * The image as the network got it, with the heat of the most probable class over it, as PNG in base64; null without `explain`.
      */
     explanation_png_b64: string | null;
+    /**
+     * With `nearest`; else null.
+     */
+    nearest: NearestRead | null;
 };
 
 /**
@@ -634,6 +654,12 @@ export type ClassifyForm = {
      * Whether to return `explanation_png_b64`; only with `image`.
      */
     explain?: boolean;
+    /**
+     * Nearest
+     *
+     * Of a trained model: how many similar training images to return; default: none.
+     */
+    nearest?: number;
 };
 
 /**
@@ -676,6 +702,12 @@ export type ClassifyRequest = {
      * Whether to return a picture of where the classifier sees the most probable class. One image only; takes a fraction of a second for convolutional networks (Grad-CAM), and seconds for others (occlusion).
      */
     explain?: boolean;
+    /**
+     * Nearest
+     *
+     * Of a trained model: how many training images to return that look most similar to its backbone.
+     */
+    nearest?: number | null;
 };
 
 /**
@@ -692,6 +724,10 @@ export type ClassifyResult = {
      * Predictions
      */
     predictions: Array<Prediction>;
+    /**
+     * With `nearest`; else null.
+     */
+    nearest: NearestRead | null;
 };
 
 /**
@@ -1456,6 +1492,12 @@ export type DatasetClass = {
      * The text for CLIP, used in `a photo of a {label}`; default: the name.
      */
     label?: string | null;
+    /**
+     * From Images
+     *
+     * Ids of stored images of this class, its shots. Its training images begin with them in turn and are repainted by `generation.strength`; images of the other splits are made of the prompts alone. Images of a split `test` or `validation` are refused. All classes may have 500 together.
+     */
+    from_images?: Array<string>;
 };
 
 /**
@@ -1480,6 +1522,12 @@ export type DatasetClassRead = {
      * Num Prompts
      */
     num_prompts: number;
+    /**
+     * Num Shots
+     *
+     * Images of `from_images`.
+     */
+    num_shots: number;
     /**
      * Num Train
      */
@@ -1926,7 +1974,7 @@ export type DatasetRead = {
      */
     classes: Array<DatasetClassRead>;
     /**
-     * The model pack that generates the images.
+     * What generates the images: the default model's pack, or the model that `generation` names.
      */
     model: ModelRef | null;
     /**
@@ -1939,6 +1987,7 @@ export type DatasetRead = {
      * Images that the filter has rejected; they do not belong to the dataset.
      */
     num_rejected: number;
+    reviews: ReviewCounts;
     /**
      * Missing
      *
@@ -2299,6 +2348,97 @@ export type DifferenceInterval = {
     n: number;
 };
 
+export type DrawingMode = 'text_to_image' | 'image_to_image' | 'inpainting';
+
+/**
+ * DrawingModel
+ *
+ * A diffusion model of the node.
+ */
+export type DrawingModel = {
+    /**
+     * Name
+     *
+     * What `model` of a request says; of the default one, null does too.
+     */
+    name: string;
+    /**
+     * Is Default
+     */
+    is_default: boolean;
+    /**
+     * Fits
+     *
+     * Whether it can be used; `detail` of its state says why not.
+     */
+    fits: boolean;
+    /**
+     * Is Loaded
+     *
+     * Others are loaded when they are used.
+     */
+    is_loaded: boolean;
+    /**
+     * Native Size
+     *
+     * Side of the images that it was trained for; null if not usable.
+     */
+    native_size: number | null;
+    /**
+     * Min Side
+     */
+    min_side: number | null;
+    /**
+     * Max Side
+     */
+    max_side: number | null;
+    /**
+     * Modes
+     *
+     * What it begins an image with; an inpainting model needs a mask.
+     */
+    modes: Array<DrawingMode>;
+    /**
+     * Noise Schedulers
+     */
+    noise_schedulers: Array<NoiseScheduler>;
+    default_noise_scheduler: NoiseScheduler | null;
+    /**
+     * Prediction Type
+     *
+     * What its network predicts; null for the default one.
+     */
+    prediction_type: string | null;
+    /**
+     * Speeds
+     */
+    speeds: Array<Speed>;
+    /**
+     * Loras
+     *
+     * LoRAs that fit it.
+     */
+    loras: Array<string>;
+    /**
+     * Embeddings
+     *
+     * Textual-inversion embeddings that fit it.
+     */
+    embeddings: Array<string>;
+    /**
+     * Num Bytes
+     *
+     * Of its weights in memory; null for the default one.
+     */
+    num_bytes: number | null;
+    /**
+     * Step Ms
+     *
+     * Measured milliseconds of a guided step alone at the native size; null if not known yet.
+     */
+    step_ms: number | null;
+};
+
 /**
  * EarlyStoppingCreate
  *
@@ -2323,6 +2463,46 @@ export type EarlyStoppingRead = {
      * Patience
      */
     patience?: number | null;
+};
+
+/**
+ * EmbeddingRead
+ *
+ * A textual-inversion embedding of the node.
+ */
+export type EmbeddingRead = {
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Num Bytes
+     */
+    num_bytes: number;
+    /**
+     * Fits
+     *
+     * Whether it can be used with the loaded model.
+     */
+    fits: boolean;
+    /**
+     * Detail
+     *
+     * Why it cannot be used; null where it can.
+     */
+    detail: string | null;
+    /**
+     * Token
+     *
+     * What stands for it in a prompt; null where it cannot be used.
+     */
+    token: string | null;
+    /**
+     * Num Vectors
+     *
+     * How many of a prompt's 77 tokens it takes; null where unusable.
+     */
+    num_vectors: number | null;
 };
 
 /**
@@ -2414,7 +2594,7 @@ export type EpochRead = {
  * statuses: The HTTP statuses of responses with the code, separated by commas.
  * meaning: One sentence for the documentation.
  */
-export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'key_required' | 'key_invalid' | 'scope_missing' | 'cross_site_refused' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'host_not_allowed' | 'invalid_request' | 'missing' | 'unknown_field' | 'unknown_parameter' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_time' | 'bad_base64' | 'file_expected' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'speed_not_offered' | 'timesteps_not_supported' | 'bad_timesteps' | 'one_schedule' | 'bad_guidance_interval' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'backbone_not_found' | 'bad_dataset_name' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'quota_exceeded' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
+export type ErrorCode = 'malformed_request' | 'malformed_json' | 'malformed_form' | 'bad_cursor' | 'bad_idempotency_key' | 'idempotency_key_not_inline' | 'key_required' | 'key_invalid' | 'scope_missing' | 'first_key_by_command' | 'cross_site_refused' | 'not_found' | 'method_not_allowed' | 'not_acceptable' | 'several_images' | 'body_too_slow' | 'head_too_slow' | 'conflict' | 'key_name_taken' | 'too_many_keys' | 'last_admin_key' | 'dataset_name_taken' | 'dataset_not_ready' | 'dataset_in_use' | 'dataset_gone' | 'dataset_unreadable' | 'dataset_empty' | 'dataset_incomplete' | 'model_name_taken' | 'model_backbone_mismatch' | 'training_images_gone' | 'features_not_cached' | 'model_gone' | 'model_failed' | 'backbone_changed' | 'pack_changed' | 'train_job_unfinished' | 'job_not_failed' | 'file_changed' | 'file_lost' | 'image_file_missing' | 'image_file_damaged' | 'model_file_missing' | 'model_file_damaged' | 'payload_too_large' | 'image_too_large' | 'too_many_pixels' | 'too_many_values' | 'unsupported_media_type' | 'unsupported_image' | 'range_not_satisfiable' | 'host_not_allowed' | 'invalid_request' | 'missing' | 'unknown_field' | 'unknown_parameter' | 'repeated_field' | 'too_long' | 'too_short' | 'too_many' | 'too_few' | 'too_small' | 'too_large' | 'not_finite' | 'too_many_faults' | 'text_empty' | 'text_not_storable' | 'bad_range' | 'bad_time' | 'bad_base64' | 'file_expected' | 'json_in_form' | 'one_image_source' | 'bad_head' | 'fine_tune_not_supported' | 'one_recipe' | 'one_solver' | 'validation_empty' | 'one_dataset' | 'size_not_supported' | 'too_many_steps' | 'bad_guidance_scale' | 'bad_num_inference_steps' | 'unsupported_num_inference_steps' | 'speed_not_offered' | 'guidance_not_supported' | 'best_of_too_small' | 'clip_skip_not_supported' | 'timesteps_not_supported' | 'bad_timesteps' | 'one_schedule' | 'bad_guidance_interval' | 'unknown_noise_scheduler' | 'work_too_large' | 'too_many_images' | 'seed_too_large' | 'b64_json_not_with_respond_async' | 'corrupt_image' | 'too_elongated' | 'too_many_chunks' | 'image_too_slow' | 'duplicate_image' | 'duplicate_labels' | 'duplicate_classes' | 'class_not_found' | 'classes_unknown' | 'split_empty' | 'class_without_images' | 'init_image_missing' | 'bad_strength' | 'shot_held_out' | 'duplicate_shots' | 'mask_size_differs' | 'mask_missing' | 'strength_too_low' | 'image_differs' | 'animated_image' | 'image_not_found' | 'bad_model_ids' | 'dataset_not_found' | 'model_not_found' | 'lora_not_found' | 'embedding_not_found' | 'duplicate_adapters' | 'loras_too_large' | 'backbone_not_found' | 'bad_dataset_name' | 'bad_model_name' | 'nothing_to_make' | 'recipe_too_large' | 'bad_template' | 'unknown_variable' | 'unused_variable' | 'too_many_combinations' | 'prompt_may_be_empty' | 'prompt_too_long' | 'idempotency_key_reused' | 'combined_backbones' | 'not_exportable' | 'explains_one_image' | 'no_training_images' | 'nothing_to_explain' | 'diverged' | 'head_too_large' | 'rate_limited' | 'quota_exceeded' | 'internal_error' | 'request_refused' | 'inference_failed' | 'export_failed' | 'job_failed' | 'attempts_exhausted' | 'not_implemented' | 'queue_full' | 'model_not_ready' | 'export_timed_out' | 'not_ready' | 'unavailable' | 'storage_unavailable' | 'database_unavailable' | 'too_many_streams' | 'too_many_connections' | 'storage_full';
 
 /**
  * ErrorCodeRead
@@ -2926,9 +3106,27 @@ export type GenerateImageRequest = {
         number
     ] | null;
     /**
+     * Loras
+     *
+     * LoRAs that are added to the weights of UNet and text encoder.
+     */
+    loras?: Array<LoraUse>;
+    /**
+     * Embeddings
+     *
+     * Textual-inversion embeddings whose tokens stand in a prompt. One whose token is in angle brackets, such as `<cat-toy>`, need not be named.
+     */
+    embeddings?: Array<string>;
+    /**
+     * Model
+     *
+     * The diffusion model; default: the node's default one.
+     */
+    model?: string | null;
+    /**
      * Guidance Scale
      *
-     * Weight of the prompt; <= 1: none.
+     * Weight of the prompt; <= 1: none. With `fast`: 1.
      */
     guidance_scale?: number;
     /**
@@ -2943,6 +3141,32 @@ export type GenerateImageRequest = {
      * Default: by `timestep_spacing`.
      */
     timesteps?: Array<number> | null;
+    /**
+     * A picture to begin with: PNG, JPEG or WebP of one frame. It is resized to `width` x `height`, in whatever proportion; its colours become sRGB, and transparency becomes white.
+     */
+    init_image?: SourceImage | null;
+    /**
+     * Where `init_image` is repainted: white is, black is not. It has the size of `init_image`.
+     */
+    mask?: SourceImage | null;
+    /**
+     * Strength
+     *
+     * Default with `init_image`: 0.75.
+     */
+    strength?: number | null;
+    /**
+     * Mask Blur
+     *
+     * Pixels of the drawn image by which the mask is blurred (the standard deviation); above 0 its edge is soft. At 0 the mask is black and white.
+     */
+    mask_blur?: number;
+    /**
+     * Mask Invert
+     *
+     * Whether black is repainted instead of white.
+     */
+    mask_invert?: boolean;
     /**
      * Prompt
      *
@@ -2961,6 +3185,13 @@ export type GenerateImageRequest = {
      * Default: one is drawn and returned.
      */
     seed?: number | null;
+    prompt_syntax?: PromptSyntax;
+    /**
+     * Clip Skip
+     *
+     * Default: no layer is left out.
+     */
+    clip_skip?: number | null;
 };
 
 /**
@@ -3029,6 +3260,16 @@ export type GenerateJob = {
      * Null until it has succeeded.
      */
     result: GenerateResult | null;
+    /**
+     * In events alone, of a request with `preview`; else null.
+     */
+    preview: JobPreview | null;
+    /**
+     * Position
+     *
+     * In events alone, while an image of the job waits: requests to this node's engine that go before it, as in `queued` events of `/generate/events`; else null.
+     */
+    position: number | null;
     spec: GenerateSpec;
 };
 
@@ -3098,6 +3339,16 @@ export type GenerateJobSummary = {
      * Null until it has succeeded.
      */
     result: GenerateResult | null;
+    /**
+     * In events alone, of a request with `preview`; else null.
+     */
+    preview: JobPreview | null;
+    /**
+     * Position
+     *
+     * In events alone, while an image of the job waits: requests to this node's engine that go before it, as in `queued` events of `/generate/events`; else null.
+     */
+    position: number | null;
 };
 
 /**
@@ -3138,9 +3389,27 @@ export type GenerateRequest = {
         number
     ] | null;
     /**
+     * Loras
+     *
+     * LoRAs that are added to the weights of UNet and text encoder.
+     */
+    loras?: Array<LoraUse>;
+    /**
+     * Embeddings
+     *
+     * Textual-inversion embeddings whose tokens stand in a prompt. One whose token is in angle brackets, such as `<cat-toy>`, need not be named.
+     */
+    embeddings?: Array<string>;
+    /**
+     * Model
+     *
+     * The diffusion model; default: the node's default one.
+     */
+    model?: string | null;
+    /**
      * Guidance Scale
      *
-     * Weight of the prompt; <= 1: none.
+     * Weight of the prompt; <= 1: none. With `fast`: 1.
      */
     guidance_scale?: number;
     /**
@@ -3155,6 +3424,32 @@ export type GenerateRequest = {
      * Default: by `timestep_spacing`.
      */
     timesteps?: Array<number> | null;
+    /**
+     * A picture to begin with: PNG, JPEG or WebP of one frame. It is resized to `width` x `height`, in whatever proportion; its colours become sRGB, and transparency becomes white.
+     */
+    init_image?: SourceImage | null;
+    /**
+     * Where `init_image` is repainted: white is, black is not. It has the size of `init_image`.
+     */
+    mask?: SourceImage | null;
+    /**
+     * Strength
+     *
+     * Default with `init_image`: 0.75.
+     */
+    strength?: number | null;
+    /**
+     * Mask Blur
+     *
+     * Pixels of the drawn image by which the mask is blurred (the standard deviation); above 0 its edge is soft. At 0 the mask is black and white.
+     */
+    mask_blur?: number;
+    /**
+     * Mask Invert
+     *
+     * Whether black is repainted instead of white.
+     */
+    mask_invert?: boolean;
     /**
      * Prompt
      *
@@ -3173,6 +3468,13 @@ export type GenerateRequest = {
      * Default: one is drawn and returned.
      */
     seed?: number | null;
+    prompt_syntax?: PromptSyntax;
+    /**
+     * Clip Skip
+     *
+     * Default: no layer is left out.
+     */
+    clip_skip?: number | null;
     /**
      * Num Images Per Prompt
      *
@@ -3180,6 +3482,24 @@ export type GenerateRequest = {
      */
     num_images_per_prompt?: number;
     response_format?: ResponseFormat;
+    /**
+     * Best Of
+     *
+     * Draw so many candidates, candidate k with seed + k, and keep `num_images_per_prompt`: those with the highest `clip_score`, best first. All count as drawn. Default: no choice.
+     */
+    best_of?: number | null;
+    /**
+     * Grid
+     *
+     * Also answer with one sheet of all images.
+     */
+    grid?: boolean;
+    /**
+     * Preview
+     *
+     * Every n-th step event has a preview. Default: none has.
+     */
+    preview?: number | null;
     /**
      * Labels
      *
@@ -3208,6 +3528,28 @@ export type GenerateResult = {
  * The request of a `generate` job with every value as used.
  */
 export type GenerateSpec = {
+    /**
+     * Null: the image began with noise alone.
+     */
+    init_image: SourceImageRead | null;
+    /**
+     * After it was inverted and blurred.
+     */
+    mask: SourceImageRead | null;
+    /**
+     * Strength
+     *
+     * Null without `init_image`.
+     */
+    strength: number | null;
+    /**
+     * Mask Blur
+     */
+    mask_blur: number;
+    /**
+     * Mask Invert
+     */
+    mask_invert: boolean;
     /**
      * Prompt
      */
@@ -3266,6 +3608,43 @@ export type GenerateSpec = {
         number,
         number
     ] | null;
+    prompt_syntax: PromptSyntax;
+    /**
+     * Clip Skip
+     *
+     * Null: no layer is left out.
+     */
+    clip_skip: number | null;
+    /**
+     * Best Of
+     *
+     * Candidates of which the images are the best; null: no choice.
+     */
+    best_of: number | null;
+    /**
+     * Grid
+     */
+    grid: boolean;
+    /**
+     * Loras
+     */
+    loras: Array<LoraUseRead>;
+    /**
+     * Embeddings
+     */
+    embeddings: Array<string>;
+    /**
+     * Model
+     *
+     * Null: the node's default model.
+     */
+    model: string | null;
+    /**
+     * Preview
+     *
+     * Every n-th step event has a preview; null: none has.
+     */
+    preview: number | null;
 };
 
 /**
@@ -3314,7 +3693,7 @@ export type GeneratedImageRead = {
     /**
      * Clip Score
      *
-     * 100 · max(cosine(image, prompt), 0); filled when `labels` are given.
+     * 100 · max(cosine(image, prompt), 0); filled with `labels` or `best_of`.
      */
     clip_score: number | null;
     /**
@@ -3363,6 +3742,8 @@ export type GeneratedQuality = {
 export type GenerationEvent = ({
     kind: 'progress';
 } & GenerationProgress) | ({
+    kind: 'queued';
+} & GenerationQueued) | ({
     kind: 'generation';
 } & GenerationRead) | ({
     kind: 'error';
@@ -3475,6 +3856,28 @@ export type GenerationPage = {
  */
 export type GenerationParameters = {
     /**
+     * Null: the image began with noise alone.
+     */
+    init_image: SourceImageRead | null;
+    /**
+     * After it was inverted and blurred.
+     */
+    mask: SourceImageRead | null;
+    /**
+     * Strength
+     *
+     * Null without `init_image`.
+     */
+    strength: number | null;
+    /**
+     * Mask Blur
+     */
+    mask_blur: number;
+    /**
+     * Mask Invert
+     */
+    mask_invert: boolean;
+    /**
      * Prompt
      */
     prompt: string;
@@ -3532,6 +3935,37 @@ export type GenerationParameters = {
         number,
         number
     ] | null;
+    prompt_syntax: PromptSyntax;
+    /**
+     * Clip Skip
+     *
+     * Null: no layer is left out.
+     */
+    clip_skip: number | null;
+    /**
+     * Best Of
+     *
+     * Candidates of which the images are the best; null: no choice.
+     */
+    best_of: number | null;
+    /**
+     * Grid
+     */
+    grid: boolean;
+    /**
+     * Loras
+     */
+    loras: Array<LoraUseRead>;
+    /**
+     * Embeddings
+     */
+    embeddings: Array<string>;
+    /**
+     * Model
+     *
+     * Null: the node's default model.
+     */
+    model: string | null;
 };
 
 /**
@@ -3547,7 +3981,7 @@ export type GenerationProgress = {
     /**
      * Image
      *
-     * Which of the request's images, from 0; its seed is `seed` + `image`.
+     * Which of the request's images (of the candidates of `best_of`), from 0; its seed is `seed` + it.
      */
     image: number;
     /**
@@ -3565,9 +3999,39 @@ export type GenerationProgress = {
     /**
      * Num Images
      *
-     * Images of the request.
+     * Images of the request; with `best_of`, candidates.
      */
     num_images: number;
+    /**
+     * Preview Step
+     *
+     * The step that the preview is of; null without one.
+     */
+    preview_step: number | null;
+    /**
+     * Preview Png B64
+     *
+     * With `preview`: a PNG of what the step predicts, 1/8 of the image's width and height.
+     */
+    preview_png_b64: string | null;
+};
+
+/**
+ * GenerationQueued
+ *
+ * How many requests go before one that waits: the data of a `queued` event.
+ */
+export type GenerationQueued = {
+    /**
+     * Kind
+     */
+    kind: 'queued';
+    /**
+     * Position
+     *
+     * Requests to this node's engine, one an image, that go before the first image of this one; those that are being drawn count too. 0: it is next.
+     */
+    position: number;
 };
 
 /**
@@ -3597,6 +4061,10 @@ export type GenerationRead = {
      */
     images: Array<GeneratedImageRead>;
     /**
+     * If the request asked for it.
+     */
+    grid: GridRead | null;
+    /**
      * Warnings
      */
     warnings: Array<WarningRead>;
@@ -3624,6 +4092,34 @@ export type GenerationTimings = {
 };
 
 export type GradientSolver = 'sgd' | 'adamw';
+
+/**
+ * GridRead
+ *
+ * One sheet of all images of a generation, in their order.
+ */
+export type GridRead = {
+    /**
+     * Url
+     */
+    url: string;
+    /**
+     * Width
+     *
+     * Of the sheet; sheets of large images are made smaller.
+     */
+    width: number;
+    /**
+     * Height
+     */
+    height: number;
+    /**
+     * B64 Json
+     *
+     * The PNG in base64, if `response_format` asked for it.
+     */
+    b64_json: string | null;
+};
 
 /**
  * One guidance scale for all images, or a range to draw from for each.
@@ -3917,6 +4413,12 @@ export type ImageLineage = {
      */
     forecast?: string | null;
     /**
+     * Few Step Sha256
+     *
+     * With speed `fast`: SHA-256 of the pack's few-step weights.
+     */
+    few_step_sha256?: string | null;
+    /**
      * Left out: the pack's own.
      */
     timestep_spacing?: TimestepSpacing | null;
@@ -3934,9 +4436,75 @@ export type ImageLineage = {
         number
     ] | null;
     /**
+     * The picture that it was made from.
+     */
+    init_image?: SourceImageRead | null;
+    /**
+     * Where that was repainted, after inverting and blurring.
+     */
+    mask?: SourceImageRead | null;
+    /**
+     * Strength
+     */
+    strength?: number | null;
+    /**
+     * Mask Blur
+     */
+    mask_blur?: number | null;
+    /**
+     * Mask Invert
+     */
+    mask_invert?: boolean | null;
+    /**
+     * Left out: `plain`.
+     */
+    prompt_syntax?: PromptSyntax | null;
+    /**
+     * Clip Skip
+     *
+     * Left out: no layer of the text encoder is left out.
+     */
+    clip_skip?: number | null;
+    /**
+     * Best Of
+     *
+     * Of how many candidates it is among those with the best CLIP score.
+     */
+    best_of?: number | null;
+    /**
+     * Loras
+     */
+    loras?: Array<LoraRecord> | null;
+    /**
+     * Embeddings
+     */
+    embeddings?: Array<string> | null;
+    /**
+     * Adapter Files
+     *
+     * SHA-256 of the files of LoRAs and embeddings.
+     */
+    adapter_files?: {
+        [key: string]: string;
+    } | null;
+    /**
+     * Model
+     *
+     * The diffusion model, as requests name it. Left out: the default one.
+     */
+    model?: string | null;
+    /**
+     * Model Files
+     *
+     * SHA-256 of the files of weights of `model`.
+     */
+    model_files?: {
+        [key: string]: string;
+    } | null;
+    /**
      * Pack
      *
-     * Name of the model pack that generated it.
+     * Name of the model pack, or of `model`, that generated it.
      */
     pack?: string | null;
     /**
@@ -4067,7 +4635,13 @@ export type ImageMetadata = {
     source: ImageSource;
     decision: Decision;
     /**
+     * Null: nobody has decided, or it belongs to no dataset.
+     */
+    review: Review | null;
+    /**
      * Clip Score
+     *
+     * 100 x the cosine of image and prompt; null if it was not scored.
      */
     clip_score: number | null;
     /**
@@ -4165,6 +4739,28 @@ export type ImageRead = {
     split: Split | null;
     source: ImageSource;
     decision: Decision;
+    /**
+     * Null: nobody has decided, or it belongs to no dataset.
+     */
+    review: Review | null;
+    /**
+     * Clip Score
+     *
+     * 100 x the cosine of image and prompt; null if it was not scored.
+     */
+    clip_score: number | null;
+};
+
+/**
+ * ImageReview
+ *
+ * What a person decides about an image of a dataset.
+ */
+export type ImageReview = {
+    /**
+     * Null takes the decision back.
+     */
+    review: Review | null;
 };
 
 /**
@@ -4262,6 +4858,38 @@ export type JobPage = {
 };
 
 /**
+ * JobPreview
+ *
+ * What an image of a job under way will look like.
+ */
+export type JobPreview = {
+    /**
+     * Image
+     *
+     * Which of the job's images, from 0.
+     */
+    image: number;
+    /**
+     * Step
+     *
+     * The denoising step that predicts this.
+     */
+    step: number;
+    /**
+     * Steps
+     *
+     * Steps of the image that run the model.
+     */
+    steps: number;
+    /**
+     * Preview Png B64
+     *
+     * A PNG, 1/8 of the image's width and height.
+     */
+    preview_png_b64: string;
+};
+
+/**
  * A background job with its request.
  */
 export type JobRead = ({
@@ -4317,6 +4945,321 @@ export type JudgeQuality = {
     per_class?: {
         [key: string]: number;
     } | null;
+};
+
+/**
+ * KeyChange
+ *
+ * What of a key is changed.
+ */
+export type KeyChange = {
+    /**
+     * Replaces all its bounds.
+     */
+    limits: KeyLimits;
+};
+
+/**
+ * KeyCreate
+ *
+ * A key to create.
+ */
+export type KeyCreate = {
+    /**
+     * Name
+     *
+     * Unique among the keys that are not revoked.
+     */
+    name: string;
+    /**
+     * Scopes
+     */
+    scopes: Array<KeyScope>;
+    /**
+     * Expires In Days
+     *
+     * Default: it does not expire.
+     */
+    expires_in_days?: number | null;
+    limits?: KeyLimits;
+};
+
+/**
+ * KeyCreatedRead
+ *
+ * A key that was just created.
+ */
+export type KeyCreatedRead = {
+    /**
+     * Id
+     */
+    id: string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Prefix
+     *
+     * The first characters of the key, by which a person recognizes it.
+     */
+    prefix: string;
+    /**
+     * Scopes
+     */
+    scopes: Array<string>;
+    state: KeyState;
+    /**
+     * Created At
+     */
+    created_at: string;
+    /**
+     * Expires At
+     */
+    expires_at: string | null;
+    /**
+     * Revoked At
+     */
+    revoked_at: string | null;
+    /**
+     * Last Used On
+     *
+     * The day in UTC.
+     */
+    last_used_on: string | null;
+    /**
+     * Its own bounds; null: the setting of each node.
+     */
+    limits: KeyLimitsRead;
+    /**
+     * Key
+     *
+     * The key. This answer alone has it.
+     */
+    key: string;
+};
+
+/**
+ * KeyDetail
+ *
+ * A key with its use.
+ */
+export type KeyDetail = {
+    /**
+     * Id
+     */
+    id: string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Prefix
+     *
+     * The first characters of the key, by which a person recognizes it.
+     */
+    prefix: string;
+    /**
+     * Scopes
+     */
+    scopes: Array<string>;
+    state: KeyState;
+    /**
+     * Created At
+     */
+    created_at: string;
+    /**
+     * Expires At
+     */
+    expires_at: string | null;
+    /**
+     * Revoked At
+     */
+    revoked_at: string | null;
+    /**
+     * Last Used On
+     *
+     * The day in UTC.
+     */
+    last_used_on: string | null;
+    /**
+     * Its own bounds; null: the setting of each node.
+     */
+    limits: KeyLimitsRead;
+    /**
+     * The bounds as this node applies them; null: none.
+     */
+    applied_limits: KeyLimitsRead;
+    use: KeyUse;
+};
+
+/**
+ * KeyLimits
+ *
+ * The bounds of a key; null: the setting of each node.
+ */
+export type KeyLimits = {
+    /**
+     * Requests Per Minute
+     *
+     * Requests in any minute, by each node.
+     */
+    requests_per_minute?: number | null;
+    /**
+     * Concurrent Requests
+     *
+     * Requests that run at once, by each node.
+     */
+    concurrent_requests?: number | null;
+    /**
+     * Concurrent Images
+     *
+     * Images that `POST /generate` draws at once, by each node.
+     */
+    concurrent_images?: number | null;
+    /**
+     * Pixel Steps Per Day
+     *
+     * Images x steps x width x height that are accepted in a day (UTC), over all nodes.
+     */
+    pixel_steps_per_day?: number | null;
+    /**
+     * Stored Mb
+     *
+     * Megabytes of images and models at which new work is refused, over all nodes.
+     */
+    stored_mb?: number | null;
+};
+
+/**
+ * KeyLimitsRead
+ *
+ * The bounds of a key.
+ */
+export type KeyLimitsRead = {
+    /**
+     * Requests Per Minute
+     */
+    requests_per_minute: number | null;
+    /**
+     * Concurrent Requests
+     */
+    concurrent_requests: number | null;
+    /**
+     * Concurrent Images
+     */
+    concurrent_images: number | null;
+    /**
+     * Pixel Steps Per Day
+     */
+    pixel_steps_per_day: number | null;
+    /**
+     * Stored Mb
+     */
+    stored_mb: number | null;
+};
+
+/**
+ * KeyPage
+ *
+ * A page of keys, newest first.
+ */
+export type KeyPage = {
+    /**
+     * Items
+     */
+    items: Array<KeyRead>;
+    /**
+     * Next Cursor
+     *
+     * Hand it back as `cursor` for the next page; null on the last.
+     */
+    next_cursor: string | null;
+    /**
+     * Total
+     *
+     * Items of all pages; null above 10,000, and for images, which are not counted.
+     */
+    total: number | null;
+};
+
+/**
+ * KeyRead
+ *
+ * A key, without the key itself, which the node does not have.
+ */
+export type KeyRead = {
+    /**
+     * Id
+     */
+    id: string;
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Prefix
+     *
+     * The first characters of the key, by which a person recognizes it.
+     */
+    prefix: string;
+    /**
+     * Scopes
+     */
+    scopes: Array<string>;
+    state: KeyState;
+    /**
+     * Created At
+     */
+    created_at: string;
+    /**
+     * Expires At
+     */
+    expires_at: string | null;
+    /**
+     * Revoked At
+     */
+    revoked_at: string | null;
+    /**
+     * Last Used On
+     *
+     * The day in UTC.
+     */
+    last_used_on: string | null;
+    /**
+     * Its own bounds; null: the setting of each node.
+     */
+    limits: KeyLimitsRead;
+};
+
+/**
+ * What a key allows; `admin` allows everything.
+ */
+export type KeyScope = 'read' | 'generate' | 'datasets' | 'train' | 'admin';
+
+/**
+ * Only `active` keys are accepted.
+ */
+export type KeyState = 'active' | 'expired' | 'revoked';
+
+/**
+ * KeyUse
+ *
+ * What a key uses of its quotas.
+ */
+export type KeyUse = {
+    /**
+     * Pixel Steps Today
+     *
+     * Since midnight UTC; only counted where there is a quota.
+     */
+    pixel_steps_today: number;
+    /**
+     * Stored Bytes
+     *
+     * Of images and models that were created with it.
+     */
+    stored_bytes: number;
 };
 
 /**
@@ -4540,6 +5483,92 @@ export type Liveness = {
 };
 
 export type LoadingState = 'loading' | 'ready' | 'failed';
+
+/**
+ * LoraRead
+ *
+ * A LoRA file of the node.
+ */
+export type LoraRead = {
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Num Bytes
+     */
+    num_bytes: number;
+    /**
+     * Fits
+     *
+     * Whether it can be used with the loaded model.
+     */
+    fits: boolean;
+    /**
+     * Detail
+     *
+     * Why it cannot be used; null where it can.
+     */
+    detail: string | null;
+    /**
+     * Rank
+     *
+     * The largest rank of its layers; null where it cannot be used.
+     */
+    rank: number | null;
+};
+
+/**
+ * LoraRecord
+ *
+ * A LoRA and the weight that it had.
+ */
+export type LoraRecord = {
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Weight
+     */
+    weight: number;
+};
+
+/**
+ * LoraUse
+ *
+ * A LoRA and its weight.
+ */
+export type LoraUse = {
+    /**
+     * Name
+     *
+     * As `/capabilities` lists it.
+     */
+    name: string;
+    /**
+     * Weight
+     *
+     * 0 changes nothing, 1 is as it was trained.
+     */
+    weight?: number;
+};
+
+/**
+ * LoraUseRead
+ *
+ * A LoRA and its weight.
+ */
+export type LoraUseRead = {
+    /**
+     * Name
+     */
+    name: string;
+    /**
+     * Weight
+     */
+    weight: number;
+};
 
 /**
  * MetricsRead
@@ -4857,6 +5886,64 @@ export type ModelSummary = {
 };
 
 /**
+ * NearestImage
+ *
+ * A training image, and how near it is.
+ */
+export type NearestImage = {
+    /**
+     * Image Id
+     */
+    image_id: string;
+    /**
+     * Url
+     */
+    url: string;
+    /**
+     * Label
+     *
+     * Its class.
+     */
+    label: string;
+    /**
+     * Similarity
+     *
+     * Cosine of the features of both images.
+     */
+    similarity: number;
+    /**
+     * Distance
+     *
+     * Euclidean distance of the features, each of length 1.
+     */
+    distance: number;
+};
+
+/**
+ * NearestRead
+ *
+ * The training images that are most similar to an image, the most similar first.
+ */
+export type NearestRead = {
+    /**
+     * Images
+     */
+    images: Array<NearestImage>;
+    /**
+     * Num Compared
+     *
+     * Training images that were compared: those whose features are cached, evenly chosen ones above 20,000 or 64 MB of features.
+     */
+    num_compared: number;
+    /**
+     * Num Training
+     *
+     * Training images of the model's dataset, as it is now.
+     */
+    num_training: number;
+};
+
+/**
  * NegativePromptEffect
  *
  * What a negative prompt changes: CLIP's probability of what it names.
@@ -4885,9 +5972,38 @@ export type NegativePromptEffect = {
 };
 
 /**
+ * NodeModel
+ *
+ * One model of the node.
+ */
+export type NodeModel = {
+    state: LoadingState;
+    /**
+     * Detail
+     */
+    detail: string | null;
+    /**
+     * Note
+     *
+     * A hint for the operator about a model that works; null if there is none.
+     */
+    note: string | null;
+    /**
+     * Expected Wait S
+     *
+     * Estimated seconds until a new interactive request would start; null unless ready.
+     */
+    expected_wait_s: number | null;
+    /**
+     * Of a diffusion model, which `model` of a request names.
+     */
+    drawing: DrawingModel | null;
+};
+
+/**
  * Noise scheduler of the denoising.
  */
-export type NoiseScheduler = 'pndm' | 'ddim' | 'euler' | 'euler_a' | 'dpmpp_2m' | 'dpmpp_2m_karras' | 'unipc' | 'lcm';
+export type NoiseScheduler = 'pndm' | 'ddim' | 'euler' | 'euler_a' | 'dpmpp_2m' | 'dpmpp_2m_karras' | 'unipc' | 'lcm' | 'tcd';
 
 /**
  * NotReady
@@ -5196,6 +6312,12 @@ export type PlannedClass = {
      */
     label: string;
     /**
+     * From Images
+     *
+     * Ids of its shots, as they were given; the images may be deleted since.
+     */
+    from_images: Array<string>;
+    /**
      * Folder
      */
     folder: string;
@@ -5242,6 +6364,18 @@ export type PlannedImage = {
      * Seed
      */
     seed: number;
+    /**
+     * From Image
+     *
+     * Id of the shot that it begins with; null: it begins with noise.
+     */
+    from_image: string | null;
+    /**
+     * Strength
+     *
+     * Null without a shot.
+     */
+    strength: number | null;
 };
 
 /**
@@ -5587,6 +6721,11 @@ export type PromptLineage = {
 };
 
 /**
+ * `plain`: brackets are text, and 77 tokens are used. `weighted`: in both prompts `(fox:1.3)` weighs the text, `(fox)` 1.1 times as much, `[fox]` 1.1 times less; a backslash makes a bracket text; prompts of up to 300 tokens are read in chunks of 75.
+ */
+export type PromptSyntax = 'plain' | 'weighted';
+
+/**
  * Readiness
  *
  * All models are loaded and the database answers.
@@ -5626,6 +6765,12 @@ export type RecipeClassRead = {
      * Label
      */
     label: string;
+    /**
+     * From Images
+     *
+     * Ids of its shots, as they were given; the images may be deleted since.
+     */
+    from_images: Array<string>;
 };
 
 /**
@@ -5665,8 +6810,30 @@ export type RecipeSettings = {
         number,
         number
     ] | null;
+    /**
+     * Loras
+     *
+     * LoRAs that are added to the weights of UNet and text encoder.
+     */
+    loras?: Array<LoraUse>;
+    /**
+     * Embeddings
+     *
+     * Textual-inversion embeddings whose tokens stand in a prompt. One whose token is in angle brackets, such as `<cat-toy>`, need not be named.
+     */
+    embeddings?: Array<string>;
+    /**
+     * Model
+     *
+     * The diffusion model; default: the node's default one.
+     */
+    model?: string | null;
     guidance_scale?: GuidanceChoice;
     num_inference_steps?: StepsChoice;
+    /**
+     * Only where a class has `from_images`; null: 0.4 there.
+     */
+    strength?: StrengthChoice | null;
 };
 
 /**
@@ -5694,6 +6861,10 @@ export type RecipeSettingsRead = {
     output_format: ImageFormat;
     guidance_scale: GuidanceChoice;
     num_inference_steps: StepsChoice;
+    /**
+     * Null: no class has `from_images`.
+     */
+    strength: StrengthChoice | null;
     speed: Speed;
     /**
      * Null: the loaded model's own.
@@ -5708,6 +6879,20 @@ export type RecipeSettingsRead = {
         number,
         number
     ] | null;
+    /**
+     * Loras
+     */
+    loras: Array<LoraUseRead>;
+    /**
+     * Embeddings
+     */
+    embeddings: Array<string>;
+    /**
+     * Model
+     *
+     * Null: the node's default model.
+     */
+    model: string | null;
 };
 
 /**
@@ -5968,6 +7153,108 @@ export type RepairSpec = {
 };
 
 /**
+ * RepeatRequest
+ *
+ * What is to be different when a generation is repeated; what is left out or null stays as it was.
+ */
+export type RepeatRequest = {
+    /**
+     * Prompt
+     */
+    prompt?: string | null;
+    /**
+     * Negative Prompt
+     */
+    negative_prompt?: string | null | null;
+    /**
+     * Seed
+     */
+    seed?: number | null;
+    /**
+     * Guidance Scale
+     */
+    guidance_scale?: number | null;
+    /**
+     * Num Inference Steps
+     */
+    num_inference_steps?: number | null;
+    /**
+     * Num Images Per Prompt
+     */
+    num_images_per_prompt?: number | null;
+    /**
+     * Best Of
+     */
+    best_of?: number | null;
+    /**
+     * Width
+     */
+    width?: number | null;
+    /**
+     * Height
+     */
+    height?: number | null;
+    scheduler?: NoiseScheduler | null;
+    speed?: Speed | null;
+    timestep_spacing?: TimestepSpacing | null;
+    /**
+     * Timesteps
+     */
+    timesteps?: Array<number> | null;
+    /**
+     * Guidance Interval
+     */
+    guidance_interval?: [
+        number,
+        number
+    ] | null;
+    prompt_syntax?: PromptSyntax | null;
+    /**
+     * Clip Skip
+     */
+    clip_skip?: number | null;
+    output_format?: ImageFormat | null;
+    /**
+     * Grid
+     */
+    grid?: boolean | null;
+    /**
+     * Labels
+     */
+    labels?: Array<string> | null;
+    /**
+     * Loras
+     */
+    loras?: Array<LoraUse> | null;
+    /**
+     * Embeddings
+     */
+    embeddings?: Array<string> | null;
+    /**
+     * Model
+     */
+    model?: string | null;
+    init_image?: SourceImage | null;
+    mask?: SourceImage | null;
+    /**
+     * Strength
+     *
+     * As in `/generate`. Where the generation began with noise alone and no `init_image` is given, its own image is the picture to begin with.
+     */
+    strength?: number | null;
+    /**
+     * Not kept: it is a matter of each answer.
+     */
+    response_format?: ResponseFormat;
+    /**
+     * Preview
+     *
+     * Not kept, as `response_format`.
+     */
+    preview?: number | null;
+};
+
+/**
  * ReportImage
  *
  * An image listed in the report.
@@ -6167,6 +7454,34 @@ export type ReportPairs = {
 export type ResponseFormat = 'url' | 'b64_json';
 
 /**
+ * Of a person; `rejected` images are left out of training, exports and the version.
+ */
+export type Review = 'accepted' | 'rejected';
+
+/**
+ * ReviewCounts
+ *
+ * The images of a dataset that a person has decided about.
+ */
+export type ReviewCounts = {
+    /**
+     * Accepted
+     */
+    accepted: number;
+    /**
+     * Rejected
+     *
+     * They are not part of the dataset's content, nor of its numbers of images.
+     */
+    rejected: number;
+};
+
+/**
+ * A review, or that there is none.
+ */
+export type ReviewState = 'accepted' | 'rejected' | 'unreviewed';
+
+/**
  * Of the learning rate by epoch; `step`: a tenth every 7 epochs.
  */
 export type Schedule = 'constant' | 'cosine' | 'step';
@@ -6314,6 +7629,50 @@ export type ShardsRead = {
 export type Solver = 'sgd' | 'adamw' | 'lbfgs' | 'ridge' | 'prototypes' | 'sweep';
 
 /**
+ * SourceImage
+ *
+ * A picture: exactly one of `image_id` and `image_b64`.
+ */
+export type SourceImage = {
+    /**
+     * Image Id
+     *
+     * Id of a stored image.
+     */
+    image_id?: string | null;
+    /**
+     * Image B64
+     */
+    image_b64?: string | null;
+    /**
+     * Sha256
+     *
+     * As an answer's `parameters` have it: the picture is refused if its size and pixels, as they are used, have another hash. Default: any picture is taken.
+     */
+    sha256?: string | null;
+};
+
+/**
+ * SourceImageRead
+ *
+ * A picture that an image was made from.
+ */
+export type SourceImageRead = {
+    /**
+     * Sha256
+     *
+     * SHA-256 of its size and its pixels as they were used: resized, in sRGB.
+     */
+    sha256: string;
+    /**
+     * Image Id
+     *
+     * The stored image that it was; null: it came with the request.
+     */
+    image_id: string | null;
+};
+
+/**
  * SourcedMetricsRead
  *
  * The metrics on the images of one split, real and generated ones apart.
@@ -6358,9 +7717,33 @@ export type SourcedMetricsSummary = {
 };
 
 /**
- * `exact` computes every denoising step. `balanced` computes about two fifths of 50 and forecasts the others: nearly the same image; without effect for `euler_a`, `lcm`, and for up to 8 steps. `fast` needs a pack with a model of few steps. `/capabilities` lists what this node offers, and what was measured.
+ * `exact` computes every denoising step. `balanced` computes about two fifths of 50 and forecasts the others: nearly the same image; without effect for `euler_a`, `lcm`, `tcd`, and for up to 8 steps. `fast` adds the pack's few-step weights: by default four steps without guidance. `/capabilities` lists what this node offers, and what was measured.
  */
 export type Speed = 'exact' | 'balanced' | 'fast';
+
+/**
+ * SpeedDefaults
+ *
+ * What images of a speed are made with where a request does not give it.
+ */
+export type SpeedDefaults = {
+    /**
+     * Num Inference Steps
+     */
+    num_inference_steps: number;
+    /**
+     * Max Num Inference Steps
+     *
+     * More steps are refused.
+     */
+    max_num_inference_steps: number;
+    /**
+     * Guidance Scale
+     */
+    guidance_scale: number;
+    scheduler: NoiseScheduler;
+    timestep_spacing: TimestepSpacing;
+};
 
 /**
  * SpeedMeasurement
@@ -6418,6 +7801,16 @@ export type SpeedMeasurement = {
      */
     clip_class_accuracy_exact?: number | null;
     /**
+     * Clip Colour Accuracy
+     *
+     * Share whose colour CLIP recognises.
+     */
+    clip_colour_accuracy?: number | null;
+    /**
+     * Clip Colour Accuracy Exact
+     */
+    clip_colour_accuracy_exact?: number | null;
+    /**
      * Judge Accuracy
      *
      * Share whose class an independent classifier recognises.
@@ -6427,6 +7820,12 @@ export type SpeedMeasurement = {
      * Judge Accuracy Exact
      */
     judge_accuracy_exact?: number | null;
+    /**
+     * Seconds Per Image
+     *
+     * Of one image alone, on two CPU cores in float32.
+     */
+    seconds_per_image?: number | null;
 };
 
 /**
@@ -6436,6 +7835,10 @@ export type SpeedMeasurement = {
  */
 export type SpeedRead = {
     name: Speed;
+    /**
+     * Of `fast`; null: those of every request.
+     */
+    defaults: SpeedDefaults | null;
     /**
      * Measured
      *
@@ -6633,6 +8036,27 @@ export type StepsRange = {
     max: number;
 };
 
+/**
+ * How much of a shot is repainted, as the share of the denoising steps that are taken: one value for all images that begin with a shot, or a range to draw from for each. Low keeps the shot, 1 leaves little more than its colours.
+ */
+export type StrengthChoice = number | StrengthRange;
+
+/**
+ * StrengthRange
+ *
+ * A random strength for each image, drawn from min, min + 0.05, ..., max.
+ */
+export type StrengthRange = {
+    /**
+     * Min
+     */
+    min: number;
+    /**
+     * Max
+     */
+    max: number;
+};
+
 export type SweepSolver = 'sgd' | 'adamw' | 'lbfgs';
 
 /**
@@ -6641,7 +8065,7 @@ export type SweepSolver = 'sgd' | 'adamw' | 'lbfgs';
 export type ThresholdSource = 'request' | 'pack';
 
 /**
- * Which timesteps the steps have: `trailing` begins at the last timestep of the training, where the image is noise alone; `leading` ends at the first; `linspace` does both. Not for `dpmpp_2m_karras` and `lcm`.
+ * Which timesteps the steps have: `trailing` begins at the last timestep of the training, where the image is noise alone; `leading` ends at the first; `linspace` does both. Not for `dpmpp_2m_karras`, `lcm` and `tcd`.
  */
 export type TimestepSpacing = 'leading' | 'trailing' | 'linspace';
 
@@ -7417,7 +8841,7 @@ export type WarningRead = {
     /**
      * Code
      *
-     * `prompt_truncated`, `negative_prompt_truncated` or `single_label`; more may come.
+     * `prompt_truncated`, `negative_prompt_truncated`, `single_label` or `fast_settings`; more may come.
      */
     code: string;
     /**
@@ -7480,6 +8904,10 @@ export type GenerateImagesErrors = {
      * The body did not arrive in time.
      */
     408: Problem;
+    /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
     /**
      * The body or the image is too large.
      */
@@ -7558,6 +8986,10 @@ export type GenerateImageErrors = {
      */
     408: Problem;
     /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
      * The body or the image is too large.
      */
     413: Problem;
@@ -7631,6 +9063,10 @@ export type GenerateEventsErrors = {
      */
     408: Problem;
     /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
      * The body or the image is too large.
      */
     413: Problem;
@@ -7668,12 +9104,117 @@ export type GenerateEventsError = GenerateEventsErrors[keyof GenerateEventsError
 
 export type GenerateEventsResponses = {
     /**
-     * Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it is taken, steps skipped for a client that is slow; then one `result`, or one `error` with the problem that an ordinary answer would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.
+     * Server-sent events, each one's data JSON: `progress` with each image's newest step, 0 once it is taken, steps skipped for a client that is slow; `queued` with the requests that go before it, if there are any, whenever their number changes; then one `result`, or one `error` with the problem that an ordinary answer would be, `retry` its Retry-After in milliseconds. A comment breaks silences of 10 s.
      */
     200: GenerationEvent;
 };
 
 export type GenerateEventsResponse = GenerateEventsResponses[keyof GenerateEventsResponses];
+
+export type RepeatGenerationData = {
+    body: RepeatRequest;
+    headers?: {
+        /**
+         * Prefer
+         *
+         * `respond-async` answers 202 with a job.
+         */
+        prefer?: string | null;
+        /**
+         * Idempotency-Key
+         *
+         * A text chosen by the client, stored for 24 hours. The same key with the same request returns the same response with `Idempotency-Replayed: true`; with another request, 422. Not accepted for inline responses of `/generate`.
+         */
+        'idempotency-key'?: string | null;
+    };
+    path: {
+        /**
+         * Generation Id
+         *
+         * Opaque id.
+         */
+        generation_id: string;
+    };
+    query?: {
+        /**
+         * Priority
+         *
+         * Queued jobs with a higher priority start first.
+         */
+        priority?: number;
+    };
+    url: '/generations/{generation_id}/repeat';
+};
+
+export type RepeatGenerationErrors = {
+    /**
+     * Malformed: the JSON, the form, the cursor or a header cannot be parsed.
+     */
+    400: Problem;
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The body did not arrive in time.
+     */
+    408: Problem;
+    /**
+     * The body or the image is too large.
+     */
+    413: Problem;
+    /**
+     * The media type of the body or of the image is not supported.
+     */
+    415: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+    /**
+     * There is no room left to store the result.
+     */
+    507: Problem;
+};
+
+export type RepeatGenerationError = RepeatGenerationErrors[keyof RepeatGenerationErrors];
+
+export type RepeatGenerationResponses = {
+    /**
+     * The new generation.
+     */
+    201: GenerationRead;
+    /**
+     * Accepted as a job, because `Prefer` asks for it.
+     */
+    202: GenerateJob;
+};
+
+export type RepeatGenerationResponse = RepeatGenerationResponses[keyof RepeatGenerationResponses];
 
 export type ListGenerationsData = {
     body?: never;
@@ -7883,6 +9424,70 @@ export type GetGenerationResponses = {
 
 export type GetGenerationResponse = GetGenerationResponses[keyof GetGenerationResponses];
 
+export type GetGenerationGridData = {
+    body?: never;
+    path: {
+        /**
+         * Generation Id
+         *
+         * Opaque id.
+         */
+        generation_id: string;
+    };
+    query?: never;
+    url: '/generations/{generation_id}/grid.png';
+};
+
+export type GetGenerationGridErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type GetGenerationGridError = GetGenerationGridErrors[keyof GetGenerationGridErrors];
+
+export type GetGenerationGridResponses = {
+    /**
+     * The sheet.
+     */
+    200: Blob | File;
+};
+
+export type GetGenerationGridResponse = GetGenerationGridResponses[keyof GetGenerationGridResponses];
+
 export type ListImagesData = {
     body?: never;
     headers?: {
@@ -7925,6 +9530,18 @@ export type ListImagesData = {
          * Of the dataset: all splits if it is left out.
          */
         split?: Split | null;
+        /**
+         * Prompt
+         *
+         * Words that the prompt contains, in any order; the first eight count.
+         */
+        prompt?: string | null;
+        /**
+         * Model
+         *
+         * Name of the model pack that generated it.
+         */
+        model?: string | null;
     };
     url: '/images';
 };
@@ -8005,7 +9622,14 @@ export type GetImageData = {
          */
         image_id: string;
     };
-    query?: never;
+    query?: {
+        /**
+         * Width
+         *
+         * A small copy instead, WebP, at most this wide and four times as high; never enlarged. It is served whole.
+         */
+        width?: number | null;
+    };
     url: '/images/{image_id}';
 };
 
@@ -8056,7 +9680,7 @@ export type GetImageError = GetImageErrors[keyof GetImageErrors];
 
 export type GetImageResponses = {
     /**
-     * The image's file.
+     * The image's file, or a small copy of it.
      */
     200: Blob | File;
     /**
@@ -8569,6 +10193,10 @@ export type CreateDatasetErrors = {
      */
     409: Problem;
     /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
+    /**
      * The body or the image is too large.
      */
     413: Problem;
@@ -9057,6 +10685,28 @@ export type ListDatasetImagesData = {
          */
         split?: Split | null;
         decision?: Decision;
+        /**
+         * Source
+         *
+         * Of the images.
+         */
+        source?: ImageSource | null;
+        /**
+         * Review
+         */
+        review?: ReviewState | null;
+        /**
+         * Min Clip Score
+         *
+         * Only images with at least this CLIP score.
+         */
+        min_clip_score?: number | null;
+        /**
+         * Max Clip Score
+         *
+         * Only images with at most this CLIP score.
+         */
+        max_clip_score?: number | null;
     };
     url: '/datasets/{dataset_id}/images';
 };
@@ -9198,6 +10848,92 @@ export type UploadDatasetImagesResponses = {
 };
 
 export type UploadDatasetImagesResponse = UploadDatasetImagesResponses[keyof UploadDatasetImagesResponses];
+
+export type ReviewDatasetImageData = {
+    body: ImageReview;
+    path: {
+        /**
+         * Image Id
+         *
+         * Opaque id.
+         */
+        image_id: string;
+        /**
+         * Dataset Id
+         *
+         * Opaque id, or the unique name.
+         */
+        dataset_id: string;
+    };
+    query?: never;
+    url: '/datasets/{dataset_id}/images/{image_id}';
+};
+
+export type ReviewDatasetImageErrors = {
+    /**
+     * Malformed: the JSON, the form, the cursor or a header cannot be parsed.
+     */
+    400: Problem;
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The body did not arrive in time.
+     */
+    408: Problem;
+    /**
+     * The state of the resource does not allow this.
+     */
+    409: Problem;
+    /**
+     * The body or the image is too large.
+     */
+    413: Problem;
+    /**
+     * The media type of the body or of the image is not supported.
+     */
+    415: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type ReviewDatasetImageError = ReviewDatasetImageErrors[keyof ReviewDatasetImageErrors];
+
+export type ReviewDatasetImageResponses = {
+    /**
+     * The image with the decision.
+     */
+    200: ImageRead;
+};
+
+export type ReviewDatasetImageResponse = ReviewDatasetImageResponses[keyof ReviewDatasetImageResponses];
 
 export type GetDatasetVersionData = {
     body?: never;
@@ -10146,6 +11882,10 @@ export type CreateTrainJobErrors = {
      * The state of the resource does not allow this.
      */
     409: Problem;
+    /**
+     * A stored file is missing or damaged; `code` says which, `detail` what to do.
+     */
+    410: Problem;
     /**
      * The body or the image is too large.
      */
@@ -11317,6 +13057,10 @@ export type ListBackbonesErrors = {
      */
     421: Problem;
     /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
      * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
@@ -11852,6 +13596,357 @@ export type RetryJobResponses = {
 
 export type RetryJobResponse = RetryJobResponses[keyof RetryJobResponses];
 
+export type ListKeysData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
+    path?: never;
+    query?: {
+        /**
+         * Limit
+         *
+         * Maximum number of items in the page.
+         */
+        limit?: number;
+        /**
+         * Cursor
+         *
+         * `next_cursor` of the previous page.
+         */
+        cursor?: string | null;
+    };
+    url: '/keys';
+};
+
+export type ListKeysErrors = {
+    /**
+     * Malformed: the JSON, the form, the cursor or a header cannot be parsed.
+     */
+    400: Problem;
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type ListKeysError = ListKeysErrors[keyof ListKeysErrors];
+
+export type ListKeysResponses = {
+    /**
+     * A page of keys.
+     */
+    200: KeyPage;
+};
+
+export type ListKeysResponse = ListKeysResponses[keyof ListKeysResponses];
+
+export type CreateKeyData = {
+    body: KeyCreate;
+    path?: never;
+    query?: never;
+    url: '/keys';
+};
+
+export type CreateKeyErrors = {
+    /**
+     * Malformed: the JSON, the form, the cursor or a header cannot be parsed.
+     */
+    400: Problem;
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * The body did not arrive in time.
+     */
+    408: Problem;
+    /**
+     * The state of the resource does not allow this.
+     */
+    409: Problem;
+    /**
+     * The body or the image is too large.
+     */
+    413: Problem;
+    /**
+     * The media type of the body or of the image is not supported.
+     */
+    415: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type CreateKeyError = CreateKeyErrors[keyof CreateKeyErrors];
+
+export type CreateKeyResponses = {
+    /**
+     * The key, this once.
+     */
+    201: KeyCreatedRead;
+};
+
+export type CreateKeyResponse = CreateKeyResponses[keyof CreateKeyResponses];
+
+export type RevokeKeyData = {
+    body?: never;
+    path: {
+        /**
+         * Key Id
+         *
+         * Opaque id, or the unique name.
+         */
+        key_id: string;
+    };
+    query?: never;
+    url: '/keys/{key_id}';
+};
+
+export type RevokeKeyErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The state of the resource does not allow this.
+     */
+    409: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type RevokeKeyError = RevokeKeyErrors[keyof RevokeKeyErrors];
+
+export type RevokeKeyResponses = {
+    /**
+     * It is revoked.
+     */
+    204: void;
+};
+
+export type RevokeKeyResponse = RevokeKeyResponses[keyof RevokeKeyResponses];
+
+export type GetKeyData = {
+    body?: never;
+    headers?: {
+        /**
+         * If-None-Match
+         *
+         * An ETag; if the answer still has it, 304 without a body.
+         */
+        'if-none-match'?: string | null;
+    };
+    path: {
+        /**
+         * Key Id
+         *
+         * Opaque id, or the unique name.
+         */
+        key_id: string;
+    };
+    query?: never;
+    url: '/keys/{key_id}';
+};
+
+export type GetKeyErrors = {
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type GetKeyError = GetKeyErrors[keyof GetKeyErrors];
+
+export type GetKeyResponses = {
+    /**
+     * The key.
+     */
+    200: KeyDetail;
+};
+
+export type GetKeyResponse = GetKeyResponses[keyof GetKeyResponses];
+
+export type ChangeKeyData = {
+    body: KeyChange;
+    path: {
+        /**
+         * Key Id
+         *
+         * Opaque id, or the unique name.
+         */
+        key_id: string;
+    };
+    query?: never;
+    url: '/keys/{key_id}';
+};
+
+export type ChangeKeyErrors = {
+    /**
+     * Malformed: the JSON, the form, the cursor or a header cannot be parsed.
+     */
+    400: Problem;
+    /**
+     * The request needs an API key, or its key is not valid.
+     */
+    401: Problem;
+    /**
+     * The API key does not have the scope that this needs (`scope` names it), or a page of another origin sends the request, and the node does not allow this origin.
+     */
+    403: Problem;
+    /**
+     * There is no resource with this id.
+     */
+    404: Problem;
+    /**
+     * The body did not arrive in time.
+     */
+    408: Problem;
+    /**
+     * The body or the image is too large.
+     */
+    413: Problem;
+    /**
+     * The media type of the body or of the image is not supported.
+     */
+    415: Problem;
+    /**
+     * The node does not answer under the `Host` of the request.
+     */
+    421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
+     * Too many large requests came from this address. Retry after `Retry-After` seconds.
+     */
+    429: Problem;
+    /**
+     * The service failed.
+     */
+    500: Problem;
+    /**
+     * Loading, at capacity, or shutting down. Retry after `Retry-After` seconds.
+     */
+    503: Problem;
+};
+
+export type ChangeKeyError = ChangeKeyErrors[keyof ChangeKeyErrors];
+
+export type ChangeKeyResponses = {
+    /**
+     * The key.
+     */
+    200: KeyDetail;
+};
+
+export type ChangeKeyResponse = ChangeKeyResponses[keyof ChangeKeyResponses];
+
 export type GetLivenessData = {
     body?: never;
     headers?: {
@@ -11876,6 +13971,10 @@ export type GetLivenessErrors = {
      * The node does not answer under the `Host` of the request.
      */
     421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
     /**
      * The service failed.
      */
@@ -11917,6 +14016,10 @@ export type GetReadinessErrors = {
      * The node does not answer under the `Host` of the request.
      */
     421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
     /**
      * The service failed.
      */
@@ -11971,6 +14074,10 @@ export type GetCapabilitiesErrors = {
      */
     421: Problem;
     /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
      * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
     429: Problem;
@@ -12015,6 +14122,10 @@ export type GetMetricsErrors = {
      * The node does not answer under the `Host` of the request.
      */
     421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
     /**
      * Too many large requests came from this address. Retry after `Retry-After` seconds.
      */
@@ -12065,6 +14176,10 @@ export type DescribeServiceErrors = {
      */
     421: Problem;
     /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
+    /**
      * The service failed.
      */
     500: Problem;
@@ -12105,6 +14220,10 @@ export type ListErrorCodesErrors = {
      * The node does not answer under the `Host` of the request.
      */
     421: Problem;
+    /**
+     * The request is well-formed but invalid; `errors` lists each fault.
+     */
+    422: Problem;
     /**
      * The service failed.
      */

@@ -14,7 +14,7 @@ from app.api.serving.accepted_work import PRESENT_S, AcceptedWorkBook
 from app.api.serving.draining import Draining
 from app.api.serving.refusals import BURST_S, MAX_WAIT_S
 from app.config import Settings
-from app.services.thread_pools import WorkPool
+from app.services.process.thread_pools import WorkPool
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 

@@ -100,7 +100,8 @@ def test_large_bodies_and_lists_are_read_after_the_answer_to_a_small_request(
         await send({"type": "http.response.body", "body": b""})
 
     async def main() -> None:
-        outer = HttpMiddleware(app, body=BodyLimits(), draining=Draining())
+        precedence = Precedence(young_s=PATIENCE_S, max_wait_s=PATIENCE_S)
+        outer = HttpMiddleware(app, body=BodyLimits(), draining=Draining(), precedence=precedence)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://node") as client:
             small = asyncio.ensure_future(client.get("/small"))
             await asyncio.wait_for(small_begins.wait(), PATIENCE_S)

@@ -1,6 +1,7 @@
 """The bench of `/generate`, without models: its traces, its loads and its verdicts."""
 
 import asyncio
+import json
 import os
 import select
 import subprocess
@@ -13,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.generate.load import PNG_SIGNATURE, Run, closed_loop, late_arrivals, open_loop
+from bench.generate.load import PNG_SIGNATURE, Run, WithFields, closed_loop, late_arrivals, open_loop
 from bench.generate.measure import Results
 from bench.generate.peers.threads_server import Locked
 from bench.generate.plan import BUSY, FULL, GPU, LATE, LONG, POISSON, QUICK, SHORT, Plan, make_loads
 from bench.generate.report import judge, render_loads, summarize, summarize_all, to_json
-from bench.generate.servers import OURS, RunningServer, litserve_server
+from bench.generate.servers import BALANCED, OURS, RunningServer, litserve_server
 from bench.generate.traces import ImageRequest, arrival_times, group_alike, make_trace
 from testing.waiting import PATIENCE_S
 
@@ -143,9 +144,9 @@ def run_of(throughput: float, latency: float, failures: int = 0) -> Run:
     return Run([latency] * 10, failures, 10 / throughput)
 
 
-def results_of(ours: Run, *, lock: Run, litserve: Run, alone: float) -> Results:
+def results_of(ours: Run, *, lock: Run, litserve: Run, alone: float, balanced: Run | None = None) -> Results:
     results = Results(capacity=1.0, alone_s=[alone], direct_s=[1.0])
-    for name, run in {OURS: ours, "lock": lock, "litserve": litserve}.items():
+    for name, run in {OURS: ours, BALANCED: balanced or ours, "lock": lock, "litserve": litserve}.items():
         for load in (*BUSY.values(), POISSON.format(0.9), LATE):
             results.runs[name][load] = [run]
     return results
@@ -153,28 +154,29 @@ def results_of(ours: Run, *, lock: Run, litserve: Run, alone: float) -> Results:
 
 def test_targets_compare_with_the_best_peer() -> None:
     ours, lock, litserve = run_of(4.0, 1.0), run_of(1.0, 4.0), run_of(2.0, 2.0)
-    figures = judge(results_of(ours, lock=lock, litserve=litserve, alone=1.02))
-    assert [figure.value for figure in figures] == pytest.approx([2.0, 2.0, 0.5, 0.25, 1.02, 0])
+    figures = judge(results_of(ours, lock=lock, litserve=litserve, alone=1.02, balanced=run_of(6.0, 0.5)))
+    assert [figure.value for figure in figures] == pytest.approx([2.0, 3.0, 2.0, 0.5, 0.25, 0.25, 1.02, 0])
     assert {figure.verdict for figure in figures} == {"ok"}
 
 
 def test_a_missed_target_and_a_failed_request_are_told() -> None:
     slow = run_of(1.0, 4.0, failures=1)
     figures = judge(results_of(slow, lock=run_of(1.5, 3.0), litserve=run_of(1.0, 4.0), alone=1.1))
-    assert [figure.verdict for figure in figures] == ["BELOW", "BELOW", "ABOVE", "ABOVE", "ABOVE", "ABOVE"]
+    assert [figure.verdict for figure in figures] == ["BELOW"] * 3 + ["ABOVE"] * 5
 
 
 def test_a_server_that_answers_nothing_passes_no_target() -> None:
     nothing = Run([], 10, 5.0)
     figures = judge(results_of(nothing, lock=run_of(1.0, 4.0), litserve=run_of(1.0, 4.0), alone=1.0))
-    assert [figure.verdict for figure in figures] == ["BELOW", "BELOW", "ABOVE", "ABOVE", "ok", "ABOVE"]
+    assert [figure.verdict for figure in figures] == [*["BELOW"] * 3, *["ABOVE"] * 3, "ok", "ABOVE"]
 
 
 def test_rounds_are_compared_one_by_one() -> None:
     """A machine that slows down while the rounds go on slows both."""
     results = results_of(run_of(4.0, 1.0), lock=run_of(1.0, 4.0), litserve=run_of(1.0, 4.0), alone=1.0)
     mixed = BUSY["mixed"]
-    results.runs[OURS][mixed] = [run_of(rate, 1.0) for rate in (6.0, 3.0, 1.5)]
+    for name in (OURS, BALANCED):
+        results.runs[name][mixed] = [run_of(rate, 1.0) for rate in (6.0, 3.0, 1.5)]
     results.runs["lock"][mixed] = [run_of(rate, 1.0) for rate in (2.0, 1.0, 0.5)]
     results.runs["litserve"][mixed] = [run_of(rate, 1.0) for rate in (1.0, 1.0, 1.0)]
     assert judge(results)[0].value == pytest.approx(3.0)
@@ -188,12 +190,27 @@ def test_repeats_are_summed_up() -> None:
     assert summary["failures"] == 1
 
 
+def test_a_sender_adds_its_fields_to_every_body() -> None:
+    sent: list[dict[str, object]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(200, content=PNG_SIGNATURE)
+
+    async def main() -> Run:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://server") as http:
+            return await closed_loop(WithFields(http, {"speed": "balanced"}), [SHORT, LONG], clients=1)
+
+    assert asyncio.run(main()).failures == 0
+    assert sent == [{**SHORT.to_json(), "speed": "balanced"}, {**LONG.to_json(), "speed": "balanced"}]
+
+
 def test_the_table_and_the_json_hold_every_load_of_every_server() -> None:
     results = results_of(run_of(4.0, 1.0), lock=Run([], 1, 1.0), litserve=run_of(2.0, 2.0), alone=1.0)
-    assert len(render_loads(summarize_all(results)).splitlines()) == 2 + 4 * 3
+    assert len(render_loads(summarize_all(results)).splitlines()) == 2 + 4 * 4
     report = to_json(results, judge(results), {"threads": 2})
     assert report["threads"] == 2
-    assert set(report["loads"]) == {OURS, "lock", "litserve"}
+    assert set(report["loads"]) == {OURS, BALANCED, "lock", "litserve"}
     assert report["loads"]["lock"][LATE] == {"images_s": 0, "least_images_s": 0, "most_images_s": 0, "failures": 1}
 
 

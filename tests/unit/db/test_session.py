@@ -85,7 +85,7 @@ def test_quick_transactions_are_not_named_however_many_follow_each_other(
     while time.monotonic() < deadline:
         with watched.transaction() as session:
             session.execute(SELECT_ONE)
-    assert caplog.text == ""
+    assert "has been open" not in caplog.text
 
 
 def test_on_sqlite_a_large_transaction_locks_no_reader_out_before_its_commit(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The engine's loop with fake models: order, failures, cancelling, starting and stopping."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from app.engine.engine import Engine
 from app.engine.request import Priority, RequestCost
 from app.engine.runner import Runner
 from app.engine.scheduling.batcher import Batch, Batcher
+from app.engine.scheduling.idle_work import IdleWork
 from app.errors import InferenceFailed, Invalid, ModelNotReady, QueueFull, Unavailable
 from testing.fakes import FakePayload, FakeRunner
 from testing.waiting import PATIENCE_S
@@ -108,6 +110,32 @@ def test_waiting_requests_share_the_next_step(start_engine: StartEngine) -> None
     runner.open()
     assert [future.result(PATIENCE_S) for future in futures] == ["first", "a", "b", "c"]
     assert runner.batches == [["first"], ["a", "b", "c"]]
+
+
+def test_an_idle_device_runs_work_aside_until_it_is_done() -> None:
+    seconds = itertools.count(0.0, 10.0)  # every look at the clock is ten seconds later
+    engine = Engine(idle_work=IdleWork(lambda: next(seconds)))
+    pauses: list[float | None] = [0.0, 3.0, None]
+    threads, is_done = [], threading.Event()
+
+    def piece() -> float | None:
+        threads.append(threading.current_thread().name)
+        if len(pauses) == 1:
+            is_done.set()
+        return pauses.pop(0)
+
+    engine.start()
+    engine.add_idle_work(piece)
+    assert is_done.wait(PATIENCE_S)
+    engine.close()
+    assert threads == ["engine-device"] * 3
+
+
+def test_requests_go_on_beside_work_aside(start_engine: StartEngine) -> None:
+    runner = FakeRunner()
+    engine = start_engine(model=runner)
+    engine.add_idle_work(lambda: 0.0)
+    assert engine.submit("model", FakePayload("image", num_steps=3)).result(PATIENCE_S) == "image"
 
 
 def test_a_short_request_does_not_wait_for_a_long_one_of_another_model(start_engine: StartEngine) -> None:

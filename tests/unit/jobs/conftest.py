@@ -29,7 +29,7 @@ def working(db: Database, database_url: str) -> StartWorker:
 
     @contextmanager
     def start(*handlers: Any) -> Iterator[Worker]:
-        worker = Worker(db, database_url, handlers or [Pictures()], ttl_s=2, poll_s=0.02, chunks_at_once=1)
+        worker = Worker(db, database_url, handlers or [Pictures()], ttl_s=8, poll_s=0.02, chunks_at_once=1)
         worker.start()
         try:
             yield worker

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from app.modelpacks.devices import resolve_deterministic, resolve_device, resolve_dtype
+from app.modelpacks.devices import resolve_deterministic, resolve_device, resolve_dtype, resolve_num_threads
 from app.modelpacks.pack import PackError
 
 HAS_CUDA = torch.cuda.is_available()
@@ -44,3 +48,21 @@ def test_results_are_deterministic_on_the_cpu_alone_unless_set() -> None:
     assert not resolve_deterministic(None, gpu)
     assert resolve_deterministic(True, gpu)
     assert not resolve_deterministic(False, cpu)
+
+
+@pytest.mark.parametrize(("said", "expected"), [("3", 3), ("5,2", 5), (" 4 ", 4)])
+def test_the_threads_are_those_that_openmp_was_given(monkeypatch: pytest.MonkeyPatch, said: str, expected: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert resolve_num_threads(None) == expected
+    assert resolve_num_threads(7) == 7
+
+
+def test_without_a_number_the_threads_are_the_cores_that_the_process_may_use() -> None:
+    """A container that may use one core of many must not get a thread for each of them."""
+    core = min(os.sched_getaffinity(0))
+    program = (
+        f"import os; os.sched_setaffinity(0, {{{core}}}); os.environ['OMP_NUM_THREADS'] = 'none'; "
+        "from app.modelpacks.devices import resolve_num_threads; print(resolve_num_threads(None))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(done.stdout) == 1

@@ -158,3 +158,17 @@ def test_loading_takes_no_random_numbers(built_pack: Path) -> None:
     for load in LOAD.values():
         load(pack)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_unet_with_channels_of_another_task_is_refused(copy_parts: CopyParts) -> None:
+    own_pack = copy_parts("diffusion")
+    folder = own_pack / "diffusion" / "unet"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "in_channels": 8}))
+    path = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    first = tensors["conv_in.weight"]
+    tensors["conv_in.weight"] = torch.cat([first, first], 1)
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(PackError, match="is of a model for another task"):
+        load_changed(own_pack, "diffusion")

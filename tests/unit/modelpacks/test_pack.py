@@ -135,7 +135,7 @@ def test_a_part_may_come_from_a_local_folder(built_pack: Path, tmp_path: Path) -
 
 def test_a_local_folder_that_is_missing_is_named_without_its_path(tmp_path: Path) -> None:
     pack = find_pack("sd15", tmp_path, {"clip": tmp_path / "nowhere"})
-    with pytest.raises(PackError, match=r"local folder for clip.*Check the folder in the settings") as caught:
+    with pytest.raises(PackError, match=r"local folder for clip.*Check the path in the settings") as caught:
         verify_part(pack, "clip")
     assert "nowhere" not in caught.value.detail
 
@@ -160,3 +160,45 @@ def test_the_near_duplicate_cosine_applies_to_the_packs_own_clip_alone(built_pac
     assert measured["independent_max"] < demo.near_duplicate_cosine == measured["cosine"] <= measured["copies_min"]
     assert find_pack("demo", tmp_path, {"clip": built_pack / "clip"}).near_duplicate_cosine == 0.99
     assert find_pack("sd15", tmp_path).near_duplicate_cosine == 0.99
+
+
+FEW_STEP = {
+    "file": {"path": "few-step/unet.safetensors", "sha256": "0" * 64, "size": 1},
+    "num_inference_steps": 4,
+    "max_num_inference_steps": 8,
+    "guidance_scale": 1.0,
+    "scheduler": "ddim",
+    "timestep_spacing": "trailing",
+}
+
+
+def test_few_step_weights_are_described_beside_the_revision(copy_parts: CopyParts) -> None:
+    own_pack = copy_parts("clip")
+    assert read_pack(own_pack).few_step is None
+    write_manifest(own_pack, few_step=FEW_STEP)
+    few_step = read_pack(own_pack).few_step
+    assert few_step is not None
+    assert (few_step.file.path, few_step.settings.scheduler) == ("few-step/unet.safetensors", "ddim")
+    assert read_pack(own_pack, {"diffusion": own_pack}).few_step is None, "they are for the pack's own UNet"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": {"path": "../unet.safetensors", "sha256": "", "size": 1}},
+        {"file": None},
+        {"num_inference_steps": 0},
+        {"max_num_inference_steps": 3},
+        {"guidance_scale": 7.5},
+        {"scheduler": "ddpm"},
+        {"timestep_spacing": "even"},
+    ],
+    ids=str,
+)
+def test_few_step_weights_with_settings_that_no_image_can_have_are_rejected(
+    copy_parts: CopyParts, change: dict[str, object]
+) -> None:
+    own_pack = copy_parts("clip")
+    write_manifest(own_pack, few_step={**FEW_STEP, **change})
+    with pytest.raises(PackError, match="not a manifest"):
+        read_pack(own_pack)

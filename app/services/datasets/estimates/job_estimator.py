@@ -7,7 +7,7 @@ caller's, on the caller's thread.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -19,7 +19,8 @@ from app.engine.scheduling.turns import BACKGROUND_EVERY
 from app.image_spec import SIDE_MULTIPLE
 from app.schemas.datasets import EstimateBasis
 from app.services.datasets.estimates.waiting_work import JobWork, active_work, kept_share, num_live_workers
-from app.services.datasets.records import guided_part, mean_row_steps
+from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets
+from app.services.datasets.records import mean_row_steps, mean_rows_at_once
 from app.services.inference.loaded import CLIP, DIFFUSION
 from app.services.inference.service import Inference
 
@@ -71,10 +72,25 @@ class JobEstimator:
         self._at_once = chunk_size * chunks_at_once
         self._worker_ttl_s = worker_ttl_s
 
-    def estimate(self, session: Session, dataset: Dataset, num_images: int, caller: Caller) -> Estimate:
-        """Estimate the time until a new job has made so many images of a dataset, if it were submitted now."""
-        job = JobWork.of_dataset(dataset, num_images, caller.id)
-        row_steps = round(num_images * mean_row_steps(dataset.generation))
+    def estimate(
+        self,
+        session: Session,
+        dataset: Dataset,
+        num_images: int,
+        caller: Caller,
+        offsets: Offsets = NO_OFFSETS,
+    ) -> Estimate:
+        """Estimate the time until a new job has made so many images of a dataset, if it were submitted now.
+
+        Args:
+            session: Where the work of other jobs is read.
+            dataset: The row as it would be.
+            num_images: Images to make, >= 0.
+            caller: Whose job it would be.
+            offsets: The images are those of slots behind these.
+        """
+        job = JobWork.of_dataset(dataset, num_images, caller.id, offsets=offsets)
+        row_steps = round(num_images * mean_row_steps(job.generation, job.shot_share))
         kept = kept_share(session, dataset.pack)
         device = self._device(job, kept)
         if device.seconds is None or device.basis is None:
@@ -87,6 +103,7 @@ class JobEstimator:
         free = max(1 - device.interactive_share, 1 / BACKGROUND_EVERY)
         seconds = START_S + device.interactive_s + (own_s + ahead_s) / free / max(1, num_workers) if num_images else 0.0
         assumptions = [
+            *([_first_use_text(device.first_use_s)] if device.first_use_s else []),
             *([_kept_text(kept)] if job.is_scored else []),
             f"To encode, write and record an image takes {1000 * _other_s(dataset.generation):.0f} ms more.",
             _others_text(others, ahead_s),
@@ -105,21 +122,23 @@ class JobEstimator:
         """Return the device's time of a job, scoring included."""
         num = job.num_images * _attempts(job, kept)
         at_once = max(1, min(job.num_images, self._at_once))
-        drawn = _drawing(job.generation, num, at_once)
+        drawn = _drawing(job, num, at_once)
         found = self._inference.estimate(DIFFUSION, [drawn])
         if not job.is_scored or found.seconds is None:
             return found
         scored = self._inference.estimate(CLIP, [Work((), row_steps=num, together=1)]).seconds
         if scored is None:
-            as_steps = Work(drawn.shape, row_steps=num * SCORE_ROW_STEPS, together=1)
+            as_steps = Work(drawn.shape, row_steps=num * SCORE_ROW_STEPS, together=1, network=drawn.network)
             scored = self._inference.estimate(DIFFUSION, [as_steps]).seconds or 0.0
-        return DeviceEstimate(found.seconds + scored, found.basis, found.interactive_s, found.interactive_share)
+        return replace(found, seconds=found.seconds + scored)
 
 
-def _drawing(generation: Mapping[str, Any], num_images: float, at_once: int) -> Work:
+def _drawing(job: JobWork, num_images: float, at_once: int) -> Work:
+    generation = job.generation
     shape = (int(generation["height"]) // SIDE_MULTIPLE, int(generation["width"]) // SIDE_MULTIPLE)
-    together = max(1, round((1 + guided_part(generation["guidance_scale"])) * at_once))
-    return Work(shape, num_images * mean_row_steps(generation), together, finishes=num_images)
+    together = max(1, round(mean_rows_at_once(generation, job.shot_share) * at_once))
+    row_steps = num_images * mean_row_steps(generation, job.shot_share)
+    return Work(shape, row_steps, together, finishes=num_images, network=generation.get("model") or "")
 
 
 def _other_s(generation: Mapping[str, Any]) -> float:
@@ -156,6 +175,10 @@ def _basis_text(device: DeviceEstimate, generation: Mapping[str, Any]) -> str:
         "scaled": f"No step was at {size} yet. A step costs what those at other sizes took on this node, by pixels.",
         "calibrated": "A step costs what the node measured at its start: no image has been drawn since.",
     }[device.basis or "calibrated"]
+
+
+def _first_use_text(seconds: float) -> str:
+    return f"The first step at this size takes {seconds:.1f} s more, to test which images can share a step."
 
 
 def _kept_text(kept: float | None) -> str:

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.db.base import utc_now
 from app.db.models import Dataset, Image, Job, Worker, active_jobs
-from app.services.datasets.recipes.recipe import max_attempts
-from app.services.datasets.records import num_to_make
+from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets, max_attempts
+from app.services.datasets.records import num_to_make, shot_share
 from app.services.generations.records import GenerationSpec
 
 # Most active jobs that are read, oldest first; an estimate behind more of them is too low.
@@ -34,6 +34,7 @@ class JobWork:
         is_scored: Whether CLIP scores each of them.
         max_attempts: Images drawn for a slot until a filter keeps one, >= 1; 1 without a filter.
         goes_first: Whether it has a higher priority than a new job of the default priority.
+        shot_share: Which part of the images begins with a picture, at the settings' strength, 0 ... 1.
     """
 
     caller: str
@@ -42,14 +43,24 @@ class JobWork:
     is_scored: bool = False
     max_attempts: int = 1
     goes_first: bool = False
+    shot_share: float = 0.0
 
     @classmethod
-    def of_dataset(cls, dataset: Dataset, num_images: int, caller: str, *, goes_first: bool = False) -> "JobWork":
-        """Return the work of drawing so many images of a dataset."""
+    def of_dataset(
+        cls,
+        dataset: Dataset,
+        num_images: int,
+        caller: str,
+        *,
+        goes_first: bool = False,
+        offsets: Offsets = NO_OFFSETS,
+    ) -> "JobWork":
+        """Return the work of drawing so many images of the slots of a dataset behind the offsets."""
         recipe = dataset.recipe or {}
         is_scored = recipe.get("filter") is not None
         attempts = max_attempts(dataset) if is_scored else 1
-        return cls(caller, num_images, dataset.generation, is_scored, attempts, goes_first)
+        share = shot_share(dataset, offsets)
+        return cls(caller, num_images, dataset.generation, is_scored, attempts, goes_first, share)
 
 
 def active_work(session: Session) -> list[JobWork]:
@@ -87,7 +98,9 @@ def _work_of(job: Job, dataset: Dataset | None) -> JobWork | None:
     left, goes_first = job.progress_total - job.progress_done, job.priority > 0
     if job.kind == "generate":
         spec = GenerationSpec.from_json(job.spec)
-        return JobWork(job.caller, left, spec.image.to_json(), bool(spec.labels), goes_first=goes_first)
+        image, share = spec.image, float(spec.image.init_image is not None)
+        is_scored = bool(spec.labels or spec.best_of)
+        return JobWork(job.caller, left, image.to_json(), is_scored, goes_first=goes_first, shot_share=share)
     if dataset is None or job.kind not in ("dataset", "train"):
         return None
     if job.kind == "train":  # its images come first

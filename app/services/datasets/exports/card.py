@@ -39,6 +39,8 @@ DTYPES: dict[str, Literal["string", "int64", "float64"]] = {
     "seed": "int64",
     "guidance_scale": "float64",
     "num_inference_steps": "int64",
+    "model": "string",
+    "model_revision": "string",
     "clip_score": "float64",
     "format": "string",
     "sha256": "string",
@@ -47,9 +49,10 @@ DTYPES: dict[str, Literal["string", "int64", "float64"]] = {
 _CARD = """
 # {name}
 
-{num_images} images in {num_classes} classes, {num_real} of them uploaded and the others generated. Made by Foxhound;
-`metadata.jsonl` of each split has one line for each image. A number that an image has no value for is -1, a text is
-empty: an uploaded image has neither prompt nor seed. The `recipe` in `dataset.json` makes the generated images again:
+{num_images} images in {num_classes} classes, {num_real} of them uploaded and the others generated{by}.
+Made by Foxhound; `metadata.jsonl` of each split has one line for each image. A number that an image has no value for is
+-1, a text is empty: an uploaded image has neither prompt nor seed. The `recipe` in `dataset.json` makes the generated
+images again:
 
 ```sh
 jq .recipe dataset.json | curl http://127.0.0.1:8000/datasets -H 'Content-Type: application/json' -d @-
@@ -101,6 +104,8 @@ def image_facts(dataset: Dataset, row: Any) -> dict[str, Any]:
         "seed": -1 if row.seed is None else row.seed,
         "guidance_scale": float(lineage.get("guidance_scale", -1)),
         "num_inference_steps": lineage.get("num_inference_steps", -1),
+        "model": lineage.get("pack", ""),
+        "model_revision": lineage.get("pack_revision", ""),
         "clip_score": float(-1 if row.clip_score is None else row.clip_score),
         "format": PurePosixPath(row.path).suffix.removeprefix("."),
         "sha256": row.sha256,
@@ -194,10 +199,20 @@ def card_text(dataset: Dataset, version: str, counts: ContentCounts) -> str:
         num_images=total,
         num_classes=len(dataset.classes),
         num_real=sum(n for (_, source), n in by_source.items() if source == "real"),
+        by=_drawn_by(dataset, by_source),
         version=version,
         classes="[\n" + ",\n".join(folders) + "\n]",
     )
     return f"---\n{head.to_yaml()}\n---\n{body}"
+
+
+def _drawn_by(dataset: Dataset, by_source: Counter[tuple[str, str]]) -> str:
+    """Return the words that name the model of the generated images; none where there are none."""
+    is_generated = any(n for (_, source), n in by_source.items() if source == "synthetic")
+    if not is_generated or not dataset.pack:
+        return ""
+    revision = f" (revision `{dataset.pack_revision}`)" if dataset.pack_revision else ""
+    return f" by the model `{dataset.pack}`{revision}"
 
 
 def _size_category(total: int) -> str:

@@ -67,7 +67,8 @@ def with_preset(request: DatasetCreate, *, pack: str) -> DatasetCreate:
         variables = recipe.variables
     classes = [_varied(entry, variables) for entry in classes]
     changes: dict[str, Any] = {"classes": classes, "variables": {**_used(classes, variables), **request.variables}}
-    if "guidance_scale" not in request.generation.model_fields_set:
+    is_guided = request.generation.speed != "fast"  # whose weights have their guidance inside
+    if is_guided and "guidance_scale" not in request.generation.model_fields_set:
         changes["generation"] = request.generation.model_copy(update={"guidance_scale": GUIDANCE})
     if "combine" not in given:
         changes["combine"] = "sampled"

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.db.models import Dataset
-from app.image_spec import ImageSpec
+from app.image_spec import ImageSpec, PictureRef
 from app.schemas.common import SPLITS
 from app.services.datasets.recipes.seeds import drawn_index, image_seed
 from app.services.datasets.recipes.templates import combination, parse_template
 
 # Guidance is sampled in steps of 0.1, so that a person can type the value again.
 GUIDANCE_STEPS = 10
+# Strengths likewise, in steps of 0.05.
+STRENGTH_STEPS = 20
+# Values of the hash that orders shots.
+_ORDERS = 2**20
 # Of many classes, only the image's own class and those with the highest scores are recorded: 20 are about 1 kB a row.
 MAX_SCORES = 20
 ATTEMPTS, FILTER_ATTEMPTS = 3, 10
@@ -129,6 +133,15 @@ def max_attempts(dataset: Dataset) -> int:
     return int(settled.get("max_attempts", ATTEMPTS))
 
 
+def strengths_of(generation: Mapping[str, Any]) -> list[float | None]:
+    """Return the strengths that images with a shot draw from, each equally likely; [None] without one."""
+    setting = generation.get("strength")
+    if not isinstance(setting, Mapping):
+        return [setting]
+    first, last = (round(setting[end] * STRENGTH_STEPS) for end in ("min", "max"))
+    return [number / STRENGTH_STEPS for number in range(first, last + 1)]
+
+
 class Recipe:
     """The recipe of one dataset."""
 
@@ -174,12 +187,16 @@ class Recipe:
 
         Prompts are used in turn. With `cartesian` the slot alone determines the combination of variables. With
         `sampled` each attempt samples another one, so that a combination that the model cannot render blocks no slot.
+
+        Training images of a class with shots begin with one of them. Images of the other splits do not, so that no
+        variant of a training image is in them.
         """
         entry, generation = self._texts[slot.class_index], self._dataset.generation
         prompts: Sequence[str] = entry["prompts"]
         template = prompts[slot.position % len(prompts)]
         prompt, variables = self._fill(template, slot, attempt)
         guidance, steps = generation["guidance_scale"], generation["num_inference_steps"]
+        shot = self._draw_shot(entry.get("from_images", ()), slot, attempt)
         spec = ImageSpec(
             **{
                 **generation,
@@ -188,6 +205,8 @@ class Recipe:
                 "seed": self.seed(slot, attempt),
                 "guidance_scale": self._draw_guidance(guidance, slot, attempt),
                 "num_inference_steps": self._draw_steps(steps, slot, attempt),
+                "init_image": shot,
+                "strength": None if shot is None else self._draw_strength(slot, attempt),
             }
         )
         return SampledSpec(spec, {"template": template, "variables": variables, "attempt": attempt})
@@ -238,6 +257,24 @@ class Recipe:
             return setting
         first, last = setting["min"], setting["max"]
         return first + self._index(last - first + 1, "#num_inference_steps", slot, attempt)
+
+    def _draw_shot(self, shots: Sequence[Mapping[str, str]], slot: Slot, attempt: int) -> PictureRef | None:
+        """Return the shot of an attempt: of n shots, each n slots use each one once, in an order of their own.
+
+        A fixed order would join each shot with the same prompts and variables, which are used in turn too. Another
+        attempt takes the next shot, so that one that the model cannot repaint blocks no slot.
+        """
+        if slot.split != "train" or not shots:
+            return None
+        turn, place = divmod(slot.position, len(shots))
+        first = Slot(slot.split, slot.class_index, turn)
+        order = sorted(range(len(shots)), key=lambda k: (self._index(_ORDERS, f"#shot {k}", first, 0), k))
+        shot = shots[order[(place + attempt) % len(shots)]]
+        return PictureRef(shot["sha256"], shot["image_id"])
+
+    def _draw_strength(self, slot: Slot, attempt: int) -> float | None:
+        strengths = strengths_of(self._dataset.generation)
+        return strengths[self._index(len(strengths), "#strength", slot, attempt)]
 
     def _index(self, size: int, what: str, slot: Slot, attempt: int) -> int:
         name = self._dataset.classes[slot.class_index]["name"]

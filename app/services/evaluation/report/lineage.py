@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.db.models import Dataset, Image, TrainedModel
 from app.schemas.generations import WarningRead
 from app.schemas.train_reports import MAX_PROMPTS, MAX_SEEDS, ClassImages, PromptLineage
-from app.services.datasets.records import kept_images
+from app.services.datasets.records import images_in
 from app.services.datasets.versions import ROWS_AT_ONCE, ContentVersion
 
 # Generators that are named; a dataset that was extended after a change of packs has two.
@@ -118,7 +118,7 @@ def _images(session: Session, dataset_id: str) -> Iterator[Any]:
     """Yield the images class by class, those of training first."""
     lineage = (Image.lineage[name].as_string().label(name) for name in ("prompt", "pack", "pack_revision"))
     columns: tuple[Any, ...] = (Image.split, Image.class_index, Image.sha256, Image.source, Image.seed)
-    query = kept_images(dataset_id).with_only_columns(*columns, *lineage)
+    query = images_in(dataset_id).with_only_columns(*columns, *lineage)
     query = query.order_by(Image.class_index, Image.split != "train", Image.split, Image.position)
     yield from session.execute(query.execution_options(yield_per=ROWS_AT_ONCE))
 

@@ -22,7 +22,7 @@ from app.services.evaluation.report.lineage import read_origin
 from app.services.evaluation.report.page import render_html, render_png
 from app.services.evaluation.report.thumbnails import Thumbnails
 from app.services.limits import Limits
-from app.services.thread_pools import Pools
+from app.services.process.thread_pools import Pools
 from app.storage.images import DecodeImage, decode_image
 from app.storage.soundness import FileChecks
 

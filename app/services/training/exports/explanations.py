@@ -25,7 +25,7 @@ from app.services.evaluation.subject import backbone_mismatch
 from app.services.inference.features import LoadImage
 from app.services.inference.modules import PlainModule
 from app.services.inference.service import Inference
-from app.services.thread_pools import WorkPool
+from app.services.process.thread_pools import WorkPool
 from app.services.training.models import Head
 
 _RETRY_AFTER_S = 60

@@ -20,7 +20,7 @@ from app.exporting.bundle import export_bundle
 from app.exporting.card import model_card
 from app.exporting.child import export_onnx
 from app.exporting.classifier import Classifier, Origin
-from app.exporting.errors import ExportError, ExportStopped, ExportTimedOut, NotExportable
+from app.exporting.errors import ExportError, ExportStopped, ExportTimedOut, NotExportable, ParityFailed
 from app.exporting.networks import side_by_side
 from app.exporting.tensors import write_safetensors
 from app.modelpacks.pack import PackError
@@ -30,7 +30,7 @@ from app.services.evaluation.subject import backbone_mismatch
 from app.services.images.service import StoredFile
 from app.services.inference.modules import PlainModule
 from app.services.inference.service import Inference
-from app.services.thread_pools import WorkPool
+from app.services.process.thread_pools import WorkPool
 from app.services.training.exports.facts import card_facts, facts_on, facts_on_several, parts_of
 from app.services.training.models import Head, ModelService
 from app.storage.exports import ExportedFile, ExportFiles
@@ -39,6 +39,8 @@ from app.storage.files import storage_errors
 _ENDINGS: Final[dict[ExportFormat, str]] = {"onnx": "onnx", "safetensors": "safetensors", "bundle": "zip"}
 _BINARY: Final = "application/octet-stream"
 _RETRY_AFTER_S: Final = 60
+# Models and formats of which the service remembers that there is no file.
+_MAX_REFUSED: Final = 1_024
 
 
 class ModelExportService:
@@ -53,6 +55,8 @@ class ModelExportService:
         self._stopping = threading.Event()
         # Changed on the event loop alone.
         self._building: dict[tuple[str, ExportFormat], asyncio.Task[StoredFile]] = {}
+        # Changed on the pool's thread alone; the oldest first.
+        self._refused: dict[tuple[str, ExportFormat], ExportError] = {}
         self._writers: dict[ExportFormat, Callable[[Classifier, Path], object]] = {
             "onnx": partial(export_onnx, stopping=self._stopping),
             "safetensors": write_safetensors,
@@ -108,6 +112,9 @@ class ModelExportService:
         if kept := self._files.find(model_id, _ENDINGS[export_format]):
             return _stored(kept, model.ref.name, export_format)
         self._inference.require_backbone(model.backbone, model.backbone_sha256)
+        if fault := self._refused.get((model_id, export_format)):
+            with _export_errors():
+                raise fault.with_traceback(None)
         return None
 
     def _make(self, model_id: str, export_format: ExportFormat) -> StoredFile:
@@ -117,9 +124,19 @@ class ModelExportService:
         model, head = self._models.read(model_id), self._models.head_of(model_id)
         with self._files.staged() as part:
             with _export_errors():
-                self._writers[export_format](self._load(model, head), part)
+                self._write(model_id, export_format, self._load(model, head), part)
             kept_file = self._keep(part, model_id, export_format)
         return _stored(kept_file, model.name, export_format)
+
+    def _write(self, model_id: str, export_format: ExportFormat, classifier: Classifier, part: Path) -> None:
+        """Write a file; remember the errors that another attempt, of many seconds, would give again."""
+        try:
+            self._writers[export_format](classifier, part)
+        except (NotExportable, ParityFailed) as error:
+            self._refused[model_id, export_format] = error
+            if len(self._refused) > _MAX_REFUSED:
+                del self._refused[next(iter(self._refused))]
+            raise
 
     def _load(self, model: ModelRead, head: Head) -> Classifier:
         """Load all backbones of a model, on the CPU.

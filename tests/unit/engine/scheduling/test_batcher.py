@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from app.engine.request import MIN_ROWS, EngineRequest, Priority, RequestCost, Shape
 from app.engine.scheduling.batcher import MAX_RETRY_AFTER_S, Batch, Batcher
+from app.engine.scheduling.device_time import LOAD_MEMORY_S, Load, Work
 from app.engine.scheduling.row_budget import RowBudget
 from app.engine.scheduling.turns import BACKGROUND_EVERY
 from app.errors import QueueFull
@@ -35,8 +36,11 @@ def submit(
     shape: Shape = (),
     rows: int = 1,
     steps: int = 1,
+    weights: str | None = None,
+    network: str = "",
 ) -> EngineRequest:
-    request = EngineRequest(model, name, priority, RequestCost(shape, rows, steps))
+    cost = RequestCost(shape, rows, steps, weights=weights, network=network)
+    request = EngineRequest(model, name, priority, cost)
     batcher.submit(request)
     return request
 
@@ -120,6 +124,19 @@ def test_a_batch_has_one_shape() -> None:
     assert next_names(batcher) == ("diffusion", ["small 1", "small 2"])
 
 
+def test_a_batch_has_the_same_weights() -> None:
+    batcher = make_batcher(diffusion=8)
+    submit(batcher, "diffusion", "plain 1", shape=SMALL)
+    submit(batcher, "diffusion", "styled", shape=SMALL, weights="style")
+    submit(batcher, "diffusion", "plain 2", shape=SMALL)
+    submit(batcher, "diffusion", "styled in the background", Priority.BACKGROUND, shape=SMALL, weights="style")
+
+    assert next_names(batcher) == ("diffusion", ["plain 1", "plain 2"])
+    assert next_names(batcher) == ("diffusion", ["styled", "styled in the background"])
+    turns = [str(batch.requests[0].payload).split()[0] for batch in take(batcher, 20)]
+    assert turns.count("plain") >= 5, "the two share the time, of which a step of two rows takes more"
+
+
 def test_the_row_budget_may_depend_on_the_shape_and_change() -> None:
     batcher = make_batcher(diffusion=1)
     batcher.set_row_budget("diffusion", lambda shape: 3 if shape == SMALL else 2)
@@ -161,6 +178,58 @@ def test_a_measured_cost_counts_instead_of_pixels() -> None:
 
     turns = Counter(batch.requests[0].cost.shape for batch in take(batcher, 500))
     assert turns == {SMALL: 300, LARGE: 200}
+
+
+def test_networks_of_a_model_share_the_time_by_what_their_steps_cost() -> None:
+    batcher = make_batcher(diffusion=4)
+    batcher.set_row_budget("diffusion", lambda _shape: 4, lambda _shape, _rows: 1.0)
+    batcher.set_row_budget("diffusion", lambda _shape: 1, lambda _shape, _rows: 4.0, network="large")
+    for name in "ab":
+        submit(batcher, "diffusion", name, shape=SMALL, steps=ENDLESS)
+        submit(batcher, "diffusion", name, shape=SMALL, steps=ENDLESS, weights="large", network="large")
+
+    batches = take(batcher, 500)
+    turns = Counter((batch.requests[0].cost.network, batch.rows) for batch in batches)
+    assert turns == {("", 2): 400, ("large", 1): 100}
+
+
+def test_memory_and_speed_are_each_networks_own() -> None:
+    batcher = make_batcher(diffusion=8)
+    for network, step_s in (("", 1.0), ("large", 3.0)):
+        batcher.set_row_budget("diffusion", lambda _shape: 8, lambda _shape, rows: 1.0 * rows, network=network)
+        for name in "abcd":
+            submit(batcher, "diffusion", name, shape=SMALL, network=network)
+        batch = next_batch(batcher)
+        batcher.record_step(batch, step_s * batch.rows)
+    assert batcher.reduce_rows(batch.requests) == 2
+    work = [batcher.estimate("diffusion", [Work(SMALL, 8, 8, network=name)]).seconds for name in ("", "large", "new")]
+    assert work == [8.0, 24.0, None]
+    assert len(next_batch(batcher).requests) == 4, "the model's own steps are no smaller"
+
+
+def test_the_first_use_of_a_shape_is_estimated_and_says_nothing_of_its_speed() -> None:
+    probed = {LARGE}
+    batcher = make_batcher(diffusion=4)
+    batcher.set_row_budget(
+        "diffusion",
+        lambda _shape: 4,
+        lambda _shape, rows: 0.1 * rows,
+        first_use=lambda shape: 0.0 if shape in probed else 0.5,
+    )
+    work = [Work(SMALL, row_steps=20, together=4)]
+    assert batcher.estimate("diffusion", work).seconds == pytest.approx(20 * 0.1 + 0.5)
+
+    submit(batcher, "diffusion", "image", shape=SMALL, rows=GUIDED, steps=3)
+    first = next_batch(batcher)
+    probed.add(SMALL)  # by the step
+    batcher.record_step(first, took_s=3.0)
+    found = batcher.estimate("diffusion", work)
+    assert found.seconds == pytest.approx(20 * 0.1)
+    assert found.basis == "calibrated"
+    batcher.record_step(next_batch(batcher), took_s=0.4)
+    found = batcher.estimate("diffusion", work)
+    assert found.seconds == pytest.approx(20 * 0.2)
+    assert found.basis == "measured"
 
 
 def test_the_measured_row_budget_fits_the_batcher() -> None:
@@ -442,6 +511,27 @@ def test_the_expected_wait_is_the_remaining_work_at_the_measured_speed() -> None
     assert batcher.expected_wait_s("diffusion") == pytest.approx(19.0), "it does not wait for background work"
     assert batcher.expected_wait_s("diffusion", Priority.BACKGROUND) == pytest.approx(22.0)
     assert batcher.expected_wait_s("clip") == 0
+
+
+def test_a_step_counts_the_rows_that_its_requests_have_in_it() -> None:
+    """A request whose later steps have fewer rows takes less of the device's time in them."""
+    now = 0.0
+    batcher = Batcher(max_queue_size=8, load=Load(lambda: now))
+    batcher.add_model("diffusion", max_rows=4)
+    submit(batcher, "diffusion", "guided", shape=SMALL, rows=GUIDED, steps=4)
+    cost = RequestCost(SMALL, GUIDED, steps=4, step_rows=(2, 1, 1, 1))
+    partly = EngineRequest("diffusion", "guided at first", Priority.BACKGROUND, cost)
+    batcher.submit(partly)
+
+    batch = next_batch(batcher)
+    assert (batch.row_counts, batch.rows) == ((2, 2), 4)
+    partly.steps_done += 1
+    batch = next_batch(batcher)
+    assert (batch.row_counts, batch.rows) == ((2, 1), 3)
+    now = 3.0
+    batcher.record_step(batch, took_s=3.0)
+    whole = batcher.estimate("diffusion", [Work(SMALL, row_steps=1, together=1)]).interactive_share
+    assert whole == pytest.approx(2.0 / (LOAD_MEMORY_S * -math.expm1(-3.0 / LOAD_MEMORY_S)))
 
 
 def test_the_measured_speed_follows_recent_turns() -> None:

@@ -38,7 +38,7 @@ def test_measured_steps_scale_the_calibration_to_the_machine_as_it_is() -> None:
         time.steps.record(SHAPE, BUDGET.seconds(SHAPE, 4), 3 * 0.2)
     assert seconds(time, work) == pytest.approx(3 * 2 * 0.6)
     assert (time.basis(SHAPE), time.basis(SMALL)) == ("measured", "scaled")
-    assert seconds(time, Work(SMALL, 32, 16)) == pytest.approx(3 * 2 * 0.6 / 4)
+    assert seconds(time, Work(SMALL, 32, 16)) == pytest.approx(3 * 2 * BUDGET.seconds(SMALL, 16))
 
     for _ in range(100):  # a small step costs more than its pixels
         time.steps.record(SMALL, BUDGET.seconds(SMALL, 16), 2 * 0.6)

@@ -57,10 +57,22 @@ def test_rows_that_padding_would_add_anyway_are_taken() -> None:
 def test_other_shapes_cost_by_their_pixels() -> None:
     budget = RowBudget({2: 0.2, 4: 0.3, 8: 0.5}, SHAPE, max_step_s=0.9)
     assert budget.seconds((16, 16), 8) == pytest.approx(4 * 0.5)
-    assert budget.seconds((8, 4), 8) == pytest.approx(0.5 / 2)
+    assert budget.seconds((8, 4), 8) == pytest.approx(0.1 + 0.4 / 2), "the 0.1 s are for launches and weights"
     assert budget.rows(SHAPE) == 8
     assert budget.rows((16, 16)) == 2, "0.8 s; three rows would take a second"
-    assert budget.rows((4, 4)) == 8, "the curve's shape is the same"
+    assert budget.rows((4, 4)) == 8
+
+
+def test_rows_that_cannot_share_a_forward_cost_one_each() -> None:
+    small = (4, 4)
+
+    def forwards(shape: tuple[int, ...], rows: int) -> list[int]:
+        return [rows] if shape == SHAPE else [2] * math.ceil(rows / 2)
+
+    budget = RowBudget({2: 0.2, 4: 0.3, 8: 0.5}, SHAPE, forwards=forwards)
+    assert budget.seconds(small, 8) == pytest.approx(4 * (0.1 + 0.1 / 4))
+    assert budget.rows(small) == MIN_ROWS, "more make each step longer, and none faster"
+    assert budget.rows(SHAPE) == 8
 
 
 def test_beyond_the_measurements_fewer_rows_cost_the_same_and_more_in_proportion() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from app.errors import Invalid, QueueFull, Unavailable
 from app.services.inference.preprocessing import PictureRequest, PreparationPool
-from app.services.thread_pools import BACKGROUND_NICE, NUM_LARGE_PICTURES
+from app.services.process.thread_pools import BACKGROUND_NICE, NUM_LARGE_PICTURES
 from testing.waiting import PATIENCE_S
 
 

@@ -59,6 +59,7 @@ def test_it_tells_amounts_strays_and_what_is_missing(
         "finetuning": (0, 0),
         "features": (1, 4),
         "exports": (1, 4),
+        "thumbnails": (0, 0),
         ".tmp": (0, 0),
         ".taken": (0, 0),
         ".reserve": (0, 0),

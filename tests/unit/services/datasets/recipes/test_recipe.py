@@ -7,11 +7,13 @@ import pytest
 from app.db.models import Dataset
 from app.modelpacks.pack import ModelPack, demo_pack_folder
 from app.schemas.datasets import DatasetCreate
+from app.schemas.recipes import DEFAULT_SHOT_STRENGTH
 from app.services.datasets.recipes.presets import BACKGROUNDS, STYLES, with_preset
 from app.services.datasets.recipes.recipe import Recipe, Slot
 from app.services.datasets.recipes.seeds import image_seed
 from app.services.datasets.records import new_dataset, pixel_steps
 from app.services.images.spec import SizeRules
+from app.step_rows import first_step
 
 SIZES = SizeRules(native=64, min_side=64, max_side=128, default_scheduler="pndm")
 PACK = ModelPack("demo", "1", "Apache-2.0", demo_pack_folder(), 64, 64, 128, "pndm")
@@ -169,4 +171,55 @@ def test_speed_spacing_and_interval_are_those_of_every_image() -> None:
     ],
 )
 def test_the_work_of_an_image_is_the_mean_of_what_may_be_drawn(generation: dict[str, object], steps: float) -> None:
-    assert pixel_steps(dataset(generation=generation), 10) == 10 * steps * 64 * 64
+    assert pixel_steps(dataset(generation=generation)) == 2 * (12 + 10) * steps * 64 * 64
+
+
+def with_shots(num: int, **changes: object) -> Dataset:
+    ids = [f"shot-{k}" for k in range(num)]
+    entries = [{**CLASSES[0], "from_images": ids}, CLASSES[1]]
+    hashes = {name: name.rjust(64, "0") for name in ids}
+    return new_dataset(request(classes=entries, **changes), SIZES, PACK, job_id=None, shots=hashes)
+
+
+def shots_used(recipe: Recipe, num: int, attempt: int = 0) -> list[str | None]:
+    refs = [recipe.draw(Slot("train", 0, k), attempt).spec.init_image for k in range(num)]
+    return [ref.image_id if ref else None for ref in refs]
+
+
+def test_shots_take_turns_in_orders_that_differ_and_another_attempt_takes_another_shot() -> None:
+    recipe = Recipe(with_shots(5))
+    used = shots_used(recipe, 50)
+    turns = [tuple(used[k : k + 5]) for k in range(0, 50, 5)]
+    assert {tuple(sorted(str(name) for name in turn)) for turn in turns} == {tuple(f"shot-{k}" for k in range(5))}
+    assert len(set(turns)) > 5
+    assert shots_used(Recipe(with_shots(5)), 50) == used
+    again = shots_used(recipe, 50, attempt=1)
+    assert all(first != second for first, second in zip(used, again, strict=True))
+
+
+def test_only_training_images_of_classes_with_shots_have_one() -> None:
+    recipe = Recipe(with_shots(2))
+    for slot in (Slot("test", 0, 0), Slot("validation", 0, 0), Slot("train", 1, 0)):
+        spec = recipe.draw(slot, 0).spec
+        assert (spec.init_image, spec.strength) == (None, None)
+    spec = recipe.draw(Slot("train", 0, 0), 0).spec
+    assert spec.strength == DEFAULT_SHOT_STRENGTH
+    assert spec.init_image is not None
+    assert spec.init_image.sha256 == str(spec.init_image.image_id).rjust(64, "0")
+
+
+def test_the_other_splits_of_a_recipe_with_shots_are_those_of_one_without() -> None:
+    with_them, without = Recipe(with_shots(2)), Recipe(dataset())
+    for slot in (Slot("test", 0, 3), Slot("validation", 1, 2)):
+        assert with_them.draw(slot, 0) == without.draw(slot, 0)
+
+
+def test_strengths_of_a_range_are_drawn_in_twentieths_with_both_ends_and_counted_exactly() -> None:
+    ranges = {"strength": {"min": 0.35, "max": 0.5}, "num_inference_steps": {"min": 9, "max": 10}}
+    made = with_shots(2, generation={**ranges, "scheduler": "ddim"}, train_per_class=400, test_per_class=1)
+    specs = [Recipe(made).draw(Slot("train", 0, k), 0).spec for k in range(400)]
+    assert {spec.strength for spec in specs} == {0.35, 0.4, 0.45, 0.5}
+    taken = [number - first_step(number, strength) for number in (9, 10) for strength in (0.35, 0.4, 0.45, 0.5)]
+    assert {len(spec.step_rows) for spec in specs} == set(taken)
+    with_a_shot = 400 * sum(taken) / len(taken)
+    assert pixel_steps(made) == round((with_a_shot + 402 * 9.5) * 64 * 64)

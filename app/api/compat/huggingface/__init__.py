@@ -1,0 +1,1 @@
+"""Routes under `/hf` for `huggingface_hub.InferenceClient`, one URL a task."""

@@ -1,0 +1,1 @@
+"""The noise of an image's steps: schedulers, plans, forecasts, the update of samples."""

@@ -1,0 +1,1 @@
+"""How fast the lists behind the console answer on large stores."""

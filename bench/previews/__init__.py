@@ -1,0 +1,1 @@
+"""Previews: fits the demo pack's colours, and measures what previews cost. `python -m bench.previews`."""

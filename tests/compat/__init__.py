@@ -1,0 +1,1 @@
+"""Unmodified clients of other services against a served node."""
