@@ -16,9 +16,8 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import openapi, problems, submissions
-from app.api.access.layer import AccessLayer
+from app.api.access.layer import AccessLayer, ShareLayer
 from app.api.access.scopes import require_listed
-from app.api.access.shares import ShareLayer
 from app.api.compat import surfaces
 from app.api.compat.errors import ErrorForms
 from app.api.deps import BOUNDED_TAGS

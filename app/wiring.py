@@ -8,9 +8,8 @@ from functools import partial
 
 from app import __version__
 from app.access.authenticator import Authenticator
-from app.access.caller import AccessPolicy
+from app.access.caller import AccessPolicy, Shares
 from app.access.keys import KeyRows
-from app.access.shares import Shares
 from app.access.visibility import Visibility
 from app.api.deps import Services
 from app.config import Settings

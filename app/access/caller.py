@@ -1,14 +1,13 @@
-"""The sender of a request, and the policy by which requests without a key are accepted.
+"""The sender of a request, how much he may use, and the policy by which requests without a key are accepted.
 
-Imports nothing of the application but the errors. Everything is immutable; any thread may use it.
+Imports nothing of the application. Everything is immutable; any thread may use it.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from functools import lru_cache
-
-from app.access.shares import UNBOUNDED, Shares
 
 
 class Scope(StrEnum):
@@ -25,6 +24,41 @@ ALL_SCOPES = frozenset(Scope)
 # What a request without a key may do where `FOXHOUND_ALLOW_ANONYMOUS` is set.
 ANONYMOUS_SCOPES = ALL_SCOPES - {Scope.ADMIN}
 WRITING_SCOPES = frozenset({Scope.GENERATE, Scope.DATASETS, Scope.TRAIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The bounds of one caller; None: no bound.
+
+    Attributes:
+        requests_per_minute: Requests in any minute on one node, >= 1.
+        concurrent_requests: Requests that run at once on one node, >= 1.
+        concurrent_images: Images of `/generate` that are drawn at once on one node, >= 1; jobs do not count.
+        pixel_steps_per_day: Images x steps x width x height that are accepted in a day (UTC) over all nodes, >= 0.
+        stored_mb: Megabytes of images and models that may be stored when new work is accepted, >= 0.
+    """
+
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    concurrent_images: int | None = None
+    pixel_steps_per_day: int | None = None
+    stored_mb: int | None = None
+
+    def with_own(self, own: Mapping[str, int] | None) -> "Shares":
+        """Return the shares of a key: its own bounds, and these where it has none.
+
+        Args:
+            own: Bounds by name. Names that this release does not know are ignored.
+        """
+        known = {field.name for field in fields(self)}
+        return replace(self, **{name: value for name, value in (own or {}).items() if name in known})
+
+    def given(self) -> dict[str, int]:
+        """Return the bounds that there are, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+UNBOUNDED = Shares()
 
 
 @dataclass(frozen=True, slots=True)

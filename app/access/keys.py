@@ -17,8 +17,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.access.caller import Scope
-from app.access.shares import UNBOUNDED, Shares
+from app.access.caller import UNBOUNDED, Scope, Shares
 from app.db.base import new_id, utc_now
 from app.db.caller_tables import ApiKey
 from app.db.session import Database

@@ -1,50 +1,69 @@
-"""How much one caller may use: the bounds, and what of a caller runs at the moment on this node.
+"""What callers use on this node at the moment: requests a minute, by the library `limits`, and what of each one runs.
 
-Imports no HTTP and no database. `Shares` is immutable; a `Running` is used on the event loop alone.
+Imports no HTTP and no database. Used on the event loop alone.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from typing import NamedTuple
 
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from app.access.caller import Caller
 from app.errors import RateLimited
 
+WINDOW_S = 60
 
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """The bounds of one caller; None: no bound.
+
+class Rate(NamedTuple):
+    """What is left of a caller's minute.
 
     Attributes:
-        requests_per_minute: Requests in any minute on one node, >= 1.
-        concurrent_requests: Requests that run at once on one node, >= 1.
-        concurrent_images: Images of `/generate` that are drawn at once on one node, >= 1; jobs do not count.
-        pixel_steps_per_day: Images x steps x width x height that are accepted in a day (UTC) over all nodes, >= 0.
-        stored_mb: Megabytes of images and models that may be stored when new work is accepted, >= 0.
+        limit: Requests in any minute.
+        left: Requests that would be accepted now.
+        reset_s: Seconds until one more is, >= 1.
     """
 
-    requests_per_minute: int | None = None
-    concurrent_requests: int | None = None
-    concurrent_images: int | None = None
-    pixel_steps_per_day: int | None = None
-    stored_mb: int | None = None
+    limit: int
+    left: int
+    reset_s: int
 
-    def with_own(self, own: Mapping[str, int] | None) -> "Shares":
-        """Return the shares of a key: its own bounds, and these where it has none.
+    def headers(self) -> dict[str, str]:
+        """Return the fields of the answer (draft-ietf-httpapi-ratelimit-headers-10)."""
+        return {
+            "RateLimit-Policy": f'"requests";q={self.limit};w={WINDOW_S}',
+            "RateLimit": f'"requests";r={self.left};t={self.reset_s}',
+        }
 
-        Args:
-            own: Bounds by name. Names that this release does not know are ignored.
+
+class RateBook:
+    """Counts the requests of callers who have a bound; a moving window, so that no minute has more."""
+
+    def __init__(self) -> None:
+        """Start without requests."""
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def count(self, caller: Caller) -> Rate | None:
+        """Count one request, and return what is left; None where the caller has no bound.
+
+        Raises:
+            RateLimited: The minute is used up; the request does not count.
         """
-        known = {field.name for field in fields(self)}
-        return replace(self, **{name: value for name, value in (own or {}).items() if name in known})
-
-    def given(self) -> dict[str, int]:
-        """Return the bounds that there are, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-UNBOUNDED = Shares()
+        limit = caller.shares.requests_per_minute
+        if limit is None:
+            return None
+        item = RateLimitItemPerMinute(limit)
+        accepted = self._limiter.hit(item, caller.id)
+        stats = self._limiter.get_window_stats(item, caller.id)
+        rate = Rate(limit, stats.remaining, max(1, math.ceil(stats.reset_time - time.time())))
+        if not accepted:
+            detail = f"At most {limit} requests a minute are accepted from one caller."
+            raise RateLimited(detail, retry_after_s=rate.reset_s, headers=rate._replace(left=0).headers())
+        return rate
 
 
 class Running:

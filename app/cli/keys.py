@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
-from app.access.caller import AccessPolicy, Scope
-from app.access.shares import Shares
+from app.access.caller import AccessPolicy, Scope, Shares
 from app.cli.connection import AsJson
 from app.cli.console import err, out, print_note, print_result
 from app.cli.database import opened

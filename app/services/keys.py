@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access.caller import Caller, Scope
+from app.access.caller import Caller, Scope, Shares
 from app.access.keys import (
     KeyNameTaken,
     KeyRecord,
@@ -28,7 +28,6 @@ from app.access.keys import (
     revoke_key,
 )
 from app.access.quotas import stored_bytes
-from app.access.shares import Shares
 from app.db.base import utc_now
 from app.db.caller_tables import ApiKey, Usage
 from app.db.session import Database

@@ -15,10 +15,11 @@ DATADREAMER_THRESHOLD = 0.05
 
 def ours(pack: Pack, planted: Planted) -> Kept:
     """Ask the recipe, as a dataset job does: softmax over the texts of all classes. **Shapes**: (N,)."""
-    texts = planted.recipe.texts
+    texts = planted.recipe.filter.texts
     scores = clip_probabilities(pack, planted.images, texts)  # (N, K)
     verdicts = [
-        planted.recipe.apply_filter(label, row) for label, row in zip(planted.labels, scores.tolist(), strict=True)
+        planted.recipe.filter.apply(label.class_index, row)
+        for label, row in zip(planted.labels, scores.tolist(), strict=True)
     ]
     return np.array([verdict.decision == "kept" for verdict in verdicts])
 

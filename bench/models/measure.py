@@ -72,7 +72,7 @@ class Clients:
 
     async def run(self, num_clients: int, images_each: int) -> Measured:
         """Let the clients draw their images."""
-        began, loads_before = time.monotonic(), self._inference.models.num_loads
+        began, loads_before = time.monotonic(), self._inference.models.state().loads
         watch = asyncio.create_task(self._watch())
         await asyncio.gather(*(self._client(number, images_each) for number in range(num_clients)))
         seconds = time.monotonic() - began
@@ -82,7 +82,7 @@ class Clients:
             seconds=seconds,
             latencies_s=tuple(self._latencies),
             lost=dict(self._lost),
-            loads=self._inference.models.num_loads - loads_before,
+            loads=self._inference.models.state().loads - loads_before,
             peak_bytes=self._inference.models.peak_bytes,
             resident_bytes=self._most,
             changed=self._changed,

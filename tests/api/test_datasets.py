@@ -18,7 +18,7 @@ from app.image_spec import ImageSpec
 from app.jobs.signals import JobCancelled
 from app.node.client import NodeClient
 from app.services.datasets.job import DatasetImages, DatasetJob
-from app.services.datasets.recipes.recipe import MAX_SCORES
+from app.services.datasets.recipes.clip_filter import MAX_SCORES
 from app.services.datasets.recipes.seeds import image_seed
 from app.services.inference.service import TEXTS_AT_ONCE
 from app.storage.layout import DataFolder

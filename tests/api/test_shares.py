@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.access.caller import Scope
+from app.access.caller import Scope, Shares
 from app.access.keys import create_key, limit_key
-from app.access.shares import Shares
 from app.db.session import Database
 from testing.api_keys import client_of
 from testing.fake_models import BROKEN_PROMPT, FakeModels

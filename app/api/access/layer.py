@@ -1,19 +1,21 @@
-"""The ASGI layer in front of the routes that checks the API key of a request, before any of its body is read.
+"""The ASGI layers in front of the routes: one checks API keys, the next holds callers to their shares.
 
-Pure ASGI, behind the layers that answer browsers' preflight requests, which have no key. Imports no routes and no SQL;
-runs on the event loop.
+Nothing of a request's body is read before. Pure ASGI, behind the layers that answer browsers' preflight requests, which
+have no key. Imports no routes and no SQL; runs on the event loop.
 """
 
 from collections.abc import Callable
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access.authenticator import Authenticator, presented_key
 from app.access.caller import Caller, address_id
+from app.access.shares import Rate, RateBook, Running
 from app.api.access.scopes import ROUTE_NEEDS, Need
 from app.api.problems import respond
-from app.errors import AppError, Forbidden, Unauthorized
+from app.errors import AppError, Forbidden, RateLimited, Unauthorized
 
 # A refused body up to this size is skipped, so that the connection can be used again, in bytes.
 _SKIPPED_BYTES = 65_536
@@ -69,6 +71,38 @@ class AccessLayer:
         await response(scope, receive, send)
 
 
+class ShareLayer:
+    """Answers 429, or passes the request on and adds what is left of the caller's minute to the answer.
+
+    Behind `AccessLayer`, which says who the caller is. Routes that need no key are not counted.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._rates = RateBook()
+        self._running = Running()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        caller: Caller = scope["state"]["caller"]
+        if not caller.scopes:  # the route is open to everybody
+            await self._app(scope, receive, send)
+            return
+        try:
+            rate = self._rates.count(caller)
+            with self._running.hold(caller.id, 1, caller.shares.concurrent_requests, "requests"):
+                await self._app(scope, receive, send if rate is None else _with_headers(send, rate))
+        except RateLimited as error:
+            response = respond(Request(scope), error)
+            if may_be_large(scope):
+                response.headers["Connection"] = "close"  # nothing reads the rest
+            await response(scope, receive, send)
+
+
 def require(caller: Caller, need: Need) -> None:
     """Check that a caller has one of the scopes.
 
@@ -88,3 +122,14 @@ def may_be_large(scope: Scope) -> bool:
     """Return whether a request has more of a body than is worth reading when it is refused."""
     headers = dict(scope["headers"])
     return b"transfer-encoding" in headers or int(headers.get(b"content-length", b"0")) > _SKIPPED_BYTES
+
+
+def _with_headers(send: Send, rate: Rate) -> Send:
+    async def add(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(raw=message["headers"])
+            for name, value in rate.headers().items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return add

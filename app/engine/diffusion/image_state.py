@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from app.engine.diffusion.image_to_image import Repainting
 from app.engine.diffusion.noise.plan import NoisePlan
 from app.engine.diffusion.previews import predicted_images
-from app.engine.diffusion.repainting import Repainting
 from app.engine.diffusion.texts.kept_texts import KeptText
 from app.engine.kernels.cuda import Forward
 

@@ -18,11 +18,11 @@ from app.engine.diffusion.decoder import ImageDecoder
 from app.engine.diffusion.denoiser import Denoiser, ForwardSize
 from app.engine.diffusion.encoder import ImageEncoder, ImageToImage
 from app.engine.diffusion.image_state import ImageState
+from app.engine.diffusion.image_to_image import Beginning, begin, begin_in_mask
 from app.engine.diffusion.noise.plan import REMEMBERED, Schedule, make_noise_plan
 from app.engine.diffusion.noise.update import draw_noise
 from app.engine.diffusion.options import DenoisingOptions, RowPadding
 from app.engine.diffusion.previews import LatentColours, PreviewTap, fit_colours, smooth_latents
-from app.engine.diffusion.repainting import Beginning, begin, begin_in_mask, has_mask_channels
 from app.engine.diffusion.texts.prompts import PromptEncoder, Reading
 from app.engine.diffusion.variants import RewrittenPrompts, Variant, Variants
 from app.engine.kernels.cpu_diffusion import optimize_diffusion
@@ -147,7 +147,7 @@ class DiffusionRunner:
         self._decoder = ImageDecoder(vae, safety_checker, feature_extractor, compiler, unet.config.sample_size)
         self._encoder = ImageEncoder(vae, device)
         self._latent_channels = vae.config.latent_channels
-        self._needs_mask = has_mask_channels(unet, vae)
+        self._needs_mask = unet.config.in_channels > vae.config.latent_channels
         self._vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._noise_scheduler_config = dict(noise_scheduler_config)
         self._device = device

@@ -35,8 +35,7 @@ from app.engine.scheduling.model_queue import (
     no_first_use,
     row_pixels,
 )
-from app.engine.scheduling.places import has_place
-from app.engine.scheduling.turns import DecodeQueue, PriorityTurns
+from app.engine.scheduling.turns import DecodeQueue, PriorityTurns, has_place
 from app.errors import QueueFull
 
 MAX_RETRY_AFTER_S = 600

@@ -16,9 +16,9 @@ from app.image_spec import DrawnBy
 from app.jobs.queue import JobQueue
 from app.schemas.common import SPLITS
 from app.schemas.datasets import DatasetExtend, DatasetPlan, DatasetRead
+from app.services.datasets.dry_run import plan_dataset
 from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import DatasetWork
-from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipes.recipe import Offsets, per_class
 from app.services.datasets.records import kept_images, num_to_make, pixel_steps, read_datasets
 from app.services.datasets.rows import find_dataset, refuse_in_use, refuse_other_model

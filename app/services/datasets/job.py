@@ -26,14 +26,15 @@ from app.logs.context import carried
 from app.node.client import NodeClient
 from app.schemas.datasets import MAX_MISSING_TOLD
 from app.services.datasets.payloads import DatasetResult, DatasetWork, ImagesChunk, ImagesChunkResult, MissingImage
-from app.services.datasets.recipes.recipe import PriorAttempts, Recipe, SampledSpec, Slot, Verdict
+from app.services.datasets.recipes.clip_filter import Verdict
+from app.services.datasets.recipes.recipe import PriorAttempts, Recipe, SampledSpec, Slot
 from app.services.datasets.recipes.shots.records import shot_files
 from app.services.datasets.records import kept_images, num_to_make
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.slots import in_slot
 from app.services.generations.records import image_columns
 from app.services.jobs.kinds import DatasetKind
-from app.services.jobs.waiting import STORAGE_WAIT_S, store, wait_policy
+from app.services.jobs.wait_policy import STORAGE_WAIT_S, store, wait_policy
 from app.services.store.recovery import clear_dataset_folders, log_moved, move_unrecorded
 from app.storage.layout import DataFolder
 
@@ -161,7 +162,7 @@ class DatasetImages:
             try:
                 data, info = self._node.render(
                     drawn.spec,
-                    labels=recipe.texts,
+                    labels=recipe.filter.texts,
                     background=True,
                     keep_waiting=wait_policy(job),
                     caller=job.caller,
@@ -175,8 +176,9 @@ class DatasetImages:
                 continue
             scores = info.label_probabilities
             probabilities = [score["probability"] for score in scores] if scores else None
-            verdict = recipe.apply_filter(slot, probabilities)
-            info = replace(info, label_probabilities=recipe.scores(slot, probabilities) if probabilities else None)
+            verdict = recipe.filter.apply(slot.class_index, probabilities)
+            recorded = recipe.filter.scores(slot.class_index, probabilities) if probabilities else None
+            info = replace(info, label_probabilities=recorded)
             path = self._path(dataset, recipe, slot, attempt, is_kept=verdict.decision == "kept")
             store(job, self._folder, path, data, max_wait_s=self._storage_wait_s)
             tries.outcomes[verdict.decision] += 1

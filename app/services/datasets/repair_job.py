@@ -33,7 +33,7 @@ from app.services.datasets.rows import find_dataset, pack_changed
 from app.services.generations.records import image_columns
 from app.services.images.lost_files import LostImage, lost_image
 from app.services.jobs.kinds import RepairKind
-from app.services.jobs.waiting import store, wait_policy
+from app.services.jobs.wait_policy import store, wait_policy
 from app.storage.layout import DataFolder
 from app.storage.lost_found import keep_in_lost_found
 from app.storage.soundness import FileChecks
@@ -107,7 +107,7 @@ class RepairJob(RepairKind):
         try:
             data, info = self._node.render(
                 spec,
-                labels=recipe.texts,
+                labels=recipe.filter.texts,
                 background=True,
                 keep_waiting=wait_policy(job),
                 caller=job.caller,
@@ -121,10 +121,11 @@ class RepairJob(RepairKind):
             return Restoration()
         scores = info.label_probabilities or []
         probabilities = [score["probability"] for score in scores]
-        verdict = recipe.apply_filter(slot, probabilities)
+        verdict = recipe.filter.apply(slot.class_index, probabilities)
         if info.flagged or verdict.decision != image.decision:
             return Restoration(replace(lost, code="image_differs"))
-        info = replace(info, label_probabilities=recipe.scores(slot, probabilities) if scores else None)
+        recorded = recipe.filter.scores(slot.class_index, probabilities) if scores else None
+        info = replace(info, label_probabilities=recorded)
         self._replace(job, image.path, data)
         return Restoration(lost, self._record(image, info, verdict.reason))
 

@@ -24,9 +24,9 @@ from app.image_spec import DrawnBy
 from app.jobs.queue import JobQueue
 from app.schemas.datasets import DatasetCreate, DatasetPage, DatasetPlan, DatasetRead, DatasetRecipeRead
 from app.schemas.jobs import RepairJob
+from app.services.datasets.dry_run import plan_dataset
 from app.services.datasets.estimates.job_estimator import JobEstimator
 from app.services.datasets.payloads import RepairSpec
-from app.services.datasets.plan import plan_dataset
 from app.services.datasets.recipes.shots.loading import ShotLoader, Shots
 from app.services.datasets.recipes.shots.records import add_shots
 from app.services.datasets.records import new_dataset, num_to_make, pixel_steps, read_datasets, recipe_read

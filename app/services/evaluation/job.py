@@ -37,7 +37,7 @@ from app.services.evaluation.subject import (
 )
 from app.services.images.lost_files import MAX_LOST_NAMED
 from app.services.jobs.kinds import EvaluateKind, dataset_gone, model_gone
-from app.services.jobs.waiting import load, wait_policy
+from app.services.jobs.wait_policy import load, wait_policy
 from app.services.store.model_files import read_model_file
 from app.services.training.features import FeatureSource
 from app.services.training.payloads import (

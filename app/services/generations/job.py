@@ -23,7 +23,7 @@ from app.services.generations.payloads import GenerationPlan, StoredImage
 from app.services.generations.pictures import pictures_of, remove_pictures
 from app.services.generations.records import GenerationSpec, add_generation
 from app.services.jobs.kinds import GenerateKind
-from app.services.jobs.waiting import store, wait_policy
+from app.services.jobs.wait_policy import store, wait_policy
 from app.storage.layout import DataFolder
 
 

@@ -27,6 +27,7 @@ from app.engine.resnet import Classification, ClassifyPayload
 from app.engine.scheduling.device_time import DeviceEstimate, Work
 from app.errors import InferenceFailed, Invalid, ModelNotReady
 from app.image_spec import DrawnBy, ImageSpec, RenderedImage
+from app.metrics.node import LoadedWeights
 from app.modelpacks.adapters import AdapterFolder
 from app.modelpacks.pack import ModelPack
 from app.node.protocol import BackboneFacts
@@ -36,7 +37,6 @@ from app.services.images.previews import Previews, ReportStep, on_this_loop
 from app.services.images.spec import SizeRules
 from app.services.inference.backbones import Backbones
 from app.services.inference.diffusion.adapters import Adapters
-from app.services.inference.diffusion.holding import HolderState
 from app.services.inference.diffusion.models import Models
 from app.services.inference.diffusion.rendering import SourcePictures, clip_fields, encode, info_of, lineage_of
 from app.services.inference.diffusion.rules import DrawingRules
@@ -170,7 +170,7 @@ class Inference:
             return folder.stat().st_size
         return 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
-    def weights(self) -> dict[str, HolderState]:
+    def weights(self) -> dict[str, LoadedWeights]:
         """Return what is loaded beside the default diffusion model: others, and sets of adapters. Any thread."""
         return {"model": self.models.state(), "adapters": self._adapters.state()}
 

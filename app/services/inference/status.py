@@ -15,7 +15,7 @@ from app.engine.engine import Engine
 from app.engine.scheduling.device_time import Work
 from app.errors import AppError
 from app.image_spec import SIDE_MULTIPLE, NoiseSchedulerName
-from app.metrics.node import EngineState, LoadedWeights
+from app.metrics.node import EngineState
 from app.modelpacks.adapters import AdapterFolder
 from app.modelpacks.listing import ListedModel
 from app.modelpacks.pack import ModelPack
@@ -206,7 +206,7 @@ def engine_state(engine: Engine, inference: Inference) -> EngineState:
         ready=ready,
         model_bytes={name: inference.weight_bytes(name) for name, is_ready in ready.items() if is_ready},
         backbones=inference.backbones.loaded(),
-        weights={kind: LoadedWeights(**state._asdict()) for kind, state in inference.weights().items()},
+        weights=inference.weights(),
     )
 
 

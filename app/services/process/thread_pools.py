@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
-from app.engine.scheduling.places import has_place
+from app.engine.scheduling.turns import has_place
 from app.error_codes import ErrorCode
 from app.errors import Invalid, QueueFull, Unavailable
 from app.logs.context import carried

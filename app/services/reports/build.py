@@ -26,7 +26,7 @@ from app.schemas.reports import (
     ReportPair,
     ReportPairs,
 )
-from app.services.datasets.recipes.recipe import clip_texts
+from app.services.datasets.recipes.clip_filter import clip_texts
 from app.services.reports.judgements import Judgement
 from app.services.reports.metrics import (
     Bools,

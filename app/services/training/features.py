@@ -18,7 +18,7 @@ from app.node.client import NodeClient
 from app.node.combined import combine_rows
 from app.node.protocol import BATCH_BYTES, FeatureBatch
 from app.services.images.lost_files import IMAGE_CODES, LostImage, refusal_of_all
-from app.services.jobs.waiting import load, wait_policy
+from app.services.jobs.wait_policy import load, wait_policy
 from app.services.training.payloads import Backbone, Stretch
 from app.storage.features import PLAIN, FeatureCache, view_key
 from app.storage.soundness import FileChecks, LostFile

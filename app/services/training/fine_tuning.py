@@ -20,7 +20,7 @@ from app.jobs.record import advance
 from app.jobs.signals import Json
 from app.node.client import NodeClient
 from app.node.protocol import FINE_TUNED, FINE_TUNED_FILE, FineTuneAsked, FineTunedFile
-from app.services.jobs.waiting import load, store, wait_policy
+from app.services.jobs.wait_policy import load, store, wait_policy
 from app.services.training.payloads import Backbone, Examples, TrainSpec
 from app.storage.layout import FINE_TUNING, DataFolder
 

@@ -28,7 +28,7 @@ from app.services.datasets.payloads import ImagesChunk
 from app.services.datasets.rows import find_dataset
 from app.services.images.lost_files import MAX_LOST_NAMED, refuse_lost
 from app.services.jobs.kinds import TrainKind
-from app.services.jobs.waiting import store, wait_policy
+from app.services.jobs.wait_policy import store, wait_policy
 from app.services.training.dataset_images import count_images, origin, training_columns
 from app.services.training.features import FeatureSource
 from app.services.training.fine_tuning import FineTuner, fine_tuned_backbone, refit, warnings_about_images

@@ -12,7 +12,7 @@ import numpy as np
 from app.errors import AppError
 from app.jobs.handler import JobContext
 from app.node.client import NodeClient
-from app.services.jobs.waiting import wait_policy
+from app.services.jobs.wait_policy import wait_policy
 from app.services.training.features import FeatureSource
 from app.services.training.payloads import Backbone
 

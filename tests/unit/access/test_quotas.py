@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.access.caller import ALL_SCOPES, Caller
+from app.access.caller import ALL_SCOPES, Caller, Shares
 from app.access.quotas import charge, give_back, refuse_when_stored_full, stored_bytes
-from app.access.shares import Shares
 from app.db.base import new_id
 from app.db.caller_tables import Usage
 from app.db.models import Generation, Image

@@ -2,9 +2,8 @@
 
 import pytest
 
-from app.access.caller import LOCAL
-from app.access.rates import RateBook
-from app.access.shares import Running, Shares
+from app.access.caller import LOCAL, Shares
+from app.access.shares import RateBook, Running
 from app.errors import RateLimited
 
 

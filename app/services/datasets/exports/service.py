@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import func
@@ -35,17 +34,16 @@ from app.services.datasets.exports.card import (
 from app.services.datasets.exports.coco import COLUMNS as COCO_COLUMNS
 from app.services.datasets.exports.coco import coco_lines
 from app.services.datasets.exports.croissant import ZipFacts, croissant
+from app.services.datasets.exports.webdataset import SHARD_RECIPE_NAME, image_key, plan_shards, sample_members
 from app.services.datasets.rows import find_dataset
 from app.services.datasets.versions import ROWS_AT_ONCE, ContentVersion, images_of, read_version
 from app.services.images.lost_files import refuse_lost_members
 from app.storage.archives import Archive as Archive
-from app.storage.archives import Listing, Member, stored_member, tar_archive, text_member, zip_archive
+from app.storage.archives import Listing, tar_archive, text_member, zip_archive
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 
 RECIPE_NAME = "dataset.json"
-# Both webdataset and Hugging Face `datasets` skip a file whose name begins and ends with two underscores.
-SHARD_RECIPE_NAME = "__dataset.json__"
 # Hashes of whole archives that are kept, by their tags: 130 bytes each.
 MAX_HASHES = 1_000
 
@@ -149,24 +147,21 @@ class DatasetExportService:
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
-            plan = _plan(session, dataset_id, samples_per_shard)
+            plan = plan_shards(_counts(session, dataset_id), samples_per_shard)
             version = read_version(session, dataset)
         url = f"/datasets/{dataset_id}/shards/{{}}.tar?samples_per_shard={samples_per_shard}"
         shards = [
-            ShardRead(index=index, name=f"{name}.tar", url=url.format(index), split=split, num_samples=num_samples)
-            for index, (name, split, _, num_samples) in enumerate(plan)
+            ShardRead(
+                index=index, name=f"{one.name}.tar", url=url.format(index), split=one.split, num_samples=one.num_samples
+            )
+            for index, one in enumerate(plan)
         ]
         return ShardsRead(
-            version=version, samples_per_shard=samples_per_shard, image_key=_image_key(dataset), shards=shards
+            version=version, samples_per_shard=samples_per_shard, image_key=image_key(dataset), shards=shards
         )
 
     def shard(self, dataset_id: str, index: int, samples_per_shard: int) -> Archive:
-        """Return one shard as a tar: image, `.json` and `.cls` of a sample have the same stem and follow each other.
-
-        A shard contains images of one split in the order of their hashes, which mixes the classes and is the same each
-        time. Its first file is the recipe of the whole dataset, under a name that loaders skip. All images have one
-        ending, whatever their formats: loaders take it for the name of the sample's member, and read a format from the
-        content.
+        """Return one shard as a tar; see `app/services/datasets/exports/webdataset.py`.
 
         Raises:
             NotFound: There is no dataset with this id, or no shard with this index.
@@ -175,16 +170,17 @@ class DatasetExportService:
         """
         with self._db.snapshot() as session:
             dataset = _finished(session, dataset_id)
-            plan = _plan(session, dataset_id, samples_per_shard)
+            plan = plan_shards(_counts(session, dataset_id), samples_per_shard)
             if index >= len(plan):
                 raise NotFound("There is no shard with this number.")
-            name, split, start, num_samples = plan[index]
-            query = images_of(dataset_id).where(Image.split == split).order_by(None).order_by(Image.sha256, Image.path)
-            rows = session.execute(query.offset(start).limit(num_samples).with_only_columns(*COLUMNS))
-            members = [member for row in rows for member in self._sample(dataset, row)]
+            one = plan[index]
+            of_split = images_of(dataset_id).where(Image.split == one.split)
+            query = of_split.order_by(None).order_by(Image.sha256, Image.path)
+            rows = session.execute(query.offset(one.start).limit(one.num_samples).with_only_columns(*COLUMNS))
+            members = [member for row in rows for member in sample_members(self._folder, dataset, row)]
             recipe = recipe_text(dataset, read_version(session, dataset), _counts(session, dataset_id))
         refuse_lost_members(self._db, self._checks, dataset_id, members)
-        return tar_archive(f"{dataset.name}-{name}", [text_member(SHARD_RECIPE_NAME, [recipe]), *members])
+        return tar_archive(f"{dataset.name}-{one.name}", [text_member(SHARD_RECIPE_NAME, [recipe]), *members])
 
     def _hash_of(self, archive: Archive) -> str:
         """Return the SHA-256 of an archive's bytes, hexadecimal; equal tags have equal bytes."""
@@ -236,17 +232,6 @@ class DatasetExportService:
             listing.add_stored(name, row.num_bytes, row.sha256)
             yield json.dumps({"file_name": name.removeprefix(f"{split}/"), **image_facts(dataset, row)}) + "\n"
 
-    def _sample(self, dataset: Dataset, row: Any) -> list[Member]:
-        path, key = PurePosixPath(member_name(dataset, row.path)), _image_key(dataset)
-        stem, own = str(path.relative_to(row.split).with_suffix("")), path.suffix.removeprefix(".")
-        if own != key:  # two files may differ in nothing but their format
-            stem = f"{stem}-{own}"
-        return [
-            stored_member(self._folder, f"{stem}.{key}", path=row.path, num_bytes=row.num_bytes, sha256=row.sha256),
-            text_member(f"{stem}.json", [json.dumps(image_facts(dataset, row))]),
-            text_member(f"{stem}.cls", [str(row.class_index)]),
-        ]
-
 
 def _finished(session: Session, dataset_id: str) -> Dataset:
     dataset = find_dataset(session, dataset_id, with_texts=True)
@@ -268,19 +253,3 @@ def _coco_rows(session: Session, dataset_id: str, splits: Sequence[str]) -> Iter
     for split in splits:
         query = images_of(dataset_id).where(Image.split == split).with_only_columns(*COCO_COLUMNS)
         yield from session.execute(query.execution_options(yield_per=ROWS_AT_ONCE))
-
-
-def _image_key(dataset: Dataset) -> str:
-    """Return the ending of every image in the dataset's shards."""
-    return str(dataset.generation.get("output_format", "png"))
-
-
-def _plan(session: Session, dataset_id: str, samples_per_shard: int) -> list[tuple[str, str, int, int]]:
-    """Return (name, split, first sample, number of samples) of every shard."""
-    counts = _counts(session, dataset_id)
-    totals = {name: sum(n for (split, _, _), n in counts.items() if split == name) for name in SPLITS}
-    return [
-        (f"{split}-{number:06d}", split, start, min(samples_per_shard, total - start))
-        for split, total in totals.items()
-        for number, start in enumerate(range(0, total, samples_per_shard))
-    ]

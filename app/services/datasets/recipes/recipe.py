@@ -1,4 +1,4 @@
-"""A dataset's recipe: it samples the settings of each image and applies the CLIP filter.
+"""A dataset's recipe: it samples the settings of each image.
 
 Every result is a pure function of the dataset's row, the slot and the attempt. So an image depends neither on its chunk
 nor on the order of generation: generated again after a crash, or in another dataset of the same recipe, it is the same.
@@ -12,6 +12,7 @@ from typing import Any
 from app.db.models import Dataset
 from app.image_spec import ImageSpec, PictureRef
 from app.schemas.common import SPLITS
+from app.services.datasets.recipes.clip_filter import ClipFilter
 from app.services.datasets.recipes.seeds import drawn_index, image_seed
 from app.services.datasets.recipes.templates import combination, parse_template
 
@@ -21,8 +22,6 @@ GUIDANCE_STEPS = 10
 STRENGTH_STEPS = 20
 # Values of the hash that orders shots.
 _ORDERS = 2**20
-# Of many classes, only the image's own class and those with the highest scores are recorded: 20 are about 1 kB a row.
-MAX_SCORES = 20
 ATTEMPTS, FILTER_ATTEMPTS = 3, 10
 
 
@@ -104,23 +103,6 @@ class SampledSpec:
     lineage: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The filter's decision on an image: `kept` or `rejected`, with the reason; None without a filter."""
-
-    decision: str
-    reason: str | None
-
-
-def clip_texts(dataset: Dataset) -> list[str]:
-    """Return the text of each class that CLIP compares an image with.
-
-    The words are those of OpenAI's zero-shot classification. They are the same for every class, so what they add to an
-    image's similarity they add for all classes.
-    """
-    return [f"a photo of a {entry.get('label') or entry['name']}" for entry in dataset.classes]
-
-
 def per_class(dataset: Dataset, split: str) -> int:
     """Return the number of slots of each class of a dataset in a split, >= 0."""
     validation = dataset.validation_per_class or 0  # None in a new row that leaves the column to its default
@@ -143,7 +125,12 @@ def strengths_of(generation: Mapping[str, Any]) -> list[float | None]:
 
 
 class Recipe:
-    """The recipe of one dataset."""
+    """The recipe of one dataset.
+
+    Attributes:
+        filter: Its CLIP filter.
+        max_attempts: Images drawn for a slot until the filter keeps one, >= 1.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         """Read the recipe of a dataset that was loaded with its texts.
@@ -156,13 +143,8 @@ class Recipe:
         self._has_templates = dataset.recipe is not None
         self._variables: dict[str, list[str]] = dataset.texts.variables
         self._is_sampled = resolved.get("combine") == "sampled"
-        self._filter: dict[str, Any] | None = resolved.get("filter")
+        self.filter = ClipFilter(dataset)
         self.max_attempts = max_attempts(dataset)
-
-    @property
-    def texts(self) -> list[str]:
-        """The text of each class that CLIP compares an image with; see `clip_texts`."""
-        return clip_texts(self._dataset)
 
     def slot(self, number: int, offsets: Offsets = NO_OFFSETS) -> Slot:
         """Return a slot behind the offsets by its number: split by split as in `SPLITS`, class by class.
@@ -210,26 +192,6 @@ class Recipe:
             }
         )
         return SampledSpec(spec, {"template": template, "variables": variables, "attempt": attempt})
-
-    def apply_filter(self, slot: Slot, probabilities: Sequence[float] | None) -> Verdict:
-        """Return whether the filter keeps an image.
-
-        Args:
-            slot: The image's slot.
-            probabilities: (C,), CLIP's probability of each class, in the dataset's order; None: not measured.
-        """
-        if self._filter is None or probabilities is None:
-            return Verdict("kept", None)
-        own, threshold = probabilities[slot.class_index], self._filter["threshold"]
-        is_kept = own >= threshold
-        reason = f"p(own class) {own:.4f} {'>=' if is_kept else '<'} {threshold:.4f}"
-        return Verdict("kept" if is_kept else "rejected", reason)
-
-    def scores(self, slot: Slot, probabilities: Sequence[float]) -> list[dict[str, Any]]:
-        """Return the scores to record, in the order of the classes: the own class and the highest of the others."""
-        by_height = sorted(range(len(probabilities)), key=lambda i: (i != slot.class_index, -probabilities[i], i))
-        names = [entry["name"] for entry in self._dataset.classes]
-        return [{"label": names[i], "probability": probabilities[i]} for i in sorted(by_height[:MAX_SCORES])]
 
     def _fill(self, text: str, slot: Slot, attempt: int) -> tuple[str, dict[str, str]]:
         if not self._has_templates:

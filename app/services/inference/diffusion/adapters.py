@@ -12,9 +12,10 @@ from typing import NamedTuple, Protocol
 from app.error_codes import ErrorCode
 from app.errors import Invalid
 from app.image_spec import AdapterSet, ImageSpec
+from app.metrics.node import LoadedWeights
 from app.modelpacks.adapters import AdapterFolder
 from app.modelpacks.lora_file import AdapterFault
-from app.services.inference.diffusion.holding import Holder, HolderState
+from app.services.inference.diffusion.holding import Holder
 
 # Why adapters cannot be used, by name; None: they can.
 Faults = Mapping[str, str | None]
@@ -145,7 +146,7 @@ class Adapters:
         embeddings: Faults = {name: entry.fault for name, entry in folder.embeddings.items()}
         return loras, embeddings
 
-    def state(self) -> HolderState:
+    def state(self) -> LoadedWeights:
         """Return which sets are loaded now; any thread."""
         return self._holder.state()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from app.errors import QueueFull
+from app.metrics.node import LoadedWeights
 
 RETRY_AFTER_S = 10
 
@@ -63,34 +64,11 @@ class _Waiting(NamedTuple, Generic[Key, Thing]):
     turn: "asyncio.Future[_Held[Thing]]"
 
 
-class HolderState(NamedTuple):
-    """A holder at one moment, and what it has done since its start; for metrics.
-
-    Attributes:
-        loaded: Things that can be used.
-        num_bytes: Of these and of those being loaded, about.
-        max_bytes: The bound.
-        waiting: Requests that wait for room.
-        loads: Things that were loaded.
-        failures: Things that could not be loaded.
-        evictions: Things that were dropped: for others, or with what they belong to.
-    """
-
-    loaded: int
-    num_bytes: int
-    max_bytes: int
-    waiting: int
-    loads: int
-    failures: int
-    evictions: int
-
-
 class Holder(Generic[Key, Thing]):
     """Holds things for requests within a memory bound.
 
     Attributes:
         peak_bytes: The most that was loaded or being loaded at a time.
-        num_loads: How often something was loaded.
     """
 
     def __init__(
@@ -119,7 +97,6 @@ class Holder(Generic[Key, Thing]):
         self._waiting: deque[_Waiting[Key, Thing]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=thread_name)
         self.peak_bytes = 0
-        self.num_loads = 0
         self._num_loaded = 0
         self._num_failed = 0
         self._num_evicted = 0
@@ -143,10 +120,10 @@ class Holder(Generic[Key, Thing]):
         held = self._held.get(key)
         return held.loading.result() if held and held.loading.done() and not held.has_failed else None
 
-    def state(self) -> HolderState:
+    def state(self) -> LoadedWeights:
         """Return what is held now; any thread."""
         held = list(self._held.values())
-        return HolderState(
+        return LoadedWeights(
             loaded=sum(each.loading.done() and not each.has_failed for each in held),
             num_bytes=sum(each.num_bytes for each in held),
             max_bytes=self._max_bytes,
@@ -196,7 +173,6 @@ class Holder(Generic[Key, Thing]):
         held = self._held.get(key)
         if held is None or held.has_failed:
             self._evict(num_bytes)
-            self.num_loads += 1
             loading = asyncio.get_running_loop().run_in_executor(self._thread, self._loads.load, key)
             held = self._held[key] = _Held(num_bytes, loading)
             self.peak_bytes = max(self.peak_bytes, sum(each.num_bytes for each in self._held.values()))

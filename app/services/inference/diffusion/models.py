@@ -15,12 +15,13 @@ from app.engine.diffusion.previews import LatentColours
 from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, ModelNotReady
 from app.logs.errors import WITH_TEXT
+from app.metrics.node import LoadedWeights
 from app.modelpacks.adapters import AdapterFolder
 from app.modelpacks.listing import ListedModel, Skeleton
 from app.modelpacks.pack import PackError
 from app.services.images.spec import model_fault
 from app.services.inference.diffusion.adapters import NodeAdapters
-from app.services.inference.diffusion.holding import Holder, HolderState
+from app.services.inference.diffusion.holding import Holder
 
 logger = logging.getLogger(__name__)
 
@@ -209,12 +210,7 @@ class Models:
         """The most that was loaded or being loaded at a time, of models beside the default one."""
         return self._holder.peak_bytes
 
-    @property
-    def num_loads(self) -> int:
-        """How often a model was loaded."""
-        return self._holder.num_loads
-
-    def state(self) -> HolderState:
+    def state(self) -> LoadedWeights:
         """Return what is loaded now beside the default model; any thread."""
         return self._holder.state()
 

@@ -103,12 +103,12 @@ def test_a_dataset_from_before_there_were_recipes_has_plain_prompts() -> None:
     recipe = Recipe(old)
     assert prompts(recipe, 1) == ["a {{fox}}"]
     assert recipe.max_attempts == 3
-    assert recipe.apply_filter(Slot("train", 0, 0), [0.1, 0.9]).decision == "kept"
+    assert recipe.filter.apply(0, [0.1, 0.9]).decision == "kept"
 
 
 @pytest.mark.parametrize(("own", "decision"), [(0.5, "kept"), (0.9, "kept"), (0.4999, "rejected")])
 def test_the_filter_keeps_from_one_over_classes_on(own: float, decision: str) -> None:
-    verdict = Recipe(dataset(filter={})).apply_filter(Slot("train", 1, 0), [1 - own, own])
+    verdict = Recipe(dataset(filter={})).filter.apply(1, [1 - own, own])
     assert verdict.decision == decision
     assert verdict.reason is not None
     assert f"{own:.4f}" in verdict.reason
@@ -116,13 +116,13 @@ def test_the_filter_keeps_from_one_over_classes_on(own: float, decision: str) ->
 
 def test_clip_is_asked_for_the_label_or_the_name() -> None:
     classes = [{**CLASSES[0], "label": "red fox"}, CLASSES[1]]
-    assert Recipe(dataset(classes=classes)).texts == ["a photo of a red fox", "a photo of a dog"]
+    assert Recipe(dataset(classes=classes)).filter.texts == ["a photo of a red fox", "a photo of a dog"]
 
 
 def test_of_many_scores_the_own_and_the_highest_are_kept_in_the_order_of_the_classes() -> None:
     classes = [{"name": f"c{k}", "prompts": ["x"]} for k in range(40)]
     recipe = Recipe(dataset(classes=classes, variables={}))
-    scores = recipe.scores(Slot("train", 0, 0), [k / 780 for k in range(40)])
+    scores = recipe.filter.scores(0, [k / 780 for k in range(40)])
     assert [score["label"] for score in scores] == ["c0", *(f"c{k}" for k in range(21, 40))]
 
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from app.errors import AppError, Invalid, ModelNotReady
+from app.metrics.node import LoadedWeights
 from app.modelpacks.adapters import AdapterFolder
 from app.modelpacks.listing import ListedModel
 from app.modelpacks.pack import PackError
-from app.services.inference.diffusion.holding import HolderState
 from app.services.inference.diffusion.models import FAILED_S, LoadedModel, Models
 
 
@@ -96,7 +96,7 @@ def test_models_are_loaded_evicted_and_known(bench: Bench) -> None:
     assert bench.dropped == [held[0]]
     assert (bench.models.loaded("a"), bench.models.loaded("b")) == (None, held[2])
     assert bench.models.peak_bytes == 40
-    assert bench.models.state() == HolderState(1, bench.models.state().num_bytes, 40, 0, 2, 0, 1)
+    assert bench.models.state() == LoadedWeights(1, bench.models.state().num_bytes, 40, 0, 2, 0, 1)
 
 
 def test_a_revision_is_known_without_loading(bench: Bench) -> None:

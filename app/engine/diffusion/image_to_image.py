@@ -6,7 +6,6 @@ no steps. Runs on the device thread.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +14,6 @@ from torch.nn import functional
 from app.engine.diffusion.encoder import ImageEncoder, ImageToImage
 from app.engine.diffusion.noise.plan import NoisePlan
 from app.engine.diffusion.noise.update import draw_noise
-
-
-def has_mask_channels(unet: Any, vae: Any) -> bool:
-    """Return whether a UNet's inputs are latents, a mask, and the latents of the picture outside of it."""
-    return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
 
 
 @dataclass(frozen=True, slots=True)
