@@ -9,7 +9,8 @@ of one model and one kind by one step, up to the model's row budget. Five rules 
    round robin over lanes of one caller and kind: a shape, and the weights that the model has for it.
 4. Requests of one lane step in the order of submission.
 5. A step has requests of several callers, as far as that makes none of them slower. Each pays for its part. Rows that
-   the leading priority leaves free are filled with requests of the same kind and the other priority.
+   the leading priority leaves free are filled with requests of the same kind and the other priority, which pay for
+   what they add; background requests make an interactive step at most a quarter longer.
 
 A request with `RequestCost.finishes_separately` leaves its lane after the last step and is finished in a turn of its
 own: at most one such turn between two steps, without pause while nothing waits to step; by rule 1, then the callers in

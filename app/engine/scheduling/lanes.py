@@ -15,6 +15,9 @@ from app.engine.request import EngineRequest, Kind, Shape
 # would give away rows that should be paid for.
 MAX_DEBT = 4
 
+# How much longer background requests that fill the rows of an interactive step may make it.
+MAX_FILL_DELAY = 0.25
+
 # Shape and network: what the cost of a step depends on besides its rows.
 _Size = tuple[Shape, str]
 
@@ -179,6 +182,12 @@ def shared_rows(company: Sequence[Lane], costs: StepCosts) -> int:
     return rows
 
 
+def filled_rows(kind: Kind, rows: int, max_rows: int, costs: StepCosts) -> int:
+    """Return the rows that an interactive step of `rows` rows may have when background requests fill it, >= `rows`."""
+    longest = (1 + MAX_FILL_DELAY) * costs.of_rows(kind, rows)
+    return next((more for more in range(max_rows, rows, -1) if costs.of_rows(kind, more) <= longest), rows)
+
+
 class Step:
     """The requests of a step while it is put together; they have one kind.
 
@@ -232,15 +241,25 @@ class Step:
         return True
 
 
-def pay(rows: Mapping[Lane, int], costs: StepCosts) -> None:
-    """Divide the cost of a step evenly among the lanes with rows in it, none paying more than for its rows alone."""
+def pay(rows: Mapping[Lane, int], costs: StepCosts, cost: float | None = None) -> float:
+    """Divide a cost evenly among the lanes with rows in a step, none paying more than for its rows alone.
+
+    Args:
+        rows: Of each lane, one or more.
+        costs: Of the model.
+        cost: What is divided, >= 0; None: the cost of a step of these rows.
+
+    Returns:
+        The cost.
+    """
     kind = next(iter(rows)).kind
     paying = sorted(((costs.of_rows(kind, own), lane) for lane, own in rows.items()), key=lambda entry: entry[0])
-    left = costs.of_rows(kind, sum(rows.values()))
+    left = cost = costs.of_rows(kind, sum(rows.values())) if cost is None else cost
     for position, (most, lane) in enumerate(paying):
         share = min(most, left / (len(paying) - position))
         lane.credit = max(lane.credit - share, -MAX_DEBT * lane.quantum)
         left -= share
+    return cost
 
 
 def num_rows(requests: Iterable[EngineRequest]) -> int:

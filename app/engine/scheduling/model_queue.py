@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from app.engine.request import MIN_ROWS, EngineRequest, Kind, Priority, Shape
 from app.engine.scheduling.device_time import DeviceTime, Work
-from app.engine.scheduling.lanes import Lanes, Step, StepCosts, num_rows, pay, shared_rows
+from app.engine.scheduling.lanes import Lanes, Step, StepCosts, filled_rows, num_rows, pay, shared_rows
 
 RowsOfShape = Callable[[Shape], int]
 CostOfRows = Callable[[Shape, int], float]
@@ -107,6 +107,8 @@ class ModelQueue:
 
         A running request that does not fit stays in its lane with its state: it is preempted until there are rows
         again. Rows that those who pay leave are free, first for their own priority, as far as it makes them no slower.
+        Lanes of the other priority pay for what they add: else they would have their turns besides. Background ones
+        make an interactive step little longer, see `filled_rows`.
         """
         costs, step = StepCosts(self._max_rows, self._step_cost), Step()
         turn = self.lanes[lead].take_turn(costs)
@@ -117,12 +119,17 @@ class ModelQueue:
         step.deal_extra(company, shared)
         lanes = self.lanes[lead].of_kind(kind)
         step.deal_extra([lane for lane in lanes if not lane.can_pay], shared)
-        pay(step.rows, costs)
+        paid = step.rows.copy()
+        lead_cost = pay(paid, costs)
         if len(lanes) == 1 or len(step.requests) == sum(len(lane.requests) for lane in lanes):
             shared = max_rows  # no caller was left out for the sake of another
+        if lead is Priority.INTERACTIVE:
+            shared = filled_rows(kind, num_rows(step.requests), shared, costs)
         for priority in Priority:
             if priority != lead:
                 step.deal_extra(self.lanes[priority].of_kind(kind), shared)
+        if riders := step.rows - paid:
+            pay(riders, costs, costs.of_rows(kind, num_rows(step.requests)) - lead_cost)
         return step.requests
 
     def _max_rows(self, kind: Kind) -> int:

@@ -27,6 +27,11 @@ def make_batcher(*, max_queue_size: int = 64, **max_rows: int) -> Batcher:
     return batcher
 
 
+def make_free_rows(batcher: Batcher, model: str, max_rows: int) -> None:
+    """Let steps of a model cost the same whatever their rows."""
+    batcher.set_row_budget(model, lambda _shape: max_rows, lambda _shape, _rows: 1.0)
+
+
 def submit(
     batcher: Batcher,
     model: str,
@@ -126,6 +131,7 @@ def test_a_batch_has_one_shape() -> None:
 
 def test_a_batch_has_the_same_weights() -> None:
     batcher = make_batcher(diffusion=8)
+    make_free_rows(batcher, "diffusion", 8)
     submit(batcher, "diffusion", "plain 1", shape=SMALL)
     submit(batcher, "diffusion", "styled", shape=SMALL, weights="style")
     submit(batcher, "diffusion", "plain 2", shape=SMALL)
@@ -323,14 +329,16 @@ def test_in_a_background_turn_interactive_work_of_the_same_shape_fills_the_rows(
     assert all(batch.requests[0].payload == "interactive a" for batch in others)
 
 
-def test_filling_free_rows_costs_nothing() -> None:
+def test_who_fills_free_rows_pays_for_what_they_add() -> None:
     batcher = make_batcher(diffusion=2)
     submit(batcher, "diffusion", "leads", shape=SMALL)
     submit(batcher, "diffusion", "leads too", shape=(2, 8))
     submit(batcher, "diffusion", "rides", Priority.BACKGROUND, shape=SMALL)
 
-    led = Counter(batch.requests[0].payload for batch in take(batcher, 80))
-    assert led == {"leads": 35, "leads too": 35, "rides": 10}
+    batches = take(batcher, 80)
+    steps = Counter(request.payload for batch in batches for request in batch.requests)
+    assert sum(batch.requests[0].payload == "rides" for batch in batches) == 10
+    assert steps["leads"] == pytest.approx(steps["leads too"], abs=2)
 
 
 def test_a_running_background_request_is_preempted_and_goes_on_with_its_state() -> None:
@@ -359,6 +367,7 @@ def test_a_running_interactive_request_is_not_preempted_by_another() -> None:
 
 def test_preempted_requests_keep_their_order() -> None:
     batcher = make_batcher(diffusion=4)
+    make_free_rows(batcher, "diffusion", 4)
     for name in "ab":
         submit(batcher, "diffusion", f"background {name}", Priority.BACKGROUND, rows=GUIDED)
     next_batch(batcher)
@@ -374,12 +383,26 @@ def test_preempted_requests_keep_their_order() -> None:
 
 def test_background_work_fills_the_room_that_interactive_work_leaves() -> None:
     batcher = make_batcher(clip=3)
+    make_free_rows(batcher, "clip", 3)
     submit(batcher, "clip", "background 1", Priority.BACKGROUND)
     submit(batcher, "clip", "background 2", Priority.BACKGROUND)
     submit(batcher, "clip", "background 3", Priority.BACKGROUND)
     submit(batcher, "clip", "interactive")
 
     assert next_names(batcher) == ("clip", ["interactive", "background 1", "background 2"])
+
+
+@pytest.mark.parametrize(("row_s", "num"), [(0.0, 7), (0.04, 5), (0.1, 2), (0.4, 0)])
+def test_background_work_makes_an_interactive_step_at_most_a_quarter_longer(row_s: float, num: int) -> None:
+    batcher = make_batcher(diffusion=8)
+    batcher.set_row_budget("diffusion", lambda _shape: 8, lambda _shape, rows: 0.9 + row_s * rows)
+    submit(batcher, "diffusion", "interactive")
+    for number in range(9):
+        submit(batcher, "diffusion", f"background {number}", Priority.BACKGROUND)
+
+    *others, last = [len(batch.requests) for batch in take(batcher, BACKGROUND_EVERY)]
+    assert others == [1 + num] * (BACKGROUND_EVERY - 1)
+    assert last == 8, "a step of its own is full"
 
 
 def submit_stepped(
@@ -518,6 +541,7 @@ def test_a_step_counts_the_rows_that_its_requests_have_in_it() -> None:
     now = 0.0
     batcher = Batcher(max_queue_size=8, load=Load(lambda: now))
     batcher.add_model("diffusion", max_rows=4)
+    make_free_rows(batcher, "diffusion", 4)
     submit(batcher, "diffusion", "guided", shape=SMALL, rows=GUIDED, steps=4)
     cost = RequestCost(SMALL, GUIDED, steps=4, step_rows=(2, 1, 1, 1))
     partly = EngineRequest("diffusion", "guided at first", Priority.BACKGROUND, cost)

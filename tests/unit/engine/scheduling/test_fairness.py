@@ -115,6 +115,21 @@ def test_the_last_of_few_requests_is_done_when_many_others_have_had_as_many_step
     assert sum(rows_of(batch) for batch in batches) == pytest.approx(2 * 20 * GUIDED, rel=0.1)
 
 
+def test_who_fills_the_steps_of_the_other_priority_leaves_its_turns_to_others() -> None:
+    def cost(shape: Shape, rows: int) -> float:
+        return math.prod(shape) * (100 + rows)  # rows cost so little that background requests fill interactive steps
+
+    batcher = make_batcher(16, step_cost=cost)
+    submit(batcher, "leader", shape=SMALL)
+    submit(batcher, "rider", 8, Priority.BACKGROUND, shape=SMALL)
+    submit(batcher, "other", 4, Priority.BACKGROUND, shape=LARGE)
+    batches = [step(batcher) for _ in range(40 * BACKGROUND_EVERY)]
+
+    own_turns = [batch for batch in batches if batch.requests[0].priority is Priority.BACKGROUND]
+    assert steps_with("rider", batches) > 0.8 * len(batches)
+    assert shares(own_turns, cost)["other"] > 0.6
+
+
 def test_requests_with_other_numbers_of_rows_share_the_time_and_not_the_steps() -> None:
     batcher = make_batcher(8)
     submit(batcher, "guided", 20, rows=GUIDED)
@@ -334,7 +349,7 @@ def test_background_work_keeps_its_share_among_many_callers() -> None:
 
 
 def test_free_rows_are_divided_evenly_among_the_background_work_of_several_callers() -> None:
-    batcher = make_batcher(8)
+    batcher = make_batcher(8, step_cost=lambda _shape, _rows: 1.0)
     submit(batcher, "interactive")
     submit(batcher, "a", 16, Priority.BACKGROUND)
     submit(batcher, "b", 16, Priority.BACKGROUND)
