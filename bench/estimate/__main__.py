@@ -32,6 +32,8 @@ TARGET = 2.0
 POLL_S = 0.5
 # Between two interactive requests of one client, as of a person who looks at the picture.
 THINK_S = 0.5
+# Images of the job beside until the first recipe: by then the shares of the latest 20 s are those of this load.
+SETTLED_IMAGES = 64
 PROMPTS = {"fox": "a watercolor painting of a red fox", "dog": "a watercolor painting of a golden retriever"}
 
 
@@ -125,7 +127,7 @@ def loaded(url: str, clients: int) -> Iterator[None]:
         threads = [threading.Thread(target=_interactive, args=(url, number, is_over)) for number in range(clients)]
         for thread in threads:
             thread.start()
-        while http.get(f"/jobs/{job['job_id']}").json()["progress"]["done"] < 16:  # until both have their share
+        while http.get(f"/jobs/{job['job_id']}").json()["progress"]["done"] < SETTLED_IMAGES:
             time.sleep(POLL_S)
         try:
             yield

@@ -5,7 +5,7 @@ rejected images, encoding and recording, other jobs, interactive requests and wo
 caller's, on the caller's thread.
 """
 
-from collections import defaultdict
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +18,7 @@ from app.engine.scheduling.device_time import DeviceEstimate, Work
 from app.engine.scheduling.turns import BACKGROUND_EVERY
 from app.image_spec import SIDE_MULTIPLE
 from app.schemas.datasets import EstimateBasis
+from app.services.datasets.estimates.passing import WaitingJob, passing_s
 from app.services.datasets.estimates.waiting_work import JobWork, active_work, kept_share, num_live_workers
 from app.services.datasets.recipes.recipe import NO_OFFSETS, Offsets
 from app.services.datasets.records import mean_row_steps, mean_rows_at_once
@@ -69,6 +70,7 @@ class JobEstimator:
             worker_ttl_s: Seconds without a heartbeat after which a worker counts as dead.
         """
         self._inference = inference
+        self._chunk_size = chunk_size
         self._at_once = chunk_size * chunks_at_once
         self._worker_ttl_s = worker_ttl_s
 
@@ -97,11 +99,13 @@ class JobEstimator:
             reason = "This node does not know the speed of its diffusion model: no step was measured yet."
             return Estimate(row_steps, None, "unknown", reason, [])
         num_workers = num_live_workers(session, self._worker_ttl_s)
-        others = [(other, self._seconds(other, kept)) for other in active_work(session)]
-        own_s = self._seconds(job, kept)
-        ahead_s = _ahead_s(others, own_s, caller.id)
+        others = [self._waiting(other, kept) for other in active_work(session)]
+        own = self._waiting(job, kept)
+        ahead_s = passing_s(own, others)
         free = max(1 - device.interactive_share, 1 / BACKGROUND_EVERY)
-        seconds = START_S + device.interactive_s + (own_s + ahead_s) / free / max(1, num_workers) if num_images else 0.0
+        seconds = (
+            START_S + device.interactive_s + (own.seconds + ahead_s) / free / max(1, num_workers) if num_images else 0.0
+        )
         assumptions = [
             *([_first_use_text(device.first_use_s)] if device.first_use_s else []),
             *([_kept_text(kept)] if job.is_scored else []),
@@ -113,10 +117,12 @@ class JobEstimator:
         text = _basis_text(device, dataset.generation)
         return Estimate(row_steps, round(seconds, 1), device.basis, text, assumptions)
 
-    def _seconds(self, job: JobWork, kept: float | None) -> float:
-        """Return the seconds of a job alone on one idle node, >= 0; 0 if nothing is known."""
+    def _waiting(self, job: JobWork, kept: float | None) -> WaitingJob:
+        """Return a job with its seconds alone on one idle node; 0 if nothing is known."""
         attempts = _attempts(job, kept)
-        return (self._device(job, kept).seconds or 0.0) + job.num_images * attempts * _other_s(job.generation)
+        seconds = (self._device(job, kept).seconds or 0.0) + job.num_images * attempts * _other_s(job.generation)
+        num_chunks = max(1, math.ceil(job.num_images / self._chunk_size))
+        return WaitingJob(job.caller, seconds, num_chunks, goes_first=job.goes_first)
 
     def _device(self, job: JobWork, kept: float | None) -> DeviceEstimate:
         """Return the device's time of a job, scoring included."""
@@ -153,21 +159,6 @@ def _attempts(job: JobWork, kept: float | None) -> float:
     return (1 - (1 - share) ** job.max_attempts) / share if share > 0 else float(job.max_attempts)
 
 
-def _ahead_s(others: Sequence[tuple[JobWork, float]], own_s: float, caller: str) -> float:
-    """Return the seconds of other jobs that pass before a new job of a caller has ended.
-
-    Callers share the workers evenly, and so do the jobs of one caller; a higher priority goes first.
-    """
-    first = sum(seconds for job, seconds in others if job.goes_first)
-    equals = [(job, seconds) for job, seconds in others if not job.goes_first]
-    own = own_s + sum(min(seconds, own_s) for job, seconds in equals if job.caller == caller)
-    of_callers: dict[str, float] = defaultdict(float)
-    for job, seconds in equals:
-        if job.caller != caller:
-            of_callers[job.caller] += seconds
-    return first + own - own_s + sum(min(seconds, own) for seconds in of_callers.values())
-
-
 def _basis_text(device: DeviceEstimate, generation: Mapping[str, Any]) -> str:
     size = f"{generation['width']}x{generation['height']} pixels"
     return {
@@ -187,7 +178,7 @@ def _kept_text(kept: float | None) -> str:
     return f"The filter keeps {kept:.0%} of the images, as in the newest dataset with a filter."
 
 
-def _others_text(others: Sequence[tuple[JobWork, float]], ahead_s: float) -> str:
+def _others_text(others: Sequence[WaitingJob], ahead_s: float) -> str:
     if not others:
         return "No other job draws images, and none begins before this one has ended."
     jobs = "1 other job draws images" if len(others) == 1 else f"{len(others)} other jobs draw images"
