@@ -11,8 +11,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import resnet18
 
-from app.training.evaluation import evaluate
-from app.training.linear_probe import fit
+from app.training.linear_probe import LinearProbe, fit, predict
 from bench.demo_pack.drawings import drawings_of
 from bench.demo_pack.generation import Studio, Wish
 from bench.demo_pack.loading import Pack
@@ -85,8 +84,12 @@ def _accuracies(
     rows, labels = _features(pack, backbone, case.class_names, generated)
     probe = fit(rows, labels, None, None, num_classes=num_classes).probe
     tests = (_features(pack, backbone, case.class_names, images) for images in (fresh, unseen))
-    on_fresh, on_drawings = (round(evaluate(probe, *test, num_classes).accuracy, 4) for test in tests)
+    on_fresh, on_drawings = (round(_accuracy(probe, *test), 4) for test in tests)
     return on_fresh, on_drawings
+
+
+def _accuracy(probe: LinearProbe, rows: Scores, labels: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+    return float((predict(probe, rows).argmax(axis=1) == labels).mean())
 
 
 def _pictures(studio: Studio, name: str, first_seed: int, count: int) -> list[Image.Image]:
