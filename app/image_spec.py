@@ -47,7 +47,7 @@ class PictureRef:
     """A picture that an image is made from: an initial image, or a mask.
 
     Attributes:
-        sha256: Of its size and its pixels as they are used, in hex (`app.storage.images.pixels_sha256`).
+        sha256: Of its size and its pixels as they are used, in hex (`app.storage.image_formats.pixels_sha256`).
         image_id: The stored image that it was; None: it came with the request.
     """
 

@@ -58,7 +58,7 @@ from app.services.inference.service import Inference
 from app.services.process.thread_pools import NUM_LARGE_PICTURES, open_pools
 from app.services.store import recovery, removal
 from app.services.store.identity import assign_store_id
-from app.storage.images import DecodeImage, ReencodeImage, decode_image
+from app.storage.image_formats import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.reserve import reserve_of
 from app.storage.upload_process import UploadProcesses

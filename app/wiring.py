@@ -56,7 +56,7 @@ from app.services.training.models import ModelService
 from app.services.training.service import TrainJobService
 from app.storage.exports import ExportFiles
 from app.storage.features import FeatureCache
-from app.storage.images import DecodeImage, ReencodeImage, decode_image
+from app.storage.image_formats import DecodeImage, ReencodeImage, decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 

@@ -11,7 +11,7 @@ import httpx
 from app.api.serving.server import Server
 from app.config import Settings
 from app.main import create_app, server_config
-from app.storage.images import DecodeImage, decode_image, reencode_image
+from app.storage.image_formats import DecodeImage, decode_image, reencode_image
 from app.tracing.spans import NO_TRACING, Tracing
 from testing.fake_models import FakeModels
 from testing.waiting import PATIENCE_S, wait_until

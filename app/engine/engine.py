@@ -18,8 +18,8 @@ from app.engine.request import EngineRequest, Priority, RequestCost
 from app.engine.runner import Runner, is_out_of_memory
 from app.engine.scheduling.batcher import Batch, Batcher
 from app.engine.scheduling.device_time import DeviceEstimate, Work
+from app.engine.scheduling.fair_queuing import num_rows
 from app.engine.scheduling.idle_work import IdlePiece, IdleWork
-from app.engine.scheduling.lanes import num_rows
 from app.engine.scheduling.model_queue import CostOfRows, FirstUse, RowsOfShape, no_first_use, row_pixels
 from app.errors import AppError, InferenceFailed, Unavailable
 

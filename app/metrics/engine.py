@@ -10,8 +10,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from app.metrics import series
-from app.metrics.registry import counter, histogram
-from app.metrics.series import model_family, rows_bound
+from app.metrics.series import counter, histogram, model_family, rows_bound
 
 
 class _Priority(Protocol):

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from app.error_codes import ErrorCode
 from app.metrics import series
-from app.metrics.registry import counter, gauge, histogram
+from app.metrics.series import counter, gauge, histogram
 
 # A code that is not in the enum; it would be a mistake of the code, and must not be a label all the same.
 OTHER_CODE = "other"

@@ -1,4 +1,6 @@
-"""Every series of `/metrics`, its labels and its meaning; `docs/monitoring.md` has a table that is made from this list.
+"""Every series of `/metrics`, its labels and its meaning, and how one is made in the registry of an application.
+
+`docs/monitoring.md` has a table that is made from this list.
 
 Labels have few values, whatever clients send: templates of routes instead of paths, kinds instead of names. Imports
 nothing of the application; pure.
@@ -6,6 +8,11 @@ nothing of the application; pure.
 
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+# Without them a counter would have a second series with the time of its first use.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 PREFIX: Final = "foxhound_"
 
@@ -179,3 +186,18 @@ def model_family(name: str) -> str:
 def rows_bound(rows: int) -> str:
     """Return the label of a step of `rows` rows, >= 1."""
     return next((str(bound) for bound in ROW_BOUNDS if rows <= bound), "more")
+
+
+def counter(registry: CollectorRegistry, series: Series) -> Counter:
+    """Return a new counter."""
+    return Counter(series.full_name, series.meaning, series.labels, registry=registry)
+
+
+def gauge(registry: CollectorRegistry, series: Series) -> Gauge:
+    """Return a new gauge."""
+    return Gauge(series.full_name, series.meaning, series.labels, registry=registry)
+
+
+def histogram(registry: CollectorRegistry, series: Series) -> Histogram:
+    """Return a new histogram."""
+    return Histogram(series.full_name, series.meaning, series.labels, registry=registry, buckets=series.buckets)

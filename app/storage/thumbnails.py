@@ -18,7 +18,7 @@ from PIL import Image
 from app.errors import StorageFull, Unavailable
 from app.storage.eviction import BoundedFolder, size_in_blocks
 from app.storage.files import TEMPORARIES, contained_path, write_atomic
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 from app.storage.reserve import NO_RESERVE, Reserve
 
 MEDIA_TYPE = "image/webp"

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import BinaryIO
 
 from app.errors import AppError
-from app.storage.images import reencode_image
+from app.storage.image_formats import reencode_image
 
 # A call: the limits of bytes and pixels, and the bytes of the image file, which follows.
 CALL = struct.Struct(">QQQ")

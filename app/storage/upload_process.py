@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from app.error_codes import ErrorCode
 from app.errors import AppError, Invalid, PayloadTooLarge, Unavailable, UnsupportedImage
-from app.storage.images import ReencodedImage, reencode_image
+from app.storage.image_formats import ReencodedImage, reencode_image
 from app.storage.picture_size import is_large
 from app.storage.upload_child import CALL, OUTCOME
 

@@ -23,7 +23,7 @@ from app.modelpacks.adapters import AdapterFolder, BaseModels
 from app.modelpacks.loading import load_diffusion, reload_network
 from app.modelpacks.pack import ModelPack
 from app.services.inference.diffusion.model_adapters import ModelAdapters
-from app.storage.images import encode_image
+from app.storage.image_formats import encode_image
 from bench.demo_pack.generation import progress
 
 BATCH = 16

@@ -110,7 +110,7 @@ def draw_one(pipeline: Any, request: ImageRequest) -> Image.Image:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Encode at the level and with the strategy that `app.storage.images` has found to be fast."""
+    """Encode at the level and with the strategy that `app.storage.image_formats` has found to be fast."""
     buffer = io.BytesIO()
     image.save(buffer, "png", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()

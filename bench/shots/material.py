@@ -18,7 +18,7 @@ from app.services.datasets.recipes.recipe import Recipe
 from app.services.datasets.recipes.vocabulary import make_recipe, vocabulary_of
 from app.services.datasets.records import new_dataset
 from app.services.images.spec import SizeRules
-from app.storage.images import pixels_sha256
+from app.storage.image_formats import pixels_sha256
 from app.training.probe import Labels
 from bench.from_prompts.drawing import Artist
 from demo_pack.drawing import draw_scene, scene

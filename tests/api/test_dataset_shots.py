@@ -15,7 +15,7 @@ from app.db.picture_tables import DatasetShot
 from app.image_spec import ImageSpec
 from app.schemas.recipes import DEFAULT_SHOT_STRENGTH
 from app.services.datasets.repair_job import RepairJob
-from app.storage.images import pixels_sha256, read_settings
+from app.storage.image_formats import pixels_sha256, read_settings
 from app.storage.layout import DataFolder
 from testing.api_keys import client_of, new_key
 from testing.fake_models import FakeModels

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 
 from app.engine.diffusion.runner import GeneratedImage
 from app.engine.request import EngineRequest
-from app.storage.images import read_settings
+from app.storage.image_formats import read_settings
 from testing.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeDiffusion, FakeModels
 from testing.node import Node, make_settings, serve
 from testing.waiting import PATIENCE_S

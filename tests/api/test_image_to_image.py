@@ -26,7 +26,7 @@ from app.jobs.handler import JobHandler
 from app.node.client import NodeClient
 from app.services.generations.job import GenerateJob
 from app.services.generations.pictures import KEPT
-from app.storage.images import read_parameters, read_settings
+from app.storage.image_formats import read_parameters, read_settings
 from app.storage.layout import DataFolder
 from testing.api_keys import new_key
 from testing.fake_jobs import run_job

@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.db.session import Database
 from app.node.combined import combined_facts
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 from app.storage.layout import DataFolder
 from app.training.probe import LinearProbe
 from testing.fake_models import NUM_FEATURES, FakeModels, describe

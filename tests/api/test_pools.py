@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.services.datasets.uploads import MAX_AT_ONCE
 from app.services.process.thread_pools import NUM_LARGE_PICTURES
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
 from testing.uploads import create_empty, picture, upload

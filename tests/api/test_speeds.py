@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.storage.images import read_settings
+from app.storage.image_formats import read_settings
 from testing.node import Node
 
 FOX = {"prompt": "a fox", "num_inference_steps": 20, "seed": 7, "scheduler": "ddim"}

@@ -23,7 +23,7 @@ from app.modelpacks.pack import ModelPack, find_pack
 from app.services.inference.diffusion.rendering import SourcePictures
 from app.services.inference.loading import ModelChoice
 from app.services.inference.service import Inference
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 from testing.lora_files import lora_tensors, write_lora
 from testing.tiny_diffusion import TinyDiffusion, build_seeded
 from testing.waiting import wait_until

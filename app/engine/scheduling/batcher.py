@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from app.engine.observer import Waiting
 from app.engine.request import MIN_ROWS, EngineRequest, Priority
 from app.engine.scheduling.device_time import DeviceEstimate, DeviceTime, Load, Work
-from app.engine.scheduling.lanes import num_rows
+from app.engine.scheduling.fair_queuing import num_rows
 from app.engine.scheduling.model_queue import (
     CostOfRows,
     FirstUse,

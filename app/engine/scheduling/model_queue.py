@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from app.engine.request import MIN_ROWS, EngineRequest, Kind, Priority, Shape
 from app.engine.scheduling.device_time import DeviceTime, Work
-from app.engine.scheduling.lanes import Lanes, Step, StepCosts, filled_rows, num_rows, pay, shared_rows
+from app.engine.scheduling.fair_queuing import Lanes, Step, StepCosts, filled_rows, num_rows, pay, shared_rows
 
 RowsOfShape = Callable[[Shape], int]
 CostOfRows = Callable[[Shape, int], float]

@@ -32,7 +32,7 @@ from app.services.images.lost_files import lost_image
 from app.services.limits import Limits
 from app.services.process.thread_pools import Pools
 from app.services.store.recovery import clear_dataset_folders
-from app.storage.images import ReencodedImage, ReencodeImage
+from app.storage.image_formats import ReencodedImage, ReencodeImage
 from app.storage.layout import DataFolder
 from app.storage.lost_found import keep_in_lost_found
 from app.storage.picture_size import SMALL_BYTES, is_large

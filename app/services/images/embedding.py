@@ -16,7 +16,7 @@ from app.services.inference.preprocessing import PictureRequest
 from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.services.scoring.service import Upload
-from app.storage.images import DecodeImage, decode_image
+from app.storage.image_formats import DecodeImage, decode_image
 from app.storage.picture_size import is_large
 
 

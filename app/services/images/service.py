@@ -24,7 +24,7 @@ from app.schemas.images import ImageMetadata, ImagePage, ImageRead
 from app.services.images.filters import NO_FILTERS, ImageFilters
 from app.services.images.lost_files import IMAGE_CODES, LostImage, lost_image, refusal
 from app.services.pagination import fetch_page, search_page
-from app.storage.images import MEDIA_TYPES
+from app.storage.image_formats import MEDIA_TYPES
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks, LostFile
 

@@ -26,7 +26,7 @@ from app.services.inference.preprocessing import PictureRequest
 from app.services.inference.service import Inference
 from app.services.limits import Limits
 from app.storage.frames import is_animated
-from app.storage.images import DecodeImage, decode_image, decode_opacity, pixels_sha256
+from app.storage.image_formats import DecodeImage, decode_image, decode_opacity, pixels_sha256
 from app.storage.picture_size import is_large, size_of
 
 __all__ = ["SourceService", "as_base64", "from_files", "size_of", "to_files"]

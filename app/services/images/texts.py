@@ -3,7 +3,7 @@
 Any thread may call it; it reads the file's head, not its pixels.
 """
 
-from app.storage.images import read_parameters
+from app.storage.image_formats import read_parameters
 
 
 def parameters_text(data: bytes) -> str:

@@ -23,7 +23,7 @@ from app.services.inference.fine_tuning import FineTuning
 from app.services.inference.loaded import CLIP
 from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 
 
 class NodeEngine:

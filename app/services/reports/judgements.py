@@ -22,7 +22,7 @@ from app.services.inference.service import TEXTS_AT_ONCE, Inference
 from app.services.limits import Limits
 from app.services.process.thread_pools import Pools
 from app.storage.features import FeatureCache, feature_key
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 from app.storage.layout import DataFolder
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from app.services.reports.contact_sheet import Row, Tile, contact_sheet
 from app.services.reports.html import report_page
 from app.services.reports.judgements import ImageJudge, Judgement, StoredImage
 from app.services.reports.metrics import ranked
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 from app.storage.layout import DataFolder
 from app.storage.soundness import FileChecks
 

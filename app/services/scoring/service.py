@@ -37,7 +37,7 @@ from app.services.limits import Limits
 from app.services.scoring.nearest import NearestImages
 from app.services.training.exports.explanations import Explained, Explanations
 from app.services.training.models import Head, ModelService
-from app.storage.images import DecodeImage, decode_image
+from app.storage.image_formats import DecodeImage, decode_image
 from app.storage.picture_size import is_large
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from app.storage.images import decode_image, encode_upload, pixels_sha256
+from app.storage.image_formats import decode_image, encode_upload, pixels_sha256
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 D50 = (0.9642, 1.0, 0.8249)

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from app.errors import Invalid
 from app.storage.containers import MAX_CHUNKS, MAX_JPEG_FILL_BYTES, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEN_MEGABYTES = 10_000_000

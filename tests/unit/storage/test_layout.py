@@ -9,7 +9,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from app.errors import NotFound, StorageFull
-from app.storage.images import encode_image
+from app.storage.image_formats import encode_image
 from app.storage.layout import DataFolder
 from tests.unit.storage.test_files import all_files, largest_file
 

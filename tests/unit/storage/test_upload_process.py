@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from app.errors import AppError, Invalid, PayloadTooLarge, Unavailable
-from app.storage.images import ReencodedImage, reencode_image
+from app.storage.image_formats import ReencodedImage, reencode_image
 from app.storage.upload_process import COMMAND, UploadProcesses
 from testing.waiting import PATIENCE_S, wait_until
-from tests.unit.storage.test_images import photo, saved
+from tests.unit.storage.test_image_formats import photo, saved
 
 LIMITS: dict[str, Any] = {"max_bytes": 20_000_000, "max_pixels": 40_000_000}
 LARGE = saved(photo(1_200, 1_000), "jpeg")

@@ -23,7 +23,7 @@ from app.services.evaluation.report.page import render_html, render_png
 from app.services.evaluation.report.thumbnails import Thumbnails
 from app.services.limits import Limits
 from app.services.process.thread_pools import Pools
-from app.storage.images import DecodeImage, decode_image
+from app.storage.image_formats import DecodeImage, decode_image
 from app.storage.soundness import FileChecks
 
 T = TypeVar("T")

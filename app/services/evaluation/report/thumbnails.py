@@ -15,7 +15,7 @@ from app.db.session import Database
 from app.errors import AppError
 from app.schemas.train_reports import MAX_THUMBNAIL, ReportMistake, TrainReportRead
 from app.services.limits import Limits
-from app.storage.images import DecodeImage
+from app.storage.image_formats import DecodeImage
 from app.storage.soundness import FileChecks, LostFile
 
 MAX_THUMBNAILS = 24

@@ -19,7 +19,7 @@ from app.image_spec import FewStepSettings, ImageInfo, ImageSpec, OutputFormat
 from app.modelpacks.pack import ModelPack
 from app.services.inference.diffusion.models import LoadedModel
 from app.services.inference.loaded import Runtime
-from app.storage.images import encode_image
+from app.storage.image_formats import encode_image
 
 # Of CLIP's text encoder in every Stable Diffusion 1.x, without the start and the end of the text.
 _CHUNK_TOKENS = 75

@@ -22,7 +22,7 @@ from app.services.datasets.recipes.shots.rules import shots_of
 from app.services.images.service import ImageService
 from app.services.images.sources import decode_source, fit, png_file
 from app.services.limits import Limits, raise_if_invalid
-from app.storage.images import DecodeImage, decode_image, pixels_sha256
+from app.storage.image_formats import DecodeImage, decode_image, pixels_sha256
 
 # Training on these, or on variants of them, would make what a model is worth look better than it is.
 _HELD_OUT = ("validation", "test")

@@ -17,9 +17,9 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from app.errors import AppError, Invalid, PayloadTooLarge, UnsupportedImage
 from app.image_spec import ImageSpec, OutputFormat
-from app.storage.images import MEDIA_TYPES, decode_image, encode_image, read_settings
+from app.storage.image_formats import MEDIA_TYPES, decode_image, encode_image, read_settings
 
-# As app/storage/images.py does; pytest puts the filters of its own in that one's place.
+# As app/storage/image_formats.py does; pytest puts the filters of its own in that one's place.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 FORMATS: tuple[OutputFormat, ...] = ("png", "jpeg", "webp")
@@ -319,7 +319,7 @@ def test_decoding_never_warns() -> None:
     script = """
 import sys
 from app.errors import AppError
-from app.storage.images import decode_image
+from app.storage.image_formats import decode_image
 for line in sys.stdin:
     try:
         decode_image(bytes.fromhex(line.strip()), max_bytes=10**6, max_pixels=10**6)
