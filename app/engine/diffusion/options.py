@@ -46,6 +46,11 @@ class RowPadding:
         """Return the rows of a forward after padding, for 1 ... `most` requested rows."""
         return self.sizes[bisect_left(self.sizes, rows)]
 
+    def forwards(self, rows: int) -> list[int]:
+        """Return the rows of each forward after padding, in order, for >= 1 requested rows."""
+        full, rest = divmod(rows, self.most)
+        return [self.most] * full + ([self.size(rest)] if rest else [])
+
     def blocks(self, rows: int) -> list[list[int]]:
         """Return the row indices of each forward, in order; only the last is padded, with copies of row 0.
 

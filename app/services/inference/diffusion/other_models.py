@@ -262,7 +262,7 @@ def step_costs(
 
     def forwards(shape: Shape, rows: int) -> Sequence[int]:
         found = padding(shape)
-        return (rows,) if found is None else [len(block) for block in found.blocks(rows)]
+        return (rows,) if found is None else found.forwards(rows)
 
     def first_use(shape: Shape) -> float:
         return 0.0 if not is_probed or padding(shape) is not None else FIRST_USE_S

@@ -236,6 +236,7 @@ def test_a_calibration_of_one_number_of_rows_needs_no_test() -> None:
 )
 def test_rows_are_padded_into_forwards(padding: RowPadding, rows: int, blocks: list[list[int]]) -> None:
     assert padding.blocks(rows) == blocks
+    assert padding.forwards(rows) == [len(block) for block in blocks]
 
 
 @pytest.mark.parametrize("rows", [1, 2, FIXED_ROWS, FIXED_ROWS + 1, 3 * FIXED_ROWS])
