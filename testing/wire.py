@@ -1,5 +1,6 @@
 """HTTP as bytes on a socket, for clients that behave as no HTTP library does."""
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,3 +73,13 @@ def connect(http: httpx.Client) -> Iterator[Wire]:
     """Connect to the server that an HTTP client uses."""
     with socket.create_connection((http.base_url.host, http.base_url.port or 0), timeout=PATIENCE_S) as sock:
         yield Wire(sock)
+
+
+@contextmanager
+def asking(http: httpx.Client, method: str, path: str, body: object = None) -> Iterator[None]:
+    """Send a request inside the block, at whose end the client leaves without the answer."""
+    data = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: {http.base_url.host}\r\nContent-Length: {len(data)}\r\n"
+    with connect(http) as wire:
+        wire.send(f"{head}Content-Type: application/json\r\n\r\n".encode() + data)
+        yield

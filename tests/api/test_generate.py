@@ -19,7 +19,8 @@ from app.engine.request import EngineRequest
 from app.storage.image_formats import read_settings
 from testing.fake_models import BROKEN_PROMPT, FLAGGED_PROMPT, FakeDiffusion, FakeModels
 from testing.node import Node, make_settings, serve
-from testing.waiting import PATIENCE_S
+from testing.waiting import PATIENCE_S, wait_until
+from testing.wire import asking
 
 FOX = {"prompt": "a watercolor painting of a red fox", "num_inference_steps": 2, "seed": 42}
 
@@ -201,10 +202,10 @@ def test_a_failed_image_is_a_500_problem_and_leaves_nothing_behind(node: Node) -
 def test_a_client_that_leaves_cancels_its_request(node: Node) -> None:
     diffusion = node.models.diffusion
     diffusion.gate.clear()
-    with pytest.raises(httpx.ReadTimeout):
-        node.http.post("/generate", json={**FOX, "num_inference_steps": 150}, timeout=0.5)
     left = threading.Event()
-    diffusion.running[0].future.add_done_callback(lambda _: left.set())
+    with asking(node.http, "POST", "/generate", {**FOX, "num_inference_steps": 150}):
+        wait_until(lambda: diffusion.running)
+        diffusion.running[0].future.add_done_callback(lambda _: left.set())
     assert left.wait(PATIENCE_S)
     diffusion.gate.set()
     generate(node.http, num_inference_steps=1)

@@ -22,6 +22,7 @@ from testing.fake_models import FakeModels
 from testing.node import Node, make_settings, serve
 from testing.uploads import create_empty, upload
 from testing.waiting import PATIENCE_S
+from testing.wire import asking
 
 FOX, DOG, CAT = "fox", "dog", "cat"
 
@@ -318,10 +319,11 @@ def test_a_client_that_leaves_stops_its_report_and_the_next_one_goes_on(node: No
     add(node.http, dataset_id, FOX, "train", [red(seed) for seed in range(20)])
     report(node.http, dataset_id, max_images=5)
     clip.gate.clear()
-    with pytest.raises(httpx.ReadTimeout):
-        node.http.get(f"/datasets/{dataset_id}/report", timeout=1)
+    clip.is_stepping.clear()
     left = threading.Event()
-    clip.requests[0].future.add_done_callback(lambda _: left.set())
+    with asking(node.http, "GET", f"/datasets/{dataset_id}/report"):
+        assert clip.is_stepping.wait(PATIENCE_S)
+        clip.requests[0].future.add_done_callback(lambda _: left.set())
     assert left.wait(PATIENCE_S)
     assert clip.requests[0].future.cancelled()
     clip.gate.set()
