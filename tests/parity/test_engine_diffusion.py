@@ -287,7 +287,7 @@ def test_an_image_is_the_same_bytes_alone_and_in_the_hay(studio: Studio, seed: i
     assert hay.found is not None
     assert hay.found.result(PATIENCE_S).pixels.tobytes() == alone.pixels.tobytes()
     own_rows = 2 if needle.is_guided else 1
-    assert sum(rows > max(2, own_rows) for rows in hay.shared) >= 5, "its forwards were shared"
+    assert sum(rows > max(2, own_rows) for rows in hay.shared) >= 3, "its forwards were shared"
     assert len(set(hay.shared)) >= 2, "by different numbers"
     assert any(straw.cancelled() for straw in hay.straws), "some left midway"
 
