@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
-# Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to two GiB.
+# Processes that `make test` shares its files out to. Half of its time is waiting, and each takes one to three GiB.
 TEST_PROCESSES ?= 3
 FAST := 'not full_size and not generator and not clients and not examples and not postgres and not slow'
 
@@ -19,7 +19,7 @@ run: $(VENV)/run.stamp ## Serve the demo pack on 127.0.0.1:8000 with its backgro
 test: $(VENV)/dev.stamp ## Run the suite, but for killed processes, browsers, exported models, loaders and full-size models
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/crash
 
-test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without the slow ones: about a minute
+test-fast: $(VENV)/dev.stamp ## Run the unit and API tests on SQLite, without the slow ones: minutes
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m $(FAST) tests/unit tests/api
 
 coverage: $(VENV)/dev.stamp ## Measure which lines and branches of app the unit, API and parity tests reach, on SQLite
