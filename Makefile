@@ -52,19 +52,19 @@ clients: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Regenerate clien
 	$(BIN)/python clients/python.py
 	cd $(CLIENTS) && npx openapi-ts -f openapi-ts.config.mjs
 
-test-clients: $(VENV)/dev.stamp $(VENV)/clients.stamp $(CLIENTS)/node_modules/npm.stamp ## Generate, compile and run clients: minutes
+test-clients: $(VENV)/dev.stamp build/clients/ready.stamp $(CLIENTS)/node_modules/npm.stamp ## Generate, compile and run clients: minutes
 	$(BIN)/python -m pytest -m clients tests/clients
 
 test-examples: $(VENV)/dev.stamp $(CLIENTS)/node_modules/npm.stamp ## Run every example twice in a row and after a kill: minutes
 	$(BIN)/python -m pytest -m examples tests/examples
 
-test-fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test the contract with schemathesis, three examples an operation: three minutes
+test-fuzz: $(VENV)/dev.stamp build/fuzz/ready.stamp ## Test the contract with schemathesis, three examples an operation: three minutes
 	$(BIN)/python -m pytest --numprocesses 2 -m fuzz tests/fuzz
 
-fuzz: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test the contract with schemathesis, 200 examples an operation, on both databases
+fuzz: $(VENV)/dev.stamp build/fuzz/ready.stamp ## Test the contract with schemathesis, 200 examples an operation, on both databases
 	FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -m fuzz -s tests/fuzz
 
-fuzz-demo: $(VENV)/dev.stamp $(VENV)/fuzz.stamp ## Test a node with the demo pack with schemathesis
+fuzz-demo: $(VENV)/dev.stamp build/fuzz/ready.stamp ## Test a node with the demo pack with schemathesis
 	$(BIN)/python -m pytest -m fuzz -s tests/fuzz/demo_pack.py
 
 soak: $(VENV)/dev.stamp ## Load a node with random requests, disconnects and faults for 20 minutes, and look for leaks
@@ -181,13 +181,13 @@ $(CLIENTS)/node_modules/npm.stamp: $(CLIENTS)/package.json $(CLIENTS)/package-lo
 	touch $@
 
 # An environment of its own: the generator needs an older typer.
-$(VENV)/clients.stamp: $(CLIENTS)/requirements.txt | $(VENV)/venv.stamp
+build/clients/ready.stamp: $(CLIENTS)/requirements.txt
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/python -m pip install --quiet --requirement $(CLIENTS)/requirements.txt
 	touch $@
 
 # An environment of its own: what tests a node should not decide which packages the node runs on.
-$(VENV)/fuzz.stamp: tests/fuzz/requirements.txt | $(VENV)/venv.stamp
+build/fuzz/ready.stamp: tests/fuzz/requirements.txt
 	$(PYTHON) -m venv build/fuzz
 	build/fuzz/bin/python -m pip install --quiet --requirement tests/fuzz/requirements.txt
 	touch $@
