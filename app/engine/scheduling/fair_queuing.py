@@ -194,13 +194,14 @@ class Step:
     Attributes:
         requests: In the order in which they were added.
         rows: The rows of each lane.
+        num_rows: Of all lanes together.
     """
 
     def __init__(self) -> None:
         """Start without requests."""
         self.requests: list[EngineRequest] = []
         self.rows: Counter[Lane] = Counter()
-        self._num_rows = 0
+        self.num_rows = 0
         self._num_dealt: Counter[Lane] = Counter()
 
     def deal_once(self, lanes: Sequence[Lane], max_rows: int) -> list[Lane]:
@@ -232,10 +233,10 @@ class Step:
         if not self._has_more(lane):
             return False
         request = lane.requests[self._num_dealt[lane]]
-        if self.requests and self._num_rows + request.rows > max_rows:
+        if self.requests and self.num_rows + request.rows > max_rows:
             return False
         self.requests.append(request)
-        self._num_rows += request.rows
+        self.num_rows += request.rows
         self.rows[lane] += request.rows
         self._num_dealt[lane] += 1
         return True

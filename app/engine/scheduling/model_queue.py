@@ -124,12 +124,12 @@ class ModelQueue:
         if len(lanes) == 1 or len(step.requests) == sum(len(lane.requests) for lane in lanes):
             shared = max_rows  # no caller was left out for the sake of another
         if lead is Priority.INTERACTIVE:
-            shared = filled_rows(kind, num_rows(step.requests), shared, costs)
+            shared = filled_rows(kind, step.num_rows, shared, costs)
         for priority in Priority:
             if priority != lead:
                 step.deal_extra(self.lanes[priority].of_kind(kind), shared)
         if riders := step.rows - paid:
-            pay(riders, costs, costs.of_rows(kind, num_rows(step.requests)) - lead_cost)
+            pay(riders, costs, costs.of_rows(kind, step.num_rows) - lead_cost)
         return step.requests
 
     def _max_rows(self, kind: Kind) -> int:

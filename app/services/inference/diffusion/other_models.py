@@ -230,7 +230,7 @@ def make_runner(parts: DiffusionComponents, choice: DiffusionChoice, options: De
 
 
 @dataclass(frozen=True, slots=True)
-class StepCosts:
+class MeasuredCosts:
     """What the steps of a model cost.
 
     Attributes:
@@ -246,7 +246,7 @@ class StepCosts:
 
 def step_costs(
     seconds: Mapping[int, float], side: int, paddings: Mapping[ForwardSize, RowPadding], choice: DiffusionChoice
-) -> StepCosts:
+) -> MeasuredCosts:
     """Return what steps cost.
 
     Args:
@@ -268,10 +268,12 @@ def step_costs(
         return 0.0 if not is_probed or padding(shape) is not None else FIRST_USE_S
 
     budget = RowBudget(seconds, (side // SIDE_MULTIPLE, side // SIDE_MULTIPLE), forwards=forwards)
-    return StepCosts(budget, first_use, ", ".join(f"{rows}: {1000 * step_s:.0f}" for rows, step_s in seconds.items()))
+    return MeasuredCosts(
+        budget, first_use, ", ".join(f"{rows}: {1000 * step_s:.0f}" for rows, step_s in seconds.items())
+    )
 
 
-def set_row_budget(engine: Engine, costs: StepCosts, side: int, network: str = "") -> None:
+def set_row_budget(engine: Engine, costs: MeasuredCosts, side: int, network: str = "") -> None:
     """Tell the engine what the steps of a model cost, measured at a side in pixels."""
     budget, shape = costs.budget, (side // SIDE_MULTIPLE, side // SIDE_MULTIPLE)
     engine.set_row_budget(DIFFUSION, budget.rows, budget.seconds, network=network, first_use=costs.first_use)
